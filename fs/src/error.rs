@@ -1,0 +1,133 @@
+//! What can go wrong: the image is of a kind we do not support, the image is corrupt, the device
+//! failed, or the request itself cannot be met.
+
+use std::io;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the device said.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {length} bytes at byte {offset}: {source}")]
+pub struct DeviceError {
+    /// `read`, `write`, `flush`.
+    pub operation: &'static str,
+    /// Byte offset on the device.
+    pub offset: u64,
+    /// Bytes asked for.
+    pub length: usize,
+    /// The operating system's error.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Why an operation on a file system failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The image uses something this engine does not handle. Nothing is wrong with the image.
+    #[error("{what} is not supported; {remedy}")]
+    Unsupported {
+        /// The feature, in the field's words (`encrypt`, `journal_dev`).
+        what: String,
+        /// What the person can do about it.
+        remedy: String,
+    },
+    /// An on-disk structure contradicts itself or the rest of the file system.
+    #[error("corrupt {structure} at {position}: {detail}")]
+    Corrupt {
+        /// The structure, in the specification's words (`superblock`, `extent node`).
+        structure: &'static str,
+        /// Where it is (`block 1234`, `inode 12`, `byte 1024`).
+        position: String,
+        /// What was found and what was expected.
+        detail: String,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// No such file or directory.
+    #[error("{0}: no such file or directory")]
+    NotFound(String),
+    /// The name is taken.
+    #[error("{0}: already exists")]
+    Exists(String),
+    /// A path component is not a directory.
+    #[error("{0}: not a directory")]
+    NotADirectory(String),
+    /// A directory where a file was wanted.
+    #[error("{0}: is a directory")]
+    IsADirectory(String),
+    /// The directory to remove still has entries.
+    #[error("{0}: directory not empty")]
+    NotEmpty(String),
+    /// The node is neither a regular file nor whatever the operation wants.
+    #[error("{0}: {1}")]
+    WrongType(String, &'static str),
+    /// More symbolic links than are followed (40), or a loop of them.
+    #[error("{0}: too many levels of symbolic links")]
+    SymlinkLoop(String),
+    /// A path of more than 4096 bytes or a name longer than the file system takes.
+    #[error("{0}: name too long")]
+    NameTooLong(String),
+    /// No free block, inode or journal space.
+    #[error("no space left on the file system: {0}")]
+    NoSpace(String),
+    /// The file system may be read but not changed, and why.
+    #[error("the file system is read-only: {0}")]
+    ReadOnly(String),
+    /// The request makes no sense for this node or file system.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Error {
+    /// A [`Error::Corrupt`] in one call.
+    pub fn corrupt(
+        structure: &'static str,
+        position: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::Corrupt { structure, position: position.into(), detail: detail.into() }
+    }
+
+    /// A [`Error::Unsupported`] in one call.
+    pub fn unsupported(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Unsupported { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// Whether the thing asked for simply is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(_))
+    }
+}
+
+/// Bytes of a guest path or name as text for a message: UTF-8 where it is, `\xNN` elsewhere,
+/// control characters escaped, so that a hostile name cannot forge log lines.
+pub fn display_name(name: &[u8]) -> String {
+    let mut out = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::display_name;
+
+    #[test]
+    fn hostile_names_are_escaped() {
+        assert_eq!(display_name("fußball".as_bytes()), "fußball");
+        assert_eq!(display_name(b"a\nSUCCESS\xff"), "a\\nSUCCESS\\xff");
+    }
+}

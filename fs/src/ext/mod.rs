@@ -1,0 +1,14 @@
+//! The ext2/3/4 engine.
+//!
+//! Layers, from the bottom: [`store`] (blocks, transactions), [`volume`] (superblock, groups,
+//! inodes), allocation and block maps, directories and xattrs, the journal, and on top the
+//! [`crate::FileSystem`] implementation.
+
+pub mod checksum;
+pub mod group;
+pub mod inode;
+pub mod store;
+pub mod superblock;
+pub mod volume;
+
+pub use volume::{Options, Volume};

@@ -1,0 +1,261 @@
+//! Blocks: a bounded cache over the device, and every change held back until commit.
+//!
+//! Reading sees, newest first: the open transaction, the sealed ones, what a dirty journal would
+//! put over the device, the cache, the device.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+
+/// The content of one block; cheap to clone.
+pub type Block = Arc<[u8]>;
+
+/// Bytes of clean blocks kept. A walk over a whole Debian image touches about 60 MiB of metadata,
+/// most of it once; the hot part (group descriptors, bitmaps, upper directories) is a few MiB.
+pub const CACHE_BYTES: usize = 16 << 20;
+
+/// What one journal transaction (or, without a journal, one ordered write) will hold.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// Blocks of metadata: these go through the journal.
+    pub meta: BTreeMap<u64, Block>,
+    /// Blocks of file content, all free before this transaction: written ahead of its commit.
+    pub data: BTreeMap<u64, Block>,
+    /// Blocks freed by this transaction. Until it is committed, their old content must stay.
+    pub freed: BTreeSet<u64>,
+}
+
+impl Transaction {
+    /// Whether it would write nothing.
+    pub fn is_empty(&self) -> bool {
+        self.meta.is_empty() && self.data.is_empty()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    blocks: HashMap<u64, (Block, bool)>,
+    /// Second-chance queue: a block that was hit since it was queued goes round once more.
+    queue: VecDeque<u64>,
+}
+
+/// All blocks of one file system.
+pub struct Store {
+    device: Arc<dyn BlockDevice>,
+    block_size: usize,
+    blocks_count: u64,
+    cache: RefCell<Cache>,
+    /// What replaying the dirty journal would write, found at open.
+    replayed: BTreeMap<u64, Block>,
+    /// The newest content of every block changed since open (all transactions together).
+    latest: BTreeMap<u64, Block>,
+    current: Transaction,
+    sealed: Vec<Transaction>,
+}
+
+impl Store {
+    /// A store of `blocks_count` blocks of `block_size` bytes on `device`.
+    pub fn new(device: Arc<dyn BlockDevice>, block_size: u32, blocks_count: u64) -> Self {
+        Self {
+            device,
+            block_size: block_size as usize,
+            blocks_count,
+            cache: RefCell::default(),
+            replayed: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            current: Transaction::default(),
+            sealed: Vec::new(),
+        }
+    }
+
+    /// The device below.
+    pub fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.device
+    }
+
+    /// Bytes in a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Blocks of the file system.
+    pub fn blocks_count(&self) -> u64 {
+        self.blocks_count
+    }
+
+    /// Changes the number of addressable blocks, after the file system was grown in memory.
+    pub fn set_blocks_count(&mut self, count: u64) {
+        self.blocks_count = count;
+    }
+
+    fn check(&self, number: u64) -> Result<()> {
+        if number < self.blocks_count {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            "block pointer",
+            format!("block {number}"),
+            format!("the file system has {} blocks", self.blocks_count),
+        ))
+    }
+
+    /// The content of block `number`.
+    pub fn read(&self, number: u64) -> Result<Block> {
+        self.check(number)?;
+        if let Some(block) = self.pending(number) {
+            return Ok(block.clone());
+        }
+        if let Some(entry) = self.cache.borrow_mut().blocks.get_mut(&number) {
+            entry.1 = true;
+            return Ok(entry.0.clone());
+        }
+        let mut buf = vec![0; self.block_size];
+        self.device.read_at(number * self.block_size as u64, &mut buf)?;
+        let block: Block = buf.into();
+        self.remember(number, block.clone());
+        Ok(block)
+    }
+
+    /// Reads consecutive blocks of file content into `buf` (a whole number of blocks) past the
+    /// cache, in one device read where nothing is pending.
+    pub fn read_run(&self, first: u64, buf: &mut [u8]) -> Result<()> {
+        let count = (buf.len() / self.block_size) as u64;
+        if count == 0 {
+            return Ok(());
+        }
+        self.check(first)?;
+        self.check(first.saturating_add(count - 1))?;
+        self.device.read_at(first * self.block_size as u64, buf)?;
+        for map in [&self.replayed, &self.latest] {
+            for (&number, block) in map.range(first..first + count) {
+                let at = (number - first) as usize * self.block_size;
+                buf[at..at + self.block_size].copy_from_slice(block);
+            }
+        }
+        Ok(())
+    }
+
+    fn pending(&self, number: u64) -> Option<&Block> {
+        self.latest.get(&number).or_else(|| self.replayed.get(&number))
+    }
+
+    fn remember(&self, number: u64, block: Block) {
+        let mut cache = self.cache.borrow_mut();
+        let limit = (CACHE_BYTES / self.block_size).max(16);
+        while cache.blocks.len() >= limit {
+            let Some(oldest) = cache.queue.pop_front() else { break };
+            match cache.blocks.get_mut(&oldest) {
+                Some(entry) if entry.1 => {
+                    entry.1 = false;
+                    cache.queue.push_back(oldest);
+                }
+                _ => {
+                    cache.blocks.remove(&oldest);
+                }
+            }
+        }
+        cache.queue.push_back(number);
+        cache.blocks.insert(number, (block, false));
+    }
+
+    fn prepare(&self, number: u64, content: Vec<u8>) -> Result<Block> {
+        self.check(number)?;
+        if content.len() != self.block_size {
+            return Err(Error::Invalid(format!(
+                "{} bytes for block {number} of {} bytes",
+                content.len(),
+                self.block_size
+            )));
+        }
+        Ok(content.into())
+    }
+
+    /// Changes a block of metadata.
+    pub fn write_meta(&mut self, number: u64, content: Vec<u8>) -> Result<()> {
+        let block = self.prepare(number, content)?;
+        self.current.data.remove(&number);
+        self.current.meta.insert(number, block.clone());
+        self.latest.insert(number, block);
+        Ok(())
+    }
+
+    /// Writes a block of file content. It must have been free, or been allocated, in this
+    /// transaction. A block that this same transaction freed holds old content that a power cut
+    /// before the commit must find again; such a block goes through the journal.
+    pub fn write_data(&mut self, number: u64, content: Vec<u8>) -> Result<()> {
+        if self.current.freed.contains(&number) || self.current.meta.contains_key(&number) {
+            return self.write_meta(number, content);
+        }
+        let block = self.prepare(number, content)?;
+        self.current.data.insert(number, block.clone());
+        self.latest.insert(number, block);
+        Ok(())
+    }
+
+    /// Tells that a block was freed: what was to be written there in this transaction is not any
+    /// more, and its old content stays on disk until the commit.
+    pub fn forget(&mut self, number: u64) {
+        self.current.meta.remove(&number);
+        self.current.data.remove(&number);
+        self.current.freed.insert(number);
+    }
+
+    /// Whether the open transaction freed this block. Allocators prefer others.
+    pub fn was_freed(&self, number: u64) -> bool {
+        self.current.freed.contains(&number)
+    }
+
+    /// Metadata blocks in the open transaction, which bounds its size in the journal.
+    pub fn pending_meta(&self) -> usize {
+        self.current.meta.len()
+    }
+
+    /// Whether anything waits for commit, the replay of a dirty journal included.
+    pub fn is_dirty(&self) -> bool {
+        !self.replayed.is_empty() || !self.sealed.is_empty() || !self.current.is_empty()
+    }
+
+    /// Closes the open transaction: what comes next is committed after it.
+    pub fn seal(&mut self) {
+        if !self.current.is_empty() {
+            self.sealed.push(std::mem::take(&mut self.current));
+        }
+    }
+
+    /// Lays what a journal replay would write over the device.
+    pub fn set_replayed(&mut self, blocks: BTreeMap<u64, Block>) {
+        self.cache.borrow_mut().blocks.clear();
+        self.cache.borrow_mut().queue.clear();
+        self.replayed = blocks;
+    }
+
+    /// What a journal replay would write.
+    pub fn replayed(&self) -> &BTreeMap<u64, Block> {
+        &self.replayed
+    }
+
+    /// Everything to commit, oldest first. The caller writes it and then calls
+    /// [`Store::committed`].
+    pub fn transactions(&mut self) -> &[Transaction] {
+        self.seal();
+        &self.sealed
+    }
+
+    /// Tells that all transactions and the replay are on the device.
+    pub fn committed(&mut self) {
+        let replayed = std::mem::take(&mut self.replayed);
+        let latest = std::mem::take(&mut self.latest);
+        self.sealed.clear();
+        {
+            let mut cache = self.cache.borrow_mut();
+            cache
+                .blocks
+                .retain(|number, _| !replayed.contains_key(number) && !latest.contains_key(number));
+            let Cache { blocks, queue } = &mut *cache;
+            queue.retain(|number| blocks.contains_key(number));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The parts of an ext file system that everything else stands on: superblock, group descriptors
+//! and inodes, read and written through the [`Store`].
+
+use std::sync::Arc;
+
+use super::group::{BG_INODE_UNINIT, GroupDescriptor};
+use super::inode::{Inode, ROOT_INO};
+use super::store::{Block, Store};
+use super::superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, compat, incompat};
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+use crate::filesystem::Timestamp;
+
+/// What an engine is told from outside: nothing in it asks the clock or the kernel's random pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The time that new and changed nodes get.
+    pub now: Timestamp,
+    /// Where inode generations come from.
+    pub seed: u64,
+}
+
+/// One ext2/3/4 file system.
+pub struct Volume {
+    /// The superblock, with counters as they are after all changes so far.
+    pub sb: Superblock,
+    /// The blocks.
+    pub store: Store,
+    /// Time and seed.
+    pub options: Options,
+    generation_state: u64,
+    /// The superblock's bytes as they were read, to know whether they changed.
+    sb_on_disk: Vec<u8>,
+}
+
+impl Volume {
+    /// Reads and verifies the superblock. A dirty journal is not replayed here: see
+    /// [`super::journal`].
+    pub fn open(device: Arc<dyn BlockDevice>, options: Options) -> Result<Self> {
+        if device.len() < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE as u64 {
+            return Err(Error::corrupt(
+                "superblock",
+                "byte 1024",
+                format!("the device has only {} bytes", device.len()),
+            ));
+        }
+        let mut bytes = vec![0; SUPERBLOCK_SIZE];
+        device.read_at(SUPERBLOCK_OFFSET, &mut bytes)?;
+        let sb = Superblock::parse(&bytes, device.len())?;
+        let store = Store::new(device, sb.block_size(), sb.blocks_count());
+        Ok(Self { sb, store, options, generation_state: options.seed, sb_on_disk: bytes })
+    }
+
+    /// Parses the superblock again, after a replay put another one over it.
+    pub fn reload_superblock(&mut self) -> Result<()> {
+        let (number, at) = self.superblock_position();
+        let block = self.store.read(number)?;
+        let bytes = &block[at..at + SUPERBLOCK_SIZE];
+        self.sb = Superblock::parse(bytes, self.store.device().len())?;
+        self.sb_on_disk = bytes.to_vec();
+        self.store.set_blocks_count(self.sb.blocks_count());
+        Ok(())
+    }
+
+    /// Block of the primary superblock and the byte in it where it starts.
+    pub fn superblock_position(&self) -> (u64, usize) {
+        let size = self.block_size() as u64;
+        (SUPERBLOCK_OFFSET / size, (SUPERBLOCK_OFFSET % size) as usize)
+    }
+
+    /// Puts the superblock into the open transaction if it changed.
+    pub fn store_superblock(&mut self) -> Result<()> {
+        let bytes = self.sb.to_bytes();
+        if bytes != self.sb_on_disk {
+            let (number, at) = self.superblock_position();
+            let mut block = self.store.read(number)?.to_vec();
+            block[at..at + SUPERBLOCK_SIZE].copy_from_slice(&bytes);
+            self.store.write_meta(number, block)?;
+            self.sb_on_disk = bytes;
+        }
+        Ok(())
+    }
+
+    /// Bytes in a block.
+    pub fn block_size(&self) -> usize {
+        self.store.block_size()
+    }
+
+    /// The content of a block.
+    pub fn read_block(&self, number: u64) -> Result<Block> {
+        self.store.read(number)
+    }
+
+    /// The next inode generation.
+    pub fn next_generation(&mut self) -> u32 {
+        // splitmix64: generations need to differ from each other, not to be secret.
+        self.generation_state = self.generation_state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.generation_state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) as u32
+    }
+
+    /// First block of a group.
+    pub fn group_first_block(&self, group: u32) -> u64 {
+        u64::from(self.sb.raw.s_first_data_block.get())
+            + u64::from(group) * u64::from(self.sb.raw.s_blocks_per_group.get())
+    }
+
+    /// Blocks of a group; the last one may be shorter.
+    pub fn group_blocks(&self, group: u32) -> u32 {
+        let per_group = u64::from(self.sb.raw.s_blocks_per_group.get());
+        let left = self.sb.blocks_count().saturating_sub(self.group_first_block(group));
+        left.min(per_group) as u32
+    }
+
+    /// The group that a block belongs to.
+    pub fn group_of_block(&self, block: u64) -> u32 {
+        let first = u64::from(self.sb.raw.s_first_data_block.get());
+        (block.saturating_sub(first) / u64::from(self.sb.raw.s_blocks_per_group.get())) as u32
+    }
+
+    /// Block that holds the descriptor of `group`, and the byte in it.
+    pub fn descriptor_position(&self, group: u32) -> (u64, usize) {
+        let desc_size = self.sb.desc_size();
+        let per_block = self.sb.block_size() / desc_size;
+        let index = group / per_block;
+        let at = (group % per_block * desc_size) as usize;
+        let sb_block = SUPERBLOCK_OFFSET / u64::from(self.sb.block_size());
+        let meta =
+            self.sb.has_incompat(incompat::META_BG) && index >= self.sb.raw.s_first_meta_bg.get();
+        if !meta {
+            return (sb_block + 1 + u64::from(index), at);
+        }
+        let first_group = index * per_block;
+        let mut block = self.group_first_block(first_group);
+        if self.sb.group_has_super(first_group) {
+            block += 1;
+            // With 1 KiB blocks and a first data block of 0 (bigalloc), block 0 is the boot block.
+            if first_group == 0 && sb_block == 1 && self.sb.raw.s_first_data_block.get() == 0 {
+                block += 1;
+            }
+        }
+        (block, at)
+    }
+
+    fn check_group(&self, group: u32) -> Result<()> {
+        let count = self.sb.group_count();
+        if group < count {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            "group number",
+            format!("group {group}"),
+            format!("the file system has {count} groups"),
+        ))
+    }
+
+    /// The descriptor of a group, its three pointers checked to be within the file system.
+    pub fn group(&self, group: u32) -> Result<GroupDescriptor> {
+        self.check_group(group)?;
+        let (number, at) = self.descriptor_position(group);
+        let block = self.store.read(number)?;
+        let size = self.sb.desc_size() as usize;
+        let descriptor = GroupDescriptor::parse(&block[at..at + size], group, &self.sb)?;
+        let table_blocks = self.inode_table_blocks();
+        let first = u64::from(self.sb.raw.s_first_data_block.get());
+        for (what, start, length) in [
+            ("bg_block_bitmap", descriptor.block_bitmap(), 1),
+            ("bg_inode_bitmap", descriptor.inode_bitmap(), 1),
+            ("bg_inode_table", descriptor.inode_table(), table_blocks),
+        ] {
+            if start <= first || start.saturating_add(length) > self.sb.blocks_count() {
+                return Err(Error::corrupt(
+                    "group descriptor",
+                    format!("group {group}"),
+                    format!("{what} is block {start} of {}", self.sb.blocks_count()),
+                ));
+            }
+        }
+        Ok(descriptor)
+    }
+
+    /// Changes the descriptor of a group.
+    pub fn set_group(&mut self, group: u32, descriptor: &GroupDescriptor) -> Result<()> {
+        self.check_group(group)?;
+        let (number, at) = self.descriptor_position(group);
+        let mut block = self.store.read(number)?.to_vec();
+        let size = self.sb.desc_size() as usize;
+        descriptor.write_to(&mut block[at..at + size], group, &self.sb);
+        self.store.write_meta(number, block)
+    }
+
+    /// Blocks of an inode table.
+    pub fn inode_table_blocks(&self) -> u64 {
+        let bytes =
+            u64::from(self.sb.raw.s_inodes_per_group.get()) * u64::from(self.sb.inode_size());
+        bytes.div_ceil(self.block_size() as u64)
+    }
+
+    /// The group of an inode and its index in it.
+    pub fn inode_group(&self, ino: u32) -> Result<(u32, u32)> {
+        if ino == 0 || ino > self.sb.raw.s_inodes_count.get() {
+            return Err(Error::corrupt(
+                "inode number",
+                format!("inode {ino}"),
+                format!("the file system has {} inodes", self.sb.raw.s_inodes_count),
+            ));
+        }
+        let per_group = self.sb.raw.s_inodes_per_group.get();
+        Ok(((ino - 1) / per_group, (ino - 1) % per_group))
+    }
+
+    /// Block that holds an inode, and the byte in it.
+    pub fn inode_position(&self, ino: u32) -> Result<(u64, usize)> {
+        let (group, index) = self.inode_group(ino)?;
+        let descriptor = self.group(group)?;
+        let offset = u64::from(index) * u64::from(self.sb.inode_size());
+        let size = self.block_size() as u64;
+        Ok((descriptor.inode_table() + offset / size, (offset % size) as usize))
+    }
+
+    /// Reads an inode, whether it is in use or not.
+    pub fn read_inode(&self, ino: u32) -> Result<Inode> {
+        let (group, _) = self.inode_group(ino)?;
+        if self.sb.has_group_csum()
+            && self.group(group)?.has_flag(BG_INODE_UNINIT)
+            && ino >= self.sb.first_ino()
+        {
+            return Err(Error::corrupt(
+                "inode",
+                format!("inode {ino}"),
+                format!("it is in use, but group {group} is flagged INODE_UNINIT"),
+            ));
+        }
+        let (number, at) = self.inode_position(ino)?;
+        let block = self.store.read(number)?;
+        Inode::parse(&block[at..at + self.sb.inode_size() as usize], ino, &self.sb)
+    }
+
+    /// Reads an inode that something refers to: it must be in use and of a known type.
+    pub fn live_inode(&self, ino: u32) -> Result<Inode> {
+        if ino != ROOT_INO && ino < self.sb.first_ino() {
+            return Err(Error::corrupt(
+                "directory entry",
+                format!("inode {ino}"),
+                "it is a reserved inode",
+            ));
+        }
+        let inode = self.read_inode(ino)?;
+        if inode.links() == 0 || inode.file_type().is_none() {
+            return Err(Error::corrupt(
+                "inode",
+                format!("inode {ino}"),
+                format!(
+                    "an entry refers to it, but i_mode is {:#o} and i_links_count {}",
+                    inode.raw.i_mode, inode.raw.i_links_count
+                ),
+            ));
+        }
+        Ok(inode)
+    }
+
+    /// Writes an inode.
+    pub fn write_inode(&mut self, inode: &Inode) -> Result<()> {
+        let (number, at) = self.inode_position(inode.ino)?;
+        let mut block = self.store.read(number)?.to_vec();
+        let bytes = inode.to_bytes(&self.sb);
+        block[at..at + bytes.len()].copy_from_slice(&bytes);
+        self.store.write_meta(number, block)
+    }
+
+    /// Whether the file system has a journal of its own.
+    pub fn has_journal(&self) -> bool {
+        self.sb.has_compat(compat::HAS_JOURNAL)
+    }
+}

@@ -1,0 +1,224 @@
+//! The trait that every engine implements, and the values it speaks in.
+
+use crate::error::Result;
+
+/// A file, directory or other node of one file system: the inode number (ext), MFT record number
+/// (NTFS) or an engine's own handle (FAT).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileType {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// A point in time: seconds since 1970 (before that, negative) and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01 00:00 UTC.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanoseconds: u32,
+}
+
+/// What `lstat` would say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The node itself.
+    pub node: NodeId,
+    /// What it is.
+    pub file_type: FileType,
+    /// Permission bits, set-id and sticky bits (12 bits).
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Hard links.
+    pub links: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Space taken, in units of 512 bytes.
+    pub blocks: u64,
+    /// Device number (major, minor) of a device node.
+    pub device: Option<(u32, u32)>,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of content.
+    pub mtime: Timestamp,
+    /// Last change of the node.
+    pub ctime: Timestamp,
+}
+
+/// One entry of a directory. `.` and `..` are not listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name's bytes.
+    pub name: Vec<u8>,
+    /// The node it names.
+    pub node: NodeId,
+    /// What the directory says it is, where the file system keeps that in the entry.
+    pub file_type: Option<FileType>,
+}
+
+/// Owner and mode of a node to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits (12 bits).
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Times to set; `None` leaves a time as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Times {
+    /// Last access.
+    pub atime: Option<Timestamp>,
+    /// Last change of content.
+    pub mtime: Option<Timestamp>,
+}
+
+/// The name of a file system's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// ext2: no journal, no extents.
+    Ext2,
+    /// ext3: a journal, no extents.
+    Ext3,
+    /// ext4.
+    Ext4,
+    /// NTFS.
+    Ntfs,
+    /// FAT12, FAT16 or FAT32.
+    Fat,
+    /// In memory, for tests.
+    Memory,
+}
+
+impl Kind {
+    /// The name that `mount -t` and fstab use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext2 => "ext2",
+            Self::Ext3 => "ext3",
+            Self::Ext4 => "ext4",
+            Self::Ntfs => "ntfs",
+            Self::Fat => "vfat",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// What identifies a file system and how full it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Which kind.
+    pub kind: Kind,
+    /// UUID or serial number as `blkid` prints it.
+    pub uuid: String,
+    /// Volume label, empty when there is none.
+    pub label: String,
+    /// Allocation unit in bytes.
+    pub block_size: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Free bytes.
+    pub free: u64,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CommitReport {
+    /// Blocks of metadata that changed in place.
+    pub metadata_blocks: u64,
+    /// Blocks of file data written.
+    pub data_blocks: u64,
+    /// Journal transactions used (0 on a file system without a journal).
+    pub transactions: u32,
+    /// Whether an unclean journal was replayed first.
+    pub replayed: bool,
+}
+
+/// One file system on one device. Reading takes `&self`; every change goes into memory and
+/// reaches the device in [`FileSystem::commit`] only. Operations work on nodes; paths are
+/// [`crate::tree::Tree`]'s business. Errors name what they are about as well as they can; the
+/// caller, who knows the path, may say it better.
+pub trait FileSystem: Send {
+    /// Identity and fill.
+    fn info(&self) -> Result<Info>;
+    /// The root directory.
+    fn root(&self) -> NodeId;
+    /// The node that `name` names in `dir`, or `None`. `.` and `..` are not handled here.
+    fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>>;
+    /// All entries of `dir` but `.` and `..`, in the order of the file system.
+    fn readdir(&self, dir: NodeId) -> Result<Vec<DirEntry>>;
+    /// What `lstat` would say.
+    fn stat(&self, node: NodeId) -> Result<Stat>;
+    /// Reads from a regular file; the count is less than `buf.len()` only at the end of the file.
+    fn read(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize>;
+    /// The target of a symbolic link.
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>>;
+    /// All extended attributes: full name (`security.selinux`) and value.
+    fn xattrs(&self, node: NodeId) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
+
+    /// Makes an empty regular file.
+    fn create(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId>;
+    /// Makes a directory.
+    fn mkdir(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId>;
+    /// Makes a symbolic link.
+    fn symlink(
+        &mut self,
+        dir: NodeId,
+        name: &[u8],
+        target: &[u8],
+        attributes: Attributes,
+    ) -> Result<NodeId>;
+    /// Replaces the whole content of a regular file. The node keeps number, owner, mode and
+    /// xattrs.
+    fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()>;
+    /// Adds to the end of a regular file.
+    fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()>;
+    /// Removes a name; the node goes with its last name. A directory is refused.
+    fn unlink(&mut self, dir: NodeId, name: &[u8]) -> Result<()>;
+    /// Removes an empty directory.
+    fn rmdir(&mut self, dir: NodeId, name: &[u8]) -> Result<()>;
+    /// Moves a name within the file system, replacing a file (or empty directory) that has the
+    /// new name, as `rename(2)` does.
+    fn rename(&mut self, from_dir: NodeId, from: &[u8], to_dir: NodeId, to: &[u8]) -> Result<()>;
+    /// Sets permission, set-id and sticky bits (12 bits).
+    fn chmod(&mut self, node: NodeId, mode: u16) -> Result<()>;
+    /// Sets owner and group. Set-id bits stay as they are.
+    fn chown(&mut self, node: NodeId, uid: u32, gid: u32) -> Result<()>;
+    /// Sets times.
+    fn set_times(&mut self, node: NodeId, times: Times) -> Result<()>;
+    /// Sets (`Some`) or removes (`None`) one extended attribute by its full name.
+    fn set_xattr(&mut self, node: NodeId, name: &[u8], value: Option<&[u8]>) -> Result<()>;
+
+    /// Whether anything waits for [`FileSystem::commit`].
+    fn is_dirty(&self) -> bool;
+    /// A point at which the file system is consistent: changes so far and changes after may be
+    /// committed in separate transactions when one cannot hold them all.
+    fn seal(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Writes all changes to the device.
+    fn commit(&mut self) -> Result<CommitReport>;
+}

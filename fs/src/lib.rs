@@ -1,0 +1,19 @@
+//! File systems in userspace: read and edit ext2/3/4 (later NTFS and FAT) on a block device or an
+//! image file, without the kernel, without mounting, without root.
+//!
+//! Every change is held in memory until [`FileSystem::commit`]; a failure before that leaves the
+//! device byte for byte as it was.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod device;
+pub mod error;
+pub mod ext;
+pub mod filesystem;
+
+pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};
+pub use error::{DeviceError, Error, Result};
+pub use filesystem::{
+    Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
+    Timestamp,
+};

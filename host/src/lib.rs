@@ -1,0 +1,1 @@
+//! The Ganeti OS provider.

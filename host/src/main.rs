@@ -1,0 +1,3 @@
+//! The Ganeti OS scripts as one multi-call binary.
+
+fn main() {}

@@ -1,0 +1,12 @@
+//! snf-image: turns a disk image into your machine.
+//!
+//! A door (Ganeti's `create`, the helper VM, `snf-customize`) makes a [`plan::Plan`]; the library
+//! opens the disk, finds the guest, runs the tasks on it and commits one transaction per file
+//! system.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod event;
+pub mod plan;
+pub mod properties;
+pub mod secret;

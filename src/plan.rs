@@ -1,0 +1,109 @@
+//! What is to be done to an image, whichever door the request came through: Ganeti's
+//! environment, the rules on the parameter floppy, or the command line.
+
+use std::collections::BTreeSet;
+
+use crate::properties::Properties;
+use crate::secret::Secret;
+
+/// What kind of image it is: how the disk is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ImageFormat {
+    /// A whole disk with a partition table.
+    #[default]
+    DiskDump,
+    /// A bare ext2/3/4 file system; on a Ganeti disk it lies in the first partition.
+    ExtDump,
+    /// A bare NTFS file system; on a Ganeti disk it lies in the first partition.
+    NtfsDump,
+}
+
+/// A password to set: the clear text, to be hashed as the image's own system would, or a ready
+/// crypt(3) string.
+#[derive(Clone, Debug)]
+pub enum Password {
+    /// Clear text.
+    Clear(Secret),
+    /// A crypt(3) hash, set as it is.
+    Hash(Secret),
+}
+
+/// Whose password or keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Every user that the `USERS` property names (default: root).
+    Default,
+    /// One user by name.
+    Named(String),
+}
+
+/// One file of the personality, or one `--write`.
+#[derive(Clone, Debug)]
+pub struct PersonalityFile {
+    /// Absolute path in the guest.
+    pub path: String,
+    /// Content.
+    pub contents: Secret,
+    /// Owner: a name of the guest's passwd or a number. `None`: root, or, for a `--write` onto an
+    /// existing file, what the file has.
+    pub owner: Option<String>,
+    /// Group, likewise.
+    pub group: Option<String>,
+    /// Permission bits. `None`: 0440, or what the existing file has.
+    pub mode: Option<u16>,
+    /// Where the request came from, for messages (`img_personality[2]`, `--write`).
+    pub origin: String,
+    /// Whether an existing file keeps owner and mode that are not given (`--write`), or gets the
+    /// personality's defaults (root, root, 0440).
+    pub keep_existing: bool,
+}
+
+/// What to do with `/etc/machine-id`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum MachineId {
+    /// A fresh random id, in every place that has one.
+    #[default]
+    New,
+    /// An empty file: systemd makes an id at the next boot.
+    Empty,
+    /// As it is.
+    Keep,
+    /// This one: 32 lower-case hexadecimal digits.
+    Given(String),
+}
+
+/// What to do with the SSH host keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum HostKeys {
+    /// Remove them and write fresh ones.
+    #[default]
+    New,
+    /// Remove them only.
+    Remove,
+    /// As they are.
+    Keep,
+}
+
+/// Everything that one run is asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// How the disk is laid out.
+    pub format: ImageFormat,
+    /// Properties of image and instance, merged.
+    pub properties: Properties,
+    /// Host name to set.
+    pub hostname: Option<String>,
+    /// Passwords to set.
+    pub passwords: Vec<(Who, Password)>,
+    /// Lines in authorized_keys format to append.
+    pub auth_keys: Vec<(Who, String)>,
+    /// Files to write.
+    pub personality: Vec<PersonalityFile>,
+    /// What happens to the machine id.
+    pub machine_id: MachineId,
+    /// What happens to the SSH host keys.
+    pub host_keys: HostKeys,
+    /// Tasks to run, by name; `None` means all that apply. The command line runs only what it
+    /// was asked for, Ganeti's create runs all.
+    pub only_tasks: Option<BTreeSet<String>>,
+}
