@@ -9,4 +9,5 @@
 pub mod event;
 pub mod plan;
 pub mod properties;
+pub mod random;
 pub mod secret;
