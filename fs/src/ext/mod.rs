@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod group;
 pub mod inode;
+pub mod mkfs;
 pub mod store;
 pub mod superblock;
 pub mod volume;
