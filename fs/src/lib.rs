@@ -10,6 +10,8 @@ pub mod device;
 pub mod error;
 pub mod ext;
 pub mod filesystem;
+pub mod memory;
+pub mod tree;
 
 pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};
 pub use error::{DeviceError, Error, Result};
@@ -17,3 +19,5 @@ pub use filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
     Timestamp,
 };
+pub use memory::MemoryFs;
+pub use tree::Tree;

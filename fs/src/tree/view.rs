@@ -1,0 +1,147 @@
+//! Reading by path.
+
+use super::{Resolved, Tree, at_path};
+use crate::error::{Error, Result};
+use crate::filesystem::{DirEntry, FileType, Stat};
+
+/// How much is read from an engine at once.
+const CHUNK: u64 = 1 << 20;
+
+impl Tree {
+    /// What `stat` would say: a symbolic link at the end is followed.
+    pub fn stat(&self, path: impl AsRef<[u8]>) -> Result<Stat> {
+        let walk = self.walk(path.as_ref(), true)?;
+        self.stat_place(walk.existing()?).map_err(at_path(&walk.path()))
+    }
+
+    /// What `lstat` would say: a symbolic link at the end is not followed.
+    pub fn lstat(&self, path: impl AsRef<[u8]>) -> Result<Stat> {
+        let walk = self.walk(path.as_ref(), false)?;
+        self.stat_place(walk.existing()?).map_err(at_path(&walk.path()))
+    }
+
+    /// What `stat` would say, or `None` when there is nothing.
+    pub fn stat_optional(&self, path: impl AsRef<[u8]>) -> Result<Option<Stat>> {
+        optional(self.stat(path))
+    }
+
+    /// Whether the path leads to something. A dangling symbolic link does not.
+    pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.stat_optional(path)?.is_some())
+    }
+
+    /// Whether the path leads to a directory.
+    pub fn is_dir(&self, path: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.stat_optional(path)?.is_some_and(|stat| stat.file_type == FileType::Directory))
+    }
+
+    /// Whether the path leads to a regular file.
+    pub fn is_file(&self, path: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.stat_optional(path)?.is_some_and(|stat| stat.file_type == FileType::Regular))
+    }
+
+    /// Where the path leads, symbolic links followed to the end. The last name may be missing.
+    pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Resolved> {
+        let walk = self.walk(path.as_ref(), true)?;
+        let path = walk.path();
+        if walk.missing.len() > 1 {
+            return Err(walk.not_found());
+        }
+        let stat = if walk.missing.is_empty() {
+            Some(self.stat_place(walk.last()).map_err(at_path(&path))?)
+        } else {
+            None
+        };
+        Ok(Resolved { path, stat })
+    }
+
+    /// Where a path would lead after [`Tree::mkdir_all`] of its directory: the canonical path,
+    /// with all that is missing.
+    pub fn resolve_missing(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        Ok(self.walk(path.as_ref(), true)?.path())
+    }
+
+    /// The whole content of a regular file of at most `limit` bytes; a longer one is an error.
+    pub fn read(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
+        let walk = self.walk(path.as_ref(), true)?;
+        let place = walk.existing()?;
+        let path = walk.path();
+        let stat = self.stat_place(place).map_err(at_path(&path))?;
+        match stat.file_type {
+            FileType::Regular => {}
+            FileType::Directory => return Err(Error::IsADirectory(walk.display())),
+            _ => return Err(Error::WrongType(walk.display(), "not a regular file")),
+        }
+        if stat.size > limit {
+            return Err(Error::Invalid(format!(
+                "{}: {} bytes, which is more than the {limit} that such a file may have",
+                walk.display(),
+                stat.size
+            )));
+        }
+        let mut content = Vec::new();
+        while (content.len() as u64) < stat.size {
+            let start = content.len();
+            let wanted = (stat.size - start as u64).min(CHUNK) as usize;
+            content.resize(start + wanted, 0);
+            let fs = self.fs(place);
+            let count =
+                fs.read(place.node, start as u64, &mut content[start..]).map_err(at_path(&path))?;
+            content.truncate(start + count.min(wanted));
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(content)
+    }
+
+    /// Like [`Tree::read`], but `None` when there is no such file.
+    pub fn read_optional(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Option<Vec<u8>>> {
+        optional(self.read(path, limit))
+    }
+
+    /// The target of the symbolic link at the path's end.
+    pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        let walk = self.walk(path.as_ref(), false)?;
+        let place = walk.existing()?;
+        self.fs(place).read_link(place.node).map_err(at_path(&walk.path()))
+    }
+
+    /// The entries of a directory, sorted by name.
+    pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>> {
+        let walk = self.walk(path.as_ref(), true)?;
+        let place = walk.existing()?;
+        let path = walk.path();
+        if self.stat_place(place).map_err(at_path(&path))?.file_type != FileType::Directory {
+            return Err(Error::NotADirectory(walk.display()));
+        }
+        let mut entries = self.fs(place).readdir(place.node).map_err(at_path(&path))?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The entries of a directory, sorted by name; none when there is no such directory.
+    pub fn read_dir_optional(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>> {
+        Ok(optional(self.read_dir(path))?.unwrap_or_default())
+    }
+
+    /// All extended attributes, of the symbolic link itself where the path ends with one.
+    pub fn xattrs(&self, path: impl AsRef<[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let walk = self.walk(path.as_ref(), false)?;
+        let place = walk.existing()?;
+        self.fs(place).xattrs(place.node).map_err(at_path(&walk.path()))
+    }
+
+    /// One extended attribute, of the symbolic link itself where the path ends with one.
+    pub fn xattr(&self, path: impl AsRef<[u8]>, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.xattrs(path)?.into_iter().find(|(n, _)| n == name).map(|(_, value)| value))
+    }
+}
+
+fn optional<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
