@@ -1,19 +1,70 @@
 //! `cargo xtask`: what a developer runs.
 
-use std::process::{Command, ExitCode};
+mod debian;
+mod setup;
+mod test;
+mod util;
+
+use std::process::ExitCode;
+
+use util::{Result, command};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo    build all, deploy a real Debian image through `create`, customise another offline
+  test    run every test (installs what they need)
+  setup   only install what the tests need and build the Debian images
+
+All of it needs root: as an ordinary user the commands run themselves through sudo.
+Slow things are kept in $SNF_IMAGE_CACHE (default /var/cache/snf-image).";
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("test") => {
-            let ok = Command::new(env!("CARGO"))
-                .args(["test", "--workspace"])
-                .status()
-                .is_ok_and(|status| status.success());
-            if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let names: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let action: fn() -> Result<()> = match names.as_slice() {
+        ["test"] => test::test,
+        ["setup"] => || setup().map(|_| ()),
+        ["help" | "-h" | "--help"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
         }
         _ => {
-            eprintln!("usage: cargo xtask test");
-            ExitCode::from(2)
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = if rustix::process::geteuid().is_root() { action() } else { through_sudo(&names) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
         }
     }
+}
+
+/// Loop mounts, QEMU as another user and apt need root. The person's own toolchain is used, and
+/// a target directory of its own keeps files of root out of theirs.
+fn through_sudo(arguments: &[&str]) -> Result<()> {
+    let this = std::env::current_exe().map_err(|e| format!("cannot find xtask itself: {e}"))?;
+    let mut all = vec!["env".to_owned()];
+    for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "SNF_IMAGE_CACHE"] {
+        if let Ok(value) = std::env::var(name) {
+            all.push(format!("{name}={value}"));
+        }
+    }
+    all.push(format!("CARGO_TARGET_DIR={}", util::checkout().join("target/root").display()));
+    all.push(util::text(&this));
+    all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    util::run_visible(command("sudo", all).stdin(std::process::Stdio::inherit()))
+}
+
+/// Packages, kernels, images.
+fn setup() -> Result<std::path::PathBuf> {
+    setup::packages()?;
+    setup::static_target()?;
+    setup::kernel("cloud-amd64")?;
+    setup::kernel("amd64")?;
+    debian::image("bookworm")
 }

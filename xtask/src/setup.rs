@@ -1,0 +1,170 @@
+//! What the machine needs: Debian packages, the musl target, kernels, Debian trees. Each is made
+//! once, kept in a cache outside the checkout, and made again when missing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::util::{Result, command, have, output, run, shell, step, text};
+
+/// Programs that tests, demo and benches use, and the package each comes from.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("debootstrap", "debootstrap"),
+    ("sgdisk", "gdisk"),
+    ("sfdisk", "fdisk"),
+    ("parted", "parted"),
+    ("mke2fs", "e2fsprogs"),
+    ("mkfs.vfat", "dosfstools"),
+    ("ssh-keygen", "openssh-client"),
+    ("setfattr", "attr"),
+    ("setfacl", "acl"),
+    ("cpio", "cpio"),
+    ("zstd", "zstd"),
+    ("xz", "xz-utils"),
+    ("setpriv", "util-linux"),
+    ("getcap", "libcap2-bin"),
+    ("perl", "perl"),
+    ("gcc", "gcc"),
+    ("python3", "python3"),
+];
+
+/// Where slow things are kept: `SNF_IMAGE_CACHE`, or `/var/cache/snf-image`.
+pub fn cache() -> Result<PathBuf> {
+    let path = std::env::var_os("SNF_IMAGE_CACHE")
+        .map_or_else(|| PathBuf::from("/var/cache/snf-image"), PathBuf::from);
+    fs::create_dir_all(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+    Ok(path)
+}
+
+/// Installs what is missing of the Debian packages.
+pub fn packages() -> Result<()> {
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !have(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step(&format!("installing {}", missing.join(", ")), || {
+        run(command("apt-get", ["update", "-q"]).env("DEBIAN_FRONTEND", "noninteractive"))?;
+        let plain = apt_install(&missing, &[]);
+        if plain.is_ok() {
+            return Ok(());
+        }
+        // A qemu-utils newer than the release's own keeps the release's QEMU out: both packages
+        // must have one version. Take the release's.
+        let candidate = output(&mut command("apt-cache", ["madison", "qemu-system-x86"]))?;
+        let version = candidate
+            .lines()
+            .next()
+            .and_then(|line| line.split('|').nth(1))
+            .map(str::trim)
+            .ok_or("apt-cache knows no qemu-system-x86: check the machine's apt sources")?;
+        let mut wanted: Vec<String> = missing
+            .iter()
+            .filter(|package| !package.starts_with("qemu-"))
+            .map(|package| (*package).to_owned())
+            .collect();
+        wanted.push(format!("qemu-system-x86={version}"));
+        wanted.push(format!("qemu-utils={version}"));
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        apt_install(&wanted, &["--allow-downgrades"])
+    })
+}
+
+fn apt_install(packages: &[&str], options: &[&str]) -> Result<()> {
+    let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
+    arguments.extend(options);
+    arguments.extend(packages);
+    run(command("apt-get", arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// How the static helper is built: with musl where rustup can give the target, else with a fully
+/// static glibc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaticTarget {
+    /// `x86_64-unknown-linux-musl`.
+    Musl,
+    /// The host's own target with `-C target-feature=+crt-static`.
+    Glibc,
+}
+
+/// Makes sure that one of the static targets is there.
+pub fn static_target() -> Result<StaticTarget> {
+    const MUSL: &str = "x86_64-unknown-linux-musl";
+    let sysroot = output(&mut command("rustc", ["--print", "sysroot"]))?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(MUSL).is_dir() {
+        return Ok(StaticTarget::Musl);
+    }
+    if have("rustup") {
+        let added =
+            step("adding the musl target", || run(&mut command("rustup", ["target", "add", MUSL])));
+        if added.is_ok() {
+            return Ok(StaticTarget::Musl);
+        }
+    }
+    eprintln!("  note: no musl target and no rustup to add it: the helper is linked with glibc");
+    Ok(StaticTarget::Glibc)
+}
+
+/// One of Debian's kernels, unpacked: `boot/vmlinuz-VERSION` and `lib/modules/VERSION`.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The directory it is unpacked in.
+    pub root: PathBuf,
+    /// Its version, as in `/lib/modules`.
+    pub version: String,
+}
+
+impl Kernel {
+    /// The kernel image.
+    pub fn image(&self) -> PathBuf {
+        self.root.join("boot").join(format!("vmlinuz-{}", self.version))
+    }
+
+    /// The directory of its modules.
+    pub fn modules(&self) -> PathBuf {
+        self.root.join("lib/modules").join(&self.version)
+    }
+}
+
+/// The current kernel of a flavour (`cloud-amd64`, `amd64`), downloaded and unpacked once; it is
+/// not installed on this machine.
+pub fn kernel(flavour: &str) -> Result<Kernel> {
+    let kernels = cache()?.join("kernels");
+    let marker = kernels.join(format!("current-{flavour}"));
+    if let Ok(version) = fs::read_to_string(&marker) {
+        let kernel = Kernel {
+            root: kernels.join(format!("linux-image-{version}")),
+            version: version.clone(),
+        };
+        if kernel.image().is_file() && kernel.modules().is_dir() {
+            return Ok(kernel);
+        }
+    }
+    step(&format!("fetching Debian's {flavour} kernel"), || {
+        let script = r#"
+            cache=$1 flavour=$2
+            mkdir -p "$cache/dl"
+            depends() { apt-cache depends "linux-image-$flavour" 2>/dev/null |
+                sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1; }
+            package=$(depends)
+            if [ -z "$package" ]; then apt-get update -q >/dev/null; package=$(depends); fi
+            [ -n "$package" ] || { echo "apt knows no linux-image-$flavour" >&2; exit 1; }
+            cd "$cache/dl"
+            apt-get download -q "$package" >/dev/null
+            deb=$(ls -t "$package"_*.deb | head -n 1)
+            rm -rf "$cache/$package.new"
+            dpkg-deb -x "$deb" "$cache/$package.new"
+            rm -rf "$cache/$package" "$deb"
+            mv "$cache/$package.new" "$cache/$package"
+            version=${package#linux-image-}
+            depmod -b "$cache/$package" "$version"
+            printf %s "$version" > "$cache/current-$flavour"
+            printf %s "$version""#;
+        let version = shell(script, &[&text(&kernels), flavour])?;
+        Ok(Kernel { root: kernels.join(format!("linux-image-{version}")), version })
+    })
+}

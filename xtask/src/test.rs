@@ -1,0 +1,24 @@
+//! `cargo xtask test`: every test there is.
+
+use crate::setup::cache;
+use crate::util::{Result, command, run_visible, step, text};
+
+/// Installs what is needed, builds, checks style, runs unit, oracle and end-to-end tests.
+pub fn test() -> Result<()> {
+    let image = crate::setup()?;
+    step("checking the format (cargo fmt)", || {
+        run_visible(&mut command(env!("CARGO"), ["fmt", "--all", "--check"]))
+    })?;
+    step("checking for lints (cargo clippy)", || {
+        run_visible(&mut command(
+            env!("CARGO"),
+            ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        ))
+    })?;
+    let cache = cache()?;
+    run_visible(
+        command(env!("CARGO"), ["test", "--workspace", "--no-fail-fast"])
+            .env("SNF_TEST_CACHE", text(&cache))
+            .env("SNF_TEST_DEBIAN", text(&image)),
+    )
+}
