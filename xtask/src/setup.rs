@@ -20,6 +20,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setfattr", "attr"),
     ("setfacl", "acl"),
     ("cpio", "cpio"),
+    ("depmod", "kmod"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),
     ("setpriv", "util-linux"),
