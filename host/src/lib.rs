@@ -1,1 +1,12 @@
-//! The Ganeti OS provider.
+//! The Ganeti OS provider: what the scripts `create`, `export`, `import`, `rename` and `verify`
+//! do on the node.
+#![deny(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod cancel;
+pub mod config;
+pub mod env;
+pub mod install_os;
+pub mod log;
+pub mod parameters;
+pub mod shellvars;

@@ -1,0 +1,46 @@
+//! Lines for Ganeti's OS log: always valid UTF-8, one line a message, never a panic when nobody
+//! reads them.
+
+use std::io::Write;
+
+/// Writes one line to standard error. Control characters in the text are escaped, so that one
+/// message stays one line.
+pub fn line(text: &str) {
+    let mut out = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if c.is_control() && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.push('\n');
+    // One write call a line keeps lines of several processes apart.
+    let _ = std::io::stderr().lock().write_all(out.as_bytes());
+}
+
+/// Something that stops nothing.
+pub fn warning(text: &str) {
+    line(&format!("snf-image: warning: {text}"));
+}
+
+/// Why the run ends.
+pub fn error(text: &str) {
+    line(&format!("snf-image: error: {text}"));
+}
+
+/// A step of the run.
+pub fn info(text: &str) {
+    line(&format!("snf-image: {text}"));
+}
+
+/// An error and what caused it, as one sentence; a cause that the text already tells is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = source.source();
+    }
+    text
+}
