@@ -219,10 +219,8 @@ impl Environment {
     fn disk(&self, index: usize) -> Result<Disk, EnvError> {
         let name = |field: &str| format!("DISK_{index}_{field}");
         let path = self.vars.get(&name("PATH")).filter(|path| !path.is_empty()).map(PathBuf::from);
-        if let Some(path) = &path {
-            if !path.is_absolute() {
-                return Err(wrong(name("PATH"), format!("{path:?} is not an absolute path")));
-            }
+        if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+            return Err(wrong(name("PATH"), format!("{path:?} is not an absolute path")));
         }
         let uri = self.non_empty(&name("URI"))?;
         if path.is_none() && uri.is_none() {
