@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod crypt;
+pub mod disk_adapter;
 pub mod event;
 pub mod plan;
 pub mod properties;
