@@ -13,3 +13,4 @@ pub mod plan;
 pub mod properties;
 pub mod random;
 pub mod secret;
+pub mod sshkey;

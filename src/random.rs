@@ -60,6 +60,13 @@ impl Entropy {
         Self::keyed(Zeroizing::new(hash.finalize().into()), self.seeded)
     }
 
+    /// A stream of its own, keyed by what this one gives next: each call gives another.
+    pub fn fork(&mut self) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        self.fill(&mut *key);
+        Self::keyed(key, self.seeded)
+    }
+
     /// Fills `buf`.
     pub fn fill(&mut self, buf: &mut [u8]) {
         self.rng.fill_bytes(buf);

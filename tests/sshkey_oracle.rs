@@ -1,0 +1,77 @@
+//! Our SSH keys as OpenSSH sees them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use snf_image::random::Entropy;
+use snf_image::sshkey::{KeyPair, KeyType, generate};
+
+fn keygen(args: &[&str], dir: &Path) -> Output {
+    let output = Command::new("ssh-keygen")
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .expect("this test needs ssh-keygen (openssh-client)");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn write(key: &KeyPair, dir: &Path) {
+    fs::write(dir.join("key"), key.private.expose()).unwrap();
+    fs::set_permissions(dir.join("key"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(dir.join("key.pub"), &key.public).unwrap();
+}
+
+#[test]
+fn openssh_reads_signs_and_agrees_on_the_fingerprint() {
+    let mut entropy = Entropy::from_os().unwrap();
+    for key_type in KeyType::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let key = generate(key_type, "root@vm1.example.test", &mut entropy);
+        write(&key, dir.path());
+
+        let public = String::from_utf8(keygen(&["-y", "-f", "key"], dir.path()).stdout).unwrap();
+        assert_eq!(public, key.public);
+
+        let listed = format!(
+            "{} {} root@vm1.example.test ({})\n",
+            key_type.bits(),
+            key.fingerprint,
+            key_type.label()
+        );
+        for file in ["key", "key.pub"] {
+            let output = keygen(&["-l", "-f", file], dir.path());
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), listed);
+        }
+
+        fs::write(dir.path().join("message"), "hello").unwrap();
+        keygen(&["-q", "-Y", "sign", "-n", "test", "-f", "key", "message"], dir.path());
+        fs::write(dir.path().join("allowed"), format!("me {}", key.public)).unwrap();
+        let verify = "ssh-keygen -Y verify -f allowed -I me -n test -s message.sig < message";
+        let status =
+            Command::new("sh").args(["-c", verify]).current_dir(dir.path()).status().unwrap();
+        assert!(status.success(), "{}", key_type.name());
+    }
+}
+
+/// OpenSSL's own check of an RSA key: primes, and every number derived from them.
+#[test]
+fn openssl_finds_rsa_keys_consistent() {
+    for seed in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let key = generate(KeyType::Rsa, "", &mut Entropy::seeded(seed));
+        write(&key, dir.path());
+        keygen(&["-q", "-p", "-N", "", "-m", "PEM", "-f", "key"], dir.path());
+        let output = Command::new("openssl")
+            .args(["rsa", "-check", "-noout", "-text", "-in", "key"])
+            .current_dir(dir.path())
+            .output()
+            .expect("this test needs openssl");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("RSA key ok"), "{text}");
+        assert!(text.contains("Private-Key: (3072 bit"), "{text}");
+    }
+}
