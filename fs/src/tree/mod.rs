@@ -44,6 +44,7 @@ struct Mount {
 /// A root file system and what is mounted in it.
 pub struct Tree {
     mounts: Vec<Mount>,
+    blocked: Vec<(Place, String)>,
     changes: Changes,
     labeler: Option<Labeler>,
 }
@@ -76,7 +77,7 @@ impl Tree {
     /// A tree whose root is `root`.
     pub fn new(root: Box<dyn FileSystem>) -> Self {
         let root = Mount { path: b"/".to_vec(), at: None, fs: root, read_only: None };
-        Self { mounts: vec![root], changes: Changes::default(), labeler: None }
+        Self { mounts: vec![root], blocked: Vec::new(), changes: Changes::default(), labeler: None }
     }
 
     /// Mounts a file system on the directory that `path` leads to. `read_only` says why it must
@@ -87,7 +88,22 @@ impl Tree {
         fs: Box<dyn FileSystem>,
         read_only: Option<String>,
     ) -> Result<()> {
-        let walk = self.walk(path.as_ref(), true)?;
+        let (place, path) = self.mount_point(path.as_ref())?;
+        self.mounts.push(Mount { path, at: Some(place), fs, read_only });
+        Ok(())
+    }
+
+    /// Says that a file system belongs on the directory that `path` leads to, but cannot be opened
+    /// and why. From then on every path through that directory is an error that says so, because
+    /// what the directory shows here is not what the guest sees there.
+    pub fn block(&mut self, path: impl AsRef<[u8]>, reason: impl Into<String>) -> Result<()> {
+        let (place, _) = self.mount_point(path.as_ref())?;
+        self.blocked.push((place, reason.into()));
+        Ok(())
+    }
+
+    fn mount_point(&self, path: &[u8]) -> Result<(Place, Vec<u8>)> {
+        let walk = self.walk(path, true)?;
         let place = walk.existing()?;
         if self.stat_place(place)?.file_type != FileType::Directory {
             return Err(Error::NotADirectory(walk.display()));
@@ -98,8 +114,7 @@ impl Tree {
                 walk.display()
             )));
         }
-        self.mounts.push(Mount { path: walk.path(), at: Some(place), fs, read_only });
-        Ok(())
+        Ok((place, walk.path()))
     }
 
     /// Mount point and identity of each file system, the root first.

@@ -212,6 +212,9 @@ impl Tree {
                 place = Place { mount: index, node: mount.fs.root() };
             }
         }
-        Ok(Some(place))
+        match self.blocked.iter().find(|(blocked, _)| *blocked == place) {
+            Some((_, reason)) => Err(Error::Invalid(reason.clone())),
+            None => Ok(Some(place)),
+        }
     }
 }

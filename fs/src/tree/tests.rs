@@ -164,3 +164,13 @@ fn a_failed_commit_says_how_far_it_came() {
     assert!(error.contains("file system at /:") && error.ends_with("already written: /var"));
     assert_eq!(var, NodeId(11));
 }
+
+#[test]
+fn blocked_directories_say_why() {
+    let mut tree = tree();
+    tree.mkdir_all("/boot/efi", DIR).unwrap();
+    tree.block("/boot/efi", "a vfat file system belongs here").unwrap();
+    let error = tree.write("/boot/efi/x", b"", FILE).unwrap_err().to_string();
+    assert_eq!(error, "/boot/efi: a vfat file system belongs here");
+    assert!(tree.read_dir("/boot").is_ok());
+}
