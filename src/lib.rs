@@ -9,6 +9,7 @@
 pub mod crypt;
 pub mod disk_adapter;
 pub mod event;
+pub mod guest;
 pub mod plan;
 pub mod properties;
 pub mod random;

@@ -1,0 +1,8 @@
+//! What is inside the image: its disk's partitions, which of them is the root, what system it is,
+//! and the files that say so.
+
+pub mod distro;
+pub mod fstab;
+pub mod glob;
+pub mod passwd;
+pub mod sshd_config;
