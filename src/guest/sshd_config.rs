@@ -159,10 +159,8 @@ impl Reader<'_> {
             "authorizedkeysfile" if config.authorized_keys_file.is_none() => {
                 config.authorized_keys_file = Some(values);
             }
-            "hostkey" => {
-                if !config.host_keys.contains(first) {
-                    config.host_keys.push(first.clone());
-                }
+            "hostkey" if !config.host_keys.contains(first) => {
+                config.host_keys.push(first.clone());
             }
             "permitrootlogin" if config.permit_root_login.is_none() => {
                 config.permit_root_login = word();
