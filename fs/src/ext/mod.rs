@@ -4,9 +4,12 @@
 //! inodes), allocation and block maps, directories and xattrs, the journal, and on top the
 //! [`crate::FileSystem`] implementation.
 
+pub mod alloc;
 pub mod checksum;
 pub mod group;
+pub mod inline;
 pub mod inode;
+pub mod map;
 pub mod mkfs;
 pub mod store;
 pub mod superblock;

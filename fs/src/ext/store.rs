@@ -54,6 +54,17 @@ pub struct Store {
     latest: BTreeMap<u64, Block>,
     current: Transaction,
     sealed: Vec<Transaction>,
+    /// What the blocks touched since each unfinished [`Store::begin`] were before it.
+    undo: Vec<BTreeMap<u64, Before>>,
+}
+
+/// All that is pending for one block, to put it back.
+#[derive(Debug)]
+struct Before {
+    meta: Option<Block>,
+    data: Option<Block>,
+    latest: Option<Block>,
+    freed: bool,
 }
 
 impl Store {
@@ -68,6 +79,7 @@ impl Store {
             latest: BTreeMap::new(),
             current: Transaction::default(),
             sealed: Vec::new(),
+            undo: Vec::new(),
         }
     }
 
@@ -173,9 +185,56 @@ impl Store {
         Ok(content.into())
     }
 
+    /// Remembers what is pending for a block before it changes.
+    fn record(&mut self, number: u64) {
+        let Some(frame) = self.undo.last_mut() else { return };
+        frame.entry(number).or_insert_with(|| Before {
+            meta: self.current.meta.get(&number).cloned(),
+            data: self.current.data.get(&number).cloned(),
+            latest: self.latest.get(&number).cloned(),
+            freed: self.current.freed.contains(&number),
+        });
+    }
+
+    /// Starts an attempt: changes from here on can be taken back together. Attempts nest.
+    pub(super) fn begin(&mut self) {
+        self.undo.push(BTreeMap::new());
+    }
+
+    /// Ends the innermost attempt and keeps its changes.
+    pub(super) fn keep(&mut self) {
+        let Some(inner) = self.undo.pop() else { return };
+        if let Some(outer) = self.undo.last_mut() {
+            for (number, before) in inner {
+                outer.entry(number).or_insert(before);
+            }
+        }
+    }
+
+    /// Ends the innermost attempt and takes its changes back.
+    pub(super) fn roll_back(&mut self) {
+        fn put(map: &mut BTreeMap<u64, Block>, number: u64, block: Option<Block>) {
+            match block {
+                Some(block) => map.insert(number, block),
+                None => map.remove(&number),
+            };
+        }
+        for (number, before) in self.undo.pop().unwrap_or_default() {
+            put(&mut self.current.meta, number, before.meta);
+            put(&mut self.current.data, number, before.data);
+            put(&mut self.latest, number, before.latest);
+            if before.freed {
+                self.current.freed.insert(number);
+            } else {
+                self.current.freed.remove(&number);
+            }
+        }
+    }
+
     /// Changes a block of metadata.
     pub fn write_meta(&mut self, number: u64, content: Vec<u8>) -> Result<()> {
         let block = self.prepare(number, content)?;
+        self.record(number);
         self.current.data.remove(&number);
         self.current.meta.insert(number, block.clone());
         self.latest.insert(number, block);
@@ -190,6 +249,7 @@ impl Store {
             return self.write_meta(number, content);
         }
         let block = self.prepare(number, content)?;
+        self.record(number);
         self.current.data.insert(number, block.clone());
         self.latest.insert(number, block);
         Ok(())
@@ -198,6 +258,7 @@ impl Store {
     /// Tells that a block was freed: what was to be written there in this transaction is not any
     /// more, and its old content stays on disk until the commit.
     pub fn forget(&mut self, number: u64) {
+        self.record(number);
         self.current.meta.remove(&number);
         self.current.data.remove(&number);
         self.current.freed.insert(number);
@@ -206,6 +267,17 @@ impl Store {
     /// Whether the open transaction freed this block. Allocators prefer others.
     pub fn was_freed(&self, number: u64) -> bool {
         self.current.freed.contains(&number)
+    }
+
+    /// Blocks of `range` that the open transaction freed, in order.
+    pub fn freed_in(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = u64> + '_ {
+        self.current.freed.range(range).copied()
+    }
+
+    /// Whether the open transaction writes this block as file content, so that it may be
+    /// rewritten without the journal.
+    pub fn is_new_data(&self, number: u64) -> bool {
+        self.current.data.contains_key(&number)
     }
 
     /// Metadata blocks in the open transaction, which bounds its size in the journal.
@@ -218,9 +290,10 @@ impl Store {
         !self.replayed.is_empty() || !self.sealed.is_empty() || !self.current.is_empty()
     }
 
-    /// Closes the open transaction: what comes next is committed after it.
+    /// Closes the open transaction: what comes next is committed after it. Inside an attempt the
+    /// file system is not consistent, and nothing happens.
     pub fn seal(&mut self) {
-        if !self.current.is_empty() {
+        if !self.current.is_empty() && self.undo.is_empty() {
             self.sealed.push(std::mem::take(&mut self.current));
         }
     }

@@ -374,6 +374,16 @@ impl Superblock {
         }
     }
 
+    /// Blocks in a cluster, the unit of allocation (1 without bigalloc).
+    pub fn cluster_blocks(&self) -> u32 {
+        1 << self.cluster_bits()
+    }
+
+    /// Clusters in a full group: bits of a block bitmap that count.
+    pub fn clusters_per_group(&self) -> u32 {
+        self.raw.s_blocks_per_group.get() >> self.cluster_bits()
+    }
+
     /// Bytes in an inode on disk.
     pub fn inode_size(&self) -> u32 {
         if self.raw.s_rev_level.get() == 0 { 128 } else { u32::from(self.raw.s_inode_size.get()) }

@@ -1,6 +1,8 @@
 //! The parts of an ext file system that everything else stands on: superblock, group descriptors
 //! and inodes, read and written through the [`Store`].
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::group::{BG_INODE_UNINIT, GroupDescriptor};
@@ -20,6 +22,9 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// Sorted runs of blocks: first, and one past the last.
+pub(super) type Zones = Arc<[(u64, u64)]>;
+
 /// One ext2/3/4 file system.
 pub struct Volume {
     /// The superblock, with counters as they are after all changes so far.
@@ -31,6 +36,8 @@ pub struct Volume {
     generation_state: u64,
     /// The superblock's bytes as they were read, to know whether they changed.
     sb_on_disk: Vec<u8>,
+    /// Bitmaps and inode tables by flex group; see [`super::alloc`].
+    pub(super) zones: RefCell<BTreeMap<u32, Zones>>,
 }
 
 impl Volume {
@@ -48,7 +55,14 @@ impl Volume {
         device.read_at(SUPERBLOCK_OFFSET, &mut bytes)?;
         let sb = Superblock::parse(&bytes, device.len())?;
         let store = Store::new(device, sb.block_size(), sb.blocks_count());
-        Ok(Self { sb, store, options, generation_state: options.seed, sb_on_disk: bytes })
+        Ok(Self {
+            sb,
+            store,
+            options,
+            generation_state: options.seed,
+            sb_on_disk: bytes,
+            zones: RefCell::default(),
+        })
     }
 
     /// Parses the superblock again, after a replay put another one over it.
@@ -59,7 +73,32 @@ impl Volume {
         self.sb = Superblock::parse(bytes, self.store.device().len())?;
         self.sb_on_disk = bytes.to_vec();
         self.store.set_blocks_count(self.sb.blocks_count());
+        self.layout_changed();
         Ok(())
+    }
+
+    /// Tells that groups were added or that bitmaps or inode tables moved.
+    pub fn layout_changed(&mut self) {
+        self.zones.borrow_mut().clear();
+    }
+
+    /// Runs `work`; when it fails, every change it made to superblock and blocks is taken back.
+    /// Inodes that the caller holds in memory are the caller's to restore. Attempts nest.
+    pub fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let sb = self.sb.clone();
+        let sb_on_disk = self.sb_on_disk.clone();
+        let generation_state = self.generation_state;
+        self.store.begin();
+        let result = work(self);
+        if result.is_ok() {
+            self.store.keep();
+        } else {
+            self.store.roll_back();
+            self.sb = sb;
+            self.sb_on_disk = sb_on_disk;
+            self.generation_state = generation_state;
+        }
+        result
     }
 
     /// Block of the primary superblock and the byte in it where it starts.

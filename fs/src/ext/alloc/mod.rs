@@ -1,0 +1,16 @@
+//! Allocation of blocks and inodes: bitmaps, their checksums, and the counters that follow them.
+//!
+//! With bigalloc a bit of the block bitmap stands for a cluster of blocks. [`alloc_blocks`] hands
+//! out whole clusters then: its start is a cluster's first block, and whoever gets a run that ends
+//! within a cluster owns the rest of that cluster too. [`free_blocks`] frees every cluster that the
+//! run touches. Who shares a cluster between logical blocks of one file is [`super::map`]'s
+//! business.
+
+mod bitmap;
+mod blocks;
+mod inodes;
+mod layout;
+
+pub use blocks::{alloc_blocks, alloc_meta_block, free_blocks, free_meta_block};
+pub use inodes::{alloc_inode, free_inode};
+pub use layout::{base_metadata, is_metadata};
