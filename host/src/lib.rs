@@ -5,7 +5,9 @@
 
 pub mod cancel;
 pub mod config;
+pub mod cpio;
 pub mod env;
+pub mod helper;
 pub mod install_os;
 pub mod log;
 pub mod parameters;

@@ -1,0 +1,131 @@
+//! The helper VM, seen from the host: what it is built from ([`update`]), how QEMU is told to run
+//! it ([`qemu`]), and one run from start to result ([`run`]).
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod error;
+mod image;
+pub mod kernel;
+pub mod modules;
+pub mod protocol;
+pub mod qemu;
+mod run;
+mod spawn;
+pub mod unpack;
+pub mod update;
+
+pub use crate::config::Acceleration;
+pub use error::HelperError;
+pub use image::{HelperImage, ParameterDisk};
+pub use protocol::MonitorMessage;
+pub use run::run_helper;
+
+/// How helper VMs are run on this node.
+#[derive(Clone, Debug)]
+pub struct HelperConfig {
+    /// HELPER_DIR: where update-helper put kernel and initramfs.
+    pub directory: PathBuf,
+    /// HELPER_USER: whom QEMU runs as when we are root. `None` changes nothing.
+    pub user: Option<String>,
+    /// HELPER_MEMORY in MiB.
+    pub memory_mib: u32,
+    /// HELPER_SOFT_TIMEOUT.
+    pub soft_timeout: Duration,
+    /// HELPER_HARD_TIMEOUT, counted from the soft one.
+    pub hard_timeout: Duration,
+    /// HELPER_ACCEL.
+    pub acceleration: Acceleration,
+    /// The QEMU to run: a name looked up in PATH, or a path.
+    pub qemu: PathBuf,
+    /// HELPER_DEBUG: a talkative kernel and helper.
+    pub debug: bool,
+}
+
+impl Default for HelperConfig {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("/var/lib/snf-image/helper"),
+            user: Some("nobody".to_owned()),
+            memory_mib: 128,
+            soft_timeout: Duration::from_secs(120),
+            hard_timeout: Duration::from_secs(5),
+            acceleration: Acceleration::Auto,
+            qemu: PathBuf::from("qemu-system-x86_64"),
+            debug: false,
+        }
+    }
+}
+
+/// One disk of the VM.
+#[derive(Debug)]
+pub enum VmDisk {
+    /// A regular file or block device, opened for reading and writing. QEMU gets the descriptor,
+    /// so it needs no rights on the path.
+    Open(File),
+    /// An address that only QEMU understands (`rbd:pool/image`).
+    Uri(String),
+}
+
+/// What one VM is to work on.
+#[derive(Debug)]
+pub struct VmRequest {
+    /// The instance's disks in order: they appear as [`guest_disk`] names them.
+    pub disks: Vec<VmDisk>,
+    /// The parameter disk: an ext2 image with `rules` in it, in a file (or memfd) that QEMU gets
+    /// read-only.
+    pub parameters: File,
+    /// Ganeti's HYPERVISOR, for the tasks that care.
+    pub hypervisor: String,
+}
+
+/// The name that disk `index` of a [`VmRequest`] has inside the VM, as the rules' DEV array wants
+/// it: `/dev/vda`, `/dev/vdb`, ..., `/dev/vdaa`.
+pub fn guest_disk(index: usize) -> String {
+    let mut letters = Vec::new();
+    let mut rest = index;
+    loop {
+        letters.push(b'a' + (rest % 26) as u8);
+        if rest < 26 {
+            break;
+        }
+        rest = rest / 26 - 1;
+    }
+    let name: String = letters.iter().rev().map(|&b| char::from(b)).collect();
+    format!("/dev/vd{name}")
+}
+
+/// Where the words of a run go.
+pub trait HelperSink {
+    /// A line of the VM's console, clean text without the `HELPER: ` prefix.
+    fn console(&mut self, line: &str);
+    /// Something the host itself has to say, for the log.
+    fn warning(&mut self, text: &str);
+    /// A message of the monitor line.
+    fn monitor(&mut self, message: MonitorMessage);
+}
+
+/// What a successful run was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HelperReport {
+    /// What the VM ran with.
+    pub acceleration: Acceleration,
+    /// QEMU start to exit of the run that counted.
+    pub elapsed: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_names_follow_the_kernel() {
+        let names: Vec<String> = [0, 1, 8, 25, 26, 27, 51, 52, 701, 702].map(guest_disk).into();
+        assert_eq!(
+            names.join(" "),
+            "/dev/vda /dev/vdb /dev/vdi /dev/vdz /dev/vdaa /dev/vdab /dev/vdaz /dev/vdba \
+             /dev/vdzz /dev/vdaaa"
+        );
+    }
+}

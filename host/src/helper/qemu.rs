@@ -1,0 +1,255 @@
+//! The command line of QEMU: a pure function from what is wanted to arguments, so that tests can
+//! look at it.
+//!
+//! Every device is there for a reason (docs/helper.md lists them); there is no network, no
+//! display, no USB, no default device.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::image::{HelperImage, ParameterDisk};
+use super::protocol::PROTOCOL_VERSION;
+use super::{Acceleration, HelperConfig, guest_disk};
+
+/// A disk as QEMU gets it.
+#[derive(Debug)]
+pub enum QemuDisk<'a> {
+    /// An inherited descriptor of a regular file.
+    File(BorrowedFd<'a>),
+    /// An inherited descriptor of a block device.
+    Device(BorrowedFd<'a>),
+    /// An address that QEMU resolves.
+    Uri(&'a str),
+}
+
+/// What one command line is made from.
+#[derive(Debug)]
+pub struct Invocation<'a> {
+    /// The node's settings.
+    pub config: &'a HelperConfig,
+    /// The helper to boot.
+    pub helper: &'a HelperImage,
+    /// Kernel and initramfs as paths QEMU can open whoever it runs as.
+    pub kernel: String,
+    /// See `kernel`.
+    pub initramfs: String,
+    /// KVM or TCG, never auto.
+    pub acceleration: Acceleration,
+    /// The instance's disks.
+    pub disks: Vec<QemuDisk<'a>>,
+    /// The parameter disk, open for reading only.
+    pub parameters: BorrowedFd<'a>,
+    /// Our ends' peers of the first three serial lines.
+    pub serial: [BorrowedFd<'a>; 3],
+    /// Ganeti's HYPERVISOR.
+    pub hypervisor: &'a str,
+    /// Let QEMU itself change to this user (after it has opened /dev/kvm).
+    pub run_as: Option<&'a str>,
+}
+
+/// Escapes a value for QEMU's `key=value,...` options, where a comma is written twice.
+pub fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+/// All arguments after the program's name.
+pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| {
+        args.push(option.to_owned());
+        if !value.is_empty() {
+            args.push(value);
+        }
+    };
+    add("-nodefaults", String::new());
+    add("-no-user-config", String::new());
+    add("-display", "none".into());
+    add("-no-reboot", String::new());
+    add("-msg", "timestamp=off".into());
+    // A process that runs as somebody else from its start may deny itself everything; one that
+    // changes its user by itself needs the calls for that.
+    let elevate = if vm.run_as.is_some() { "allow" } else { "deny" };
+    add(
+        "-sandbox",
+        format!("on,obsolete=deny,elevateprivileges={elevate},spawn=deny,resourcecontrol=deny"),
+    );
+    if let Some(user) = vm.run_as {
+        add("-runas", user.to_owned());
+    }
+    add(
+        "-machine",
+        "pc,usb=off,vmport=off,smm=off,graphics=off,hpet=off,dump-guest-core=off".into(),
+    );
+    add(
+        "-accel",
+        match vm.acceleration {
+            Acceleration::Kvm => "kvm".into(),
+            // The default translation buffer is 1 GiB of address space.
+            _ => "tcg,thread=single,tb-size=64".into(),
+        },
+    );
+    add("-cpu", "max".into());
+    add("-smp", "1".into());
+    add("-m", format!("{}M", vm.config.memory_mib));
+    add("-kernel", vm.kernel.clone());
+    add("-initrd", vm.initramfs.clone());
+    add("-append", kernel_command_line(vm));
+
+    for (n, serial) in vm.serial.iter().enumerate() {
+        add("-chardev", format!("socket,id=serial{n},fd={}", serial.as_raw_fd()));
+        add("-serial", format!("chardev:serial{n}"));
+    }
+
+    // One entropy source: keys, salts and ids are made in there.
+    add("-object", "rng-random,id=rng0,filename=/dev/urandom".into());
+    add("-device", "virtio-rng-pci,rng=rng0,addr=0x3".into());
+
+    for (n, disk) in vm.disks.iter().enumerate() {
+        let node = format!("disk{n}");
+        match disk {
+            QemuDisk::File(fd) => file_node(&mut add, &node, n + 1, "file", *fd, false),
+            QemuDisk::Device(fd) => file_node(&mut add, &node, n + 1, "host_device", *fd, false),
+            QemuDisk::Uri(uri) => {
+                add("-drive", format!("if=none,id={node},format=raw,file={}", escape(uri)));
+            }
+        }
+        virtio_disk(&mut add, &node, n);
+    }
+    let n = vm.disks.len();
+    file_node(&mut add, "parameters", n + 1, "file", vm.parameters, true);
+    match vm.helper.description.parameter_disk {
+        ParameterDisk::Floppy => {
+            add("-device", "isa-fdc,id=fdc0".into());
+            add("-device", "floppy,bus=fdc0.0,unit=0,drive=parameters,drive-type=144".into());
+        }
+        ParameterDisk::Virtio => virtio_disk(&mut add, "parameters", n),
+    }
+    args
+}
+
+fn file_node(
+    add: &mut dyn FnMut(&str, String),
+    node: &str,
+    set: usize,
+    driver: &str,
+    fd: BorrowedFd<'_>,
+    read_only: bool,
+) {
+    let read_only = if read_only { "on" } else { "off" };
+    add("-add-fd", format!("fd={},set={set}", fd.as_raw_fd()));
+    add(
+        "-blockdev",
+        format!(
+            "driver={driver},node-name={node}-bytes,filename=/dev/fdset/{set},\
+             read-only={read_only},auto-read-only=off,locking=off"
+        ),
+    );
+    // The format is said, never probed: a guest's bytes must not choose it.
+    add(
+        "-blockdev",
+        format!("driver=raw,node-name={node},file={node}-bytes,read-only={read_only}"),
+    );
+}
+
+/// Attaches a node as virtio disk number `n`. The kernel names disks in the order of PCI
+/// addresses; from the fifth on they share slots as functions.
+fn virtio_disk(add: &mut dyn FnMut(&str, String), node: &str, n: usize) {
+    let (slot, function) = (4 + n / 8, n % 8);
+    add(
+        "-device",
+        format!(
+            "virtio-blk-pci,drive={node},addr=0x{slot:x}.0x{function:x},multifunction=on,\
+             num-queues=1,disable-legacy=on,disable-modern=off"
+        ),
+    );
+}
+
+/// The kernel's command line.
+fn kernel_command_line(vm: &Invocation<'_>) -> String {
+    let rules_dev = match vm.helper.description.parameter_disk {
+        ParameterDisk::Floppy => "/dev/fd0".to_owned(),
+        ParameterDisk::Virtio => guest_disk(vm.disks.len()),
+    };
+    let mut line = String::from("console=ttyS0 panic=-1 ");
+    line.push_str(if vm.config.debug { "loglevel=7 " } else { "quiet " });
+    line.push_str(TUNING);
+    line.push_str(&format!(
+        " snf_image_activate_helper snf_image_protocol={PROTOCOL_VERSION} rules_dev={rules_dev}"
+    ));
+    // The helper gives up a little before the host would, so that it can say what it was doing.
+    let limit = vm.config.soft_timeout.as_secs();
+    if limit >= 10 {
+        line.push_str(&format!(" snf_image_timeout={}", limit - limit / 10));
+    }
+    let hypervisor: String =
+        vm.hypervisor.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+    if !hypervisor.is_empty() {
+        line.push_str(&format!(" hypervisor={hypervisor}"));
+    }
+    line
+}
+
+/// Options that make the kernel quicker at becoming our init; docs/helper.md has the figures.
+const TUNING: &str = "mitigations=off lsm= audit=0 ipv6.disable=1 8250.nr_uarts=4 \
+                      no_timer_check tsc=reliable random.trust_cpu=off rcupdate.rcu_expedited=1 \
+                      cryptomgr.notests noresume";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::helper::image::Description;
+    use std::os::fd::AsFd;
+
+    fn build(disks: Vec<QemuDisk<'_>>, parameter_disk: ParameterDisk) -> Vec<String> {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let config = HelperConfig::default();
+        let helper = HelperImage {
+            description: Description {
+                protocol: PROTOCOL_VERSION,
+                version: "0".into(),
+                kernel_release: "6".into(),
+                kernel: "vmlinux".into(),
+                initramfs: "initramfs".into(),
+                parameter_disk,
+                pvh: true,
+                modules: vec![],
+            },
+            kernel: "/h/vmlinux".into(),
+            initramfs: "/h/initramfs".into(),
+        };
+        arguments(&Invocation {
+            config: &config,
+            helper: &helper,
+            kernel: "/proc/self/fd/9".into(),
+            initramfs: "/proc/self/fd/10".into(),
+            acceleration: Acceleration::Tcg,
+            disks,
+            parameters: file.as_fd(),
+            serial: [file.as_fd(); 3],
+            hypervisor: "kvm evil=1",
+            run_as: None,
+        })
+    }
+
+    #[test]
+    fn no_network_no_defaults_formats_said() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let args = build(
+            vec![QemuDisk::File(file.as_fd()), QemuDisk::Uri("rbd:a,b/c")],
+            ParameterDisk::Virtio,
+        );
+        let line = args.join(" ");
+        assert!(line.contains("-nodefaults"));
+        assert!(line.contains("-sandbox on,obsolete=deny,elevateprivileges=deny"));
+        assert!(!line.contains("-net") && !line.contains("virtio-net"));
+        assert!(line.contains("format=raw,file=rbd:a,,b/c"));
+        assert!(line.contains("rules_dev=/dev/vdc"));
+        assert!(line.contains(" hypervisor=kvmevil1"), "no second word of the kernel's line");
+        assert!(!line.contains("isa-fdc"));
+    }
+
+    #[test]
+    fn a_floppy_where_the_kernel_has_one() {
+        let args = build(vec![], ParameterDisk::Floppy).join(" ");
+        assert!(args.contains("rules_dev=/dev/fd0") && args.contains("isa-fdc"));
+    }
+}

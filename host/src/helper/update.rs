@@ -1,0 +1,427 @@
+//! `snf-image-update-helper`: builds the helper from an installed kernel and our own init. All
+//! happens in process; HELPER_DIR changes by renames only, so a `create` that runs meanwhile sees
+//! the old helper or the new one, never half of each.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::image::{DESCRIPTION, Description, ParameterDisk};
+use super::kernel::{self, BzImage, Kernel, KernelError};
+use super::modules::{ModuleTree, ModulesError};
+use super::protocol::PROTOCOL_VERSION;
+use crate::cpio::{CpioWriter, TooLarge};
+
+/// What `--help` prints.
+pub const USAGE: &str = "\
+usage: snf-image-update-helper [OPTION]...
+Builds the helper VM (kernel, initramfs, helper.json) from an installed kernel.
+
+  --dir DIR              where it goes (default: HELPER_DIR of the configuration)
+  --root DIR             look for kernels under DIR instead of /
+  --kernel FILE          use this kernel image instead of the newest installed
+  --modules DIR          its modules (default: /lib/modules/VERSION under the root)
+  --init FILE            the helper's init (default: snf-helper-init beside this program
+                         or in its lib directory)
+  --parameter-disk KIND  auto, floppy or virtio: how parameters reach the helper
+  --help                 this text";
+
+/// Drivers that no helper can do without.
+const REQUIRED: [&str; 3] = ["virtio_blk", "virtio_rng", "virtio_pci"];
+/// The driver of a true floppy.
+const FLOPPY: &str = "floppy";
+/// The driver of the serial lines; built into every usual kernel.
+const SERIAL: &str = "8250";
+
+/// Why the helper was not built. The old one, if any, is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// A wrong command line.
+    #[error("{0}\n{USAGE}")]
+    Usage(String),
+    /// No kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// No modules.
+    #[error(transparent)]
+    Modules(#[from] ModulesError),
+    /// Our init is not there.
+    #[error(
+        "the helper's init was not found: looked for {0}; build it (cargo build -p snf-helper-init \
+         --target x86_64-unknown-linux-musl --profile helper) and use --init FILE"
+    )]
+    NoInit(String),
+    /// The init would not run.
+    #[error("{path} cannot be the helper's init: {problem}")]
+    BadInit {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// A file too large for the archive.
+    #[error(transparent)]
+    Cpio(#[from] TooLarge),
+    /// Reading or writing failed.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn io_error(action: String) -> impl FnOnce(io::Error) -> UpdateError {
+    move |source| UpdateError::Io { action, source }
+}
+
+/// What to build from.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// HELPER_DIR.
+    pub directory: PathBuf,
+    /// Kernels are looked for under this directory; `None` is `/`.
+    pub root: Option<PathBuf>,
+    /// This kernel image.
+    pub kernel: Option<PathBuf>,
+    /// Its modules.
+    pub modules: Option<PathBuf>,
+    /// The helper's init.
+    pub init: Option<PathBuf>,
+    /// How parameters reach the helper; `None` chooses.
+    pub parameter_disk: Option<ParameterDisk>,
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// As written to `helper.json`.
+    pub description: Description,
+    /// Size of the kernel in bytes.
+    pub kernel_size: usize,
+    /// Size of the initramfs in bytes.
+    pub initramfs_size: usize,
+    /// Why the parameter disk is what it is.
+    pub parameter_disk_reason: &'static str,
+}
+
+impl Options {
+    /// Reads the command line; `None` means that help was asked for.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = OsString>,
+        default_directory: &Path,
+    ) -> Result<Option<Self>, UpdateError> {
+        let mut options = Self { directory: default_directory.to_owned(), ..Self::default() };
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let text = argument.to_string_lossy().into_owned();
+            let (name, inline) = match text.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Some(OsString::from(value))),
+                None => (text, None),
+            };
+            if matches!(name.as_str(), "--help" | "-h") {
+                return Ok(None);
+            }
+            let mut value = || {
+                inline
+                    .clone()
+                    .or_else(|| arguments.next())
+                    .ok_or_else(|| UpdateError::Usage(format!("{name} needs a value")))
+            };
+            match name.as_str() {
+                "--dir" => options.directory = value()?.into(),
+                "--root" => options.root = Some(value()?.into()),
+                "--kernel" => options.kernel = Some(value()?.into()),
+                "--modules" => options.modules = Some(value()?.into()),
+                "--init" => options.init = Some(value()?.into()),
+                "--parameter-disk" => {
+                    options.parameter_disk = match value()?.to_str() {
+                        Some("auto") => None,
+                        Some("floppy") => Some(ParameterDisk::Floppy),
+                        Some("virtio") => Some(ParameterDisk::Virtio),
+                        _ => {
+                            let problem = "--parameter-disk takes auto, floppy or virtio";
+                            return Err(UpdateError::Usage(problem.to_owned()));
+                        }
+                    }
+                }
+                _ => return Err(UpdateError::Usage(format!("unknown argument {name:?}"))),
+            }
+        }
+        Ok(Some(options))
+    }
+}
+
+/// The program: builds the helper and returns what to tell the person.
+pub fn command(
+    arguments: impl IntoIterator<Item = OsString>,
+    default_directory: &Path,
+) -> Result<String, UpdateError> {
+    let Some(options) = Options::parse(arguments, default_directory)? else {
+        return Ok(USAGE.to_owned());
+    };
+    let built = build(&options)?;
+    let mut text = String::new();
+    let d = &built.description;
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "helper built in {}", options.directory.display());
+    let _ = writeln!(
+        text,
+        "  kernel:         {} ({:.1} MiB, {})",
+        d.kernel_release,
+        mib(built.kernel_size),
+        if d.pvh { "unpacked, starts over PVH" } else { "bzImage: it has no PVH entry" }
+    );
+    let _ = writeln!(
+        text,
+        "  initramfs:      {:.2} MiB (init and {} modules: {})",
+        mib(built.initramfs_size),
+        d.modules.len(),
+        if d.modules.is_empty() { "none needed".to_owned() } else { d.modules.join(" ") }
+    );
+    let _ = write!(
+        text,
+        "  parameter disk: {} ({})",
+        match d.parameter_disk {
+            ParameterDisk::Floppy => "floppy drive",
+            ParameterDisk::Virtio => "read-only virtio disk",
+        },
+        built.parameter_disk_reason
+    );
+    Ok(text)
+}
+
+/// Builds the helper.
+pub fn build(options: &Options) -> Result<Built, UpdateError> {
+    let (kernel, image) = find_kernel(options)?;
+    let tree = ModuleTree::open(&kernel.modules, &kernel.release)?;
+
+    let (parameter_disk, parameter_disk_reason) = match options.parameter_disk {
+        Some(kind) => (kind, "as asked for"),
+        None if tree.has(FLOPPY) => (ParameterDisk::Floppy, "the kernel has the floppy driver"),
+        None => (ParameterDisk::Virtio, "the kernel has no floppy driver"),
+    };
+    let mut wanted = REQUIRED.to_vec();
+    if parameter_disk == ParameterDisk::Floppy {
+        wanted.push(FLOPPY);
+    }
+    // A kernel whose lists do not mention the serial driver at all has it built in.
+    if tree.has(SERIAL) {
+        wanted.insert(0, SERIAL);
+    }
+    let modules = tree.closure(&wanted)?;
+    let init = read_init(options)?;
+    let initramfs = initramfs(&init, &modules)?;
+    let elf = image.unpack()?;
+    let pvh = kernel::has_pvh_entry(&elf);
+    let kernel_bytes = if pvh { &elf } else { image.bytes() };
+
+    let directory = &options.directory;
+    fs::create_dir_all(directory)
+        .map_err(io_error(format!("make the directory {}", directory.display())))?;
+    // Each build has its own names, so that kernel and initramfs always belong together.
+    let stamp = format!("{:08x}", crc32(&[kernel_bytes, &initramfs]));
+    let description = Description {
+        protocol: PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel_release: kernel.release,
+        kernel: format!("{}-{stamp}", if pvh { "vmlinux" } else { "vmlinuz" }),
+        initramfs: format!("initramfs-{stamp}"),
+        parameter_disk,
+        pvh,
+        modules: modules.iter().map(|m| m.name.clone()).collect(),
+    };
+    let json = serde_json::to_string_pretty(&description)
+        .map_err(|e| io_error("describe the helper".to_owned())(e.into()))?;
+    write_file(directory, &description.kernel, kernel_bytes)?;
+    write_file(directory, &description.initramfs, &initramfs)?;
+    write_file(directory, DESCRIPTION, format!("{json}\n").as_bytes())?;
+    remove_old(directory, &description);
+    Ok(Built {
+        kernel_size: kernel_bytes.len(),
+        initramfs_size: initramfs.len(),
+        description,
+        parameter_disk_reason,
+    })
+}
+
+fn find_kernel(options: &Options) -> Result<(Kernel, BzImage), UpdateError> {
+    let root = options.root.clone().unwrap_or_else(|| PathBuf::from("/"));
+    let Some(path) = &options.kernel else {
+        let mut kernel = kernel::newest(&root)?;
+        if let Some(modules) = &options.modules {
+            kernel.modules.clone_from(modules);
+        }
+        let image = BzImage::read(&kernel.image)?;
+        return Ok((kernel, image));
+    };
+    let image = BzImage::read(path)?;
+    let release = image.release().ok_or_else(|| KernelError::NotAKernel {
+        path: path.clone(),
+        problem: "its header does not say its version".to_owned(),
+    })?;
+    let modules =
+        options.modules.clone().unwrap_or_else(|| root.join("lib/modules").join(&release));
+    Ok((Kernel { release, image: path.clone(), modules }, image))
+}
+
+fn read_init(options: &Options) -> Result<Vec<u8>, UpdateError> {
+    const NAME: &str = "snf-helper-init";
+    let path = if let Some(path) = &options.init {
+        path.clone()
+    } else {
+        let mut candidates = Vec::new();
+        if let Ok(program) = std::env::current_exe()
+            && let Some(directory) = program.parent()
+        {
+            candidates.push(directory.join(NAME));
+            candidates.push(directory.join("../lib/snf-image").join(NAME));
+            // A developer's build tree.
+            candidates.push(directory.join("../x86_64-unknown-linux-musl/helper").join(NAME));
+        }
+        candidates.push(Path::new("/usr/lib/snf-image").join(NAME));
+        let names: Vec<String> = candidates.iter().map(|c| c.display().to_string()).collect();
+        candidates
+            .into_iter()
+            .find(|c| c.is_file())
+            .ok_or_else(|| UpdateError::NoInit(names.join(", ")))?
+    };
+    let bytes =
+        fs::read(&path).map_err(io_error(format!("read the helper's init {}", path.display())))?;
+    match init_problem(&bytes) {
+        None => Ok(bytes),
+        Some(problem) => Err(UpdateError::BadInit { path, problem }),
+    }
+}
+
+/// What keeps a file from being PID 1 of an initramfs that holds nothing else.
+fn init_problem(elf: &[u8]) -> Option<String> {
+    const PT_INTERP: u32 = 3;
+    let u16_at = |o: usize| Some(u16::from_le_bytes(*elf.get(o..)?.first_chunk()?));
+    let u32_at = |o: usize| Some(u32::from_le_bytes(*elf.get(o..)?.first_chunk()?));
+    let u64_at = |o: usize| Some(u64::from_le_bytes(*elf.get(o..)?.first_chunk()?));
+    let dynamic = || {
+        let e_phoff = usize::try_from(u64_at(32)?).ok()?;
+        let (size, count) = (usize::from(u16_at(54)?), usize::from(u16_at(56)?));
+        for n in 0..count {
+            if u32_at(e_phoff.checked_add(n.checked_mul(size)?)?)? == PT_INTERP {
+                return Some(true);
+            }
+        }
+        Some(false)
+    };
+    if !elf.starts_with(b"\x7fELF\x02\x01") || u16_at(18) != Some(62) {
+        return Some("it is not an x86_64 program".to_owned());
+    }
+    match dynamic() {
+        None => return Some("it is damaged".to_owned()),
+        Some(true) => {
+            return Some(
+                "it is dynamically linked; build it for x86_64-unknown-linux-musl, or with \
+                 RUSTFLAGS='-C target-feature=+crt-static'"
+                    .to_owned(),
+            );
+        }
+        Some(false) => {}
+    }
+    let marker = format!("snf-helper-init protocol={PROTOCOL_VERSION};");
+    if !elf.windows(marker.len()).any(|w| w == marker.as_bytes()) {
+        return Some(format!(
+            "it is not the init of this version of snf-image (protocol {PROTOCOL_VERSION})"
+        ));
+    }
+    None
+}
+
+fn initramfs(init: &[u8], modules: &[super::modules::Module]) -> Result<Vec<u8>, UpdateError> {
+    let mut cpio = CpioWriter::new();
+    for name in ["dev", "proc", "sys", "modules"] {
+        cpio.directory(name, 0o755);
+    }
+    cpio.char_device("dev/console", 0o600, 5, 1);
+    cpio.file("init", 0o755, init)?;
+    // PID 1 loads them in the order of their names.
+    for (n, module) in modules.iter().enumerate() {
+        cpio.file(&format!("modules/{n:02}-{}.ko", module.name), 0o644, &module.content)?;
+    }
+    Ok(cpio.finish())
+}
+
+/// Writes a file of HELPER_DIR by temporary file, fsync and rename. Anyone may read it: there is
+/// nothing secret in a kernel, and QEMU reads it as HELPER_USER.
+fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<(), UpdateError> {
+    let path = directory.join(name);
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+        file.write_all(content)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|e| e.error)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(io_error(format!("write {}", path.display())))
+}
+
+/// Kernels and initramfs of earlier builds. Failing to remove one does no harm.
+fn remove_old(directory: &Path, description: &Description) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let ours = ["vmlinux-", "vmlinuz-", "initramfs-"].iter().any(|p| name.starts_with(p));
+        if ours && name != description.kernel && name != description.initramfs {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// CRC-32 (as in gzip) over several pieces: a name for a build, not a protection.
+fn crc32(pieces: &[&[u8]]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    for piece in pieces {
+        crc.update(piece);
+    }
+    crc.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Option<Options>, UpdateError> {
+        Options::parse(arguments.iter().map(OsString::from), Path::new("/default"))
+    }
+
+    #[test]
+    fn arguments_are_read_or_refused() {
+        let options = parse(&["--kernel=/k", "--dir", "/d"]).unwrap().unwrap();
+        assert_eq!(options.kernel.as_deref(), Some(Path::new("/k")));
+        assert_eq!(options.directory, Path::new("/d"));
+        assert_eq!(parse(&[]).unwrap().unwrap().directory, Path::new("/default"));
+        assert!(parse(&["--help"]).unwrap().is_none());
+        for wrong in [&["--dir"][..], &["--frob"], &["x"], &["--parameter-disk=usb"]] {
+            assert!(matches!(parse(wrong), Err(UpdateError::Usage(_))), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_static_init_will_do() {
+        assert!(init_problem(b"#!/bin/sh").unwrap().contains("not an x86_64 program"));
+        let cat = fs::read("/bin/cat").unwrap();
+        assert!(init_problem(&cat).unwrap().contains("dynamically linked"));
+        let mut elf = vec![0; 64];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[18] = 62;
+        assert!(init_problem(&elf).unwrap().contains("not the init of this version"));
+        elf.extend_from_slice(format!("snf-helper-init protocol={PROTOCOL_VERSION};").as_bytes());
+        assert_eq!(init_problem(&elf), None);
+        elf[56] = 1;
+        elf[32..40].copy_from_slice(&[0xff; 8]);
+        assert!(init_problem(&elf).unwrap().contains("damaged"));
+    }
+}
