@@ -1,7 +1,7 @@
 //! Where the file system's own blocks are: superblock copies, group descriptors, bitmaps and inode
 //! tables.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ext::superblock::{SUPERBLOCK_OFFSET, incompat};
 use crate::ext::volume::{Volume, Zones};
 
@@ -110,4 +110,16 @@ pub fn is_metadata(vol: &Volume, start: u64, len: u64) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Refuses to change a block in place, as a file's own, that is the file system's.
+pub fn check_own(vol: &Volume, block: u64) -> Result<()> {
+    if is_metadata(vol, block, 1)? {
+        return Err(Error::corrupt(
+            "block pointer",
+            format!("block {block}"),
+            "a file names it as its own, but it is the file system's own metadata",
+        ));
+    }
+    Ok(())
 }

@@ -13,4 +13,4 @@ mod layout;
 
 pub use blocks::{alloc_blocks, alloc_meta_block, free_blocks, free_meta_block};
 pub use inodes::{alloc_inode, free_inode};
-pub use layout::{base_metadata, is_metadata};
+pub use layout::{base_metadata, check_own, is_metadata};

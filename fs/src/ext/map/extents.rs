@@ -2,7 +2,7 @@
 
 use super::node::{Entries, Extent, Index, MAX_DEPTH, MAX_LEN, Node};
 use super::release::Release;
-use super::{Mapping, corrupt};
+use super::{MAX_LBLK, Mapping, corrupt};
 use crate::error::{Error, Result};
 use crate::ext::alloc::{alloc_meta_block, free_meta_block};
 use crate::ext::inode::Inode;
@@ -11,7 +11,7 @@ use crate::ext::volume::Volume;
 /// Where block `lblk` is.
 pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> {
     let mut node = Node::root(vol, inode)?;
-    let mut end = 1u64 << 32;
+    let mut end = MAX_LBLK;
     loop {
         let list = match node.entries {
             Entries::Leaf(list) => {
@@ -64,7 +64,7 @@ fn is_full(vol: &Volume, inode: &Inode, node: &Node, extent: &Extent) -> Result<
             Ok(list.len() >= node.max && !list.last().is_some_and(|last| continues(last, extent)))
         }
         Entries::Index(list) if list.len() < node.max => Ok(false),
-        Entries::Index(_) => match last_child(vol, inode, node, 1 << 32)? {
+        Entries::Index(_) => match last_child(vol, inode, node, MAX_LBLK)? {
             Some((_, child)) => is_full(vol, inode, &child, extent),
             None => Ok(false),
         },
@@ -123,7 +123,7 @@ fn push_into(
     node: &mut Node,
     extent: Extent,
 ) -> Result<Option<Index>> {
-    let child = last_child(vol, inode, node, 1 << 32)?;
+    let child = last_child(vol, inode, node, MAX_LBLK)?;
     let sibling = match &mut node.entries {
         Entries::Leaf(list) => {
             if let Some(last) = list.last_mut() {
@@ -173,14 +173,14 @@ pub(super) fn cut(
     release: &mut Release,
 ) -> Result<()> {
     let mut root = Node::root(vol, inode)?;
-    cut_node(vol, inode, &mut root, from, 1 << 32, release)?;
+    cut_node(vol, inode, &mut root, from, MAX_LBLK, release)?;
     // An index of few extents goes back into the inode.
     while root.depth > 0 {
         if root.len() == 0 {
             root = Node::empty_root();
             break;
         }
-        let Some((index, child)) = last_child(vol, inode, &root, 1 << 32)? else { break };
+        let Some((index, child)) = last_child(vol, inode, &root, MAX_LBLK)? else { break };
         if root.len() > 1 || child.len() > 4 {
             break;
         }

@@ -4,7 +4,7 @@
 use super::release::Release;
 use super::{Mapping, corrupt};
 use crate::error::{Error, Result};
-use crate::ext::alloc::{alloc_meta_block, free_meta_block};
+use crate::ext::alloc::{alloc_meta_block, check_own, free_meta_block};
 use crate::ext::inode::Inode;
 use crate::ext::volume::Volume;
 
@@ -184,6 +184,7 @@ fn put(
         set_pointer(&mut bytes, index, value);
         done += part;
     }
+    check_own(vol, block)?;
     vol.store.write_meta(block, bytes)?;
     Ok(block)
 }
@@ -254,6 +255,7 @@ fn cut_block(
         return Ok(false);
     }
     if changed {
+        check_own(vol, block)?;
         vol.store.write_meta(block, bytes)?;
     }
     Ok(true)

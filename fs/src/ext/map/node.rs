@@ -6,6 +6,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::error::{Error, Result};
+use crate::ext::alloc::check_own;
 use crate::ext::checksum::crc32c;
 use crate::ext::inode::Inode;
 use crate::ext::volume::Volume;
@@ -122,7 +123,7 @@ impl Node {
     /// The root, from `i_block`.
     pub(super) fn root(vol: &Volume, inode: &Inode) -> Result<Self> {
         let wrong = |detail: String| super::corrupt(inode, "extent tree root", detail);
-        Self::parse(vol, &inode.raw.i_block, None, 0, 1 << 32, &wrong)
+        Self::parse(vol, &inode.raw.i_block, None, 0, super::MAX_LBLK, &wrong)
     }
 
     /// The node in block `block`, for logical blocks `from..to`.
@@ -296,6 +297,7 @@ impl Node {
                 tail.copy_from_slice(&sum.to_le_bytes());
             }
         }
+        check_own(vol, block)?;
         vol.store.write_meta(block, bytes)
     }
 }

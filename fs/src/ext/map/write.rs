@@ -6,7 +6,7 @@ use super::node::Node;
 use super::release::Release;
 use super::{MAX_LBLK, Mapping, corrupt, extents, indirect, map};
 use crate::error::{Error, Result};
-use crate::ext::alloc::alloc_blocks;
+use crate::ext::alloc::{alloc_blocks, check_own};
 use crate::ext::inode::{Inode, flags};
 use crate::ext::superblock::{incompat, ro_compat};
 use crate::ext::volume::Volume;
@@ -282,6 +282,7 @@ fn fill_last_block<'a>(vol: &mut Volume, inode: &mut Inode, content: &'a [u8]) -
         }
         if vol.has_journal() {
             // The journal makes the change of a block in place whole or not at all.
+            check_own(vol, block)?;
             vol.store.write_meta(block, bytes)?;
             return Ok(later);
         }
