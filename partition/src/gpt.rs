@@ -27,6 +27,8 @@ pub(crate) struct RawGpt {
     pub(crate) copy: GptCopy,
     /// Whether that is the primary one.
     pub(crate) from_primary: bool,
+    /// Whether the other one is good, equal and at the end of the disk.
+    pub(crate) backup_is_right: bool,
 }
 
 /// One of the two copies of a GPT.
@@ -225,6 +227,7 @@ fn table(
     from_primary: bool,
     mut warnings: Vec<String>,
 ) -> Result<Table> {
+    let backup_is_right = from_primary && warnings.is_empty();
     let disk_sectors = disk.len() / u64::from(sector_size);
     let header = &copy.header;
     let entry_size = header.size_of_partition_entry.get() as usize;
@@ -291,6 +294,6 @@ fn table(
         disk_id: Some(Guid(header.disk_guid).to_string()),
         partitions,
         warnings,
-        raw: Raw::Gpt(RawGpt { mbr: *mbr, copy, from_primary }),
+        raw: Raw::Gpt(RawGpt { mbr: *mbr, copy, from_primary, backup_is_right }),
     })
 }

@@ -13,17 +13,20 @@
 pub mod bare;
 mod disk;
 mod error;
-#[allow(dead_code)] // until growth is planned from it
 mod gpt;
+mod gpt_grow;
+mod grow;
 mod guid;
-#[allow(dead_code)] // until growth is planned from it
 mod layout;
-#[allow(dead_code)] // until growth is planned from it
 mod mbr;
+mod mbr_grow;
+mod plan;
 mod table;
 mod types;
 
 pub use disk::{Disk, MemoryDisk};
 pub use error::{Error, Result};
+pub use grow::{GrowRequest, SwapRequest, plan_grow};
 pub use guid::Guid;
+pub use plan::{Change, Plan, Write};
 pub use table::{Partition, PartitionType, Role, Table, TableKind, read};

@@ -146,7 +146,6 @@ pub struct Table {
 }
 
 /// The bytes that a change starts from.
-#[allow(dead_code)] // until growth is planned from it
 #[derive(Clone, Debug)]
 pub(crate) enum Raw {
     /// Of an MBR.
