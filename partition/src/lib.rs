@@ -11,8 +11,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod bare;
+mod boot_code;
 mod disk;
 mod error;
+mod fresh;
 mod gpt;
 mod gpt_grow;
 mod grow;
@@ -21,11 +23,13 @@ mod layout;
 mod mbr;
 mod mbr_grow;
 mod plan;
+pub mod swap;
 mod table;
 mod types;
 
 pub use disk::{Disk, MemoryDisk};
 pub use error::{Error, Result};
+pub use fresh::{FRESH_START, TYPE_LINUX, TYPE_NTFS, fresh_mbr};
 pub use grow::{GrowRequest, SwapRequest, plan_grow};
 pub use guid::Guid;
 pub use plan::{Change, Plan, Write};
