@@ -3,12 +3,17 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod buffer;
 pub mod cancel;
 pub mod config;
+pub mod copy;
 pub mod cpio;
 pub mod env;
 pub mod helper;
 pub mod install_os;
 pub mod log;
+pub mod mbr;
 pub mod parameters;
 pub mod shellvars;
+pub mod source;
+pub mod target;
