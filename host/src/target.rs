@@ -166,8 +166,8 @@ impl Target {
     /// Writes all of `bytes` at `offset`.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
         self.check_range(offset, bytes.len() as u64)?;
-        let aligned = offset % ALIGNMENT as u64 == 0
-            && bytes.len() % ALIGNMENT == 0
+        let aligned = offset.is_multiple_of(ALIGNMENT as u64)
+            && bytes.len().is_multiple_of(ALIGNMENT)
             && bytes.as_ptr().align_offset(ALIGNMENT) == 0;
         if let Some(direct) = self.direct.as_ref().filter(|_| aligned) {
             match direct.write_all_at(bytes, offset) {
