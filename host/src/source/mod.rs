@@ -2,6 +2,7 @@
 
 use std::io;
 
+pub mod id;
 pub mod local;
 pub mod raw;
 
