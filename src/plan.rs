@@ -18,6 +18,24 @@ pub enum ImageFormat {
     NtfsDump,
 }
 
+impl ImageFormat {
+    /// The name that `img_format` uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DiskDump => "diskdump",
+            Self::ExtDump => "extdump",
+            Self::NtfsDump => "ntfsdump",
+        }
+    }
+
+    /// The format of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::DiskDump, Self::ExtDump, Self::NtfsDump]
+            .into_iter()
+            .find(|format| format.name() == name)
+    }
+}
+
 /// A password to set: the clear text, to be hashed as the image's own system would, or a ready
 /// crypt(3) string.
 #[derive(Clone, Debug)]
