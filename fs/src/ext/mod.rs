@@ -11,6 +11,7 @@ pub mod inline;
 pub mod inode;
 pub mod map;
 pub mod mkfs;
+mod quota;
 pub mod store;
 pub mod superblock;
 pub mod volume;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::group::{BG_INODE_UNINIT, GroupDescriptor};
 use super::inode::{Inode, ROOT_INO};
+use super::quota;
 use super::store::{Block, Store};
 use super::superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, compat, incompat};
 use crate::device::BlockDevice;
@@ -38,6 +39,8 @@ pub struct Volume {
     sb_on_disk: Vec<u8>,
     /// Bitmaps and inode tables by flex group; see [`super::alloc`].
     pub(super) zones: RefCell<BTreeMap<u32, Zones>>,
+    /// Usage not yet in the quota files.
+    pub(super) quota: quota::Changes,
 }
 
 impl Volume {
@@ -62,6 +65,7 @@ impl Volume {
             generation_state: options.seed,
             sb_on_disk: bytes,
             zones: RefCell::default(),
+            quota: quota::Changes::new(),
         })
     }
 
@@ -88,6 +92,7 @@ impl Volume {
         let sb = self.sb.clone();
         let sb_on_disk = self.sb_on_disk.clone();
         let generation_state = self.generation_state;
+        let quota = self.quota.clone();
         self.store.begin();
         let result = work(self);
         if result.is_ok() {
@@ -97,6 +102,7 @@ impl Volume {
             self.sb = sb;
             self.sb_on_disk = sb_on_disk;
             self.generation_state = generation_state;
+            self.quota = quota;
         }
         result
     }
@@ -107,8 +113,10 @@ impl Volume {
         (SUPERBLOCK_OFFSET / size, (SUPERBLOCK_OFFSET % size) as usize)
     }
 
-    /// Puts the superblock into the open transaction if it changed.
+    /// Puts the superblock into the open transaction if it changed, and the quota files with it.
+    /// To be called before every seal and commit.
     pub fn store_superblock(&mut self) -> Result<()> {
+        self.attempt(quota::flush)?;
         let bytes = self.sb.to_bytes();
         if bytes != self.sb_on_disk {
             let (number, at) = self.superblock_position();
@@ -303,6 +311,11 @@ impl Volume {
     /// Writes an inode.
     pub fn write_inode(&mut self, inode: &Inode) -> Result<()> {
         let (number, at) = self.inode_position(inode.ino)?;
+        if quota::is_on(self) {
+            // What the table holds for an inode that was never used may be anything.
+            let old = self.read_inode(inode.ino).ok();
+            quota::note(self, old.as_ref(), inode);
+        }
         let mut block = self.store.read(number)?.to_vec();
         let bytes = inode.to_bytes(&self.sb);
         block[at..at + bytes.len()].copy_from_slice(&bytes);

@@ -1,0 +1,64 @@
+//! Quota files follow every change, and e2fsck agrees.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::process::Command;
+
+use snf_fs::ext::map;
+use support::{Image, Random, commit, files, run};
+
+#[test]
+fn usage_follows_owner_and_size() {
+    for args in [
+        "-t ext4 -O quota,project -E quotatype=usrquota:grpquota:prjquota",
+        "-t ext4 -b 1024 -O quota",
+        "-t ext4 -b 1024 -C 8192 -O quota,bigalloc",
+    ] {
+        let expected = files(60, 50_000, 3);
+        let image = Image::make_unchecked(args, 64, &expected);
+        // mke2fs -d does not count what it copies.
+        run(Command::new("e2fsck").arg("-fy").arg(&image.path));
+        image.fsck(args);
+        let mut vol = image.open();
+        let mut random = Random(5);
+        for round in 0..4 {
+            for (which, (name, bytes)) in expected.iter().enumerate() {
+                let mut inode = vol.live_inode(image.ino(name)).unwrap();
+                // Many new ids, so that entry blocks fill and the tree branches.
+                let id = which as u32 * 70_001 * (round % 3);
+                inode.set_owner(id, id / 2);
+                if args.contains("project") {
+                    inode.raw.i_projid.set(id / 3);
+                }
+                let more = random.bytes(random.clone().below(9_000) as usize);
+                match which % 3 {
+                    0 => map::append(&mut vol, &mut inode, &more).unwrap(),
+                    1 => map::replace(&mut vol, &mut inode, &more).unwrap(),
+                    _ => {
+                        map::truncate(&mut vol, &mut inode, (bytes.len() / 2) as u64).unwrap();
+                    }
+                }
+                vol.write_inode(&inode).unwrap();
+            }
+            commit(&mut vol);
+            image.fsck(&format!("{args} round {round}"));
+        }
+    }
+}
+
+#[test]
+fn taking_a_change_back_takes_its_usage_back() {
+    let image = Image::make_unchecked("-t ext4 -O quota", 32, &[("f".into(), vec![1; 9000])]);
+    run(Command::new("e2fsck").arg("-fy").arg(&image.path));
+    let mut vol = image.open();
+    let mut inode = vol.live_inode(image.ino("f")).unwrap();
+    let failed: Result<(), _> = vol.attempt(|vol| {
+        map::append(vol, &mut inode, &[3; 50_000])?;
+        vol.write_inode(&inode)?;
+        Err(snf_fs::Error::Invalid("no".into()))
+    });
+    assert!(failed.is_err());
+    vol.store_superblock().unwrap();
+    assert!(!vol.store.is_dirty());
+}
