@@ -60,19 +60,25 @@ pub const S_IFMT: u16 = 0xF000;
 /// `i_flags` bits.
 #[allow(missing_docs)]
 pub mod flags {
+    pub const SECRM: u32 = 0x1;
+    pub const UNRM: u32 = 0x2;
+    pub const COMPR: u32 = 0x4;
     pub const SYNC: u32 = 0x8;
     pub const IMMUTABLE: u32 = 0x10;
     pub const APPEND: u32 = 0x20;
     pub const NODUMP: u32 = 0x40;
     pub const NOATIME: u32 = 0x80;
+    pub const NOCOMPR: u32 = 0x400;
     pub const ENCRYPT: u32 = 0x800;
     pub const INDEX: u32 = 0x1000;
     pub const JOURNAL_DATA: u32 = 0x4000;
+    pub const NOTAIL: u32 = 0x8000;
     pub const DIRSYNC: u32 = 0x1_0000;
     pub const HUGE_FILE: u32 = 0x4_0000;
     pub const EXTENTS: u32 = 0x8_0000;
     pub const VERITY: u32 = 0x10_0000;
     pub const EA_INODE: u32 = 0x20_0000;
+    pub const DAX: u32 = 0x200_0000;
     pub const INLINE_DATA: u32 = 0x1000_0000;
     pub const PROJINHERIT: u32 = 0x2000_0000;
     pub const CASEFOLD: u32 = 0x4000_0000;
@@ -414,6 +420,18 @@ impl Inode {
         let (lo, extra) = encode_time(time, self.has_extra(8));
         self.raw.i_ctime = U32::new(lo);
         self.raw.i_ctime_extra = U32::new(extra);
+    }
+
+    /// Project, 0 where the inode has no room for one.
+    pub fn projid(&self) -> u32 {
+        if self.has_extra(32) { self.raw.i_projid.get() } else { 0 }
+    }
+
+    /// Sets the project where the inode has room for it.
+    pub fn set_projid(&mut self, projid: u32) {
+        if self.has_extra(32) {
+            self.raw.i_projid = U32::new(projid);
+        }
     }
 
     /// Sets the birth time where the inode has room for it.

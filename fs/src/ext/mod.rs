@@ -6,14 +6,18 @@
 
 pub mod alloc;
 pub mod checksum;
+pub mod dir;
 pub mod group;
 pub mod inline;
 pub mod inode;
 pub mod map;
 pub mod mkfs;
 mod quota;
+pub mod ops;
 pub mod store;
 pub mod superblock;
 pub mod volume;
+pub mod xattr;
 
+pub use ops::Ext;
 pub use volume::{Options, Volume};

@@ -26,6 +26,13 @@ pub struct Options {
 /// Sorted runs of blocks: first, and one past the last.
 pub(super) type Zones = Arc<[(u64, u64)]>;
 
+impl Options {
+    /// `i_dtime` of what is deleted now. Never 0, which would mean that it is in use.
+    pub fn deletion_time(&self) -> u32 {
+        self.now.seconds.clamp(1, i64::from(u32::MAX)) as u32
+    }
+}
+
 /// One ext2/3/4 file system.
 pub struct Volume {
     /// The superblock, with counters as they are after all changes so far.

@@ -1,0 +1,282 @@
+//! [`Ext`]: the [`FileSystem`] that the layers below make together.
+//!
+//! Every operation that changes something is an attempt ([`Volume::attempt`]): when it fails half
+//! way, at a full disk for example, what it did is taken back and the file system in memory is as
+//! it was.
+
+mod names;
+mod new;
+mod nodes;
+
+use std::sync::Arc;
+
+use super::inode::{Inode, ROOT_INO};
+use super::superblock::{STATE_ERROR, STATE_VALID, compat, incompat, ro_compat};
+use super::volume::{Options, Volume};
+use super::{dir, map, xattr};
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+use crate::filesystem::{
+    Attributes, CommitReport, DirEntry, FileSystem, Info, Kind, NodeId, Stat, Times,
+};
+
+/// An ext2, ext3 or ext4 file system.
+pub struct Ext {
+    volume: Volume,
+    replayed: bool,
+}
+
+impl Ext {
+    /// Opens the file system on a device. A dirty journal is replayed into memory.
+    pub fn open(device: Arc<dyn BlockDevice>, options: Options) -> Result<Self> {
+        let (volume, replayed) = open_volume(device, options)?;
+        Ok(Self { volume, replayed })
+    }
+
+    /// The layers below.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// The layers below, to change them.
+    pub fn volume_mut(&mut self) -> &mut Volume {
+        &mut self.volume
+    }
+
+    /// Whether an unclean journal was replayed at open.
+    pub fn was_replayed(&self) -> bool {
+        self.replayed
+    }
+
+    fn inode(&self, node: NodeId) -> Result<Inode> {
+        self.volume.live_inode(ino(node)?)
+    }
+
+    /// Runs a change as a whole or not at all.
+    fn change<T>(&mut self, work: impl FnOnce(&mut Volume) -> Result<T>) -> Result<T> {
+        check_writable(&self.volume)?;
+        self.volume.attempt(work)
+    }
+
+    fn change_node(
+        &mut self,
+        node: NodeId,
+        work: impl FnOnce(&mut Volume, &mut Inode) -> Result<()>,
+    ) -> Result<()> {
+        let number = ino(node)?;
+        self.change(|volume| {
+            let mut inode = volume.live_inode(number)?;
+            work(volume, &mut inode)
+        })
+    }
+}
+
+fn ino(node: NodeId) -> Result<u32> {
+    u32::try_from(node.0)
+        .map_err(|_| Error::Invalid(format!("{} is not an inode number of ext", node.0)))
+}
+
+fn node(ino: u32) -> NodeId {
+    NodeId(u64::from(ino))
+}
+
+/// Whether changes are safe, and if not, why.
+fn check_writable(volume: &Volume) -> Result<()> {
+    let sb = &volume.sb;
+    let unknown = sb.raw.s_feature_ro_compat.get() & !ro_compat::KNOWN;
+    if unknown & ro_compat::READONLY != 0 {
+        return Err(Error::ReadOnly(
+            "its feature read-only (ro_compat 0x1000) says that nobody may write; tune2fs -O ^read-only takes it away"
+                .to_owned(),
+        ));
+    }
+    if unknown != 0 {
+        return Err(Error::ReadOnly(format!(
+            "it has the feature ro_compat {unknown:#x}, which this program does not know; make the image without it"
+        )));
+    }
+    let state = sb.raw.s_state.get();
+    if state & STATE_ERROR != 0 {
+        return Err(Error::ReadOnly(
+            "the kernel found errors in it (s_state); run e2fsck -f first".to_owned(),
+        ));
+    }
+    if state & STATE_VALID == 0 && !volume.has_journal() {
+        return Err(Error::ReadOnly(
+            "it was not unmounted cleanly and has no journal; run e2fsck -f first".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn open_volume(device: Arc<dyn BlockDevice>, options: Options) -> Result<(Volume, bool)> {
+    Ok((Volume::open(device, options)?, false))
+}
+
+impl FileSystem for Ext {
+    fn info(&self) -> Result<Info> {
+        let sb = &self.volume.sb;
+        let label = &sb.raw.s_volume_name;
+        let end = label.iter().position(|&byte| byte == 0).unwrap_or(label.len());
+        let size = u64::from(sb.block_size());
+        Ok(Info {
+            kind: kind(&self.volume),
+            uuid: uuid_text(&sb.raw.s_uuid),
+            label: crate::error::display_name(&label[..end]),
+            block_size: sb.block_size(),
+            size: sb.blocks_count().saturating_mul(size),
+            free: sb.free_blocks_count().saturating_mul(size),
+        })
+    }
+
+    fn root(&self) -> NodeId {
+        node(ROOT_INO)
+    }
+
+    fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>> {
+        let inode = self.inode(dir)?;
+        Ok(dir::lookup(&self.volume, &inode, name)?.map(|entry| node(entry.ino)))
+    }
+
+    fn readdir(&self, dir: NodeId) -> Result<Vec<DirEntry>> {
+        let inode = self.inode(dir)?;
+        let list = dir::list(&self.volume, &inode)?;
+        Ok(list
+            .into_iter()
+            .map(|entry| DirEntry {
+                name: entry.name,
+                node: node(entry.ino),
+                file_type: entry.file_type,
+            })
+            .collect())
+    }
+
+    fn stat(&self, node: NodeId) -> Result<Stat> {
+        nodes::stat(&self.inode(node)?, &self.volume.sb)
+    }
+
+    fn read(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let inode = self.inode(node)?;
+        nodes::readable_file(&inode)?;
+        map::read(&self.volume, &inode, offset, buf)
+    }
+
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
+        nodes::read_link(&self.volume, &self.inode(node)?)
+    }
+
+    fn xattrs(&self, node: NodeId) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        xattr::list(&self.volume, &self.inode(node)?)
+    }
+
+    fn create(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId> {
+        let dir = ino(dir)?;
+        self.change(|volume| names::create(volume, dir, name, attributes)).map(node)
+    }
+
+    fn mkdir(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId> {
+        let dir = ino(dir)?;
+        self.change(|volume| names::mkdir(volume, dir, name, attributes)).map(node)
+    }
+
+    fn symlink(
+        &mut self,
+        dir: NodeId,
+        name: &[u8],
+        target: &[u8],
+        attributes: Attributes,
+    ) -> Result<NodeId> {
+        let dir = ino(dir)?;
+        self.change(|volume| names::symlink(volume, dir, name, target, attributes)).map(node)
+    }
+
+    fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
+        self.change_node(node, |volume, inode| nodes::replace(volume, inode, content))
+    }
+
+    fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
+        self.change_node(node, |volume, inode| nodes::append(volume, inode, content))
+    }
+
+    fn unlink(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
+        let dir = ino(dir)?;
+        self.change(|volume| names::unlink(volume, dir, name))
+    }
+
+    fn rmdir(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
+        let dir = ino(dir)?;
+        self.change(|volume| names::rmdir(volume, dir, name))
+    }
+
+    fn rename(&mut self, from_dir: NodeId, from: &[u8], to_dir: NodeId, to: &[u8]) -> Result<()> {
+        let (from_dir, to_dir) = (ino(from_dir)?, ino(to_dir)?);
+        self.change(|volume| names::rename(volume, from_dir, from, to_dir, to))
+    }
+
+    fn chmod(&mut self, node: NodeId, mode: u16) -> Result<()> {
+        self.change_node(node, |volume, inode| nodes::chmod(volume, inode, mode))
+    }
+
+    fn chown(&mut self, node: NodeId, uid: u32, gid: u32) -> Result<()> {
+        self.change_node(node, |volume, inode| nodes::chown(volume, inode, uid, gid))
+    }
+
+    fn set_times(&mut self, node: NodeId, times: Times) -> Result<()> {
+        self.change_node(node, |volume, inode| nodes::set_times(volume, inode, times))
+    }
+
+    fn set_xattr(&mut self, node: NodeId, name: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.change_node(node, |volume, inode| nodes::set_xattr(volume, inode, name, value))
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.volume.store.is_dirty()
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        self.volume.store_superblock()?;
+        self.volume.store.seal();
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<CommitReport> {
+        self.seal()?;
+        commit(&mut self.volume)
+    }
+}
+
+fn commit(_volume: &mut Volume) -> Result<CommitReport> {
+    Err(Error::ReadOnly("the journal is not written yet".to_owned()))
+}
+
+fn kind(volume: &Volume) -> Kind {
+    let ext4 = incompat::EXTENTS
+        | incompat::BIT64
+        | incompat::FLEX_BG
+        | incompat::INLINE_DATA
+        | incompat::EA_INODE;
+    let ext4_ro = ro_compat::GDT_CSUM
+        | ro_compat::METADATA_CSUM
+        | ro_compat::HUGE_FILE
+        | ro_compat::DIR_NLINK
+        | ro_compat::EXTRA_ISIZE
+        | ro_compat::BIGALLOC;
+    if volume.sb.has_incompat(ext4) || volume.sb.has_ro_compat(ext4_ro) {
+        Kind::Ext4
+    } else if volume.sb.has_compat(compat::HAS_JOURNAL) {
+        Kind::Ext3
+    } else {
+        Kind::Ext2
+    }
+}
+
+fn uuid_text(uuid: &[u8; 16]) -> String {
+    let mut out = String::with_capacity(36);
+    for (i, byte) in uuid.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        out.push_str(&format!("{byte:02x}"));
+    }
+    out
+}
