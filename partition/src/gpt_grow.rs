@@ -25,12 +25,14 @@ fn array_sectors(table: &Table, raw: &RawGpt) -> u64 {
 pub(crate) fn last_usable(table: &Table, raw: &RawGpt) -> Result<u64> {
     let last = table.disk_sectors.checked_sub(2 + array_sectors(table, raw));
     let end = table.partitions.iter().map(Partition::end).max().unwrap_or(0);
+    let first = raw.copy.header.first_usable_lba.get();
     match last {
-        Some(last) if last + 1 >= end => Ok(last),
+        Some(last) if last + 1 >= end && last >= first => Ok(last),
         _ => Err(Error::Invalid(format!(
             "the backup GPT must be at the end of the disk ({} sectors), and the partitions reach \
-             to sector {end}, so that it has no room; make the disk larger",
-            table.disk_sectors
+             to sector {}, so that it has no room; make the disk larger",
+            table.disk_sectors,
+            end.max(first)
         ))),
     }
 }
@@ -67,6 +69,19 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
     } else {
         restored_array(table, raw)?
     };
+    let array_end = primary_array.saturating_add(array_sectors(table, raw));
+    let touched = layout.last.map(|(number, _)| number).into_iter();
+    let touched = touched.chain(layout.swap.map(|swap| swap.number));
+    for partition in touched.filter_map(|n| partitions.iter().find(|p| p.number == n)) {
+        if partition.start < array_end {
+            return Err(Error::Invalid(format!(
+                "partition {} cannot use the space behind it, because the GPT's entries are there \
+                 (sectors {primary_array} to {}); move them to sector 2 with sgdisk -j 2",
+                partition.number,
+                array_end - 1
+            )));
+        }
+    }
     let backup_array = last_lba - array_sectors(table, raw);
     let fields = Fields { last_lba, last_usable: last_usable(table, raw)?, entries: &entries };
     let primary = fields.header(&raw.copy, 1, primary_array);

@@ -115,7 +115,15 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
         }
         return Ok(layout);
     };
-    let grows = container.is_none() || last.is_logical();
+    let mut grows = container.is_none() || last.is_logical();
+    if last.is_logical() && mbr_grow::after_last_ebr(table) > last.end() {
+        grows = false;
+        layout.notes.push(format!(
+            "logical partition {} cannot grow, because an EBR without a partition lies behind it; \
+             remove that with fdisk",
+            last.number
+        ));
+    }
     if grows && last.end() < end {
         layout.last = Some((last.number, end));
     }
