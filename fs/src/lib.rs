@@ -11,6 +11,8 @@ pub mod error;
 pub mod ext;
 pub mod filesystem;
 pub mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tree;
 
 pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::journal::format::JBD2_MAGIC_NUMBER;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 
@@ -35,6 +36,16 @@ impl Transaction {
     }
 }
 
+/// Where the newest content of a block is while it is in the journal only. Content stays there until
+/// somebody asks for it, so that a large journal takes little memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// The block of the device that holds the copy.
+    pub physical: u64,
+    /// Whether the copy's first four bytes are zero in place of the journal's magic number.
+    pub escaped: bool,
+}
+
 #[derive(Debug, Default)]
 struct Cache {
     blocks: HashMap<u64, (Block, bool)>,
@@ -49,7 +60,7 @@ pub struct Store {
     blocks_count: u64,
     cache: RefCell<Cache>,
     /// What replaying the dirty journal would write, found at open.
-    replayed: BTreeMap<u64, Block>,
+    replayed: BTreeMap<u64, Replayed>,
     /// The newest content of every block changed since open (all transactions together).
     latest: BTreeMap<u64, Block>,
     current: Transaction,
@@ -117,7 +128,7 @@ impl Store {
     /// The content of block `number`.
     pub fn read(&self, number: u64) -> Result<Block> {
         self.check(number)?;
-        if let Some(block) = self.pending(number) {
+        if let Some(block) = self.latest.get(&number) {
             return Ok(block.clone());
         }
         if let Some(entry) = self.cache.borrow_mut().blocks.get_mut(&number) {
@@ -125,7 +136,10 @@ impl Store {
             return Ok(entry.0.clone());
         }
         let mut buf = vec![0; self.block_size];
-        self.device.read_at(number * self.block_size as u64, &mut buf)?;
+        match self.replayed.get(&number) {
+            Some(&copy) => self.read_replayed(copy, &mut buf)?,
+            None => self.device.read_at(number * self.block_size as u64, &mut buf)?,
+        }
         let block: Block = buf.into();
         self.remember(number, block.clone());
         Ok(block)
@@ -141,17 +155,23 @@ impl Store {
         self.check(first)?;
         self.check(first.saturating_add(count - 1))?;
         self.device.read_at(first * self.block_size as u64, buf)?;
-        for map in [&self.replayed, &self.latest] {
-            for (&number, block) in map.range(first..first + count) {
-                let at = (number - first) as usize * self.block_size;
-                buf[at..at + self.block_size].copy_from_slice(block);
-            }
+        let place = |number: u64| (number - first) as usize * self.block_size;
+        for (&number, &copy) in self.replayed.range(first..first + count) {
+            self.read_replayed(copy, &mut buf[place(number)..][..self.block_size])?;
+        }
+        for (&number, block) in self.latest.range(first..first + count) {
+            buf[place(number)..][..self.block_size].copy_from_slice(block);
         }
         Ok(())
     }
 
-    fn pending(&self, number: u64) -> Option<&Block> {
-        self.latest.get(&number).or_else(|| self.replayed.get(&number))
+    /// Reads a block from its copy in the journal.
+    pub(super) fn read_replayed(&self, copy: Replayed, buf: &mut [u8]) -> Result<()> {
+        self.device.read_at(copy.physical * self.block_size as u64, buf)?;
+        if copy.escaped {
+            buf[..4].copy_from_slice(&JBD2_MAGIC_NUMBER.to_be_bytes());
+        }
+        Ok(())
     }
 
     fn remember(&self, number: u64, block: Block) {
@@ -299,21 +319,26 @@ impl Store {
     }
 
     /// Lays what a journal replay would write over the device.
-    pub fn set_replayed(&mut self, blocks: BTreeMap<u64, Block>) {
+    pub fn set_replayed(&mut self, blocks: BTreeMap<u64, Replayed>) {
         self.cache.borrow_mut().blocks.clear();
         self.cache.borrow_mut().queue.clear();
         self.replayed = blocks;
     }
 
     /// What a journal replay would write.
-    pub fn replayed(&self) -> &BTreeMap<u64, Block> {
+    pub fn replayed(&self) -> &BTreeMap<u64, Replayed> {
         &self.replayed
     }
 
-    /// Everything to commit, oldest first. The caller writes it and then calls
-    /// [`Store::committed`].
-    pub fn transactions(&mut self) -> &[Transaction] {
-        self.seal();
+    /// Tells that what the replay would write is in its place on the device now.
+    pub(super) fn replayed_written(&mut self) {
+        // What the cache has of these blocks came from the journal and is the same.
+        self.replayed.clear();
+    }
+
+    /// Everything to commit, oldest first. The caller calls [`Store::seal`] before, writes it and
+    /// then calls [`Store::committed`].
+    pub fn transactions(&self) -> &[Transaction] {
         &self.sealed
     }
 

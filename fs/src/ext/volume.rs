@@ -48,6 +48,8 @@ pub struct Volume {
     pub(super) zones: RefCell<BTreeMap<u32, Zones>>,
     /// Usage not yet in the quota files.
     pub(super) quota: quota::Changes,
+    /// The journal, once [`super::journal`] has looked at it.
+    pub(super) journal: super::journal::State,
 }
 
 impl Volume {
@@ -73,6 +75,7 @@ impl Volume {
             sb_on_disk: bytes,
             zones: RefCell::default(),
             quota: quota::Changes::new(),
+            journal: super::journal::State::default(),
         })
     }
 

@@ -1,0 +1,124 @@
+//! The journal: replay of a dirty one at open, and commits that a power cut cannot tear.
+//!
+//! [`open_volume`] opens a file system; when its journal is dirty, the replay is laid over the device
+//! in memory and nothing is written. [`commit`] writes everything: with a journal each transaction of
+//! the [`Store`](super::store::Store) becomes one jbd2 transaction, without one the writes are ordered.
+//!
+//! What jbd2 and e2fsck make of each moment decides the order:
+//! - The kernel looks at the log only if the file system's superblock has `needs_recovery`; else it
+//!   empties it. So that flag is on the device before the log has a start.
+//! - `s_start` and `s_sequence` are in one sector of the journal's superblock. Before it is written
+//!   the old state holds, after it the new one, for everything of the transaction.
+//! - Our transactions start at the first block of an empty log, one at a time. So no revoke records
+//!   are needed: nothing older is in the log.
+
+mod area;
+mod commit;
+pub mod format;
+mod ordered;
+mod replay;
+mod writer;
+
+use std::sync::Arc;
+
+use area::Area;
+
+use super::superblock::incompat;
+use super::volume::{Options, Volume};
+use super::{mmp, superblock::compat};
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+
+pub use commit::commit;
+
+/// What a volume knows about its journal.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    area: Option<Area>,
+    /// A commit failed half way: memory and device no longer fit together.
+    broken: bool,
+}
+
+/// Opens the file system on `device`. The second value tells whether its journal was dirty: then
+/// reading shows the state after the replay, and the next [`commit`] writes it.
+pub fn open_volume(device: Arc<dyn BlockDevice>, options: Options) -> Result<(Volume, bool)> {
+    let mut vol = Volume::open(device, options)?;
+    mmp::check(&vol)?;
+    let flagged = vol.sb.has_incompat(incompat::RECOVER);
+    if !vol.has_journal() {
+        if flagged {
+            return Err(Error::corrupt(
+                "superblock",
+                "byte 1024",
+                "needs_recovery without has_journal",
+            ));
+        }
+        return Ok((vol, false));
+    }
+    let mut area = Area::open(&vol)?;
+    let dirty = area.is_dirty();
+    if dirty {
+        let device = vol.store.device().clone();
+        let replay = replay::scan(&area, &device)?;
+        check_fast_commits(&area, &device, replay.end)?;
+        // The transaction at the end may be in the log in part; its number is not used again.
+        area.next_sequence = replay.end.wrapping_add(1);
+        vol.store.set_replayed(replay.blocks);
+        vol.reload_superblock()?;
+        if !vol.sb.has_compat(compat::HAS_JOURNAL) {
+            return Err(Error::corrupt(
+                "journal",
+                "the superblock in it",
+                "replaying the journal would remove has_journal",
+            ));
+        }
+    }
+    vol.sb.set_incompat(incompat::RECOVER, false);
+    vol.journal.area = Some(area);
+    Ok((vol, dirty))
+}
+
+/// Refuses a journal whose fast commits the kernel would replay.
+fn check_fast_commits(area: &Area, device: &dyn BlockDevice, end: u32) -> Result<()> {
+    const TAG_HEAD: u16 = 9;
+    let Some(start) = area.fast_commit_start() else { return Ok(()) };
+    let mut block = vec![0; area.form.block_size];
+    area.read(device, start, &mut block)?;
+    // The area is in use if it starts with a head (tag, length, features, transaction; all of it
+    // little-endian) that belongs to the transaction after the last complete one.
+    let tag = u16::from_le_bytes([block[0], block[1]]);
+    let transaction = u32::from_le_bytes([block[8], block[9], block[10], block[11]]);
+    if tag == TAG_HEAD && transaction == end {
+        return Err(Error::unsupported(
+            "an unclean journal with fast commits (fast_commit)",
+            "mount and unmount the file system once on a Linux system with kernel 5.10 or later \
+             (e2fsck would lose the latest changes)",
+        ));
+    }
+    Ok(())
+}
+
+/// How many blocks of metadata one transaction can have. Callers with more to write call [`seal`]
+/// where the file system is consistent. Without a journal there is no limit.
+pub fn transaction_capacity(vol: &Volume) -> Result<usize> {
+    if !vol.has_journal() {
+        return Ok(usize::MAX);
+    }
+    let opened;
+    let area = match &vol.journal.area {
+        Some(area) => area,
+        None => {
+            opened = Area::open(vol)?;
+            &opened
+        }
+    };
+    Ok(commit::capacity(area, &area.form))
+}
+
+/// Closes the open transaction at a point where the file system is consistent: what comes after it
+/// is committed after it.
+pub fn seal(vol: &mut Volume) -> Result<()> {
+    vol.store_superblock()?;
+    vol.store.seal();
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Devices for tests: one that records what is written and can cut the power at any point, one that
+//! fails on demand, and counters.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::device::{BlockDevice, MemoryDevice};
+use crate::error::DeviceError;
+
+/// The unit that a device writes wholly or not at all.
+pub const SECTOR: usize = 512;
+
+/// Something that happened to a [`RecordingDevice`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// These bytes were written at this offset.
+    Write(u64, Vec<u8>),
+    /// All before was made durable.
+    Flush,
+}
+
+/// A device in memory that remembers every write and flush since it was made.
+#[derive(Debug)]
+pub struct RecordingDevice {
+    before: Vec<u8>,
+    now: MemoryDevice,
+    events: Mutex<Vec<Event>>,
+}
+
+impl RecordingDevice {
+    /// A device that holds `bytes`.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { before: bytes.clone(), now: MemoryDevice::new(bytes), events: Mutex::default() }
+    }
+
+    /// What happened so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The whole content now.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.now.to_vec()
+    }
+
+    /// The content if the power had been cut after the first `count` events and the device had
+    /// written everything at once.
+    pub fn prefix(&self, count: usize) -> Vec<u8> {
+        let mut bytes = self.before.clone();
+        for event in self.events().iter().take(count) {
+            apply(&mut bytes, event);
+        }
+        bytes
+    }
+
+    /// The content if the power had been cut after the first `count` events, and of what was not
+    /// flushed some writes had been done, in any order, and some not; with `torn`, writes of more
+    /// than 1 KiB (a superblock) in part, sector by sector. `seed` decides.
+    pub fn cut(&self, count: usize, seed: u64, torn: bool) -> Vec<u8> {
+        let mut random = Random(seed);
+        let events = self.events();
+        let events = &events[..count.min(events.len())];
+        let durable =
+            events.iter().rposition(|event| *event == Event::Flush).map_or(0, |at| at + 1);
+        let mut bytes = self.before.clone();
+        for event in &events[..durable] {
+            apply(&mut bytes, event);
+        }
+        let mut loose: Vec<Event> = Vec::new();
+        for event in &events[durable..] {
+            let Event::Write(offset, data) = event else { continue };
+            if torn && data.len() > 1024 {
+                for (index, sector) in data.chunks(SECTOR).enumerate() {
+                    loose.push(Event::Write(offset + (index * SECTOR) as u64, sector.to_vec()));
+                }
+            } else {
+                loose.push(event.clone());
+            }
+        }
+        // One in eight cuts loses everything that was not flushed, and one keeps nearly all.
+        let keep = match random.below(8) {
+            0 => 0,
+            1 => 15,
+            _ => 8,
+        };
+        while !loose.is_empty() {
+            let event = loose.swap_remove(random.below(loose.len()));
+            if random.below(16) < keep {
+                apply(&mut bytes, &event);
+            }
+        }
+        bytes
+    }
+}
+
+fn apply(bytes: &mut [u8], event: &Event) {
+    if let Event::Write(offset, data) = event {
+        let at = *offset as usize;
+        bytes[at..at + data.len()].copy_from_slice(data);
+    }
+}
+
+impl BlockDevice for RecordingDevice {
+    fn len(&self) -> u64 {
+        self.now.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        self.now.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.now.write_at(offset, buf)?;
+        let event = Event::Write(offset, buf.to_vec());
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        Ok(())
+    }
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(Event::Flush);
+        Ok(())
+    }
+}
+
+/// What a [`FaultDevice`] does not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The read with this number, from 0, fails with EIO.
+    Read(u64),
+    /// The write with this number and all after it fail with EIO.
+    Write(u64),
+    /// The flush with this number and all after it fail with EIO.
+    Flush(u64),
+    /// Writes that end beyond this byte fail with ENOSPC.
+    WriteBeyond(u64),
+    /// Nothing fails.
+    None,
+}
+
+/// A device that fails at one point.
+pub struct FaultDevice {
+    inner: Arc<dyn BlockDevice>,
+    fault: Fault,
+    counts: Counts,
+}
+
+/// How often a device was used, and for how many bytes.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Reads.
+    pub reads: AtomicU64,
+    /// Bytes read.
+    pub bytes_read: AtomicU64,
+    /// Writes.
+    pub writes: AtomicU64,
+    /// Bytes written.
+    pub bytes_written: AtomicU64,
+    /// Flushes.
+    pub flushes: AtomicU64,
+    /// Which blocks of 4 KiB were read.
+    pub blocks_read: Mutex<BTreeSet<u64>>,
+    /// Which blocks of 4 KiB were written.
+    pub blocks_written: Mutex<BTreeSet<u64>>,
+}
+
+impl Counts {
+    fn note(set: &Mutex<BTreeSet<u64>>, offset: u64, length: usize) {
+        let end = (offset + length as u64).div_ceil(4096);
+        set.lock().unwrap_or_else(PoisonError::into_inner).extend(offset / 4096..end);
+    }
+
+    /// Different blocks of 4 KiB read and written.
+    pub fn blocks(&self) -> (usize, usize) {
+        let count =
+            |set: &Mutex<BTreeSet<u64>>| set.lock().unwrap_or_else(PoisonError::into_inner).len();
+        (count(&self.blocks_read), count(&self.blocks_written))
+    }
+}
+
+impl FaultDevice {
+    /// A device over `inner` that fails as `fault` says and counts its use.
+    pub fn new(inner: Arc<dyn BlockDevice>, fault: Fault) -> Self {
+        Self { inner, fault, counts: Counts::default() }
+    }
+
+    /// The counters.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    fn fail(
+        operation: &'static str,
+        offset: u64,
+        length: usize,
+        errno: i32,
+    ) -> Result<(), DeviceError> {
+        let source = io::Error::from_raw_os_error(errno);
+        Err(DeviceError { operation, offset, length, source })
+    }
+}
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+impl BlockDevice for FaultDevice {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+    fn sector_size(&self) -> u32 {
+        self.inner.sector_size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        let number = self.counts.reads.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes_read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        Counts::note(&self.counts.blocks_read, offset, buf.len());
+        if self.fault == Fault::Read(number) {
+            return Self::fail("read", offset, buf.len(), EIO);
+        }
+        self.inner.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        let number = self.counts.writes.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes_written.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        Counts::note(&self.counts.blocks_written, offset, buf.len());
+        match self.fault {
+            Fault::Write(from) if number >= from => Self::fail("write", offset, buf.len(), EIO),
+            Fault::WriteBeyond(end) if offset + buf.len() as u64 > end => {
+                Self::fail("write", offset, buf.len(), ENOSPC)
+            }
+            _ => self.inner.write_at(offset, buf),
+        }
+    }
+    fn flush(&self) -> Result<(), DeviceError> {
+        let number = self.counts.flushes.fetch_add(1, Ordering::Relaxed);
+        match self.fault {
+            Fault::Flush(from) if number >= from => Self::fail("flush", 0, 0, EIO),
+            _ => self.inner.flush(),
+        }
+    }
+}
+
+/// A small generator of pseudo-random numbers (splitmix64), the same on every machine.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`, which is at least 1.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next_u64() % limit.max(1) as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_keeps_what_was_flushed() {
+        let device = RecordingDevice::new(vec![0; 8192]);
+        device.write_at(0, &[1; 2048]).unwrap();
+        device.flush().unwrap();
+        device.write_at(2048, &[2; 2048]).unwrap();
+        device.write_at(0, &[3; 512]).unwrap();
+        let mut seen = BTreeSet::new();
+        for seed in 0..200 {
+            let bytes = device.cut(4, seed, true);
+            assert_eq!(bytes[512..2048], [1; 1536]);
+            seen.insert((bytes[0], bytes[2048], bytes[2560]));
+        }
+        assert_eq!(seen.len(), 8);
+        assert_eq!(device.prefix(1)[2048], 0);
+        assert_eq!(device.prefix(4), device.to_vec());
+    }
+
+    #[test]
+    fn faults_happen_where_asked() {
+        let memory: Arc<dyn BlockDevice> = Arc::new(MemoryDevice::new(vec![0; 4096]));
+        let device = FaultDevice::new(memory.clone(), Fault::Write(1));
+        assert!(device.write_at(0, &[1]).is_ok());
+        assert!(device.write_at(1, &[1]).is_err());
+        assert!(device.write_at(2, &[1]).is_err());
+        let device = FaultDevice::new(memory, Fault::WriteBeyond(10));
+        assert!(device.write_at(9, &[1]).is_ok());
+        let error = device.write_at(10, &[1]).unwrap_err();
+        assert_eq!(error.source.raw_os_error(), Some(ENOSPC));
+        assert_eq!(device.counts().blocks(), (0, 1));
+    }
+}
