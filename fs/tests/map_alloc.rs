@@ -149,3 +149,83 @@ fn mappings_tell_holes() {
     commit(&mut vol);
     image.fsck("sparse");
 }
+
+/// Files beyond 2 GiB, sparse, up to the last block that their map can name.
+#[test]
+fn huge_sparse_files() {
+    for (args, largest) in [
+        ("-t ext2 -b 1024 -O ^large_file", (12 + 256 + 256 * 256 + 256 * 256 * 256) * 1024u64),
+        ("-t ext3 -b 4096 -I 128 -O ^large_file", (12 + 1024 + (1 << 20) + (1 << 30)) * 4096),
+        ("-t ext4 -b 4096 -O ^large_file", u64::from(u32::MAX) * 4096),
+        ("-t ext4 -b 1024", u64::from(u32::MAX) * 1024),
+    ] {
+        let image = Image::make(args, 32, &[("f".into(), vec![1; 5000])]);
+        let mut vol = image.open();
+        let mut inode = vol.live_inode(image.ino("f")).unwrap();
+        let block = vol.block_size() as u64;
+        let mut ends = Vec::new();
+        // The last block of every level of a block map, and the first of the next.
+        let per = block / 4;
+        for edge in [12, 12 + per, 12 + per + per * per, largest / block - 1] {
+            for lblk in [edge.saturating_sub(1), edge] {
+                let at = lblk * block;
+                if at < inode.size() || at >= largest {
+                    continue;
+                }
+                map::truncate(&mut vol, &mut inode, at).unwrap();
+                map::append(&mut vol, &mut inode, &[7; 100]).unwrap();
+                ends.push(at);
+            }
+        }
+        assert!(inode.size() > largest - 2 * block, "{args}");
+        assert!(vol.sb.has_ro_compat(snf_fs::ext::superblock::ro_compat::LARGE_FILE));
+        vol.write_inode(&inode).unwrap();
+        commit(&mut vol);
+        image.fsck(args);
+        let vol = image.open();
+        for at in ends {
+            let mut buf = [0; 101];
+            map::read(&vol, &inode, at, &mut buf).unwrap();
+            assert_eq!((buf[0], buf[99], buf[100]), (7, 7, 0), "{args} at {at}");
+        }
+        let mut vol = image.open();
+        // One byte too much, and room for all that is left.
+        assert!(matches!(map::truncate(&mut vol, &mut inode, largest + 1), Err(Error::NoSpace(_))));
+        map::truncate(&mut vol, &mut inode, largest).unwrap();
+        vol.write_inode(&inode).unwrap();
+        commit(&mut vol);
+        image.fsck(args);
+        for size in [largest / 2, (12 + per + 5) * block, 12 * block, 3] {
+            map::truncate(&mut vol, &mut inode, size).unwrap();
+            vol.write_inode(&inode).unwrap();
+            commit(&mut vol);
+            image.fsck(args);
+        }
+        assert_eq!(content(&vol, &inode), [1; 3]);
+        assert_eq!(inode.blocks_512(&vol.sb), block / 512);
+    }
+}
+
+/// What a small edit costs in blocks written.
+#[test]
+fn a_small_edit_touches_few_blocks() {
+    let image = Image::make("-t ext4 -b 4096", 256, &files(300, 20_000, 1));
+    let mut vol = image.open();
+    let mut inode = vol.live_inode(image.ino("file7")).unwrap();
+    map::replace(&mut vol, &mut inode, &[1; 1500]).unwrap();
+    vol.write_inode(&inode).unwrap();
+    vol.store_superblock().unwrap();
+    let transaction = &vol.store.transactions()[0];
+    // Block bitmap, group descriptor, inode, superblock; and the content.
+    assert_eq!((transaction.meta.len(), transaction.data.len()), (4, 1));
+    let mut vol = image.open();
+    let mut inode = vol.live_inode(image.ino("file7")).unwrap();
+    map::truncate(&mut vol, &mut inode, 100).unwrap();
+    commit(&mut vol);
+    map::append(&mut vol, &mut inode, b"one more line\n").unwrap();
+    vol.write_inode(&inode).unwrap();
+    vol.store_superblock().unwrap();
+    // The block itself, through the journal, and the inode.
+    let transaction = &vol.store.transactions()[0];
+    assert_eq!((transaction.meta.len(), transaction.data.len()), (2, 0));
+}
