@@ -229,3 +229,62 @@ fn a_small_edit_touches_few_blocks() {
     let transaction = &vol.store.transactions()[0];
     assert_eq!((transaction.meta.len(), transaction.data.len()), (2, 0));
 }
+
+/// Files inside their inode: read, changed in place, moved out when they grow.
+#[test]
+fn inline_files() {
+    for args in ["-t ext4 -O inline_data -I 256", "-t ext4 -b 1024 -O inline_data -I 512"] {
+        let sizes = [0, 1, 59, 60, 61, 100, 130, 155, 161, 200, 400, 5000];
+        let expected: Vec<(String, Vec<u8>)> = sizes
+            .iter()
+            .map(|&size| (format!("f{size}"), Random(size).bytes(size as usize)))
+            .collect();
+        let image = Image::make(args, 32, &expected);
+        let mut inline = 0;
+        for change in 0..5 {
+            let mut vol = image.open();
+            let mut wanted = Vec::new();
+            for (name, bytes) in &expected {
+                let mut inode = vol.live_inode(image.ino(name)).unwrap();
+                inline += u32::from(!map::has_map(&inode));
+                let old = content(&vol, &inode);
+                if change == 0 {
+                    assert!(old == *bytes, "{args}: {name}");
+                }
+                let mut new = old.clone();
+                match change {
+                    0 | 1 => {
+                        new.extend_from_slice(b"0123456789012345");
+                        map::append(&mut vol, &mut inode, b"0123456789012345").unwrap();
+                    }
+                    2 => {
+                        new = Random(9).bytes(70);
+                        map::replace(&mut vol, &mut inode, &new).unwrap();
+                    }
+                    3 => {
+                        new.truncate(20);
+                        map::truncate(&mut vol, &mut inode, 20).unwrap();
+                    }
+                    _ => {
+                        new.resize(3000, 0);
+                        map::truncate(&mut vol, &mut inode, 3000).unwrap();
+                    }
+                }
+                vol.write_inode(&inode).unwrap();
+                wanted.push(new);
+            }
+            commit(&mut vol);
+            image.fsck(&format!("{args} change {change}"));
+            for ((name, _), new) in expected.iter().zip(&wanted) {
+                let inode = vol.live_inode(image.ino(name)).unwrap();
+                assert!(content(&vol, &inode) == *new, "{args}: {name} change {change}");
+                // debugfs gives all 60 bytes of i_block, whatever the size.
+                let mut dump = image.dump(name);
+                assert!(dump.iter().skip(new.len()).all(|&byte| byte == 0));
+                dump.truncate(new.len());
+                assert!(dump == *new, "{args}: debugfs on {name} change {change}");
+            }
+        }
+        assert!(inline > 20, "{args}: only {inline} times inline");
+    }
+}

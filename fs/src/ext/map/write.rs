@@ -190,6 +190,9 @@ pub fn append_block(vol: &mut Volume, inode: &mut Inode, content: Vec<u8>) -> Re
 
 /// Replaces the whole content. The caller writes the inode.
 pub fn replace(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()> {
+    if rewrite_inline(vol, inode, |_| content.to_vec(), content.len() as u64)? {
+        return Ok(());
+    }
     let first = change(vol, inode, |vol, inode| {
         let mut old = inode.clone();
         let before = old.blocks_512(&vol.sb);
@@ -244,6 +247,13 @@ pub fn append(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()>
         let new_size = old_size.checked_add(content.len() as u64).ok_or_else(|| {
             Error::NoSpace(format!("inode {} would be larger than any file", inode.ino))
         })?;
+        let longer = |mut old: Vec<u8>| {
+            old.extend_from_slice(content);
+            old
+        };
+        if rewrite_inline(vol, inode, longer, new_size)? {
+            return Ok(());
+        }
         leave_inline(vol, inode)?;
         let rest = fill_last_block(vol, inode, content)?;
         let size = vol.block_size() as u64;
@@ -293,14 +303,43 @@ fn fill_last_block<'a>(vol: &mut Volume, inode: &mut Inode, content: &'a [u8]) -
     Ok(later)
 }
 
+/// Changes the content of a file with inline data where it is; `false` when it is not inline, or the
+/// new size does not fit.
+fn rewrite_inline(
+    vol: &Volume,
+    inode: &mut Inode,
+    change: impl FnOnce(Vec<u8>) -> Vec<u8>,
+    new_size: u64,
+) -> Result<bool> {
+    if !inode.has_flag(flags::INLINE_DATA) || new_size > u64::from(vol.sb.inode_size()) {
+        return Ok(false);
+    }
+    check_writable(vol, inode)?;
+    let content = change(inline_content(vol, inode)?);
+    crate::ext::inline::store(vol, inode, &content)
+}
+
+/// The bytes of a file with inline data, as many as its size says.
+fn inline_content(vol: &Volume, inode: &Inode) -> Result<Vec<u8>> {
+    let mut content = crate::ext::inline::content(vol, inode)?;
+    if inode.size() > content.len() as u64 {
+        return Err(corrupt(
+            inode,
+            "inline data",
+            format!("i_size is {}, but there are only {} bytes", inode.size(), content.len()),
+        ));
+    }
+    content.truncate(inode.size() as usize);
+    Ok(content)
+}
+
 /// Moves inline content into a block, or nowhere when there is none.
 fn leave_inline(vol: &mut Volume, inode: &mut Inode) -> Result<()> {
     if !inode.has_flag(flags::INLINE_DATA) {
         return Ok(());
     }
     let size = inode.size();
-    let mut content = crate::ext::inline::content(vol, inode)?;
-    content.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    let content = inline_content(vol, inode)?;
     start_over(vol, inode)?;
     let goal = goal(vol, inode, 0)?;
     write_new(vol, inode, 0, goal, &content)?;
@@ -313,6 +352,13 @@ pub fn truncate(vol: &mut Volume, inode: &mut Inode, new_size: u64) -> Result<()
         return Ok(());
     }
     change(vol, inode, |vol, inode| {
+        let resized = |mut old: Vec<u8>| {
+            old.resize(new_size as usize, 0);
+            old
+        };
+        if rewrite_inline(vol, inode, resized, new_size)? {
+            return Ok(());
+        }
         leave_inline(vol, inode)?;
         let size = vol.block_size() as u64;
         if new_size < inode.size() {
