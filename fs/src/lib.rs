@@ -13,6 +13,7 @@ pub mod filesystem;
 pub mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod overlay;
 pub mod tree;
 
 pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};
@@ -22,4 +23,5 @@ pub use filesystem::{
     Timestamp,
 };
 pub use memory::MemoryFs;
+pub use overlay::Overlay;
 pub use tree::Tree;

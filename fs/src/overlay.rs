@@ -1,0 +1,210 @@
+//! A device whose writes stay in memory until they are committed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::device::BlockDevice;
+use crate::error::DeviceError;
+
+/// Granularity of what is kept for reading.
+const BLOCK: u64 = 4096;
+/// Most bytes that are held. What is written here before the commit is metadata: growing a file
+/// system by 16 TiB stays below, and an image cannot make us hold more.
+const MAX_HELD: u64 = 256 << 20;
+
+/// A device whose writes stay in memory until [`Overlay::commit`] writes them in the order in
+/// which they were made, with a flush wherever one was asked for. From then on it is the device
+/// itself. Dropped before that, it leaves the device byte for byte as it was.
+///
+/// Partition tables and swap signatures, which have no journal, wait here for the moment at which
+/// the rest of a run is known to be good.
+pub struct Overlay {
+    device: Arc<dyn BlockDevice>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether writes go straight to the device.
+    open: bool,
+    /// What to do at the commit.
+    log: Vec<Operation>,
+    /// The blocks that differ from the device, as they are now.
+    blocks: BTreeMap<u64, Vec<u8>>,
+    /// Bytes in `log`.
+    held: u64,
+}
+
+enum Operation {
+    Write { offset: u64, bytes: Vec<u8> },
+    Flush,
+}
+
+impl Overlay {
+    /// Holds what will be written to `device`.
+    pub fn new(device: Arc<dyn BlockDevice>) -> Self {
+        Self { device, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that wait for the commit.
+    pub fn held(&self) -> u64 {
+        self.state().held
+    }
+
+    /// Writes all that was held, in order. After an error the device may have a part of it, and
+    /// reads still see all.
+    pub fn commit(&self) -> Result<(), DeviceError> {
+        let mut state = self.state();
+        for operation in &state.log {
+            match operation {
+                Operation::Write { offset, bytes } => self.device.write_at(*offset, bytes)?,
+                Operation::Flush => self.device.flush()?,
+            }
+        }
+        if !matches!(state.log.last(), None | Some(Operation::Flush)) {
+            self.device.flush()?;
+        }
+        *state = State { open: true, ..State::default() };
+        Ok(())
+    }
+
+    fn error(operation: &'static str, offset: u64, length: usize, text: String) -> DeviceError {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, text);
+        DeviceError { operation, offset, length, source }
+    }
+}
+
+/// The parts of `offset..offset + length` block by block: the block, where in it the part begins,
+/// where in the buffer, and how long it is.
+fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = offset + done as u64;
+        let within = (at % BLOCK) as usize;
+        let count = (BLOCK as usize - within).min(length - done);
+        let part = (at / BLOCK, within, done, count);
+        done += count;
+        (count > 0).then_some(part)
+    })
+}
+
+impl BlockDevice for Overlay {
+    fn len(&self) -> u64 {
+        self.device.len()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.device.sector_size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        let state = self.state();
+        self.device.read_at(offset, buf)?;
+        if state.blocks.is_empty() {
+            return Ok(());
+        }
+        let first = offset / BLOCK;
+        let last = (offset + buf.len() as u64) / BLOCK;
+        if state.blocks.range(first..=last).next().is_none() {
+            return Ok(());
+        }
+        for (block, within, done, count) in parts(offset, buf.len()) {
+            if let Some(bytes) = state.blocks.get(&block) {
+                buf[done..done + count].copy_from_slice(&bytes[within..within + count]);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        let mut state = self.state();
+        if state.open {
+            return self.device.write_at(offset, buf);
+        }
+        let size = self.device.len();
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > size) {
+            let text = format!("beyond the end of the device ({size} bytes)");
+            return Err(Self::error("write", offset, buf.len(), text));
+        }
+        if state.held + buf.len() as u64 > MAX_HELD {
+            let text = format!("more than {} MiB wait to be written", MAX_HELD >> 20);
+            return Err(Self::error("hold", offset, buf.len(), text));
+        }
+        for (block, within, done, count) in parts(offset, buf.len()) {
+            let bytes = match state.blocks.entry(block) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    let mut bytes = vec![0; BLOCK as usize];
+                    let start = block * BLOCK;
+                    let there = (size - start).min(BLOCK) as usize;
+                    self.device.read_at(start, &mut bytes[..there])?;
+                    entry.insert(bytes)
+                }
+            };
+            bytes[within..within + count].copy_from_slice(&buf[done..done + count]);
+        }
+        state.held += buf.len() as u64;
+        state.log.push(Operation::Write { offset, bytes: buf.to_vec() });
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        let mut state = self.state();
+        if state.open {
+            return self.device.flush();
+        }
+        if matches!(state.log.last(), Some(Operation::Write { .. })) {
+            state.log.push(Operation::Flush);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::MemoryDevice;
+
+    #[test]
+    fn holds_until_commit_and_is_transparent_after() {
+        let device = Arc::new(MemoryDevice::new((0..10_000).map(|i| i as u8).collect()));
+        let before = device.to_vec();
+        let overlay = Overlay::new(device.clone());
+        let mut expected = before.clone();
+        for (offset, length) in [(4090, 10), (9990, 10), (0, 9000), (4094, 4), (5, 0)] {
+            let bytes = vec![offset as u8; length];
+            overlay.write_at(offset as u64, &bytes).unwrap();
+            overlay.flush().unwrap();
+            expected[offset..offset + length].copy_from_slice(&bytes);
+            let mut seen = vec![0; before.len()];
+            overlay.read_at(0, &mut seen).unwrap();
+            assert_eq!(seen, expected);
+            let mut part = vec![0; 5000];
+            overlay.read_at(4000, &mut part).unwrap();
+            assert_eq!(part, expected[4000..9000]);
+        }
+        assert!(overlay.write_at(9_999, &[0; 2]).is_err());
+        assert!(overlay.write_at(u64::MAX, &[0; 2]).is_err());
+        assert_eq!(device.to_vec(), before);
+        assert_eq!(overlay.held(), 9024);
+        overlay.commit().unwrap();
+        assert_eq!(device.to_vec(), expected);
+        overlay.write_at(1, b"x").unwrap();
+        assert_eq!(device.to_vec()[1], b'x');
+        assert_eq!(overlay.held(), 0);
+        overlay.commit().unwrap();
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let overlay = Overlay::new(Arc::new(MemoryDevice::new(vec![0; 1 << 20])));
+        let chunk = vec![1; 1 << 20];
+        let error = (0..300).find_map(|_| overlay.write_at(0, &chunk).err()).unwrap();
+        assert!(error.to_string().contains("256 MiB"), "{error}");
+    }
+}
