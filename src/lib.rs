@@ -18,3 +18,4 @@ pub mod random;
 pub mod rules;
 pub mod secret;
 pub mod sshkey;
+pub mod storage;
