@@ -11,9 +11,9 @@ pub mod error;
 pub mod ext;
 pub mod filesystem;
 pub mod memory;
+pub mod overlay;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod overlay;
 pub mod tree;
 
 pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};
