@@ -127,7 +127,7 @@ pub fn make(dir: &Path, flavour: &Flavour, size_kib: u32, block_size: u32) -> Ve
         }
     }
     let path = dir.join("make.img");
-    let mut args = vec!["-q", "-F", "-N", "256"];
+    let mut args = vec!["-q", "-F", "-N", "512"];
     args.extend(flavour.args);
     let journal = !flavour.args.contains(&"^has_journal") && !flavour.args.contains(&"ext2");
     if journal && !flavour.args.contains(&"-J") {
@@ -327,7 +327,10 @@ impl Mount {
     pub fn new(image: &Path, at: PathBuf, options: &str) -> Self {
         std::fs::create_dir_all(&at).unwrap();
         let options = format!("loop,{options}");
-        must("mount", &["-o", &options, image.to_str().unwrap(), at.to_str().unwrap()]);
+        must(
+            "mount",
+            &["-t", "ext4", "-o", &options, image.to_str().unwrap(), at.to_str().unwrap()],
+        );
         Self(at)
     }
 }

@@ -123,10 +123,11 @@ impl Area {
         self.last - self.first
     }
 
-    /// Where the fast commits start, if the journal has room for them.
+    /// Where the fast commits start, if the journal has room for them. The kernel leaves one block
+    /// between them and the log.
     pub(super) fn fast_commit_start(&self) -> Option<u32> {
         let has = self.sb.s_feature_incompat.get() & FEATURE_INCOMPAT_FAST_COMMIT != 0;
-        (has && self.last < self.sb.s_maxlen.get()).then_some(self.last)
+        (has && self.last + 1 < self.sb.s_maxlen.get()).then_some(self.last + 1)
     }
 
     /// The block of the log after `block`.

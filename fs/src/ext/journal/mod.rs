@@ -16,6 +16,7 @@ mod area;
 mod commit;
 pub mod format;
 mod ordered;
+mod orphan;
 mod replay;
 mod writer;
 
@@ -25,7 +26,7 @@ use area::Area;
 
 use super::superblock::incompat;
 use super::volume::{Options, Volume};
-use super::{mmp, superblock::compat};
+use super::{mmp, ops, superblock::compat};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 
@@ -40,8 +41,18 @@ pub(crate) struct State {
 }
 
 /// Opens the file system on `device`. The second value tells whether its journal was dirty: then
-/// reading shows the state after the replay, and the next [`commit`] writes it.
+/// reading shows the state after the replay, and the next [`commit`] writes it. Orphans are finished
+/// too, where the file system may be written.
 pub fn open_volume(device: Arc<dyn BlockDevice>, options: Options) -> Result<(Volume, bool)> {
+    let (mut vol, dirty) = open_replayed(device, options)?;
+    if ops::check_writable(&vol).is_ok() {
+        orphan::clean(&mut vol)?;
+    }
+    Ok((vol, dirty))
+}
+
+/// [`open_volume`], with orphans left as they are.
+pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(Volume, bool)> {
     let mut vol = Volume::open(device, options)?;
     mmp::check(&vol)?;
     let flagged = vol.sb.has_incompat(incompat::RECOVER);

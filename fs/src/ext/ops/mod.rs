@@ -8,12 +8,14 @@ mod names;
 mod new;
 mod nodes;
 
+pub(super) use names::free;
+
 use std::sync::Arc;
 
 use super::inode::{Inode, ROOT_INO};
 use super::superblock::{STATE_ERROR, STATE_VALID, compat, incompat, ro_compat};
 use super::volume::{Options, Volume};
-use super::{dir, map, xattr};
+use super::{dir, journal, map, xattr};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::{
@@ -29,7 +31,7 @@ pub struct Ext {
 impl Ext {
     /// Opens the file system on a device. A dirty journal is replayed into memory.
     pub fn open(device: Arc<dyn BlockDevice>, options: Options) -> Result<Self> {
-        let (volume, replayed) = open_volume(device, options)?;
+        let (volume, replayed) = journal::open_volume(device, options)?;
         Ok(Self { volume, replayed })
     }
 
@@ -81,7 +83,7 @@ fn node(ino: u32) -> NodeId {
 }
 
 /// Whether changes are safe, and if not, why.
-fn check_writable(volume: &Volume) -> Result<()> {
+pub(super) fn check_writable(volume: &Volume) -> Result<()> {
     let sb = &volume.sb;
     let unknown = sb.raw.s_feature_ro_compat.get() & !ro_compat::KNOWN;
     if unknown & ro_compat::READONLY != 0 {
@@ -107,10 +109,6 @@ fn check_writable(volume: &Volume) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn open_volume(device: Arc<dyn BlockDevice>, options: Options) -> Result<(Volume, bool)> {
-    Ok((Volume::open(device, options)?, false))
 }
 
 impl FileSystem for Ext {
@@ -234,19 +232,15 @@ impl FileSystem for Ext {
     }
 
     fn seal(&mut self) -> Result<()> {
-        self.volume.store_superblock()?;
-        self.volume.store.seal();
-        Ok(())
+        journal::seal(&mut self.volume)
     }
 
     fn commit(&mut self) -> Result<CommitReport> {
-        self.seal()?;
-        commit(&mut self.volume)
+        if self.volume.store.is_dirty() {
+            check_writable(&self.volume)?;
+        }
+        journal::commit(&mut self.volume)
     }
-}
-
-fn commit(_volume: &mut Volume) -> Result<CommitReport> {
-    Err(Error::ReadOnly("the journal is not written yet".to_owned()))
 }
 
 fn kind(volume: &Volume) -> Kind {

@@ -139,7 +139,7 @@ pub fn symlink(
 }
 
 /// Frees an inode that has no name any more.
-fn free(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
+pub(in crate::ext) fn free(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
     let is_dir = inode.is_dir();
     xattr::release(volume, inode)?;
     map::clear(volume, inode)?;
