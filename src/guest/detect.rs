@@ -1,0 +1,414 @@
+//! Which volume holds the operating system, and which system it is.
+
+use std::fmt;
+
+use snf_fs::{Error, Tree};
+
+use super::disk::{Content, Disk};
+use super::distro::{Distro, OS_RELEASE, RELEASE_FILES};
+use crate::properties::Properties;
+
+/// The families of operating systems that `OSFAMILY` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsFamily {
+    /// Linux, of whatever distribution.
+    #[default]
+    Linux,
+    /// Windows Vista, Server 2008 and later.
+    Windows,
+    /// Windows before Vista.
+    WindowsLegacy,
+    /// FreeBSD.
+    FreeBsd,
+    /// NetBSD.
+    NetBsd,
+    /// OpenBSD.
+    OpenBsd,
+}
+
+impl OsFamily {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Linux,
+        Self::Windows,
+        Self::WindowsLegacy,
+        Self::FreeBsd,
+        Self::NetBsd,
+        Self::OpenBsd,
+    ];
+
+    /// The name that the property takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linux => "linux",
+            Self::Windows => "windows",
+            Self::WindowsLegacy => "windows-legacy",
+            Self::FreeBsd => "freebsd",
+            Self::NetBsd => "netbsd",
+            Self::OpenBsd => "openbsd",
+        }
+    }
+
+    /// The family of that name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.name().eq_ignore_ascii_case(name.trim()))
+    }
+}
+
+impl fmt::Display for OsFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why no root was chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DetectError {
+    /// `OSFAMILY` is not a family.
+    #[error("OSFAMILY is \"{0}\", which is none of linux, windows, windows-legacy, freebsd, netbsd, openbsd")]
+    Family(String),
+    /// `ROOT_PARTITION` is not a number.
+    #[error("ROOT_PARTITION is \"{0}\", which is not the number of a partition")]
+    Number(String),
+    /// The partition does not exist.
+    #[error("ROOT_PARTITION is {number}, but the disk has no such partition; it has {there}")]
+    NoSuchPartition {
+        /// The number asked for.
+        number: u32,
+        /// What there is.
+        there: String,
+    },
+    /// The partition that was named cannot be used.
+    #[error("{place}, which ROOT_PARTITION names, cannot be the root: {reason}")]
+    Unusable {
+        /// Which one.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing looks like the root of a system.
+    #[error(
+        "no operating system was found ({tried}); if one of these is the root, name it with \
+         ROOT_PARTITION or --root-partition"
+    )]
+    None {
+        /// What was tried on each volume.
+        tried: String,
+    },
+    /// Several volumes look like roots.
+    #[error(
+        "more than one operating system was found ({found}); name the one to customise with \
+         ROOT_PARTITION or --root-partition"
+    )]
+    Several {
+        /// Which.
+        found: String,
+    },
+}
+
+/// The root that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its index among the disk's volumes.
+    pub volume: usize,
+    /// The family; `None` when no system was recognised.
+    pub family: Option<OsFamily>,
+    /// What the system says of itself.
+    pub distro: Distro,
+}
+
+/// Finds the root. `needs_os` says whether the tasks need to know the system; where they do not,
+/// the only file system of a disk is good enough.
+pub fn find_root(
+    disk: &mut Disk,
+    properties: &Properties,
+    needs_os: bool,
+) -> Result<Root, DetectError> {
+    let family = match properties.get("OSFAMILY").map(str::trim).filter(|value| !value.is_empty())
+    {
+        Some(value) => {
+            Some(OsFamily::from_name(value).ok_or_else(|| DetectError::Family(value.to_owned()))?)
+        }
+        None => None,
+    };
+    let verdicts: Vec<Verdict> = (0..disk.volumes.len()).map(|index| judge(disk, index)).collect();
+    if let Some(wanted) = wanted(disk, properties)? {
+        let volume = &disk.volumes[wanted];
+        let (distro, detected) = match &verdicts[wanted] {
+            Verdict::Root(distro) => (distro.clone(), Some(OsFamily::Linux)),
+            Verdict::Files(_) if family.is_some() || !needs_os => (Distro::default(), None),
+            Verdict::Files(reason) => {
+                let reason = format!("{reason}; if it is a system all the same, set OSFAMILY");
+                return Err(DetectError::Unusable { place: volume.place(), reason });
+            }
+            Verdict::Not(reason) => {
+                return Err(DetectError::Unusable {
+                    place: volume.place(),
+                    reason: reason.clone(),
+                });
+            }
+        };
+        return Ok(Root { volume: wanted, family: family.or(detected), distro });
+    }
+    let roots: Vec<(usize, &Distro)> = verdicts
+        .iter()
+        .enumerate()
+        .filter_map(|(index, verdict)| match verdict {
+            Verdict::Root(distro) => Some((index, distro)),
+            _ => None,
+        })
+        .collect();
+    match roots.as_slice() {
+        [(volume, distro)] => Ok(Root {
+            volume: *volume,
+            family: family.or(Some(OsFamily::Linux)),
+            distro: (*distro).clone(),
+        }),
+        [] => {
+            let with_files: Vec<usize> = (0..verdicts.len())
+                .filter(|index| matches!(verdicts[*index], Verdict::Files(_)))
+                .collect();
+            if let ([volume], true) = (with_files.as_slice(), !needs_os || family.is_some()) {
+                return Ok(Root { volume: *volume, family, distro: Distro::default() });
+            }
+            Err(DetectError::None { tried: tried(disk) })
+        }
+        _ => {
+            let found = roots.iter().map(|(index, _)| {
+                format!("{}: {}", disk.volumes[*index].place(), disk.volumes[*index].verdict)
+            });
+            Err(DetectError::Several { found: found.collect::<Vec<_>>().join("; ") })
+        }
+    }
+}
+
+/// The volume that `ROOT_PARTITION` names.
+fn wanted(disk: &Disk, properties: &Properties) -> Result<Option<usize>, DetectError> {
+    let Some(value) = properties.get("ROOT_PARTITION").map(str::trim).filter(|v| !v.is_empty())
+    else {
+        return Ok(None);
+    };
+    let number: u32 = value.parse().map_err(|_| DetectError::Number(value.to_owned()))?;
+    if let Some(index) = disk.by_number(number) {
+        return Ok(Some(index));
+    }
+    // A bare file system becomes partition 1 of the instance's disk.
+    if number == 1 && disk.table.is_none() && disk.volumes.len() == 1 {
+        return Ok(Some(0));
+    }
+    let there = match disk.volumes.as_slice() {
+        [] => "no partitions".to_owned(),
+        [volume] if volume.number.is_none() => "no partition table".to_owned(),
+        volumes => volumes.iter().map(super::disk::Volume::place).collect::<Vec<_>>().join(", "),
+    };
+    Err(DetectError::NoSuchPartition { number, there })
+}
+
+fn tried(disk: &Disk) -> String {
+    if disk.volumes.is_empty() {
+        return "the partition table is empty".into();
+    }
+    let parts = disk.volumes.iter().map(|volume| {
+        format!("{} ({}): {}", volume.place(), volume.describe(), volume.verdict)
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// What a volume turned out to be.
+enum Verdict {
+    /// The root of a system.
+    Root(Distro),
+    /// A file system that we can edit, without a system.
+    Files(String),
+    /// Nothing that we can edit.
+    Not(String),
+}
+
+/// Looks at one volume and notes the verdict in it.
+fn judge(disk: &mut Disk, index: usize) -> Verdict {
+    let volume = &mut disk.volumes[index];
+    let verdict = match std::mem::replace(&mut volume.content, Content::Unknown) {
+        Content::Open(fs) => {
+            let tree = Tree::new(fs);
+            let verdict = match examine(&tree) {
+                Ok(verdict) => verdict,
+                Err(error) => Verdict::Not(format!("it cannot be read: {error}")),
+            };
+            if let Some(fs) = tree.into_file_systems().pop() {
+                volume.content = Content::Open(fs);
+            }
+            verdict
+        }
+        other => {
+            let reason = match &other {
+                Content::Foreign("ntfs") => {
+                    "NTFS, and Windows images cannot be edited yet".to_owned()
+                }
+                Content::Foreign("swap") => "swap space".to_owned(),
+                Content::Foreign("crypto_LUKS") => {
+                    "LUKS: what is encrypted cannot be edited".to_owned()
+                }
+                Content::Foreign("LVM2_member") => {
+                    "LVM: logical volumes are not looked into".to_owned()
+                }
+                Content::Foreign(kind) => format!("{kind}, which cannot be edited"),
+                Content::Broken(error) => format!("it cannot be opened: {error}"),
+                Content::Extended => "it only contains the logical partitions".to_owned(),
+                Content::Empty => "nothing but zeros".to_owned(),
+                Content::Mounted => "it is in use".to_owned(),
+                Content::Open(_) | Content::Unknown => {
+                    "no file system that is known here".to_owned()
+                }
+            };
+            volume.content = other;
+            Verdict::Not(reason)
+        }
+    };
+    volume.verdict = match &verdict {
+        Verdict::Root(distro) if distro.name.is_empty() => "a Linux system".into(),
+        Verdict::Root(distro) => distro.name.clone(),
+        Verdict::Files(reason) | Verdict::Not(reason) => reason.clone(),
+    };
+    verdict
+}
+
+/// Whether a tree is the root of a Linux system.
+fn examine(tree: &Tree) -> Result<Verdict, Error> {
+    if !soft(tree.is_dir("/etc"))? {
+        return Ok(Verdict::Files("it has no directory /etc".into()));
+    }
+    let distro = match Distro::detect(tree) {
+        Ok(distro) => distro,
+        Err(Error::SymlinkLoop(_) | Error::NotADirectory(_) | Error::Invalid(_)) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(distro) = distro {
+        return Ok(Verdict::Root(distro));
+    }
+    let has_users = soft(tree.exists("/etc/passwd"))?;
+    let programs = ["/bin", "/sbin/init", "/usr/bin", "/usr/lib/systemd", "/nix/store"];
+    let has_programs = programs.iter().try_fold(false, |found, path| {
+        Ok::<bool, Error>(found || soft(tree.exists(path))? || tree.lstat(path).is_ok())
+    })?;
+    // With /usr on a file system of its own, os-release is a symbolic link to nowhere here.
+    if has_users && has_programs {
+        return Ok(Verdict::Root(Distro::default()));
+    }
+    let mut missing: Vec<&str> = OS_RELEASE.to_vec();
+    missing.extend(RELEASE_FILES.first().map(|(path, _)| *path));
+    if !has_users {
+        missing.push("/etc/passwd");
+    }
+    if !has_programs {
+        missing.push("/bin");
+    }
+    Ok(Verdict::Files(format!("it has /etc, but none of {}", missing.join(", "))))
+}
+
+/// A path that leads nowhere for reasons of its own (a loop, a file on the way) is not there.
+fn soft(result: Result<bool, Error>) -> Result<bool, Error> {
+    match result {
+        Err(Error::SymlinkLoop(_) | Error::NotADirectory(_) | Error::NameTooLong(_)) => Ok(false),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::disk::Volume;
+    use snf_fs::{Attributes, FileSystem, MemoryFs};
+
+    const ANY: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
+
+    fn fs(files: &[(&str, &str)]) -> Box<dyn FileSystem> {
+        let mut tree = Tree::new(Box::new(MemoryFs::new()));
+        for (path, text) in files {
+            let (dir, _) = path.rsplit_once('/').unwrap();
+            tree.mkdir_all(format!("{dir}/"), ANY).unwrap();
+            tree.write(path, text.as_bytes(), ANY).unwrap();
+        }
+        tree.into_file_systems().pop().unwrap()
+    }
+
+    fn debian() -> Box<dyn FileSystem> {
+        fs(&[("/etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian 12\"\n")])
+    }
+
+    fn properties(pairs: &[(&str, &str)]) -> Properties {
+        let mut properties = Properties::default();
+        for (name, value) in pairs {
+            properties.set(name, *value);
+        }
+        properties
+    }
+
+    fn find(volumes: Vec<Volume>, pairs: &[(&str, &str)], needs_os: bool) -> Result<Root, String> {
+        let mut disk = Disk::of_volumes(volumes);
+        find_root(&mut disk, &properties(pairs), needs_os).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_root_is_found() {
+        let volumes = || {
+            vec![
+                Volume::open(Some(1), fs(&[("/grub/x", "")])),
+                Volume::open(Some(3), debian()),
+            ]
+        };
+        let root = find(volumes(), &[], true).unwrap();
+        assert_eq!((root.volume, root.family), (1, Some(OsFamily::Linux)));
+        assert_eq!(root.distro.name, "Debian 12");
+        let root = find(volumes(), &[("ROOT_PARTITION", "1")], false).unwrap();
+        assert_eq!((root.volume, root.family), (0, None));
+        let error = find(volumes(), &[("ROOT_PARTITION", "1")], true).unwrap_err();
+        assert!(error.contains("partition 1") && error.contains("no directory /etc"), "{error}");
+        let error = find(volumes(), &[("root_partition", "2")], true).unwrap_err();
+        assert!(error.ends_with("it has partition 1, partition 3"), "{error}");
+        let error = find(volumes(), &[("ROOT_PARTITION", "sda1")], true).unwrap_err();
+        assert!(error.contains("\"sda1\""), "{error}");
+    }
+
+    #[test]
+    fn what_was_tried_is_said() {
+        let mut swap = Volume::open(Some(2), fs(&[]));
+        swap.content = Content::Foreign("swap");
+        let volumes = vec![Volume::open(Some(1), fs(&[("/etc/x", "")])), swap];
+        let error = find(volumes, &[], true).unwrap_err();
+        assert!(error.contains("partition 1 (memory): it has /etc, but none of /etc/os-release"));
+        assert!(error.contains("partition 2 (swap): swap space"), "{error}");
+        assert!(error.contains("--root-partition"));
+        let volumes = vec![Volume::open(Some(1), debian()), Volume::open(Some(2), debian())];
+        let error = find(volumes, &[], true).unwrap_err();
+        assert!(error.contains("partition 1: Debian 12; partition 2: Debian 12"), "{error}");
+    }
+
+    #[test]
+    fn without_a_system() {
+        let bare = || vec![Volume::open(None, fs(&[("/data/x", "")]))];
+        assert_eq!(find(bare(), &[], false).unwrap().family, None);
+        assert_eq!(find(bare(), &[("ROOT_PARTITION", "1")], false).unwrap().volume, 0);
+        assert!(find(bare(), &[], true).unwrap_err().contains("no directory /etc"));
+        let told = find(bare(), &[("OSFAMILY", "Linux")], true).unwrap();
+        assert_eq!(told.family, Some(OsFamily::Linux));
+        assert!(find(bare(), &[("OSFAMILY", "beos")], true).unwrap_err().contains("\"beos\""));
+        assert!(find(vec![], &[], true).unwrap_err().contains("table is empty"));
+    }
+
+    #[test]
+    fn hostile_trees_are_only_rejected() {
+        let mut tree = Tree::new(Box::new(MemoryFs::new()));
+        tree.symlink("/etc", b"/../../../../etc", ANY).unwrap();
+        let fs = tree.into_file_systems().pop().unwrap();
+        let error = find(vec![Volume::open(None, fs)], &[], true).unwrap_err();
+        assert!(error.contains("no directory /etc"), "{error}");
+        let mut tree = Tree::new(Box::new(MemoryFs::new()));
+        tree.mkdir_all("/etc", ANY).unwrap();
+        tree.symlink("/etc/os-release", b"os-release", ANY).unwrap();
+        tree.write("/etc/passwd", b"", ANY).unwrap();
+        tree.symlink("/bin", b"usr/bin", ANY).unwrap();
+        let fs = tree.into_file_systems().pop().unwrap();
+        assert!(find(vec![Volume::open(None, fs)], &[], true).is_ok());
+    }
+}

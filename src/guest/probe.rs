@@ -1,0 +1,196 @@
+//! Which file system or container begins on a device, told by its signature.
+
+use snf_fs::{BlockDevice, DeviceError};
+
+/// What a signature says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The kind, as `blkid` names it (`ext4`, `vfat`, `LVM2_member`).
+    pub kind: &'static str,
+    /// UUID or serial number as `blkid` prints it, where this module reads it.
+    pub uuid: Option<String>,
+    /// Label, where this module reads it.
+    pub label: Option<String>,
+}
+
+impl Signature {
+    fn plain(kind: &'static str) -> Self {
+        Self { kind, uuid: None, label: None }
+    }
+}
+
+/// What was found on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A signature that is known.
+    Known(Signature),
+    /// The device begins with zeros: most likely it was never formatted.
+    Empty,
+    /// Something without a known signature.
+    Unknown,
+}
+
+/// ext2, ext3 or ext4: which one, the engine says.
+pub const EXT: &str = "ext";
+
+/// Signatures without further data: kind, offset, bytes.
+const PLAIN: &[(&str, u64, &[u8])] = &[
+    ("crypto_LUKS", 0, b"LUKS\xba\xbe"),
+    ("squashfs", 0, b"hsqs"),
+    ("exfat", 3, b"EXFAT   "),
+    ("ReFS", 3, b"ReFS\0\0\0\0"),
+    ("BitLocker", 3, b"-FVE-FS-"),
+    ("LVM2_member", 512 + 24, b"LVM2 001"),
+    ("LVM2_member", 24, b"LVM2 001"),
+    ("f2fs", 1024, b"\x10\x20\xf5\xf2"),
+    ("erofs", 1024, b"\xe2\xe1\xf5\xe0"),
+    ("jfs", 32768, b"JFS1"),
+    ("iso9660", 32769, b"CD001"),
+    ("linux_raid_member", 4096, b"\xfc\x4e\x2b\xa9"),
+    ("linux_raid_member", 0, b"\xfc\x4e\x2b\xa9"),
+    ("reiserfs", 65536 + 52, b"ReIsEr"),
+    ("ufs", 65536 + 1372, b"\x19\x01\x54\x19"),
+    ("ufs", 8192 + 1372, b"\x54\x19\x01\x00"),
+];
+
+/// Looks at the device. Only its first 68 KiB and, for ext, no more than the first 4 are read.
+pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
+    let head = read(device, 0, 4608)?;
+    let at = |offset: usize, bytes: &[u8]| {
+        head.get(offset..).is_some_and(|rest| rest.starts_with(bytes))
+    };
+    let known = |signature| Ok(Probe::Known(signature));
+    if at(1080, b"\x53\xef") {
+        return known(Signature::plain(EXT));
+    }
+    if at(0, b"XFSB") {
+        return known(Signature {
+            kind: "xfs",
+            uuid: head.get(32..48).map(uuid),
+            label: head.get(108..120).and_then(text),
+        });
+    }
+    if at(3, b"NTFS    ") {
+        let serial = head.get(72..80).and_then(|b| <[u8; 8]>::try_from(b).ok());
+        return known(Signature {
+            kind: "ntfs",
+            uuid: serial.map(|serial| format!("{:016X}", u64::from_le_bytes(serial))),
+            label: None,
+        });
+    }
+    for (offset, magic) in [(4086, b"SWAPSPACE2"), (4086, b"SWAP-SPACE")] {
+        if at(offset, magic) {
+            return known(Signature {
+                kind: "swap",
+                uuid: head.get(1036..1052).map(uuid),
+                label: head.get(1052..1068).and_then(text),
+            });
+        }
+    }
+    if at(510, b"\x55\xaa")
+        && let Some((serial, label)) = [(54, 39), (82, 67)].into_iter().find_map(|(magic, id)| {
+            at(magic, b"FAT").then(|| (head.get(id..id + 4), head.get(id + 4..id + 15)))
+        })
+    {
+        let serial = serial.and_then(|b| <[u8; 4]>::try_from(b).ok()).map(u32::from_le_bytes);
+        let label = label.and_then(text).filter(|label| label != "NO NAME");
+        return known(Signature {
+            kind: "vfat",
+            uuid: serial.map(|s| format!("{:04X}-{:04X}", s >> 16, s & 0xffff)),
+            label,
+        });
+    }
+    let btrfs = read(device, 65536, 1024)?;
+    if btrfs.get(64..72) == Some(b"_BHRfS_M") {
+        return known(Signature {
+            kind: "btrfs",
+            uuid: btrfs.get(32..48).map(uuid),
+            label: btrfs.get(299..555).and_then(text),
+        });
+    }
+    for (kind, offset, magic) in PLAIN {
+        if read(device, *offset, magic.len())? == *magic {
+            return known(Signature::plain(kind));
+        }
+    }
+    if head.iter().all(|byte| *byte == 0) {
+        return Ok(Probe::Empty);
+    }
+    Ok(Probe::Unknown)
+}
+
+/// Reads up to `length` bytes at `offset`: fewer where the device ends before.
+fn read(device: &dyn BlockDevice, offset: u64, length: usize) -> Result<Vec<u8>, DeviceError> {
+    let length = device.len().saturating_sub(offset).min(length as u64) as usize;
+    let mut buf = vec![0; length];
+    if length > 0 {
+        device.read_at(offset, &mut buf)?;
+    }
+    Ok(buf)
+}
+
+fn uuid(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        out.push_str(&format!("{byte:02x}"));
+    }
+    out
+}
+
+/// A label: up to the first zero byte, without blanks at its end; `None` when nothing is left.
+fn text(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let label = String::from_utf8_lossy(&bytes[..end]).trim_end().to_owned();
+    (!label.is_empty()).then_some(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snf_fs::MemoryDevice;
+
+    fn of(parts: &[(usize, &[u8])]) -> Probe {
+        let mut bytes = vec![0; 128 << 10];
+        for (offset, part) in parts {
+            bytes[*offset..*offset + part.len()].copy_from_slice(part);
+        }
+        probe(&MemoryDevice::new(bytes)).unwrap()
+    }
+
+    #[test]
+    fn signatures() {
+        assert_eq!(of(&[]), Probe::Empty);
+        assert_eq!(of(&[(0, b"MZ")]), Probe::Unknown);
+        assert_eq!(of(&[(1080, b"\x53\xef")]), Probe::Known(Signature::plain("ext")));
+        assert_eq!(of(&[(536, b"LVM2 001")]), Probe::Known(Signature::plain("LVM2_member")));
+        let fat = of(&[
+            (510, b"\x55\xaa"),
+            (82, b"FAT32   "),
+            (67, b"\x34\x12\xcd\xab"),
+            (71, b"ESP        "),
+        ]);
+        let expected =
+            Signature { kind: "vfat", uuid: Some("ABCD-1234".into()), label: Some("ESP".into()) };
+        assert_eq!(fat, Probe::Known(expected));
+        let swap = of(&[(4086, b"SWAPSPACE2"), (1036, &[0x11; 16]), (1052, b"swp")]);
+        let expected = Signature {
+            kind: "swap",
+            uuid: Some("11111111-1111-1111-1111-111111111111".into()),
+            label: Some("swp".into()),
+        };
+        assert_eq!(swap, Probe::Known(expected));
+        let Probe::Known(btrfs) = of(&[(65536 + 64, b"_BHRfS_M")]) else { panic!("not btrfs") };
+        assert_eq!((btrfs.kind, btrfs.label), ("btrfs", None));
+    }
+
+    #[test]
+    fn short_devices() {
+        for size in [0, 1, 511, 1080, 1081, 4095] {
+            let device = MemoryDevice::new(vec![0; size]);
+            assert_eq!(probe(&device).unwrap(), Probe::Empty, "{size}");
+        }
+    }
+}
