@@ -7,9 +7,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod crypt;
+pub mod customize;
 pub mod disk_adapter;
 pub mod event;
 pub mod guest;
+pub mod inspect;
 pub mod params;
 pub mod personality;
 pub mod plan;
@@ -19,3 +21,4 @@ pub mod rules;
 pub mod secret;
 pub mod sshkey;
 pub mod storage;
+pub mod task;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use snf_fs::error::display_name;
-use snf_fs::ext::Options;
+use snf_fs::ext::{Ext, Options};
 use snf_fs::{BlockDevice, FileSystem, Info, Slice};
 
 use super::probe::{self, Probe};
@@ -256,17 +256,9 @@ fn look(volume: &mut Volume, device: Arc<dyn BlockDevice>, entropy: &Entropy, cl
     if signature.kind == probe::EXT {
         let mut stream = entropy.derive(&format!("ext {}", volume.number.unwrap_or(0)));
         let seed = u64::from_le_bytes(stream.bytes());
-        match open_ext(device, Options { now: clock.now(), seed }) {
-            Ok(fs) => volume.set_open(fs),
+        match Ext::open(device, Options { now: clock.now(), seed }) {
+            Ok(ext) => volume.set_open(Box::new(ext)),
             Err(error) => volume.content = Content::Broken(error.to_string()),
         }
     }
-}
-
-fn open_ext(
-    device: Arc<dyn BlockDevice>,
-    options: Options,
-) -> snf_fs::Result<Box<dyn FileSystem>> {
-    let _ = (device, options);
-    Err(snf_fs::Error::unsupported("editing ext file systems", "wait for the next build"))
 }

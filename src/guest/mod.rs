@@ -10,4 +10,4 @@ pub mod passwd;
 pub mod probe;
 pub mod sshd_config;
 
-pub use detect::OsFamily;
+pub use crate::properties::OsFamily;

@@ -1,0 +1,323 @@
+//! AssignHostname: the host name, where this guest keeps it, and in `/etc/hosts`.
+
+use snf_fs::Attributes;
+
+use super::context::CONFIG_MAX;
+use super::{Context, LINUX, Needs, Task, TaskError};
+use crate::guest::distro::Family;
+
+pub(super) static TASK: Task = Task {
+    name: "AssignHostname",
+    number: 50,
+    summary: "set the host name, and the 127.0.1.1 line of /etc/hosts",
+    needs: Needs::System(LINUX),
+    applies: |plan| plan.hostname.is_some(),
+    run,
+};
+
+/// Linux keeps at most this many bytes.
+const HOST_NAME_MAX: usize = 64;
+const CONFIG: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
+
+/// Whether the name can be a host name, or why not.
+pub fn check(name: &str) -> Result<(), String> {
+    let wrong = |why: String| Err(format!("the host name \"{}\" {why}", name.escape_debug()));
+    if name.is_empty() {
+        return wrong("is empty".into());
+    }
+    if name.len() > HOST_NAME_MAX {
+        return wrong(format!(
+            "has {} characters, and Linux takes no more than {HOST_NAME_MAX}",
+            name.len()
+        ));
+    }
+    for label in name.split('.') {
+        if label.is_empty() {
+            return wrong("begins or ends with a dot, or has two in a row".into());
+        }
+        if label.len() > 63 {
+            return wrong("has a part of more than 63 characters".into());
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return wrong("has a part that begins or ends with a hyphen".into());
+        }
+        if let Some(c) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
+            return wrong(format!(
+                "has the character \"{}\"; letters, digits, hyphens and dots are valid",
+                c.escape_debug()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    let Some(name) = context.plan.hostname.clone() else { return Ok(()) };
+    check(&name).map_err(TaskError::request)?;
+    let old = set(context, &name)?;
+    update_hosts(context, old.as_deref(), &name)?;
+    if context.has_cloud_init()? && !preserves_hostname(context)? {
+        context.warn(
+            "cloud-init is in the image and may set another host name at boot; \
+             preserve_hostname: true in /etc/cloud/cloud.cfg.d/ keeps this one",
+        );
+    }
+    Ok(())
+}
+
+fn preserves_hostname(context: &Context<'_>) -> Result<bool, TaskError> {
+    let mut paths = vec![b"/etc/cloud/cloud.cfg".to_vec()];
+    paths.extend(crate::guest::glob::expand(&context.tree, b"/etc/cloud/cloud.cfg.d/*.cfg")?);
+    for path in paths {
+        let text = context.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
+        let set = text.split(|byte| *byte == b'\n').any(|line| {
+            line.trim_ascii().strip_prefix(b"preserve_hostname:").map(<[u8]>::trim_ascii)
+                == Some(b"true")
+        });
+        if set {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Writes the name where the guest looks for it; gives the name it had.
+fn set(context: &mut Context<'_>, name: &str) -> Result<Option<String>, TaskError> {
+    let old = context.hostname()?;
+    let line = format!("{name}\n");
+    let family = context.distro.family;
+    let modern = context.tree.exists("/etc/hostname")? || context.has_systemd()?;
+    // Where an older place is there too it follows, because something may still read it.
+    let legacy = match family {
+        Family::RedHat => assign(context, "/etc/sysconfig/network", "HOSTNAME", name, !modern)?,
+        Family::Gentoo => assign(context, "/etc/conf.d/hostname", "hostname", name, !modern)?,
+        Family::Arch => assign(context, "/etc/rc.conf", "HOSTNAME", name, false)?,
+        Family::Suse | Family::Slackware => {
+            let path = "/etc/HOSTNAME";
+            let old = context.config(path)?;
+            if old.is_some() || !modern {
+                context.tree.write(path, line.as_bytes(), CONFIG)?;
+            }
+            old.map(|text| String::from_utf8_lossy(&text).trim().to_owned())
+        }
+        _ => None,
+    };
+    let elsewhere =
+        matches!(family, Family::RedHat | Family::Gentoo | Family::Suse | Family::Slackware)
+            || (family == Family::Arch && legacy.is_some());
+    if modern || !elsewhere {
+        context.tree.write("/etc/hostname", line.as_bytes(), CONFIG)?;
+    }
+    Ok(old.or(legacy).filter(|old| !old.is_empty()))
+}
+
+/// Sets `key=name` in a file of shell assignments and gives the value that was there. A file or a
+/// line that is missing is made only when `make` says so.
+fn assign(
+    context: &mut Context<'_>,
+    path: &str,
+    key: &str,
+    name: &str,
+    make: bool,
+) -> Result<Option<String>, TaskError> {
+    let text = context.config(path)?;
+    let (new, old) = assigned(text.as_deref().unwrap_or_default(), key, name);
+    if old.is_some() || make {
+        context.tree.write(path, &new, CONFIG)?;
+    }
+    Ok(old)
+}
+
+/// The text with `key=value` in place of the last such line, or behind the end.
+fn assigned(text: &[u8], key: &str, value: &str) -> (Vec<u8>, Option<String>) {
+    let prefix = format!("{key}=");
+    let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let found = lines.iter().rposition(|line| line.trim_ascii().starts_with(prefix.as_bytes()));
+    let quoted = found.is_some_and(|at| lines[at].contains(&b'"')) || key == "hostname";
+    let line = if quoted { format!("{prefix}\"{value}\"\n") } else { format!("{prefix}{value}\n") };
+    match found {
+        Some(at) => {
+            let old = String::from_utf8_lossy(lines[at]).into_owned();
+            lines[at] = line.as_bytes();
+            (lines.concat(), crate::guest::distro::value(&old, key).or(Some(String::new())))
+        }
+        None => {
+            let mut out = text.to_vec();
+            if !out.is_empty() && !out.ends_with(b"\n") {
+                out.push(b'\n');
+            }
+            out.extend_from_slice(line.as_bytes());
+            (out, None)
+        }
+    }
+}
+
+fn update_hosts(context: &mut Context<'_>, old: Option<&str>, name: &str) -> Result<(), TaskError> {
+    let Some(text) = context.config("/etc/hosts")? else { return Ok(()) };
+    let mut new = Vec::with_capacity(text.len() + 64);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        match hosts_line(line, old, name) {
+            Some(changed) => new.extend_from_slice(&changed),
+            None => new.extend_from_slice(line),
+        }
+    }
+    context.tree.write("/etc/hosts", &new, CONFIG)?;
+    Ok(())
+}
+
+fn short(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+/// The 127.0.1.1 line with the new name, or `None` for every other line. A domain that the line
+/// gave the old name stays, unless the new name brings its own; other aliases stay.
+fn hosts_line(line: &[u8], old: Option<&str>, name: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(line).ok()?;
+    let (body, comment) = match text.find('#') {
+        Some(at) => text.split_at(at),
+        None => {
+            let end = text.trim_end_matches(['\n', '\r']).len();
+            text.split_at(end)
+        }
+    };
+    let mut words = body.split_whitespace();
+    if words.next() != Some("127.0.1.1") {
+        return None;
+    }
+    let names: Vec<&str> = words.collect();
+    // Without a host name to go by, the first name of the line is the host's.
+    let host = short(old.or(names.first().copied()).unwrap_or_default());
+    let is_host = |candidate: &&str| short(candidate).eq_ignore_ascii_case(host);
+    let domain = names.iter().filter(|n| is_host(n)).find_map(|n| n.split_once('.')).map(|n| n.1);
+    let full = match domain {
+        Some(domain) if !name.contains('.') => format!("{name}.{domain}"),
+        _ => name.to_owned(),
+    };
+    let mut new = vec![full.as_str()];
+    if short(name) != full {
+        new.push(short(name));
+    }
+    new.extend(names.iter().copied().filter(|n| !is_host(n) && *n != full && *n != short(name)));
+    let gap = if body.contains('\t') { "\t" } else { " " };
+    let tail = if comment.starts_with('#') { format!(" {comment}") } else { comment.to_owned() };
+    Some(format!("127.0.1.1{gap}{}{tail}", new.join(" ")).into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::testing::Guest;
+
+    fn assign_to(guest: &mut Guest, name: &str) {
+        guest.plan.hostname = Some(name.into());
+        guest.run(&TASK).unwrap();
+    }
+
+    #[test]
+    fn names() {
+        for good in ["a", "vm-1.example.org", "1", &"x".repeat(63)] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for (bad, part) in [
+            ("", "empty"),
+            (".", "dot"),
+            ("a..b", "dot"),
+            ("a.", "dot"),
+            ("-a", "hyphen"),
+            ("a-.b", "hyphen"),
+            ("a_b", "\"_\""),
+            ("a b", "\" \""),
+            ("a\nb", "\\n"),
+            ("ü", "\"ü\""),
+            (&"x".repeat(64), "63"),
+            (&format!("{}.x", "y".repeat(63)), "64"),
+        ] {
+            assert!(check(bad).unwrap_err().contains(part), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debian() {
+        let mut guest = Guest::debian();
+        assign_to(&mut guest, "vm1");
+        assert_eq!(guest.read("/etc/hostname"), "vm1\n");
+        assert_eq!(
+            guest.read("/etc/hosts"),
+            "127.0.0.1\tlocalhost\n127.0.1.1\tvm1.example.org vm1\n"
+        );
+        assert_eq!(guest.changed(), ["/etc/hostname", "/etc/hosts"]);
+        guest.renew();
+        assign_to(&mut guest, "vm1");
+        assert!(guest.changed().is_empty());
+        assign_to(&mut guest, "vm2.example.com");
+        assert_eq!(guest.read("/etc/hostname"), "vm2.example.com\n");
+        assert!(guest.read("/etc/hosts").ends_with("127.0.1.1\tvm2.example.com vm2\n"));
+    }
+
+    #[test]
+    fn hosts_lines() {
+        let line = |line: &str, old: &str, name: &str| {
+            let new = hosts_line(line.as_bytes(), Some(old).filter(|old| !old.is_empty()), name);
+            new.map(|new| String::from_utf8(new).unwrap())
+        };
+        assert_eq!(line("127.0.0.1 image\n", "image", "vm"), None);
+        assert_eq!(line("# 127.0.1.1 image\n", "image", "vm"), None);
+        assert_eq!(line("127.0.1.1 image", "image", "vm").unwrap(), "127.0.1.1 vm");
+        assert_eq!(
+            line("  127.0.1.1\timage.a.b image db # x\r\n", "image", "vm").unwrap(),
+            "127.0.1.1\tvm.a.b vm db # x\r\n"
+        );
+        assert_eq!(line("127.0.1.1 other\n", "image", "vm").unwrap(), "127.0.1.1 vm other\n");
+        assert_eq!(line("127.0.1.1 other\n", "", "vm").unwrap(), "127.0.1.1 vm\n");
+        assert_eq!(line("127.0.1.1\n", "image", "vm").unwrap(), "127.0.1.1 vm\n");
+    }
+
+    #[test]
+    fn families() {
+        let family = |family, files: &[(&str, &str)]| {
+            let mut guest = Guest::empty();
+            guest.mkdir("/etc");
+            guest.distro.family = family;
+            files.iter().for_each(|(path, text)| guest.write(path, text));
+            assign_to(&mut guest, "vm");
+            guest
+        };
+        let network = "/etc/sysconfig/network";
+        let mut guest = family(Family::RedHat, &[(network, "NETWORKING=yes\nHOSTNAME=\"old\"")]);
+        assert_eq!(guest.read(network), "NETWORKING=yes\nHOSTNAME=\"vm\"\n");
+        assert!(!guest.tree().exists("/etc/hostname").unwrap());
+        let mut guest = family(Family::RedHat, &[(network, ""), ("/usr/lib/systemd/systemd", "")]);
+        assert_eq!((guest.read(network), guest.read("/etc/hostname")), ("".into(), "vm\n".into()));
+        let mut guest = family(Family::Slackware, &[("/etc/HOSTNAME", "darkstar\n")]);
+        assert_eq!(guest.read("/etc/HOSTNAME"), "vm\n");
+        let mut guest =
+            family(Family::Gentoo, &[("/etc/conf.d/hostname", "# x\nhostname=\"l\"\n")]);
+        assert_eq!(guest.read("/etc/conf.d/hostname"), "# x\nhostname=\"vm\"\n");
+        let mut guest = family(Family::Arch, &[("/etc/rc.conf", "HOSTNAME=a\n")]);
+        assert_eq!(guest.read("/etc/rc.conf"), "HOSTNAME=vm\n");
+        let mut guest = family(Family::Arch, &[]);
+        assert_eq!(guest.read("/etc/hostname"), "vm\n");
+        let mut guest = family(Family::Alpine, &[("/etc/hostname", "localhost\n")]);
+        assert_eq!(guest.read("/etc/hostname"), "vm\n");
+    }
+
+    #[test]
+    fn hostile_guests() {
+        let mut guest = Guest::debian();
+        guest.plan.hostname = Some("vm".into());
+        guest.tree().unlink("/etc/hostname").unwrap();
+        guest.mkdir("/etc/hostname");
+        assert_eq!(guest.fail(&TASK), "/etc/hostname: is a directory");
+        let mut guest = Guest::debian();
+        guest.plan.hostname = Some("vm".into());
+        let long = format!("127.0.0.1 {}\n\u{fffd}\n", "x".repeat(5000));
+        guest.write("/etc/hosts", &long);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read("/etc/hosts"), long);
+        guest.plan.hostname = Some("a\nb".into());
+        assert!(guest.fail(&TASK).contains("the host name \"a\\nb\""));
+        guest.write("/etc/cloud/cloud.cfg", "preserve_hostname: false\n");
+        assign_to(&mut guest, "vm");
+        assert!(guest.warnings()[0].starts_with("cloud-init"));
+    }
+}

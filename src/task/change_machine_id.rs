@@ -1,0 +1,143 @@
+//! ChangeMachineId: every clone gets an identity of its own.
+
+use snf_fs::error::display_name;
+use snf_fs::{Attributes, FileType};
+
+use super::{Context, LINUX, Needs, Task, TaskError, hidden_at_boot};
+use crate::plan::MachineId;
+
+pub(super) static TASK: Task = Task {
+    name: "ChangeMachineId",
+    number: 50,
+    summary: "give /etc/machine-id, and the copy that D-Bus keeps, a fresh id",
+    needs: Needs::System(LINUX),
+    applies: |plan| plan.machine_id != MachineId::Keep,
+    run,
+};
+
+const MACHINE_ID: &str = "/etc/machine-id";
+const DBUS_ID: &str = "/var/lib/dbus/machine-id";
+
+fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    let content = match &context.plan.machine_id {
+        MachineId::Keep => return Ok(()),
+        MachineId::Empty => String::new(),
+        MachineId::Given(id) => {
+            check(id).map_err(TaskError::request)?;
+            format!("{id}\n")
+        }
+        MachineId::New => format!("{}\n", fresh(context)),
+    };
+    let resolved = match context.tree.resolve(MACHINE_ID) {
+        Ok(resolved) => resolved,
+        Err(error) if error.is_not_found() => {
+            return Err(TaskError::request(format!(
+                "{MACHINE_ID} is a symbolic link into a directory that does not exist"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(dir) = hidden_at_boot(&resolved.path) {
+        context.warn(format!(
+            "{MACHINE_ID} is {}, which the guest makes anew at each boot ({dir}); it was left alone",
+            display_name(&resolved.path)
+        ));
+    } else if resolved.stat.is_some() || context.has_systemd()? {
+        let attributes = Attributes { mode: 0o444, uid: 0, gid: 0 };
+        context.tree.write(MACHINE_ID, content.as_bytes(), attributes)?;
+    }
+    // The copy is a symbolic link in most systems of today; where it is a file it must be the same
+    // id, and D-Bus takes an empty file for a broken one.
+    let copy = match context.tree.lstat(DBUS_ID) {
+        Ok(stat) => stat.file_type == FileType::Regular,
+        Err(error) if error.is_not_found() => false,
+        Err(error) => return Err(error.into()),
+    };
+    if copy && content.is_empty() {
+        context.tree.unlink(DBUS_ID)?;
+    } else if copy {
+        let attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
+        context.tree.write(DBUS_ID, content.as_bytes(), attributes)?;
+    }
+    Ok(())
+}
+
+/// Whether a text can be a machine id, or why not.
+pub fn check(id: &str) -> Result<(), String> {
+    let digits = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !digits || id.bytes().all(|byte| byte == b'0') {
+        return Err(format!(
+            "\"{}\" is not a machine id: 32 hexadecimal digits in lower case, not all of them 0",
+            id.escape_debug()
+        ));
+    }
+    Ok(())
+}
+
+/// A random UUID (version 4) without hyphens, as systemd makes it.
+fn fresh(context: &Context<'_>) -> String {
+    let mut bytes: [u8; 16] = context.entropy.derive("machine-id").bytes();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::testing::Guest;
+
+    #[test]
+    fn a_fresh_id_in_both_places() {
+        let mut guest = Guest::debian();
+        guest.write(DBUS_ID, "0123456789abcdef0123456789abcdef\n");
+        guest.run(&TASK).unwrap();
+        let id = guest.read(MACHINE_ID);
+        assert!(check(id.trim_end()).is_ok() && id.len() == 33 && &id[12..13] == "4", "{id}");
+        assert_ne!(id, "0123456789abcdef0123456789abcdef\n");
+        assert_eq!(guest.read(DBUS_ID), id);
+    }
+
+    #[test]
+    fn links_and_missing_files() {
+        let mut guest = Guest::debian();
+        guest.mkdir("/var/lib/dbus");
+        guest.symlink(DBUS_ID, MACHINE_ID);
+        guest.tree().unlink(MACHINE_ID).unwrap();
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes(MACHINE_ID), (0o444, 0, 0));
+        assert_eq!(guest.tree().lstat(DBUS_ID).unwrap().file_type, FileType::Symlink);
+        let mut guest = Guest::empty();
+        guest.mkdir("/etc");
+        guest.run(&TASK).unwrap();
+        assert!(guest.changed().is_empty() || guest.changed() == ["/etc"]);
+        let mut guest = Guest::debian();
+        guest.tree().unlink(MACHINE_ID).unwrap();
+        guest.mkdir("/run");
+        guest.symlink(MACHINE_ID, "/run/machine-id");
+        guest.run(&TASK).unwrap();
+        assert!(guest.warnings()[0].contains("/run/machine-id"));
+        assert!(!guest.tree().exists("/run/machine-id").unwrap());
+    }
+
+    #[test]
+    fn other_requests() {
+        let mut guest = Guest::debian();
+        guest.write(DBUS_ID, "x");
+        guest.plan.machine_id = MachineId::Empty;
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read(MACHINE_ID), "");
+        assert!(!guest.tree().exists(DBUS_ID).unwrap());
+        guest.plan.machine_id = MachineId::Given("0123456789abcdef0123456789abcdee".into());
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read(MACHINE_ID), "0123456789abcdef0123456789abcdee\n");
+        for bad in ["", "0123", "0123456789ABCDEF0123456789ABCDEF", &"0".repeat(32)] {
+            guest.plan.machine_id = MachineId::Given(bad.into());
+            assert!(guest.fail(&TASK).contains("not a machine id"));
+        }
+        guest.plan.machine_id = MachineId::New;
+        guest.tree().unlink(MACHINE_ID).unwrap();
+        guest.mkdir(MACHINE_ID);
+        assert_eq!(guest.fail(&TASK), "/etc/machine-id: is a directory");
+    }
+}

@@ -1,0 +1,345 @@
+//! Authorized keys: appended where sshd looks for them, with the owner and modes it insists on.
+
+use snf_fs::Attributes;
+use snf_fs::error::display_name;
+
+use super::super::context::CONFIG_MAX;
+use super::super::{Context, TaskError, hidden_at_boot};
+use crate::guest::passwd::User;
+use crate::guest::sshd_config::{PatternError, SshdConfig};
+
+/// Adds the lines of `lines` that the user does not have yet.
+pub(super) fn add(
+    context: &mut Context<'_>,
+    sshd: &SshdConfig,
+    user: &User,
+    lines: &str,
+) -> Result<(), TaskError> {
+    let name = display_name(&user.name);
+    let lines = check(lines).map_err(|why| {
+        TaskError::request(format!("the authorized keys for {name} cannot be used: {why}"))
+    })?;
+    let home = home(user)?;
+    let path = match sshd.keys_path(&user.name, user.uid, &home) {
+        Ok(path) => path,
+        Err(PatternError::None) => {
+            context.warn(format!(
+                "sshd is told to read no authorized keys (AuthorizedKeysFile none); those of \
+                 {name} were written to .ssh/authorized_keys all the same"
+            ));
+            [home.as_slice(), b"/.ssh/authorized_keys"].concat()
+        }
+        Err(PatternError::Unknown(pattern)) => {
+            return Err(TaskError::request(format!(
+                "AuthorizedKeysFile of the image is \"{pattern}\", which has a % sequence that is \
+                 not known before the guest runs; the keys of {name} cannot be written"
+            )));
+        }
+    };
+    let canonical = context.tree.resolve_missing(&path)?;
+    if let Some(dir) = hidden_at_boot(&canonical) {
+        return Err(TaskError::request(format!(
+            "the authorized keys of {name} would go to {}, because {} leads there; the guest \
+             mounts something else on {dir}, so they would be lost",
+            display_name(&canonical),
+            display_name(&path)
+        )));
+    }
+
+    let real_home =
+        context.tree.resolve_missing(if home.is_empty() { b"/" } else { home.as_slice() })?;
+    make_directories(context, user, &home, &real_home, &canonical)?;
+    let old = context.tree.read_optional(&canonical, CONFIG_MAX)?;
+    let new = merged(old.as_deref().unwrap_or_default(), &lines);
+    let attributes = Attributes { mode: 0o600, uid: user.uid, gid: user.gid };
+    context.tree.write(&canonical, &new, attributes)?;
+    // What a symbolic link in the home leads to elsewhere keeps the owner and mode it has there.
+    let own = old.is_none() || below(&real_home, &canonical) || !below(&home, &path);
+    if own {
+        context.tree.chown(&canonical, user.uid, user.gid)?;
+        context.tree.chmod(&canonical, 0o600)?;
+    }
+    if old.is_none() && below(&real_home, &canonical) {
+        label(context, &canonical)?;
+    }
+    Ok(())
+}
+
+/// The home directory, without slashes at its end.
+fn home(user: &User) -> Result<Vec<u8>, TaskError> {
+    let mut home = user.home.clone();
+    if !home.starts_with(b"/") {
+        return Err(TaskError::request(format!(
+            "the home directory of {} is \"{}\" in /etc/passwd, which is no absolute path; \
+             authorized keys need one",
+            display_name(&user.name),
+            display_name(&home)
+        )));
+    }
+    while home.ends_with(b"/") {
+        home.pop();
+    }
+    Ok(home)
+}
+
+/// Whether `path` lies strictly below `dir`, both canonical. The root has an empty or `/` form.
+fn below(dir: &[u8], path: &[u8]) -> bool {
+    let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+    path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/") && rest.len() > 1)
+}
+
+/// Makes what is missing above the file. In the home the directory belongs to the user and is
+/// closed to others; elsewhere it belongs to root and sshd must be able to pass.
+fn make_directories(
+    context: &mut Context<'_>,
+    user: &User,
+    home: &[u8],
+    real_home: &[u8],
+    file: &[u8],
+) -> Result<(), TaskError> {
+    let dir = match file.iter().rposition(|byte| *byte == b'/') {
+        Some(0) | None => return Ok(()),
+        Some(slash) => &file[..slash],
+    };
+    let system = Attributes { mode: 0o755, uid: 0, gid: 0 };
+    if !below(real_home, file) {
+        context.tree.mkdir_all(dir, system)?;
+        return Ok(());
+    }
+    let private = Attributes { mode: 0o700, uid: user.uid, gid: user.gid };
+    if !home.is_empty() && !context.tree.exists(real_home)? {
+        if let Some(slash) = real_home.iter().rposition(|byte| *byte == b'/').filter(|at| *at > 0) {
+            context.tree.mkdir_all(&real_home[..slash], system)?;
+        }
+        context.tree.mkdir(real_home, private)?;
+    }
+    if below(real_home, dir) {
+        let made = context.tree.mkdir_all(dir, private)? > 0;
+        context.tree.chown(dir, user.uid, user.gid)?;
+        context.tree.chmod(dir, 0o700)?;
+        if made {
+            label(context, dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the guest has SELinux labels, keys in a home have a type of their own.
+fn label(context: &mut Context<'_>, path: &[u8]) -> Result<(), TaskError> {
+    const NAME: &[u8] = b"security.selinux";
+    let Some(old) = context.tree.xattr(path, NAME)? else { return Ok(()) };
+    let text = String::from_utf8_lossy(&old).into_owned();
+    let mut fields: Vec<&str> = text.split(':').collect();
+    if fields.len() >= 3 {
+        let ends_with_zero = fields.len() == 3 && fields[2].ends_with('\0');
+        fields[2] = if ends_with_zero { "ssh_home_t\0" } else { "ssh_home_t" };
+        context.tree.set_xattr(path, NAME, Some(fields.join(":").as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// The lines of a request, or why they cannot be authorized keys.
+fn check(text: &str) -> Result<Vec<&str>, String> {
+    if text.contains("PRIVATE KEY-----") {
+        return Err("this is a private key; give the public one (.pub)".into());
+    }
+    if text.contains('\0') {
+        return Err("there is a zero byte in them".into());
+    }
+    let lines: Vec<&str> =
+        text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
+    for line in lines.iter().filter(|line| !line.starts_with('#')) {
+        if key_of(line).is_none() {
+            let start: String = line.chars().take(20).collect();
+            return Err(format!(
+                "\"{}...\" is not a line of authorized_keys (a key type, then the key in base64)",
+                start.escape_debug()
+            ));
+        }
+    }
+    Ok(lines)
+}
+
+/// Options, type and key of a line, without its comment: what makes two lines the same.
+fn key_of(line: &str) -> Option<String> {
+    let line = line.trim();
+    let is_type = |word: &str| {
+        ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "rsa-sha2-"]
+            .iter()
+            .any(|prefix| word.starts_with(prefix))
+    };
+    let mut start = 0;
+    let mut quoted = false;
+    let mut previous = ' ';
+    // Options may have blanks between quotation marks.
+    for (at, c) in line.char_indices().chain([(line.len(), ' ')]) {
+        if c == '"' && previous != '\\' {
+            quoted = !quoted;
+        }
+        if c.is_whitespace() && !quoted {
+            if is_type(line.get(start..at)?) {
+                let blob = line.get(at..)?.split_whitespace().next()?;
+                let base64 = blob.len() >= 16
+                    && blob.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
+                return base64.then(|| format!("{} {blob}", &line[..at]));
+            }
+            start = at + c.len_utf8();
+        }
+        previous = c;
+    }
+    None
+}
+
+/// The file with the lines that are not in it yet behind its end.
+fn merged(old: &[u8], lines: &[&str]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(old);
+    let identity = |line: &str| key_of(line).unwrap_or_else(|| line.trim().to_owned());
+    let mut seen: std::collections::BTreeSet<String> = text.lines().map(identity).collect();
+    let mut out = old.to_vec();
+    for line in lines {
+        if seen.insert(identity(line)) {
+            if !out.is_empty() && !out.ends_with(b"\n") {
+                out.push(b'\n');
+            }
+            out.extend_from_slice(line.as_bytes());
+            out.push(b'\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TASK;
+    use super::*;
+    use crate::plan::Who;
+    use crate::task::testing::{DIR, Guest};
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxx me@home";
+    const OTHER: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQDx you";
+    const ROOT_FILE: &str = "/root/.ssh/authorized_keys";
+
+    fn with_keys(guest: &mut Guest, user: &str, keys: &str) {
+        guest.plan.auth_keys = vec![(Who::Named(user.into()), keys.into())];
+    }
+
+    #[test]
+    fn made_with_owner_and_modes() {
+        let mut guest = Guest::debian();
+        with_keys(&mut guest, "ann", &format!("{KEY}\r\n\n{OTHER}"));
+        guest.run(&TASK).unwrap();
+        let path = "/home/ann/.ssh/authorized_keys";
+        assert_eq!(guest.read(path), format!("{KEY}\n{OTHER}\n"));
+        assert_eq!(guest.attributes(path), (0o600, 1000, 1001));
+        assert_eq!(guest.attributes("/home/ann/.ssh"), (0o700, 1000, 1001));
+        assert_eq!(guest.attributes("/home/ann"), (0o755, 1000, 1001));
+        guest.renew();
+        guest.run(&TASK).unwrap();
+        assert!(guest.changed().is_empty());
+    }
+
+    #[test]
+    fn appended_without_doubles() {
+        let mut guest = Guest::debian();
+        let old = format!("# mine\n{}", KEY.replace("me@home", "other comment"));
+        guest.write(ROOT_FILE, &old);
+        guest.tree().chmod("/root/.ssh", 0o777).unwrap();
+        let options = format!("command=\"echo a\",no-pty {KEY}");
+        with_keys(&mut guest, "root", &format!("{KEY}\n{options}\n{OTHER}\n{OTHER} again\n"));
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read(ROOT_FILE), format!("{old}\n{options}\n{OTHER}\n"));
+        assert_eq!(guest.attributes(ROOT_FILE), (0o600, 0, 0));
+        assert_eq!(guest.attributes("/root/.ssh"), (0o700, 0, 0));
+    }
+
+    #[test]
+    fn where_sshd_looks() {
+        let mut guest = Guest::debian();
+        guest.write("/etc/ssh/sshd_config", "AuthorizedKeysFile /etc/keys/%u/list\n");
+        with_keys(&mut guest, "ann", KEY);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/etc/keys/ann/list"), (0o600, 1000, 1001));
+        assert_eq!(guest.attributes("/etc/keys/ann"), (0o755, 0, 0));
+        guest.write("/etc/ssh/sshd_config", "AuthorizedKeysFile none\n");
+        guest.run(&TASK).unwrap();
+        assert!(guest.warnings()[0].contains("AuthorizedKeysFile none"));
+        assert!(guest.tree().exists("/home/ann/.ssh/authorized_keys").unwrap());
+        guest.write("/etc/ssh/sshd_config", "AuthorizedKeysFile /k/%x\n");
+        assert!(guest.fail(&TASK).contains("\"/k/%x\""));
+    }
+
+    #[test]
+    fn missing_homes_are_made() {
+        let mut guest = Guest::debian();
+        guest.write("/etc/passwd", "bob:x:7:8::/srv/homes/bob/:/bin/sh\nd:x:9:9::/:/bin/sh\n");
+        with_keys(&mut guest, "bob", KEY);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/srv/homes"), (0o755, 0, 0));
+        assert_eq!(guest.attributes("/srv/homes/bob"), (0o700, 7, 8));
+        with_keys(&mut guest, "d", KEY);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/.ssh"), (0o700, 9, 9));
+        assert_eq!(guest.attributes("/"), (0o755, 0, 0));
+    }
+
+    #[test]
+    fn hostile_homes() {
+        let mut guest = Guest::debian();
+        guest.symlink("/root/.ssh", "/dev");
+        with_keys(&mut guest, "root", KEY);
+        let error = guest.fail(&TASK);
+        assert!(error.contains("/dev/authorized_keys") && error.contains("lost"), "{error}");
+        assert_eq!(guest.changed(), ["/root/.ssh"]);
+
+        // A link out of the home is followed, but what is there keeps owner and mode.
+        let mut guest = Guest::debian();
+        guest.symlink("/home/ann/.ssh", "../../../../../../etc");
+        with_keys(&mut guest, "ann", KEY);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/etc"), (0o755, 0, 0));
+        assert_eq!(guest.attributes("/etc/authorized_keys"), (0o600, 1000, 1001));
+        let mut guest = Guest::debian();
+        guest.tree().mkdir("/home/ann/.ssh", DIR).unwrap();
+        guest.symlink("/home/ann/.ssh/authorized_keys", "/etc/passwd");
+        with_keys(&mut guest, "ann", KEY);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/etc/passwd"), (0o644, 0, 0));
+
+        let mut guest = Guest::debian();
+        guest.symlink("/home/ann/.ssh", ".ssh");
+        with_keys(&mut guest, "ann", KEY);
+        assert!(guest.fail(&TASK).contains("too many levels"));
+        guest.write("/etc/passwd", "ann:x:1:1::home:/bin/sh\n");
+        assert!(guest.fail(&TASK).contains("no absolute path"));
+    }
+
+    #[test]
+    fn labels() {
+        let mut guest = Guest::debian();
+        let label = Some(&b"system_u:object_r:admin_home_t:s0\0"[..]);
+        guest.tree().set_xattr("/root", b"security.selinux", label).unwrap();
+        with_keys(&mut guest, "root", KEY);
+        guest.run(&TASK).unwrap();
+        for path in ["/root/.ssh", ROOT_FILE] {
+            let label = guest.tree().xattr(path, b"security.selinux").unwrap().unwrap();
+            assert_eq!(label, b"system_u:object_r:ssh_home_t:s0\0");
+        }
+    }
+
+    #[test]
+    fn lines() {
+        for (bad, part) in [
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\nx", "private key"),
+            ("hello world", "\"hello world...\""),
+            ("ssh-rsa", "not a line"),
+            ("ssh-rsa short", "not a line"),
+            ("ssh-rsa AAAA\0AAAA", "zero byte"),
+            ("command=\"ssh-rsa AAAAB3NzaC1yc2EAAAADAQ\"", "not a line"),
+        ] {
+            assert!(check(bad).unwrap_err().contains(part), "{bad}");
+        }
+        assert_eq!(check("\n# note\n\n").unwrap(), ["# note"]);
+        let quoted = format!("environment=\"A=\\\"ssh-x \\\"\",no-pty {KEY}");
+        assert!(key_of(&quoted).unwrap().ends_with("AAAAIBxx"));
+    }
+}

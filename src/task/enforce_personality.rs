@@ -1,0 +1,218 @@
+//! EnforcePersonality: files that the user wants in the guest. Last, so that they win.
+
+use snf_fs::error::display_name;
+use snf_fs::{Attributes, Stat};
+
+use super::context::CONFIG_MAX;
+use super::{Context, Needs, Task, TaskError, hidden_at_boot};
+use crate::guest::passwd;
+use crate::plan::PersonalityFile;
+
+pub(super) static TASK: Task = Task {
+    name: "EnforcePersonality",
+    number: 60,
+    summary: "write the files of the personality, with their owners and modes",
+    needs: Needs::Files,
+    applies: |plan| !plan.personality.is_empty(),
+    run,
+};
+
+/// Mode of a file that the request gives none.
+const DEFAULT_MODE: u16 = 0o440;
+/// Mode of directories that are missing on the way.
+const PARENT_MODE: u16 = 0o750;
+
+fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    let plan = context.plan;
+    let mut names = Names::default();
+    plan.personality.iter().try_for_each(|file| enforce(context, file, &mut names))
+}
+
+fn enforce(
+    context: &mut Context<'_>,
+    file: &PersonalityFile,
+    names: &mut Names,
+) -> Result<(), TaskError> {
+    let path = file.path.as_bytes();
+    let about = |text: String| TaskError::request(format!("{}: {text}", file.origin));
+    if !path.starts_with(b"/") || path.ends_with(b"/") || path.contains(&0) {
+        return Err(about(format!(
+            "\"{}\" is not the absolute path of a file",
+            display_name(path)
+        )));
+    }
+    let existing = context.tree.stat_optional(path)?;
+    let keep: Option<&Stat> = existing.as_ref().filter(|_| file.keep_existing);
+    let uid = match &file.owner {
+        Some(name) => names.user(context, name)?.ok_or_else(|| {
+            about(format!("the image has no user \"{}\"", display_name(name.as_bytes())))
+        })?,
+        None => keep.map_or(0, |stat| stat.uid),
+    };
+    let gid = match &file.group {
+        Some(name) => names.group(context, name)?.ok_or_else(|| {
+            about(format!("the image has no group \"{}\"", display_name(name.as_bytes())))
+        })?,
+        None => keep.map_or(0, |stat| stat.gid),
+    };
+    let mode = file.mode.or(keep.map(|stat| stat.mode)).unwrap_or(DEFAULT_MODE);
+    if mode > 0o7777 {
+        return Err(about(format!("the mode {mode:o} (octal) is more than 7777")));
+    }
+
+    let canonical = context.tree.resolve_missing(path)?;
+    if let Some(dir) = hidden_at_boot(&canonical) {
+        let shown = display_name(&canonical);
+        context.warn(format!("{shown} will be hidden when the guest mounts {dir}"));
+    }
+    if existing.is_none()
+        && let Some(slash) = canonical.iter().rposition(|byte| *byte == b'/')
+        && slash > 0
+    {
+        context.tree.mkdir_all(&canonical[..slash], Attributes { mode: PARENT_MODE, uid, gid })?;
+    }
+    context.tree.write(path, file.contents.expose(), Attributes { mode, uid, gid })?;
+    // In this order, because a change of owner may take set-id bits away.
+    context.tree.chown(path, uid, gid)?;
+    context.tree.chmod(path, mode)?;
+    Ok(())
+}
+
+/// The guest's users and groups, read when a name asks for them.
+#[derive(Default)]
+struct Names {
+    passwd: Option<Vec<u8>>,
+    group: Option<Vec<u8>>,
+}
+
+impl Names {
+    fn user(&mut self, context: &Context<'_>, name: &str) -> Result<Option<u32>, TaskError> {
+        let passwd = load(&mut self.passwd, context, "/etc/passwd")?;
+        Ok(passwd::find_user(passwd, name.as_bytes()).map(|user| user.uid).or_else(|| number(name)))
+    }
+
+    fn group(&mut self, context: &Context<'_>, name: &str) -> Result<Option<u32>, TaskError> {
+        let group = load(&mut self.group, context, "/etc/group")?;
+        Ok(passwd::find_group(group, name.as_bytes()).or_else(|| number(name)))
+    }
+}
+
+fn load<'a>(
+    slot: &'a mut Option<Vec<u8>>,
+    context: &Context<'_>,
+    path: &str,
+) -> Result<&'a [u8], TaskError> {
+    if slot.is_none() {
+        *slot = Some(context.tree.read_optional(path, CONFIG_MAX)?.unwrap_or_default());
+    }
+    Ok(slot.as_deref().unwrap_or_default())
+}
+
+/// A number in place of a name. `root` is 0 everywhere, also where there is no passwd; the number
+/// of all ones means "no change" to the kernel and is nobody's.
+fn number(name: &str) -> Option<u32> {
+    if name == "root" {
+        return Some(0);
+    }
+    name.parse().ok().filter(|number| *number != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+    use crate::task::testing::Guest;
+
+    fn file(path: &str, contents: &str) -> PersonalityFile {
+        PersonalityFile {
+            path: path.into(),
+            contents: Secret::new(contents),
+            owner: None,
+            group: None,
+            mode: None,
+            origin: "img_personality[0]".into(),
+            keep_existing: false,
+        }
+    }
+
+    fn owned(path: &str, owner: &str, group: &str, mode: u16) -> PersonalityFile {
+        PersonalityFile {
+            owner: Some(owner.into()),
+            group: Some(group.into()),
+            mode: Some(mode),
+            ..file(path, "x")
+        }
+    }
+
+    fn enforce(guest: &mut Guest, files: Vec<PersonalityFile>) -> Result<(), String> {
+        guest.plan.personality = files;
+        guest.run(&TASK).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn owners_modes_and_parents() {
+        let mut guest = Guest::debian();
+        guest.symlink("/link", "/etc");
+        enforce(
+            &mut guest,
+            vec![
+                owned("/srv/a/b/file", "ann", "shadow", 0o4755),
+                file("/link/motd", "hello"),
+                owned("/etc/numbers", "77", "78", 0o600),
+            ],
+        )
+        .unwrap();
+        assert_eq!(guest.attributes("/srv/a/b/file"), (0o4755, 1000, 42));
+        assert_eq!(guest.attributes("/srv/a"), (0o750, 1000, 42));
+        assert_eq!(guest.attributes("/etc/motd"), (0o440, 0, 0));
+        assert_eq!(guest.read("/etc/motd"), "hello");
+        assert_eq!(guest.attributes("/etc/numbers"), (0o600, 77, 78));
+        assert!(guest.changed().contains(&"/etc/motd".to_owned()));
+    }
+
+    #[test]
+    fn existing_files() {
+        let mut guest = Guest::debian();
+        let kept = PersonalityFile { keep_existing: true, ..file("/etc/shadow", "new") };
+        enforce(&mut guest, vec![kept.clone()]).unwrap();
+        assert_eq!(guest.attributes("/etc/shadow"), (0o640, 0, 42));
+        enforce(&mut guest, vec![PersonalityFile { mode: Some(0o600), ..kept }]).unwrap();
+        assert_eq!(guest.attributes("/etc/shadow"), (0o600, 0, 42));
+        enforce(&mut guest, vec![file("/etc/shadow", "newer")]).unwrap();
+        assert_eq!(guest.attributes("/etc/shadow"), (0o440, 0, 0));
+    }
+
+    #[test]
+    fn without_a_system() {
+        let mut guest = Guest::empty();
+        enforce(&mut guest, vec![owned("/d/x", "root", "0", 0o400)]).unwrap();
+        assert_eq!(guest.attributes("/d/x"), (0o400, 0, 0));
+        let error = enforce(&mut guest, vec![owned("/x", "ann", "0", 0)]).unwrap_err();
+        assert_eq!(error, "img_personality[0]: the image has no user \"ann\"");
+    }
+
+    #[test]
+    fn what_cannot_be() {
+        let mut guest = Guest::debian();
+        guest.symlink("/etc/loop", "/etc/loop");
+        guest.symlink("/etc/up", "../../../../../../new");
+        for (path, part) in [
+            ("/etc/hostname/x", "/etc/hostname: not a directory"),
+            ("/etc/loop/x", "too many levels"),
+            ("/etc/loop", "too many levels"),
+            ("/etc", "is a directory"),
+            ("etc/x", "not the absolute path"),
+            ("/etc/", "not the absolute path"),
+            ("/none/../../x", "no such file"),
+        ] {
+            let error = enforce(&mut guest, vec![file(path, "")]).unwrap_err();
+            assert!(error.contains(part), "{path}: {error}");
+        }
+        enforce(&mut guest, vec![file("/etc/up", "in")]).unwrap();
+        assert_eq!(guest.read("/new"), "in");
+        enforce(&mut guest, vec![file("/dev/x", "")]).unwrap();
+        assert!(guest.warnings()[0].contains("/dev/x will be hidden"));
+        let error = enforce(&mut guest, vec![owned("/x", "u", "g", 0o10000)]).unwrap_err();
+        assert!(error.contains("no user"), "{error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! The tasks: each is one file and one value that says its name, number, what it needs and when
+//! it applies. `--list-tasks`, exclusion properties and events come from that.
+
+mod assign_hostname;
+mod change_machine_id;
+mod change_password;
+mod context;
+mod delete_ssh_keys;
+mod enforce_personality;
+mod mount_image;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use assign_hostname::check as check_hostname;
+pub use change_machine_id::check as check_machine_id;
+pub use context::{Context, Fingerprint, HostKeyMaker};
+
+use crate::crypt::CryptError;
+use crate::guest::OsFamily;
+use crate::plan::Plan;
+
+/// Why a task failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The guest's file system.
+    #[error(transparent)]
+    Fs(#[from] snf_fs::Error),
+    /// The password cannot be hashed.
+    #[error("the password of {user}: {source}")]
+    Crypt {
+        /// Whose password.
+        user: String,
+        /// Why.
+        #[source]
+        source: CryptError,
+    },
+    /// What was asked for cannot be done on this guest.
+    #[error("{0}")]
+    Request(String),
+}
+
+impl TaskError {
+    pub(crate) fn request(text: impl Into<String>) -> Self {
+        Self::Request(text.into())
+    }
+}
+
+/// What a task needs to know of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// The guest's file systems, whatever is on them.
+    Files,
+    /// A guest whose system is one of these.
+    System(&'static [OsFamily]),
+}
+
+/// One customization step.
+pub struct Task {
+    /// Its name, as `EXCLUDE_TASK_…` and the events spell it.
+    pub name: &'static str,
+    /// Its place in the order.
+    pub number: u8,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// What it needs.
+    pub needs: Needs,
+    /// Whether the plan asks for it.
+    pub applies: fn(&Plan) -> bool,
+    /// Does it, in memory.
+    pub run: fn(&mut Context<'_>) -> Result<(), TaskError>,
+}
+
+impl Task {
+    /// Whether this run is to do the task: the plan asks for it and does not leave it out.
+    pub fn wanted(&self, plan: &Plan) -> bool {
+        let named = plan
+            .only_tasks
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| name.eq_ignore_ascii_case(self.name)));
+        (named || self.number == mount_image::TASK.number) && (self.applies)(plan)
+    }
+}
+
+const LINUX: &[OsFamily] = &[OsFamily::Linux];
+
+/// All tasks, in their order.
+pub const TASKS: [&Task; 6] = [
+    &mount_image::TASK,
+    &assign_hostname::TASK,
+    &change_machine_id::TASK,
+    &change_password::TASK,
+    &delete_ssh_keys::TASK,
+    &enforce_personality::TASK,
+];
+
+/// The task of that name.
+pub fn find(name: &str) -> Option<&'static Task> {
+    TASKS.into_iter().find(|task| task.name.eq_ignore_ascii_case(name))
+}
+
+/// Directories over which the running guest mounts something else: what is written there now will
+/// not be seen.
+pub(crate) fn hidden_at_boot(canonical: &[u8]) -> Option<&'static str> {
+    ["/dev", "/proc", "/sys", "/run"].into_iter().find(|dir| {
+        canonical
+            .strip_prefix(dir.as_bytes())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_the_numbers() {
+        assert!(TASKS.windows(2).all(|pair| pair[0].number <= pair[1].number));
+        for task in TASKS {
+            assert!(std::ptr::eq(find(&task.name.to_lowercase()).unwrap(), task));
+            assert!(!task.summary.is_empty() && !task.summary.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn what_boot_hides() {
+        assert_eq!(hidden_at_boot(b"/dev/keys"), Some("/dev"));
+        assert_eq!(hidden_at_boot(b"/run"), Some("/run"));
+        assert_eq!(hidden_at_boot(b"/device"), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! MountImage: the file systems of the guest's fstab, on top of its root.
+
+use snf_fs::error::display_name;
+
+use super::{Context, Needs, Task, TaskError};
+use crate::guest::disk::{Content, Disk};
+use crate::guest::fstab::{self, Entry, Source};
+
+pub(super) static TASK: Task = Task {
+    name: "MountImage",
+    number: 30,
+    summary: "mount the root and the other file systems of /etc/fstab",
+    needs: Needs::Files,
+    applies: |_| true,
+    run,
+};
+
+const FSTAB: &str = "/etc/fstab";
+
+fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    let Some(text) = fstab_text(context)? else { return Ok(()) };
+    for entry in fstab::parse(&text) {
+        if entry.target.iter().all(|byte| *byte == b'/') {
+            continue;
+        }
+        mount(context, &entry)?;
+    }
+    Ok(())
+}
+
+/// The table. A guest without one, or with something else in its place, has nothing to mount.
+fn fstab_text(context: &mut Context<'_>) -> Result<Option<Vec<u8>>, TaskError> {
+    match context.config(FSTAB) {
+        Ok(text) => Ok(text),
+        Err(error @ (snf_fs::Error::NotADirectory(_) | snf_fs::Error::SymlinkLoop(_)))
+            if context.family.is_none() =>
+        {
+            context.info(format!("no fstab: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn mount(context: &mut Context<'_>, entry: &Entry) -> Result<(), TaskError> {
+    let target = display_name(&entry.target);
+    let excused = entry.has_option("nofail");
+    match context.tree.is_dir(&entry.target) {
+        Ok(true) => {}
+        Ok(false) if excused => return Ok(()),
+        Ok(false) => {
+            context.warn(format!(
+                "{FSTAB} line {}: {target} is not a directory in the image; {} is not mounted",
+                entry.line,
+                entry.source_text()
+            ));
+            return Ok(());
+        }
+        // Below a directory that is blocked: the error of whoever needs it says so.
+        Err(snf_fs::Error::Invalid(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let what = format!("{FSTAB} line {} mounts {} there", entry.line, entry.source_text());
+    let index = match find(&context.disk, entry) {
+        Ok(index) => index,
+        Err(reason) => {
+            if !excused {
+                context.warn(format!("{target}: {what}, but {reason}"));
+            }
+            context.tree.block(&entry.target, format!("{what}, but {reason}"))?;
+            return Ok(());
+        }
+    };
+    let volume = &mut context.disk.volumes[index];
+    let place = volume.place();
+    let reason = match std::mem::replace(&mut volume.content, Content::Mounted) {
+        Content::Open(fs) => {
+            context.tree.mount(&entry.target, fs, None)?;
+            return Ok(());
+        }
+        other => {
+            let (reason, expected) = match &other {
+                Content::Foreign(kind) => {
+                    (format!("{place} is {kind}, which cannot be edited"), true)
+                }
+                Content::Broken(error) => (format!("{place} cannot be opened: {error}"), false),
+                Content::Mounted => (format!("{place} is mounted elsewhere already"), false),
+                Content::Empty => (format!("{place} was never formatted"), false),
+                _ => (format!("{place} holds no file system that is known here"), false),
+            };
+            volume.content = other;
+            // An EFI system partition is in every other image and nothing is ever written to it:
+            // no word of it until somebody tries.
+            if !excused && !expected {
+                context.warn(format!("{target}: {what}, but {reason}"));
+            }
+            reason
+        }
+    };
+    context.tree.block(&entry.target, format!("{what}, but {reason}"))?;
+    Ok(())
+}
+
+/// The volume that an entry means, or why there is none.
+fn find(disk: &Disk, entry: &Entry) -> Result<usize, String> {
+    let text = entry.source_text();
+    let by = |matches: &dyn Fn(&crate::guest::disk::Volume) -> bool| {
+        let mut found = (0..disk.volumes.len()).filter(|index| matches(&disk.volumes[*index]));
+        match (found.next(), found.next()) {
+            (Some(index), None) => Ok(index),
+            (None, _) => Err("no file system of the disk is that".to_owned()),
+            (Some(first), Some(second)) => Err(format!(
+                "both {} and {} are that",
+                disk.volumes[first].place(),
+                disk.volumes[second].place()
+            )),
+        }
+    };
+    let same = |a: &Option<String>, b: &str| a.as_ref().is_some_and(|a| a.eq_ignore_ascii_case(b));
+    match &entry.source {
+        Source::Uuid(uuid) => by(&|volume| same(&volume.uuid, uuid)),
+        Source::Label(label) => by(&|volume| volume.label.as_deref() == Some(label)),
+        Source::PartUuid(uuid) => by(&|volume| same(&volume.partuuid, uuid)),
+        Source::PartLabel(label) => by(&|volume| !label.is_empty() && volume.name == *label),
+        // Which letter the builder's disk had says nothing about the instance's, but a second
+        // disk is not in this image.
+        Source::Partition { disk: Some(letter), .. } if *letter > 0 => {
+            Err(format!("{text} of another disk is not part of this image"))
+        }
+        Source::Partition { number, .. } => {
+            disk.by_number(*number).ok_or_else(|| "the disk has no such partition".to_owned())
+        }
+        Source::Other(_) => {
+            Err("only partitions of the disk itself can be mounted here".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::disk::Volume;
+    use crate::task::testing::{FILE, Guest};
+    use snf_fs::MemoryFs;
+
+    fn with_fstab(fstab: &str) -> Guest {
+        let mut guest = Guest::debian();
+        guest.write("/etc/fstab", fstab);
+        for dir in ["/boot/efi", "/var/log", "/srv", "/home", "/data"] {
+            guest.mkdir(dir);
+        }
+        guest.write("/var/log/covered", "");
+        let fs = |uuid: &str, label: &str| MemoryFs::new().with_identity(uuid, label);
+        guest.volume(Volume::open(Some(2), Box::new(fs("abcd-01", "logs"))));
+        let mut esp = Volume::open(Some(15), Box::new(fs("1234-ABCD", "")));
+        esp.content = Content::Foreign("vfat");
+        guest.volume(esp);
+        let mut twin = Volume::open(Some(5), Box::new(fs("5", "twin")));
+        twin.partuuid = Some("0A0B-05".into());
+        twin.name = "srv part".into();
+        guest.volume(twin);
+        guest.volume(Volume::open(Some(6), Box::new(fs("6", "twin"))));
+        guest
+    }
+
+    #[test]
+    fn what_fstab_names_is_mounted() {
+        let mut guest = with_fstab(
+            "/dev/vda1 / ext4 defaults 0 1\nUUID=ABCD-01 /var/log ext4 defaults\n\
+             UUID=1234-ABCD /boot/efi vfat umask=0077\nPARTLABEL=srv\\040part /srv auto ro\n\
+             /dev/sda6 /home ext4\n",
+        );
+        guest.run(&TASK).unwrap();
+        assert!(guest.warnings().is_empty(), "{:?}", guest.warnings());
+        let tree = guest.tree();
+        assert!(!tree.exists("/var/log/covered").unwrap());
+        tree.write("/var/log/new", b"", FILE).unwrap();
+        tree.write("/srv/new", b"", FILE).unwrap();
+        tree.write("/home/new", b"", FILE).unwrap();
+        let error = tree.write("/boot/efi/x", b"", FILE).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "/boot/efi: /etc/fstab line 3 mounts UUID=1234-ABCD there, but partition 15 is vfat, \
+             which cannot be edited"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_is_said_and_blocked() {
+        let mut guest = with_fstab(
+            "LABEL=twin /srv ext4\nUUID=99 /home ext4 defaults,nofail\n/dev/vdb1 /data ext4\n\
+             /dev/mapper/vg-log /var/log ext4\nUUID=5 /none ext4\n",
+        );
+        guest.run(&TASK).unwrap();
+        let warnings = guest.warnings().join("\n");
+        assert_eq!(guest.warnings().len(), 4, "{warnings}");
+        for part in [
+            "/srv: /etc/fstab line 1 mounts LABEL=twin there, but both partition 5 and partition 6",
+            "of another disk is not part of this image",
+            "/var/log: /etc/fstab line 4 mounts /dev/mapper/vg-log there",
+            "/none is not a directory in the image",
+        ] {
+            assert!(warnings.contains(part), "{part}\n{warnings}");
+        }
+        for path in ["/srv/x", "/home/x", "/data/x", "/var/log/x"] {
+            assert!(guest.tree().write(path, b"", FILE).is_err(), "{path}");
+        }
+        assert!(guest.tree().write("/etc/x", b"", FILE).is_ok());
+    }
+
+    #[test]
+    fn no_fstab_is_fine() {
+        let mut guest = Guest::debian();
+        guest.run(&TASK).unwrap();
+        guest.write("/etc/fstab", "auto\n\u{fffd}\n/dev/vda1 /etc/passwd ext4 0 0\n");
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.warnings().len(), 1);
+    }
+}

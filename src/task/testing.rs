@@ -1,0 +1,155 @@
+//! A guest in memory, for the tests of the tasks.
+
+use snf_fs::{Attributes, MemoryFs, Tree};
+
+use super::{Context, HostKeyMaker, Task, TaskError};
+use crate::event::Event;
+use crate::guest::OsFamily;
+use crate::guest::disk::{Disk, Volume};
+use crate::guest::distro::Distro;
+use crate::plan::Plan;
+use crate::random::{Clock, Entropy};
+
+pub(crate) const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
+pub(crate) const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
+
+/// The parts of a [`Context`], kept between tasks.
+pub(crate) struct Guest {
+    tree: Option<Tree>,
+    volumes: Vec<Volume>,
+    pub(crate) plan: Plan,
+    pub(crate) events: Vec<Event>,
+    pub(crate) distro: Distro,
+    pub(crate) fingerprints: Vec<super::Fingerprint>,
+}
+
+impl Guest {
+    /// Nothing but a root directory.
+    pub(crate) fn empty() -> Self {
+        Self {
+            tree: Some(Tree::new(Box::new(MemoryFs::new()))),
+            volumes: Vec::new(),
+            plan: Plan::default(),
+            events: Vec::new(),
+            distro: Distro::default(),
+            fingerprints: Vec::new(),
+        }
+    }
+
+    /// The files that a small Debian has.
+    pub(crate) fn debian() -> Self {
+        let mut guest = Self::empty();
+        let os_release = "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n";
+        guest.distro = Distro::from_os_release(os_release);
+        for (path, text) in [
+            ("/etc/os-release", os_release),
+            (
+                "/etc/passwd",
+                "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1001:Ann:/home/ann:/bin/sh\n",
+            ),
+            ("/etc/group", "root:x:0:\nshadow:x:42:\nann:x:1001:\n"),
+            ("/etc/shadow", "root:*:19000:0:99999:7:::\nann:!:19000:0:99999:7:::\n"),
+            ("/etc/hostname", "image\n"),
+            ("/etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\timage.example.org\timage\n"),
+            ("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+            ("/usr/lib/systemd/systemd", ""),
+            ("/usr/sbin/sshd", ""),
+            ("/etc/ssh/sshd_config", "# Debian\nUsePAM yes\n"),
+            ("/dev/null-dir", ""),
+        ] {
+            guest.write(path, text);
+        }
+        guest.mkdir("/home");
+        guest.mkdir("/root");
+        guest.tree().chmod("/root", 0o700).unwrap();
+        guest.tree().mkdir("/home/ann", Attributes { mode: 0o755, uid: 1000, gid: 1001 }).unwrap();
+        guest.tree().chown("/etc/shadow", 0, 42).unwrap();
+        guest.tree().chmod("/etc/shadow", 0o640).unwrap();
+        guest.tree().commit().unwrap();
+        guest.renew();
+        guest
+    }
+
+    /// Forgets which files changed so far.
+    pub(crate) fn renew(&mut self) {
+        let root = self.tree.take().unwrap().into_file_systems().remove(0);
+        self.tree = Some(Tree::new(root));
+    }
+
+    pub(crate) fn tree(&mut self) -> &mut Tree {
+        self.tree.as_mut().unwrap()
+    }
+
+    pub(crate) fn volume(&mut self, volume: Volume) {
+        self.volumes.push(volume);
+    }
+
+    pub(crate) fn mkdir(&mut self, path: &str) {
+        self.tree().mkdir_all(path, DIR).unwrap();
+    }
+
+    pub(crate) fn write(&mut self, path: &str, text: &str) {
+        let (dir, _) = path.rsplit_once('/').unwrap();
+        self.mkdir(&format!("{dir}/"));
+        self.tree().write(path, text.as_bytes(), FILE).unwrap();
+    }
+
+    pub(crate) fn symlink(&mut self, path: &str, target: &str) {
+        self.tree().symlink(path, target.as_bytes(), FILE).unwrap();
+    }
+
+    pub(crate) fn read(&mut self, path: &str) -> String {
+        String::from_utf8(self.tree().read(path, 1 << 20).unwrap()).unwrap()
+    }
+
+    /// Mode, owner and group of what a path leads to.
+    pub(crate) fn attributes(&mut self, path: &str) -> (u16, u32, u32) {
+        let stat = self.tree().stat(path).unwrap();
+        (stat.mode, stat.uid, stat.gid)
+    }
+
+    /// The canonical paths that changed.
+    pub(crate) fn changed(&mut self) -> Vec<String> {
+        self.tree().changes().iter().map(|change| change.display()).collect()
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        fn text(event: &Event) -> Option<&str> {
+            match event {
+                Event::Warning(text) => Some(text),
+                _ => None,
+            }
+        }
+        self.events.iter().filter_map(text).collect()
+    }
+
+    /// Runs one task.
+    pub(crate) fn run(&mut self, task: &Task) -> Result<(), TaskError> {
+        let entropy = Entropy::seeded(1);
+        let clock = Clock::fixed(86_400 * 20_000);
+        let mut context = Context {
+            plan: &self.plan,
+            tree: self.tree.take().unwrap(),
+            disk: Disk::of_volumes(std::mem::take(&mut self.volumes)),
+            root: 0,
+            family: Some(OsFamily::Linux),
+            distro: self.distro.clone(),
+            key_maker: HostKeyMaker::new(&entropy),
+            entropy: &entropy,
+            clock: &clock,
+            events: &mut self.events,
+            fingerprints: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let result = (task.run)(&mut context);
+        self.fingerprints = context.fingerprints;
+        self.volumes = context.disk.volumes;
+        self.tree = Some(context.tree);
+        result
+    }
+
+    /// Runs a task that must fail, and gives its sentence.
+    pub(crate) fn fail(&mut self, task: &Task) -> String {
+        self.run(task).unwrap_err().to_string()
+    }
+}
