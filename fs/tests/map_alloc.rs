@@ -215,6 +215,7 @@ fn a_small_edit_touches_few_blocks() {
     map::replace(&mut vol, &mut inode, &[1; 1500]).unwrap();
     vol.write_inode(&inode).unwrap();
     vol.store_superblock().unwrap();
+    vol.store.seal();
     let transaction = &vol.store.transactions()[0];
     // Block bitmap, group descriptor, inode, superblock; and the content.
     assert_eq!((transaction.meta.len(), transaction.data.len()), (4, 1));
@@ -225,7 +226,9 @@ fn a_small_edit_touches_few_blocks() {
     map::append(&mut vol, &mut inode, b"one more line\n").unwrap();
     vol.write_inode(&inode).unwrap();
     vol.store_superblock().unwrap();
+    vol.store.seal();
     // The block itself, through the journal, and the inode.
+    vol.store.seal();
     let transaction = &vol.store.transactions()[0];
     assert_eq!((transaction.meta.len(), transaction.data.len()), (2, 0));
 }

@@ -48,6 +48,7 @@ fn base(args: &str) -> Base {
         blocks.extend(inos.iter().map(|&ino| vol.inode_position(ino).unwrap().0));
     }
     vol.store_superblock().unwrap();
+    vol.store.seal();
     // Everything written as metadata: extent nodes and indirect blocks among it.
     blocks.extend(vol.store.transactions().iter().flat_map(|t| t.meta.keys()));
     commit(&mut vol);

@@ -8,6 +8,9 @@ use crate::ext::alloc::{alloc_meta_block, free_meta_block};
 use crate::ext::inode::Inode;
 use crate::ext::volume::Volume;
 
+/// Entries that the root has room for.
+const ROOT_ENTRIES: usize = 4;
+
 /// Where block `lblk` is.
 pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> {
     let mut node = Node::root(vol, inode)?;
@@ -174,21 +177,34 @@ pub(super) fn cut(
 ) -> Result<()> {
     let mut root = Node::root(vol, inode)?;
     cut_node(vol, inode, &mut root, from, MAX_LBLK, release)?;
-    // An index of few extents goes back into the inode.
-    while root.depth > 0 {
-        if root.len() == 0 {
-            root = Node::empty_root();
+    // What the blocks below hold goes back into the inode where it fits: one level less.
+    while let Entries::Index(list) = &root.entries {
+        let list = list.clone();
+        let depth = root.depth - 1;
+        let mut below = if depth == 0 { Entries::Leaf(vec![]) } else { Entries::Index(vec![]) };
+        let mut count = 0;
+        for (at, index) in list.iter().enumerate() {
+            let end = list.get(at + 1).map_or(MAX_LBLK, |next| u64::from(next.block));
+            let child = Node::child(vol, inode, index.leaf, depth, index.block, end)?;
+            count += child.len();
+            match (&mut below, child.entries) {
+                (Entries::Leaf(all), Entries::Leaf(some)) => all.extend(some),
+                (Entries::Index(all), Entries::Index(some)) => all.extend(some),
+                _ => {}
+            }
+            if count > ROOT_ENTRIES {
+                break;
+            }
+        }
+        if count > ROOT_ENTRIES {
             break;
         }
-        let Some((index, child)) = last_child(vol, inode, &root, MAX_LBLK)? else { break };
-        if root.len() > 1 || child.len() > 4 {
-            break;
+        for index in &list {
+            free_meta_block(vol, inode, index.leaf)?;
         }
-        free_meta_block(vol, inode, index.leaf)?;
-        let depth = child.depth;
         root = Node::empty_root();
-        root.depth = depth;
-        root.entries = child.entries;
+        root.depth = if count == 0 { 0 } else { depth };
+        root.entries = if count == 0 { Entries::Leaf(vec![]) } else { below };
     }
     root.store_root(inode);
     Ok(())
