@@ -150,6 +150,7 @@ fn against_a_model() {
                 });
             }
             for _ in 0..1200 {
+                fs.seal().unwrap();
                 refused += u32::from(step(&mut fs, &dirs, &mut model, &mut random));
             }
             for ((d, name), content) in &model {

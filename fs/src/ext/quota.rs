@@ -90,6 +90,18 @@ pub(super) fn note(vol: &mut Volume, old: Option<&Inode>, new: &Inode) {
     }
 }
 
+/// Counts `count` more (or fewer) xattr values in inodes of their own: each is an inode of the one
+/// that refers to it. Their space is in its `i_blocks`.
+pub(super) fn note_values(vol: &mut Volume, inode: &Inode, count: i64) {
+    let files = files(vol);
+    let project = if vol.sb.has_ro_compat(ro_compat::PROJECT) { inode.projid() } else { 0 };
+    for (kind, id) in [inode.uid(), inode.gid(), project].into_iter().enumerate() {
+        if files[kind] != 0 && count != 0 {
+            vol.quota.entry((kind, id)).or_default().inodes += count;
+        }
+    }
+}
+
 /// Brings the quota files up to date. Part of every commit.
 pub(super) fn flush(vol: &mut Volume) -> Result<()> {
     let changes = std::mem::take(&mut vol.quota);

@@ -106,17 +106,7 @@ pub fn shell(dir: &Path, script: &str) {
 
 /// Writes all pending changes.
 pub fn commit(ext: &mut Ext) {
-    use snf_fs::BlockDevice;
-    ext.seal().unwrap();
-    let volume = ext.volume_mut();
-    let size = volume.block_size() as u64;
-    let device = volume.store.device().clone();
-    for transaction in volume.store.transactions() {
-        for (number, block) in transaction.data.iter().chain(&transaction.meta) {
-            device.write_at(number * size, block).unwrap();
-        }
-    }
-    volume.store.committed();
+    ext.commit().unwrap();
 }
 
 /// What both walks say about a path.

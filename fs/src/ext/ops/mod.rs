@@ -232,11 +232,17 @@ impl FileSystem for Ext {
     }
 
     fn seal(&mut self) -> Result<()> {
-        journal::seal(&mut self.volume)
+        // One run is one transaction as long as the journal holds it: half of it is left for what
+        // comes until the next call.
+        let capacity = journal::transaction_capacity(&self.volume)?;
+        if self.volume.store.pending_meta() > capacity / 2 {
+            journal::seal(&mut self.volume)?;
+        }
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<CommitReport> {
-        if self.volume.store.is_dirty() {
+        if self.is_dirty() {
             check_writable(&self.volume)?;
         }
         journal::commit(&mut self.volume)

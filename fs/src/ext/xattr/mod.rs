@@ -13,6 +13,7 @@ mod value_inode;
 use zerocopy::little_endian::{U16, U32};
 
 use super::inode::Inode;
+use super::quota;
 use super::superblock::{compat, incompat};
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
@@ -200,6 +201,11 @@ pub fn set_raw(
     for ino in dropped {
         value_inode::drop_reference(volume, ino)?;
     }
+    let (values_before, space_before) =
+        apart(volume, &[&load_body(inode)?, &before_of(&old_block)]);
+    let (values, space) = apart(volume, &[&body, &in_block]);
+    inode.add_blocks(space - space_before, &volume.sb)?;
+    quota::note_values(volume, inode, values - values_before);
     store_body(inode, &body);
     let before = old_block.as_ref().map(|old| old.list.as_slice()).unwrap_or_default();
     if in_block != before {
@@ -221,6 +227,34 @@ pub fn set_raw(
         volume.sb.raw.s_feature_compat = U32::new(compat);
     }
     Ok(())
+}
+
+fn before_of(block: &Option<block::Loaded>) -> Vec<Attr> {
+    block.as_ref().map(|block| block.list.clone()).unwrap_or_default()
+}
+
+/// How many values are in inodes of their own, and the blocks that they take. The inode that refers
+/// to them counts these as its own.
+fn apart(volume: &Volume, lists: &[&[Attr]]) -> (i64, i64) {
+    let block_size = u64::from(volume.sb.block_size());
+    let cluster = block_size * u64::from(volume.sb.cluster_blocks());
+    let mut found = (0, 0);
+    for attr in lists.iter().copied().flatten() {
+        if let Value::Inode { size, .. } = attr.value {
+            found.0 += 1;
+            found.1 += (u64::from(size).next_multiple_of(cluster) / block_size) as i64;
+        }
+    }
+    found
+}
+
+/// How many values of an inode are in inodes of their own: each counts as an inode of its owner.
+pub fn values_apart(volume: &Volume, inode: &Inode) -> Result<i64> {
+    if !volume.sb.has_incompat(incompat::EA_INODE) {
+        return Ok(0);
+    }
+    let block = before_of(&block::load(volume, inode)?);
+    Ok(apart(volume, &[&load_body(inode)?, &block]).0)
 }
 
 fn no_room(volume: &Volume, inode: &Inode, index: u8, rest: &[u8], length: usize) -> Error {
@@ -279,16 +313,18 @@ fn place(
 
 /// Takes all attributes from an inode that goes away.
 pub fn release(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
-    let body = load_body(inode)?;
+    let mut dropped = load_body(inode)?;
     let old_block = block::load(volume, inode)?;
-    let mut apart: Vec<Attr> = body;
+    let (values, space) = apart(volume, &[&dropped, &before_of(&old_block)]);
+    inode.add_blocks(-space, &volume.sb)?;
+    quota::note_values(volume, inode, -values);
     if let Some(old) = &old_block {
         if old.refcount == 1 {
-            apart.extend(old.list.iter().cloned());
+            dropped.extend(old.list.iter().cloned());
         }
         block::release(volume, inode, old)?;
     }
-    for attr in apart {
+    for attr in dropped {
         if let Value::Inode { ino, .. } = attr.value {
             value_inode::drop_reference(volume, ino)?;
         }
