@@ -17,6 +17,10 @@ use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::store::Replayed;
 
+/// Copies and revocations that are noted at most. A journal of 1 GiB in 4 KiB blocks, the largest that
+/// mke2fs makes by itself, has 262,144 blocks; each costs us about 100 bytes.
+const MAX_NOTES: usize = 1 << 19;
+
 /// What the log holds.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -88,6 +92,13 @@ impl Walk<'_> {
         let mut open = Open::new();
         let mut block = vec![0; self.area.form.block_size];
         while self.passed < self.area.log_blocks() {
+            let notes = self.copies.len() + open.copies.len() + open.revoked.len();
+            if notes.max(self.revoked.len()) > MAX_NOTES {
+                return Err(Error::unsupported(
+                    format!("an unclean journal with more than {MAX_NOTES} blocks to replay"),
+                    "mount and unmount the file system once on a Linux system",
+                ));
+            }
             let log = self.at;
             self.area.read(self.device, log, &mut block)?;
             let Ok((header, _)) = Header::ref_from_prefix(&block) else { break };
@@ -123,7 +134,7 @@ impl Walk<'_> {
                     }
                 }
                 JBD2_COMMIT_BLOCK => {
-                    if !self.commit(&block, log, std::mem::replace(&mut open, Open::new()))? {
+                    if !self.commit(&block, std::mem::replace(&mut open, Open::new()))? {
                         break;
                     }
                 }
@@ -168,7 +179,7 @@ impl Walk<'_> {
     }
 
     /// Takes the open transaction over if its commit block is good. False when the log ends here.
-    fn commit(&mut self, block: &[u8], log: u32, open: Open) -> Result<bool> {
+    fn commit(&mut self, block: &[u8], open: Open) -> Result<bool> {
         let Ok((commit, _)) = CommitBlock::ref_from_prefix(block) else { return Ok(false) };
         let time = commit.h_commit_sec.get();
         if let Some(suspect) = open.suspect {
@@ -203,7 +214,6 @@ impl Walk<'_> {
             // case the log ends before it.
             return Ok(false);
         }
-        let _ = log;
         self.last_commit_time = time;
         for block in open.revoked {
             let newest = self.revoked.entry(block).or_insert(self.sequence);

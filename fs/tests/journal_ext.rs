@@ -1,0 +1,175 @@
+//! The whole engine under power cuts: a customization through `FileSystem`, stopped at every write.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod journal_support;
+
+use std::sync::Arc;
+
+use journal_support::*;
+use snf_fs::ext::ops::Ext;
+use snf_fs::testing::{Fault, FaultDevice, RecordingDevice};
+use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice, NodeId, Result};
+
+const ROOT: Attributes = Attributes { mode: 0o600, uid: 0, gid: 0 };
+
+fn find(ext: &Ext, path: &str) -> Result<Option<NodeId>> {
+    let mut node = ext.root();
+    for name in path.split('/') {
+        let Some(next) = ext.lookup(node, name.as_bytes())? else { return Ok(None) };
+        node = next;
+    }
+    Ok(Some(node))
+}
+
+fn walk(ext: &Ext, path: &str) -> Option<NodeId> {
+    find(ext, path).unwrap()
+}
+
+fn content(ext: &Ext, path: &str) -> Option<Vec<u8>> {
+    let node = walk(ext, path)?;
+    let mut bytes = vec![0; ext.stat(node).unwrap().size as usize];
+    assert_eq!(ext.read(node, 0, &mut bytes).unwrap(), bytes.len());
+    Some(bytes)
+}
+
+fn shadow() -> Vec<u8> {
+    b"root:$y$salt$hash:20000:0:99999:7:::\n".repeat(150)
+}
+
+fn change(ext: &mut Ext) -> Result<()> {
+    let etc = ext.lookup(ext.root(), b"etc")?.unwrap();
+    let node = ext.lookup(etc, b"shadow")?.unwrap();
+    ext.replace(node, &shadow())?;
+    let hostname = ext.create(etc, b"hostname", ROOT)?;
+    ext.append(hostname, b"guest\n")?;
+    let root = ext.mkdir(ext.root(), b"root", ROOT)?;
+    let ssh = ext.mkdir(root, b".ssh", ROOT)?;
+    let keys = ext.create(ssh, b"authorized_keys", ROOT)?;
+    ext.append(keys, &b"ssh-ed25519 AAAA\n".repeat(500))?;
+    ext.set_xattr(keys, b"security.selinux", Some(b"system_u:object_r:ssh_home_t:s0\0"))?;
+    let home = find(ext, "home/user")?.unwrap();
+    for n in 10..14 {
+        ext.unlink(home, format!("file-{n}").as_bytes())?;
+    }
+    ext.rename(home, b"file-20", etc, b"moved")?;
+    ext.symlink(etc, b"link", b"/etc/hostname", ROOT)?;
+    Ok(())
+}
+
+/// What the customization changed, each as it is: all must be old or all new.
+fn state(ext: &Ext) -> Vec<bool> {
+    vec![
+        content(ext, "etc/shadow").unwrap() == shadow(),
+        content(ext, "etc/hostname").is_some_and(|c| c == b"guest\n"),
+        content(ext, "root/.ssh/authorized_keys").is_some_and(|c| c.len() == 8500),
+        (10..14).all(|n| walk(ext, &format!("home/user/file-{n}")).is_none()),
+        walk(ext, "etc/moved").is_some() && walk(ext, "home/user/file-20").is_none(),
+        walk(ext, "etc/link").is_some(),
+    ]
+}
+
+fn untouched(ext: &Ext, what: &str) {
+    for n in (0..40).filter(|n| !(10..14).contains(n) && *n != 20) {
+        let want = format!("file {n}\n").repeat(1 + n * 40);
+        let got = content(ext, &format!("home/user/file-{n}"));
+        assert!(got.is_some_and(|got| got == want.as_bytes()), "{what}: file-{n}");
+    }
+    assert_eq!(content(ext, "etc/passwd").unwrap(), b"root:x:0:0:root:/root:/bin/bash\n");
+}
+
+fn ext(bytes: Vec<u8>) -> Ext {
+    Ext::open(Arc::new(MemoryDevice::new(bytes)), options()).unwrap()
+}
+
+#[test]
+fn a_customization_is_whole_or_not_at_all() {
+    let dir = scratch();
+    for flavour in [&FLAVOURS[0], &FLAVOURS[2], &FLAVOURS[4]] {
+        let old = make(dir.path(), flavour, 6144, 1024);
+        let device = Arc::new(RecordingDevice::new(old));
+        let mut engine = Ext::open(device.clone(), options()).unwrap();
+        change(&mut engine).unwrap();
+        let report = engine.commit().unwrap();
+        assert_eq!(report.transactions, 1);
+        let after = device.to_vec();
+        assert_clean(dir.path(), &after, flavour.name);
+        assert_eq!(state(&ext(after)), [true; 6]);
+        let events = device.events().len();
+        let cuts = (0..=events).map(|count| (count, None));
+        let cuts = cuts.chain((0..=events).map(|count| (count, Some(count as u64))));
+        for (count, seed) in cuts {
+            let what = format!("{} after {count} of {events}, {seed:?}", flavour.name);
+            let image = match seed {
+                None => device.prefix(count),
+                Some(seed) => device.cut(count, seed, true),
+            };
+            // Our own view of the unrepaired image, then that after e2fsck.
+            let before = state(&ext(image.clone()));
+            let repaired = ext(repair(dir.path(), &image, &what));
+            let after = state(&repaired);
+            assert_eq!(before, after, "{what}");
+            assert!(after == [true; 6] || after == [false; 6], "{what}: {after:?}");
+            untouched(&repaired, &what);
+        }
+    }
+}
+
+#[test]
+fn a_cut_in_ext2_loses_nothing_old() {
+    let dir = scratch();
+    let flavour = Flavour { name: "ext2", args: &["-t", "ext2"], journal: (0, 0) };
+    let old = make(dir.path(), &flavour, 6144, 1024);
+    let old_shadow = content(&ext(old.clone()), "etc/shadow").unwrap();
+    let device = Arc::new(RecordingDevice::new(old));
+    let mut engine = Ext::open(device.clone(), options()).unwrap();
+    change(&mut engine).unwrap();
+    engine.commit().unwrap();
+    assert_clean(dir.path(), &device.to_vec(), "ext2");
+    let events = device.events().len();
+    for count in 0..=events {
+        for (image, kind) in
+            [(device.prefix(count), "prefix"), (device.cut(count, count as u64, false), "cut")]
+        {
+            let what = format!("ext2 {kind} {count} of {events}");
+            let repaired = ext(repair(dir.path(), &image, &what));
+            untouched(&repaired, &what);
+            let got = content(&repaired, "etc/shadow").unwrap();
+            assert!(got == old_shadow || got == shadow(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_fault_is_an_error_and_the_image_as_before_or_recoverable() {
+    let dir = scratch();
+    for flavour in [FLAVOURS[3], Flavour { name: "ext2", args: &["-t", "ext2"], journal: (0, 0) }] {
+        let old = make(dir.path(), &flavour, 6144, 1024);
+        let attempt = |fault| {
+            let memory = Arc::new(MemoryDevice::new(old.clone()));
+            let device = Arc::new(FaultDevice::new(memory.clone(), fault));
+            let shared: Arc<dyn BlockDevice> = device.clone();
+            let result = Ext::open(shared, options())
+                .and_then(|mut engine| change(&mut engine).and_then(|()| engine.commit()));
+            (result.map(|_| ()), memory.to_vec(), device)
+        };
+        let (result, _, device) = attempt(Fault::None);
+        result.unwrap();
+        let number =
+            |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
+        let counts = device.counts();
+        let (reads, writes) = (number(&counts.reads), number(&counts.writes));
+        let faults = (0..reads)
+            .map(Fault::Read)
+            .chain((0..writes).map(Fault::Write))
+            .chain((0..number(&counts.flushes)).map(Fault::Flush));
+        for fault in faults {
+            let what = format!("{} {fault:?}", flavour.name);
+            let (result, image, _) = attempt(fault);
+            assert!(matches!(result, Err(Error::Device(_))), "{what}: {result:?}");
+            if image != old {
+                let repaired = ext(repair(dir.path(), &image, &what));
+                untouched(&repaired, &what);
+            }
+        }
+    }
+}
