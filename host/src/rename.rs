@@ -1,0 +1,102 @@
+//! `rename`: Ganeti's name of the instance changed. Ganeti also calls it after every import and
+//! with a name that did not change, so it can run any number of times.
+
+use snf_image::properties::Properties;
+
+use crate::cancel::Cancel;
+use crate::config::Config;
+use crate::create::{
+    CreateError, HelperRunner, base_rules, customise_in_vm, helper_config, parameter_disk,
+};
+use crate::env::Environment;
+use crate::helper::{VmDisk, VmRequest};
+use crate::log;
+use crate::monitor::Monitor;
+use crate::target::Target;
+
+/// Tasks that a rename must not do again.
+const EXCLUDED: [&str; 14] = [
+    "FixPartitionTable",
+    "FilesystemResizeUnmounted",
+    "InitializeDatasource",
+    "InstallUnattend",
+    "FilesystemResizeMounted",
+    "AddSwap",
+    "ChangeMachineId",
+    "ChangePassword",
+    "ConfigureNetwork",
+    "DeleteSSHKeys",
+    "DisableRemoteDesktopConnections",
+    "EnforcePersonality",
+    "RunCustomTask",
+    "FilesystemResizeAfterUmount",
+];
+
+/// Sets the host name inside the first disk where the configuration asks for it
+/// (`RENAME_HOSTNAME=yes`), and nothing else; otherwise there is nothing to do.
+pub fn rename(
+    env: &Environment,
+    config: &Config,
+    cancel: &Cancel,
+    runner: &mut dyn HelperRunner,
+) -> Result<(), CreateError> {
+    env.check_api_version()?;
+    let new = env.instance_name()?;
+    let old = env.old_instance_name()?;
+    if !config.rename_hostname {
+        log::info(&format!(
+            "{old} is now {new}; the disk is left as it is (RENAME_HOSTNAME=yes would change the host name in it)"
+        ));
+        return Ok(());
+    }
+    let disks = env.disks()?;
+    let Some(disk) = disks.first().filter(|disk| !disk.read_only) else {
+        log::info("there is no disk to change the host name in");
+        return Ok(());
+    };
+    let Some(path) = &disk.path else {
+        return Err(CreateError::Disk("the first disk has no path on this node".into()));
+    };
+    let helper = helper_config(config);
+    runner.check(&helper)?;
+    let mut rules = base_rules(env, config, 1)?;
+    rules.set("TYPE", "diskdump")?;
+    rules.set("PROPERTIES", properties())?;
+    let mut target = Target::open(path)?;
+    let request = VmRequest {
+        disks: vec![VmDisk::Open(target.file().try_clone().map_err(|source| {
+            CreateError::System { action: "duplicate a descriptor", source }
+        })?)],
+        parameters: parameter_disk(&[("rules", rules.write())])?,
+        hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+    };
+    log::info(&format!("{old} is now {new}; changing the host name in {}", path.display()));
+    customise_in_vm(&helper, &request, cancel, runner, &mut Monitor::to_log())?;
+    target.flush()?;
+    Ok(())
+}
+
+fn properties() -> String {
+    let mut properties = Properties::default();
+    for task in EXCLUDED {
+        properties.set(&format!("EXCLUDE_TASK_{task}"), "yes");
+    }
+    let map: serde_json::Map<String, serde_json::Value> =
+        properties.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    serde_json::Value::Object(map).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_name_is_left() {
+        let properties = Properties::parse(&properties(), "x").unwrap();
+        for task in EXCLUDED {
+            assert!(properties.excluded(task, true).unwrap());
+        }
+        assert!(!properties.excluded("AssignHostname", true).unwrap());
+        assert!(!properties.excluded("MountImage", true).unwrap());
+    }
+}

@@ -1,0 +1,168 @@
+//! `export` and `import`: the whole disk, byte for byte, on standard output and from standard
+//! input. The stream is a raw dump, as Ganeti's own tools and other OS definitions write it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use crate::buffer::AlignedBuffer;
+use crate::cancel::{Cancel, Cancelled};
+use crate::config::Config;
+use crate::copy::{self, CopyError};
+use crate::env::{EnvError, Environment, Transfer};
+use crate::log;
+use crate::source::raw::RawImage;
+use crate::source::stream::StreamImage;
+use crate::source::{ImageReader, Part, SourceError, local};
+use crate::target::{Target, TargetError};
+
+/// Why a disk was not exported or imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// Ganeti's environment.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    /// Reading.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The receiver of the export went away, or its disk is full.
+    #[error("cannot write the export at byte {offset}: {source}")]
+    Output {
+        /// Bytes that were written.
+        offset: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Writing the imported disk.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The disk.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The dump ended early.
+    #[error(
+        "the import ended after {found} bytes, but disk {index} has {expected}: the export is truncated \
+         or the transfer broke off (if the disk was made larger on purpose, set IMPORT_SHORT=yes)"
+    )]
+    Truncated {
+        /// Bytes that came.
+        found: u64,
+        /// Bytes that were expected.
+        expected: u64,
+        /// Which disk.
+        index: usize,
+    },
+    /// A signal came.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Writes the disk to `output`. Holes are not read, only their zeros are written.
+pub fn export(
+    env: &Environment,
+    cancel: &Cancel,
+    output: &mut dyn Write,
+) -> Result<(), TransferError> {
+    env.check_api_version()?;
+    let transfer = env.export()?;
+    let file = local::open_file_url(&transfer.device)?;
+    let name = transfer.device.display().to_string();
+    let mut image = RawImage::new(file, &name)?;
+    let size = image.size().unwrap_or(0);
+    tell_size(&transfer, size);
+    let started = Instant::now();
+    let mut buffer = AlignedBuffer::new(1 << 20);
+    let zeros = AlignedBuffer::new(1 << 20);
+    let mut offset = 0;
+    let mut data = 0;
+    loop {
+        cancel.check()?;
+        let part = image.next(buffer.as_mut_slice())?;
+        let mut write = |bytes: &[u8]| {
+            output.write_all(bytes).map_err(|source| TransferError::Output { offset, source })?;
+            offset += bytes.len() as u64;
+            Ok::<(), TransferError>(())
+        };
+        match part {
+            Part::End => break,
+            Part::Data(length) => {
+                data += length as u64;
+                write(&buffer.as_slice()[..length])?;
+            }
+            Part::Zero(mut length) => {
+                while length > 0 {
+                    cancel.check()?;
+                    let now = length.min(zeros.as_slice().len() as u64);
+                    write(&zeros.as_slice()[..now as usize])?;
+                    length -= now;
+                }
+            }
+        }
+    }
+    output.flush().map_err(|source| TransferError::Output { offset, source })?;
+    log::info(&format!(
+        "exported {offset} bytes of {name} ({data} of them read, the rest holes) in {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// Ganeti shows progress when it knows how much is to come. It can do without.
+fn tell_size(transfer: &Transfer, size: u64) {
+    let Some(fd) = transfer.size_fd else { return };
+    let told = OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/self/fd/{fd}"))
+        .and_then(|mut file| file.write_all(format!("{size}\n").as_bytes()));
+    if let Err(error) = told {
+        log::warning(&format!("cannot tell the size to Ganeti (EXP_SIZE_FD={fd}): {error}"));
+    }
+}
+
+/// Writes what `input` gives to the disk; holes and zeros are not stored.
+pub fn import(
+    env: &Environment,
+    config: &Config,
+    cancel: &Cancel,
+    input: Box<dyn Read + Send>,
+) -> Result<(), TransferError> {
+    env.check_api_version()?;
+    let transfer = env.import()?;
+    let mut target = Target::open(&transfer.device)?;
+    // What Ganeti promised the disk to be; a device may be a little larger than that, and the
+    // dump of one that was is too.
+    let promised = env
+        .text(&format!("DISK_{}_SIZE", transfer.index))?
+        .and_then(|mib| mib.parse::<u64>().ok())
+        .and_then(|mib| mib.checked_mul(1 << 20))
+        .filter(|bytes| *bytes <= target.size());
+    let expected = promised.unwrap_or_else(|| target.size());
+    let image = StreamImage::new(input, "the export on standard input", None);
+    let report = copy::copy_image(Box::new(image), &mut target, 0, cancel, &mut |_, _| {})?;
+    if report.size < expected && !config.import_short {
+        return Err(TransferError::Truncated {
+            found: report.size,
+            expected,
+            index: transfer.index,
+        });
+    }
+    log::info(&format!(
+        "imported {} bytes to {} ({} of them data) in {:.1} s",
+        report.size,
+        target.path().display(),
+        report.written,
+        report.elapsed.as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// Standard input as a file of its own, without the buffer of the standard library.
+pub fn standard_input() -> io::Result<File> {
+    Ok(File::from(rustix::io::dup(io::stdin()).map_err(io::Error::from)?))
+}
+
+/// Standard output, likewise: its line buffer would cut every block in two.
+pub fn standard_output() -> io::Result<File> {
+    Ok(File::from(rustix::io::dup(io::stdout()).map_err(io::Error::from)?))
+}

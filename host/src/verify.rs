@@ -1,0 +1,79 @@
+//! `verify parameters`: says what is wrong with each OS parameter that is given. A set that lacks
+//! some is fine, because Ganeti asks about the ones that change.
+
+use snf_image::params::{OsParameters, Problem};
+
+use crate::env::Environment;
+use crate::parameters;
+use crate::source::id::ImageId;
+
+/// What is wrong, in the order of the parameters' names.
+pub fn problems(env: &Environment) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for name in env.parameters().keys().filter(|name| !parameters::is_known(name)) {
+        problems.push(Problem {
+            parameter: snf_fs::error::display_name(name.as_bytes()),
+            problem: "there is no such OS parameter".into(),
+        });
+    }
+    match OsParameters::from_lookup(|name| env.parameters().get(name).cloned()) {
+        Err(wrong) => problems.extend(wrong),
+        Ok(given) => {
+            problems.extend(given.problems());
+            let listed = problems.iter().any(|problem| problem.parameter == "img_id");
+            // An empty img_id is one that was taken back: `create` asks for it.
+            if let Some(id) = given.img_id.as_deref().filter(|id| !id.is_empty() && !listed)
+                && let Err(error) = id.parse::<ImageId>()
+            {
+                problems.push(Problem {
+                    parameter: "img_id".into(),
+                    problem: match error {
+                        crate::source::SourceError::Id { problem, .. } => problem,
+                        other => other.to_string(),
+                    },
+                });
+            }
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(pairs: &[(&str, &str)]) -> Vec<String> {
+        let env = Environment::from_vars(pairs.iter().map(|(k, v)| (k.into(), v.into())));
+        problems(&env).into_iter().map(|problem| problem.parameter).collect()
+    }
+
+    #[test]
+    fn partial_sets_are_fine() {
+        assert!(names(&[]).is_empty());
+        assert!(names(&[("OSP_IMG_FORMAT", "diskdump")]).is_empty());
+        assert!(names(&[("OSP_IMG_ID", ""), ("OSP_IMG_PASSWD", "")]).is_empty());
+        assert!(names(&[("OS_NAME", "x"), ("DEBUG_LEVEL", "0")]).is_empty());
+    }
+
+    #[test]
+    fn each_wrong_one_is_named() {
+        for (variable, value, name) in [
+            ("OSP_IMG_ID", "ftp://x/y", "img_id"),
+            ("OSP_IMG_FORMAT", "tar", "img_format"),
+            ("OSP_IMG_PASSWD_HASH", "x", "img_passwd_hash"),
+            ("OSP_AUTH_KEYS", "not a key", "auth_keys"),
+            ("OSP_IMG_PROPERTIES", "[]", "img_properties"),
+            ("OSP_INST_PROPERTIES", "{", "inst_properties"),
+            ("OSP_IMG_PERSONALITY", "{}", "img_personality"),
+            ("OSP_CONFIG_URL", "x", "config_url"),
+            ("OSP_OS_PRODUCT_KEY", "1-2", "os_product_key"),
+            ("OSP_OS_ANSWER_FILE", "x", "os_answer_file"),
+            ("OSP_CLOUD_USERDATA", "%", "cloud_userdata"),
+            ("OSP_DHCP", "x", "dhcp"),
+        ] {
+            assert_eq!(names(&[(variable, value)]), [name], "{variable}");
+        }
+        let all = names(&[("OSP_IMG_FORMAT", "x"), ("OSP_IMG_ID", "ftp://x"), ("OSP_FOO", "x")]);
+        assert_eq!(all.len(), 3);
+    }
+}
