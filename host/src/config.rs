@@ -106,6 +106,8 @@ pub struct Config {
     pub windows_timezone: String,
     /// `RENAME_HOSTNAME`: `rename` also changes the host name inside the disk.
     pub rename_hostname: bool,
+    /// `IMPORT_SHORT`: a dump smaller than the disk is not an error.
+    pub import_short: bool,
     /// OS parameters that were set here or in the variant's file, by lower-case name.
     pub parameters: BTreeMap<String, Secret>,
     /// Things to tell the admin that stop nothing.
@@ -134,6 +136,7 @@ impl Default for Config {
             unattend: None,
             windows_timezone: "GMT Standard Time".into(),
             rename_hostname: false,
+            import_short: false,
             parameters: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -258,6 +261,7 @@ impl Config {
                 self.windows_timezone = value.to_owned();
             }
             "RENAME_HOSTNAME" => self.rename_hostname = boolean(value)?,
+            "IMPORT_SHORT" => self.import_short = boolean(value)?,
             _ => {
                 let lower = key.to_ascii_lowercase();
                 if key != key.to_ascii_uppercase() || !parameters::is_known(&lower) {

@@ -273,7 +273,8 @@ fn os_parameters(env: &Environment, config: &Config) -> Result<OsParameters, Cre
     if given.is_empty() {
         return Err(CreateError::NoParameters);
     }
-    let lookup = |map: &std::collections::BTreeMap<String, Secret>, name: &str| map.get(name).cloned();
+    let lookup =
+        |map: &std::collections::BTreeMap<String, Secret>, name: &str| map.get(name).cloned();
     let own = OsParameters::from_lookup(|name| lookup(env.parameters(), name))
         .map_err(CreateError::Parameters)?;
     let configured = OsParameters::from_lookup(|name| lookup(&config.parameters, name))
@@ -288,8 +289,8 @@ fn os_parameters(env: &Environment, config: &Config) -> Result<OsParameters, Cre
             }
             let fetch_error = |source| CreateError::Fetch { parameter: "config_url", source };
             let body = fetch::small(&url).map_err(fetch_error)?;
-            let text = std::str::from_utf8(body.expose())
-                .map_err(|_| fetch_error(FetchError::NotText))?;
+            let text =
+                std::str::from_utf8(body.expose()).map_err(|_| fetch_error(FetchError::NotText))?;
             OsParameters::from_json(text).map_err(CreateError::Parameters)?
         }
     };
@@ -305,7 +306,8 @@ fn system_disk(disks: &[Disk]) -> Result<&Path, CreateError> {
     };
     if first.read_only {
         return Err(CreateError::Disk(
-            "the first disk is read-only (DISK_0_ACCESS=ro); an image cannot be deployed to it".into(),
+            "the first disk is read-only (DISK_0_ACCESS=ro); an image cannot be deployed to it"
+                .into(),
         ));
     }
     first.path.as_deref().ok_or_else(|| {
@@ -333,7 +335,9 @@ fn vm_disks(disks: &[Disk], system: &Target) -> Result<Vec<VmDisk>, CreateError>
             (_, _) if disk.index == 0 => VmDisk::Open(duplicate(system.file())?),
             (Some(path), _) => VmDisk::Open(duplicate(Target::open(path)?.file())?),
             (None, Some(uri)) => VmDisk::Uri(uri.clone()),
-            (None, None) => return Err(EnvError::Missing(format!("DISK_{}_PATH", disk.index)).into()),
+            (None, None) => {
+                return Err(EnvError::Missing(format!("DISK_{}_PATH", disk.index)).into());
+            }
         });
     }
     Ok(out)
@@ -426,15 +430,30 @@ fn rules(
             rules.set(variable, value.expose())?;
         }
     }
-    for name in ["OSFAMILY", "ROOT_PARTITION"] {
+    // What the format implies; of a whole disk nothing is known.
+    let implied: &[&str] = match plan.format {
+        ImageFormat::DiskDump => &[],
+        _ => &["OSFAMILY", "ROOT_PARTITION"],
+    };
+    for name in implied {
         if let Some(value) = plan.properties.get(name).filter(|value| !value.is_empty()) {
             rules.set(&format!("PROPERTY_{name}"), value)?;
         }
     }
     if parameters.os_answer_file.as_deref().is_some_and(|url| !url.is_empty()) {
-        rules.set("PROPERTY_IGNORE_UNATTEND", "yes")?;
+        rules.set("INST_PROPERTIES", ignore_unattend(parameters.inst_properties.as_deref()))?;
     }
     Ok(rules)
+}
+
+/// The instance's properties with IGNORE_UNATTEND, which an answer file of its own implies.
+fn ignore_unattend(properties: Option<&str>) -> String {
+    // They were checked before: what does not parse is empty.
+    let mut object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(properties.unwrap_or_default()).unwrap_or_default();
+    object.retain(|name, _| !name.eq_ignore_ascii_case("IGNORE_UNATTEND"));
+    object.insert("IGNORE_UNATTEND".into(), "yes".into());
+    serde_json::Value::Object(object).to_string()
 }
 
 /// What every run of the helper is told, whatever the parameters.

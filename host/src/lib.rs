@@ -5,10 +5,13 @@
 
 pub mod buffer;
 pub mod cancel;
+pub mod cli;
 pub mod config;
 pub mod copy;
 pub mod cpio;
+pub mod create;
 pub mod env;
+pub mod fetch;
 pub mod floppy;
 pub mod helper;
 pub mod install_os;
@@ -16,6 +19,9 @@ pub mod log;
 pub mod mbr;
 pub mod monitor;
 pub mod parameters;
+pub mod rename;
 pub mod shellvars;
 pub mod source;
 pub mod target;
+pub mod transfer;
+pub mod verify;

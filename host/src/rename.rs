@@ -63,13 +63,14 @@ pub fn rename(
     rules.set("TYPE", "diskdump")?;
     rules.set("PROPERTIES", properties())?;
     let mut target = Target::open(path)?;
-    let request = VmRequest {
-        disks: vec![VmDisk::Open(target.file().try_clone().map_err(|source| {
-            CreateError::System { action: "duplicate a descriptor", source }
-        })?)],
-        parameters: parameter_disk(&[("rules", rules.write())])?,
-        hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
-    };
+    let request =
+        VmRequest {
+            disks: vec![VmDisk::Open(target.file().try_clone().map_err(|source| {
+                CreateError::System { action: "duplicate a descriptor", source }
+            })?)],
+            parameters: parameter_disk(&[("rules", rules.write())])?,
+            hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+        };
     log::info(&format!("{old} is now {new}; changing the host name in {}", path.display()));
     customise_in_vm(&helper, &request, cancel, runner, &mut Monitor::to_log())?;
     target.flush()?;

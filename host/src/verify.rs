@@ -61,7 +61,7 @@ mod tests {
             ("OSP_IMG_ID", "ftp://x/y", "img_id"),
             ("OSP_IMG_FORMAT", "tar", "img_format"),
             ("OSP_IMG_PASSWD_HASH", "x", "img_passwd_hash"),
-            ("OSP_AUTH_KEYS", "not a key", "auth_keys"),
+            ("OSP_AUTH_KEYS", "nokey", "auth_keys"),
             ("OSP_IMG_PROPERTIES", "[]", "img_properties"),
             ("OSP_INST_PROPERTIES", "{", "inst_properties"),
             ("OSP_IMG_PERSONALITY", "{}", "img_personality"),

@@ -1,10 +1,22 @@
 //! Where images come from. Every source gives its bytes in order, with the holes it knows of.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
+use crate::cancel::Cancel;
+use crate::config::Config;
+
+pub mod http;
 pub mod id;
 pub mod local;
+pub mod packed;
 pub mod raw;
+pub mod stream;
+
+use id::{Compression, Container, ImageId, Location};
+use packed::{ToTheEnd, Verified};
+use raw::RawImage;
+use stream::StreamImage;
 
 /// The next piece of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,4 +87,73 @@ pub fn fill(reader: &mut dyn io::Read, buf: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// Opens an image; `None` when there is none to copy.
+pub fn open(
+    image: &ImageId,
+    config: &Config,
+    cancel: &Cancel,
+) -> Result<Option<Box<dyn ImageReader>>, SourceError> {
+    let (name, file) = match &image.location {
+        Location::Null => return Ok(None),
+        Location::Local(name) => {
+            (format!("{name:?}"), local::open_beneath(&config.image_dir, name)?)
+        }
+        Location::File(path) => (format!("{path:?}"), local::open_file_url(path)?),
+        Location::Http(url) => {
+            let name = id::display(url);
+            let reader = http::HttpReader::open(url).map_err(|source| SourceError::Io {
+                name: name.clone(),
+                offset: None,
+                source,
+            })?;
+            let size = reader.size();
+            return stream(reader, size, image, &name).map(Some);
+        }
+    };
+    let _ = cancel;
+    if image.container == Container::Qcow2 {
+        return Err(SourceError::Bad { name, problem: "is qcow2, which is not read yet".into() });
+    }
+    if image.compression == Compression::None && image.checksum.is_none() {
+        return Ok(Some(Box::new(RawImage::new(file, &name)?)));
+    }
+    let size = size_of(&file).map_err(|source| SourceError::Io {
+        name: name.clone(),
+        offset: None,
+        source,
+    })?;
+    stream(file, Some(size), image, &name).map(Some)
+}
+
+fn size_of(file: &File) -> io::Result<u64> {
+    let mut file = file;
+    let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
+    io::Seek::seek(&mut file, io::SeekFrom::Start(0))?;
+    Ok(size)
+}
+
+/// A reader of the stored file of `size` bytes as an image.
+fn stream(
+    reader: impl Read + Send + 'static,
+    size: Option<u64>,
+    image: &ImageId,
+    name: &str,
+) -> Result<Box<dyn ImageReader>, SourceError> {
+    // Only the size of an uncompressed file is the image's.
+    let size = size.filter(|_| image.compression == Compression::None);
+    let reader: Box<dyn Read + Send> = match &image.checksum {
+        Some(checksum) => Box::new(Verified::new(reader, checksum)),
+        None => Box::new(reader),
+    };
+    if image.compression == Compression::None {
+        return Ok(Box::new(StreamImage::new(reader, name, size)));
+    }
+    let unpacked = ToTheEnd::new(reader, image.compression).map_err(|source| SourceError::Io {
+        name: name.to_owned(),
+        offset: None,
+        source,
+    })?;
+    Ok(Box::new(StreamImage::new(unpacked, name, size)))
 }

@@ -1,0 +1,370 @@
+//! `create` with a stand-in for the helper VM: everything but QEMU is real.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use snf_image::rules::Rules;
+use snf_image_host::cancel::Cancel;
+use snf_image_host::config::{Acceleration, Config};
+use snf_image_host::create::{CreateError, HelperRunner, create};
+use snf_image_host::env::Environment;
+use snf_image_host::helper::{
+    HelperConfig, HelperError, HelperReport, HelperSink, MonitorMessage, VmDisk, VmRequest,
+};
+use snf_image_host::rename::rename;
+
+/// Looks at what the VM would get.
+struct StandIn {
+    fail: Option<&'static str>,
+    missing: bool,
+    runs: usize,
+    rules: Rules,
+    disks: usize,
+}
+
+impl StandIn {
+    fn new() -> Self {
+        Self { fail: None, missing: false, runs: 0, rules: Rules::default(), disks: 0 }
+    }
+}
+
+impl HelperRunner for StandIn {
+    fn check(&self, config: &HelperConfig) -> Result<(), HelperError> {
+        if self.missing { Err(HelperError::NotBuilt(config.directory.clone())) } else { Ok(()) }
+    }
+
+    fn run(
+        &mut self,
+        _config: &HelperConfig,
+        request: &VmRequest,
+        _cancel: &Cancel,
+        sink: &mut dyn HelperSink,
+    ) -> Result<HelperReport, HelperError> {
+        self.runs += 1;
+        self.disks = request.disks.len();
+        // The floppy is read the way a helper does: as an ext2 file system.
+        let dir = tempfile::tempdir().unwrap();
+        let floppy = dir.path().join("floppy");
+        let mut image = vec![0; 1440 * 1024];
+        request.parameters.read_exact_at(&mut image, 0).unwrap();
+        fs::write(&floppy, &image).unwrap();
+        let out = std::process::Command::new("debugfs")
+            .args(["-R", "cat rules"])
+            .arg(&floppy)
+            .output()
+            .unwrap();
+        self.rules = Rules::parse(&out.stdout).unwrap();
+        // The disk is written through the descriptor that QEMU would get.
+        let VmDisk::Open(disk) = &request.disks[0] else { panic!("no descriptor") };
+        disk.write_all_at(b"customised", 4096).unwrap();
+        sink.console("a line");
+        sink.monitor(MonitorMessage::TaskStart("MountImage".into()));
+        match self.fail {
+            Some(text) => Err(HelperError::Failed(text.into())),
+            None => Ok(HelperReport {
+                acceleration: Acceleration::Tcg,
+                elapsed: Duration::from_secs(1),
+            }),
+        }
+    }
+}
+
+struct Lab {
+    dir: tempfile::TempDir,
+    vars: Vec<(String, String)>,
+    config: Config,
+}
+
+impl Lab {
+    /// An image of 1 MiB + 5 bytes and a disk of 8 MiB full of old bytes.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("images")).unwrap();
+        let mut image = vec![0; (1 << 20) + 5];
+        image[..3].copy_from_slice(b"abc");
+        image[700_000..700_003].copy_from_slice(b"def");
+        image[1 << 20..].copy_from_slice(b"tail!");
+        fs::write(dir.path().join("images/small"), &image).unwrap();
+        fs::write(dir.path().join("disk"), vec![0xaa; 8 << 20]).unwrap();
+        let mut lab = Self { dir, vars: Vec::new(), config: Config::default() };
+        lab.config.image_dir = lab.dir.path().join("images");
+        for (name, value) in [
+            ("OS_API_VERSION", "20"),
+            ("INSTANCE_NAME", "inst1.example.test"),
+            ("HYPERVISOR", "kvm"),
+            ("DISK_COUNT", "1"),
+            ("DISK_0_ACCESS", "rw"),
+            ("NIC_COUNT", "1"),
+            ("NIC_0_MAC", "aa:00:00:00:00:01"),
+            ("OSP_IMG_ID", "small"),
+            ("OSP_IMG_FORMAT", "diskdump"),
+            ("OSP_IMG_PASSWD", "it's a $ecret"),
+        ] {
+            lab.set(name, value);
+        }
+        let disk = lab.disk().display().to_string();
+        lab.set("DISK_0_PATH", &disk);
+        lab
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.vars.retain(|(n, _)| n != name);
+        self.vars.push((name.into(), value.into()));
+    }
+
+    fn disk(&self) -> std::path::PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        fs::read(self.disk()).unwrap()
+    }
+
+    fn env(&self) -> Environment {
+        Environment::from_vars(
+            self.vars.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))),
+        )
+    }
+
+    fn run(&self, runner: &mut StandIn) -> Result<(), CreateError> {
+        create(&self.env(), &self.config, &Cancel::new(), runner)
+    }
+
+    fn untouched(&self) -> bool {
+        let bytes = self.bytes();
+        bytes.len() == 8 << 20 && bytes.iter().all(|b| *b == 0xaa)
+    }
+}
+
+#[test]
+fn a_whole_disk() {
+    let lab = Lab::new();
+    let mut runner = StandIn::new();
+    lab.run(&mut runner).unwrap();
+    let bytes = lab.bytes();
+    assert_eq!(bytes.len(), 8 << 20, "the file keeps its length");
+    assert_eq!(&bytes[..4], b"abc\0");
+    assert_eq!(&bytes[4096..4106], b"customised");
+    assert_eq!(&bytes[700_000..700_003], b"def");
+    assert_eq!(&bytes[1 << 20..(1 << 20) + 5], b"tail!");
+    assert!(!bytes.contains(&0xaa), "old bytes shine through");
+    let rules = &runner.rules;
+    assert_eq!(rules.text("HOSTNAME"), Some("inst1.example.test"));
+    assert_eq!(rules.text("TYPE"), Some("diskdump"));
+    assert_eq!(rules.text("PASSWD"), Some("it's a $ecret"));
+    assert_eq!(rules.text("NIC_0_MAC"), Some("aa:00:00:00:00:01"));
+    assert_eq!(rules.text("DHCP_TAGS"), Some("auto dhcp nfdhcpd"));
+    assert_eq!(rules.devices(), ["/dev/vda"]);
+    assert!(rules.get("PROPERTY_OSFAMILY").is_none());
+    assert!(rules.get("PASSWD_HASH").is_none());
+}
+
+#[test]
+fn a_bare_file_system_gets_a_partition() {
+    for (format, family, kind) in [("extdump", "linux", 0x83), ("ntfsdump", "windows", 7)] {
+        let mut lab = Lab::new();
+        lab.set("OSP_IMG_FORMAT", format);
+        let mut runner = StandIn::new();
+        lab.run(&mut runner).unwrap();
+        let bytes = lab.bytes();
+        assert_eq!(&bytes[510..512], [0x55, 0xaa]);
+        assert_eq!((bytes[446], bytes[450]), (0x80, kind));
+        let start = 1 << 20;
+        assert_eq!(&bytes[start..start + 3], b"abc");
+        assert_eq!(&bytes[start + (1 << 20)..start + (1 << 20) + 5], b"tail!");
+        assert!(bytes[512..4096].iter().all(|b| *b == 0) && !bytes[4106..].contains(&0xaa));
+        assert_eq!(runner.rules.text("PROPERTY_OSFAMILY"), Some(family));
+        assert_eq!(runner.rules.text("PROPERTY_ROOT_PARTITION"), Some("1"));
+    }
+}
+
+#[test]
+fn refused_before_the_first_byte() {
+    type Change = fn(&mut Lab, &mut StandIn);
+    let table: &[(&str, Change)] = &[
+        ("needs 1048581 bytes", |lab, _| {
+            fs::write(lab.disk(), vec![0xaa; 1 << 20]).unwrap();
+        }),
+        ("img_format: it is none of", |lab, _| lab.set("OSP_IMG_FORMAT", "tar")),
+        ("img_format: it is not set", |lab, _| lab.set("OSP_IMG_FORMAT", "")),
+        ("img_id: it is not set", |lab, _| lab.vars.retain(|(n, _)| n != "OSP_IMG_ID")),
+        ("no OS parameters were given", |lab, _| {
+            lab.vars.retain(|(n, _)| !n.starts_with("OSP_"));
+        }),
+        ("does not exist", |lab, _| lab.set("OSP_IMG_ID", "nothing")),
+        ("leads out of IMAGE_DIR", |lab, _| lab.set("OSP_IMG_ID", "../disk")),
+        ("leads out of IMAGE_DIR", |lab, _| lab.set("OSP_IMG_ID", "/etc/passwd")),
+        ("no image source pithos", |lab, _| lab.set("OSP_IMG_ID", "pithos://x/y")),
+        ("no disk", |lab, _| lab.set("DISK_COUNT", "0")),
+        ("read-only", |lab, _| lab.set("DISK_0_ACCESS", "ro")),
+        ("DISK_0_PATH is not set", |lab, _| lab.set("DISK_0_PATH", "")),
+        ("has no path on this node, only the URI", |lab, _| {
+            lab.set("DISK_0_PATH", "");
+            lab.set("DISK_0_URI", "rbd:pool/x");
+        }),
+        ("OS_API_VERSION", |lab, _| lab.set("OS_API_VERSION", "5")),
+        ("helper is not built", |_, runner| runner.missing = true),
+        ("do not fit onto", |lab, _| {
+            let file = format!(r#"[{{"path":"/x","contents":"{}"}}]"#, "QUFB".repeat(400_000));
+            lab.set("OSP_IMG_PERSONALITY", &file);
+        }),
+    ];
+    for (why, change) in table {
+        let mut lab = Lab::new();
+        let mut runner = StandIn::new();
+        change(&mut lab, &mut runner);
+        let error = lab.run(&mut runner).unwrap_err().to_string();
+        assert!(error.contains(why), "{why}: {error}");
+        assert!(!error.contains("$ecret"), "{error}");
+        assert_eq!(runner.runs, 0);
+        if why != &"do not fit onto" {
+            assert!(lab.bytes().iter().all(|b| *b == 0xaa), "{why}: the disk was touched");
+        }
+    }
+}
+
+#[test]
+fn the_helper_decides() {
+    let lab = Lab::new();
+    let mut runner = StandIn::new();
+    runner.fail = Some("the user mallory does not exist");
+    let error = lab.run(&mut runner).unwrap_err();
+    assert_eq!(error.to_string(), "the user mallory does not exist");
+    assert_eq!(error.public(), "the user mallory does not exist");
+}
+
+#[test]
+fn null_customises_what_is_there_and_everything_can_be_excluded() {
+    let mut lab = Lab::new();
+    lab.set("OSP_IMG_ID", "null");
+    let mut runner = StandIn::new();
+    lab.run(&mut runner).unwrap();
+    let bytes = lab.bytes();
+    assert_eq!(bytes.iter().filter(|b| **b != 0xaa).count(), 10);
+    let mut lab = Lab::new();
+    lab.set("OSP_IMG_PROPERTIES", r#"{"exclude_all_tasks": true}"#);
+    let mut runner = StandIn::new();
+    runner.missing = true;
+    lab.run(&mut runner).unwrap();
+    assert_eq!(runner.runs, 0);
+    assert_eq!(&lab.bytes()[..3], b"abc");
+}
+
+#[test]
+fn parameters_of_the_configuration_and_of_a_url() {
+    let mut lab = Lab::new();
+    let json = lab.dir.path().join("config.json");
+    fs::write(&json, r#"{"img_id": "small", "img_format": "extdump", "img_passwd": "of the url"}"#)
+        .unwrap();
+    lab.vars.retain(|(n, _)| !n.starts_with("OSP_"));
+    lab.set("OSP_CONFIG_URL", &format!("file://{}", json.display()));
+    lab.set("OSP_IMG_FORMAT", "diskdump");
+    lab.config.parameters.insert("img_passwd".into(), snf_image::secret::Secret::new("ours"));
+    lab.config
+        .parameters
+        .insert("inst_properties".into(), snf_image::secret::Secret::new(r#"{"USERS":"user"}"#));
+    let mut runner = StandIn::new();
+    lab.run(&mut runner).unwrap();
+    assert_eq!(runner.rules.text("TYPE"), Some("diskdump"));
+    assert_eq!(runner.rules.text("PASSWD"), Some("of the url"));
+    assert_eq!(runner.rules.text("INST_PROPERTIES"), Some(r#"{"USERS":"user"}"#));
+    fs::write(&json, r#"{"img_size": "small"}"#).unwrap();
+    let error = lab.run(&mut runner).unwrap_err().to_string();
+    assert!(error.contains("img_size"), "{error}");
+    lab.set("OSP_CONFIG_URL", "file:///nonexistent/x");
+    let error = lab.run(&mut runner).unwrap_err().to_string();
+    assert!(error.contains("config_url") && error.contains("does not exist"), "{error}");
+}
+
+#[test]
+fn several_disks_and_read_only_ones() {
+    let mut lab = Lab::new();
+    for (n, access) in [(1, "ro"), (2, "rw")] {
+        let path = lab.dir.path().join(format!("disk{n}"));
+        fs::write(&path, vec![n as u8; 4096]).unwrap();
+        lab.set(&format!("DISK_{n}_PATH"), &path.display().to_string());
+        lab.set(&format!("DISK_{n}_ACCESS"), access);
+    }
+    lab.set("DISK_COUNT", "3");
+    let mut runner = StandIn::new();
+    lab.run(&mut runner).unwrap();
+    assert_eq!(runner.disks, 2);
+    assert_eq!(runner.rules.devices(), ["/dev/vda", "/dev/vdb"]);
+    assert_eq!(fs::read(lab.dir.path().join("disk1")).unwrap(), vec![1; 4096]);
+}
+
+#[test]
+fn compressed_images_and_checksums() {
+    let lab = Lab::new();
+    let images = lab.dir.path().join("images");
+    for (program, ending) in [("gzip", "gz"), ("xz", "xz"), ("zstd", "zst"), ("bzip2", "bz2")] {
+        let status = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(format!("{program} -c small >small.{ending}"))
+            .current_dir(&images)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let sum = sha256(&images.join(format!("small.{ending}")));
+        for id in [format!("small.{ending}"), format!("local://small.{ending}#sha256={sum}")] {
+            let mut lab2 = Lab::new();
+            fs::copy(
+                images.join(format!("small.{ending}")),
+                lab2.dir.path().join(format!("images/small.{ending}")),
+            )
+            .unwrap();
+            lab2.set("OSP_IMG_ID", &id);
+            lab2.run(&mut StandIn::new()).unwrap();
+            let bytes = lab2.bytes();
+            assert_eq!(&bytes[1 << 20..(1 << 20) + 5], b"tail!", "{id}");
+            assert!(!bytes.contains(&0xaa));
+            // One byte more at the end: the checksum covers the whole file.
+            let path = lab2.dir.path().join(format!("images/small.{ending}"));
+            let mut file = fs::read(&path).unwrap();
+            file.push(0);
+            fs::write(&path, file).unwrap();
+            if id.contains("sha256") {
+                let mut runner = StandIn::new();
+                assert!(lab2.run(&mut runner).is_err(), "{id}");
+                assert_eq!(runner.runs, 0, "customised in spite of a wrong checksum");
+            }
+        }
+    }
+    let sum = sha256(&images.join("small"));
+    let mut lab = Lab::new();
+    lab.set("OSP_IMG_ID", &format!("small#sha256={sum}"));
+    lab.run(&mut StandIn::new()).unwrap();
+    lab.set("OSP_IMG_ID", &format!("small#sha256={}", "0".repeat(64)));
+    let error = lab.run(&mut StandIn::new()).unwrap_err();
+    let text = snf_image_host::log::chain(&error);
+    assert!(text.contains("SHA-256") && text.contains(&sum), "{text}");
+}
+
+fn sha256(path: &Path) -> String {
+    let out = std::process::Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(out.stdout).unwrap()[..64].to_owned()
+}
+
+#[test]
+fn rename_does_what_it_is_told_to_and_again() {
+    let mut lab = Lab::new();
+    lab.set("OLD_INSTANCE_NAME", "old.example.test");
+    let mut runner = StandIn::new();
+    for _ in 0..2 {
+        rename(&lab.env(), &lab.config, &Cancel::new(), &mut runner).unwrap();
+    }
+    assert!(runner.runs == 0 && lab.untouched());
+    lab.config.rename_hostname = true;
+    rename(&lab.env(), &lab.config, &Cancel::new(), &mut runner).unwrap();
+    assert_eq!(runner.rules.text("HOSTNAME"), Some("inst1.example.test"));
+    assert!(runner.rules.get("PASSWD").is_none());
+    assert!(runner.rules.text("PROPERTIES").unwrap().contains("EXCLUDE_TASK_CHANGEPASSWORD"));
+    lab.vars.retain(|(n, _)| n != "OLD_INSTANCE_NAME");
+    let error =
+        rename(&lab.env(), &lab.config, &Cancel::new(), &mut runner).unwrap_err().to_string();
+    assert!(error.contains("OLD_INSTANCE_NAME"), "{error}");
+}
