@@ -13,7 +13,10 @@ use crate::guest::disk::{Content, Disk};
 use crate::plan::{HostKeys, Plan};
 use crate::properties::PropertyError;
 use crate::random::{Clock, Entropy};
-use crate::task::{self, Context, Fingerprint, HostKeyMaker, Needs, TASKS, Task, TaskError};
+use crate::storage::{Storage, StorageError};
+use crate::task::{
+    self, Context, DiskContext, Fingerprint, HostKeyMaker, Needs, TASKS, Task, TaskError,
+};
 
 pub use crate::inspect::{Inspection, inspect};
 
@@ -51,6 +54,9 @@ pub enum CustomizeError {
         #[source]
         source: TaskError,
     },
+    /// The partition table or a swap area could not be read or written.
+    #[error("the partition table could not be changed: {0}")]
+    Storage(#[from] StorageError),
     /// The changes could not be written, or not all.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -102,6 +108,8 @@ pub struct Report {
     pub tasks: Vec<TaskReport>,
     /// Tasks that the properties leave out.
     pub excluded: Vec<&'static str>,
+    /// What changed of the partition table, one sentence for each change.
+    pub partition_table: Vec<String>,
     /// What changed, by path.
     pub changes: Vec<ChangeReport>,
     /// Host keys that were made.
@@ -130,6 +138,20 @@ pub fn customize(
     events: &mut dyn EventSink,
     mode: Mode,
 ) -> Result<Report, CustomizeError> {
+    customize_instance(disk, Vec::new(), plan, entropy, clock, events, mode)
+}
+
+/// Like [`customize`], for an instance that has further disks, in their order: `SWAP` may name
+/// one of them.
+pub fn customize_instance(
+    disk: Arc<dyn BlockDevice>,
+    others: Vec<Arc<dyn BlockDevice>>,
+    plan: &Plan,
+    entropy: &mut Entropy,
+    clock: &Clock,
+    events: &mut dyn EventSink,
+    mode: Mode,
+) -> Result<Report, CustomizeError> {
     let started = Instant::now();
     let (tasks, excluded) = select(plan)?;
     let mut key_maker = HostKeyMaker::new(entropy);
@@ -145,8 +167,83 @@ pub fn customize(
     if tasks.is_empty() {
         return Ok(Report::nothing(mode, excluded));
     }
-    let disk = Disk::open(&disk, entropy, clock)?;
-    run(disk, tasks, excluded, plan, key_maker, entropy, clock, events, mode, started)
+    let storage = Storage::new(disk, others);
+    let mut context = DiskContext::new(plan, storage, entropy, clock, events);
+    let mut reports = Vec::new();
+    for task in tasks.iter().filter(|task| task.needs == Needs::Disk) {
+        let started = Instant::now();
+        context.events.event(Event::TaskStart(task.name));
+        task.run_on_disk(&mut context)
+            .map_err(|source| CustomizeError::Task { task: task.name, source })?;
+        context.events.event(Event::TaskEnd(task.name));
+        reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
+    }
+    let (mut disk, storage, warnings, grown) = context.into_parts().map_err(open_error)?;
+    let on_guest: Vec<&'static Task> =
+        tasks.into_iter().filter(|task| task.needs != Needs::Disk).collect();
+    let table = storage.table().map(|plan| plan.describe().lines().map(str::to_owned).collect());
+    let mut report = if on_guest.is_empty() {
+        let mut report = Report::nothing(mode, excluded);
+        report.open_milliseconds = milliseconds(started);
+        if mode == Mode::Commit {
+            commit(&storage, None, &mut disk, grown, &mut report)?;
+        }
+        report
+    } else {
+        let all = (disk, storage, grown);
+        run(all, on_guest, excluded, plan, key_maker, entropy, clock, events, mode, started)?
+    };
+    reports.append(&mut report.tasks);
+    report.tasks = reports;
+    report.warnings.splice(0..0, warnings);
+    report.partition_table = table.unwrap_or_default();
+    Ok(report)
+}
+
+/// A table that cannot be read is told as that.
+fn open_error(error: StorageError) -> CustomizeError {
+    match error {
+        StorageError::Partition(error) => CustomizeError::Table(error),
+        other => CustomizeError::Storage(other),
+    }
+}
+
+/// Writes what waits: the partition table and swap areas, the guest's file systems, and the one
+/// that grew and is not mounted. In this order a cut leaves partitions that are at worst larger
+/// than their file systems.
+fn commit(
+    storage: &Storage,
+    tree: Option<&mut Tree>,
+    disk: &mut Disk,
+    grown: Option<usize>,
+    report: &mut Report,
+) -> Result<(), CustomizeError> {
+    let started = Instant::now();
+    storage.commit().map_err(StorageError::from)?;
+    let mut commits = match tree {
+        Some(tree) => tree.commit()?,
+        None => Vec::new(),
+    };
+    if let Some(volume) = grown.and_then(|index| disk.volumes.get_mut(index)) {
+        let place = volume.place();
+        if let Content::Open(fs) = &mut volume.content {
+            commits.push((place, fs.commit().map_err(TaskError::from).map_err(grow_error)?));
+        }
+    }
+    let reports = commits.into_iter().map(|(mounted_on, commit)| FileSystemReport {
+        mounted_on,
+        metadata_blocks: commit.metadata_blocks,
+        data_blocks: commit.data_blocks,
+        transactions: commit.transactions,
+        replayed: commit.replayed,
+    });
+    report.file_systems = reports.collect();
+    report.commit_milliseconds = milliseconds(started);
+    Ok(())
+}
+
+fn grow_error(source: TaskError) -> CustomizeError {
+    CustomizeError::Task { task: "FilesystemResizeUnmounted", source }
 }
 
 /// The tasks that the plan asks for, in order, and the names of those that its properties leave
@@ -164,7 +261,7 @@ fn select(plan: &Plan) -> Result<(Vec<&'static Task>, Vec<&'static str>), Custom
     let mut tasks = Vec::new();
     let mut excluded = Vec::new();
     for task in TASKS.into_iter().filter(|task| task.wanted(plan)) {
-        if plan.properties.excluded(task.name, true)? {
+        if plan.properties.excluded(task.name, task.needs != Needs::Disk)? {
             excluded.push(task.name);
         } else {
             tasks.push(task);
@@ -172,14 +269,24 @@ fn select(plan: &Plan) -> Result<(Vec<&'static Task>, Vec<&'static str>), Custom
     }
     // Every other task works on the mounted guest.
     if excluded.contains(&"MountImage") {
-        excluded.extend(tasks.drain(..).map(|task| task.name));
+        let on_guest = tasks.iter().filter(|task| task.needs != Needs::Disk);
+        excluded.extend(on_guest.map(|task| task.name));
+        tasks.retain(|task| task.needs == Needs::Disk);
+    }
+    // The command line that asks for the disk's tasks alone needs no guest.
+    let nothing_else = |task: &&Task| task.needs == Needs::Disk || task.name == "MountImage";
+    if plan.only_tasks.is_some() && tasks.iter().all(nothing_else) {
+        tasks.retain(|task| {
+            task.needs == Needs::Disk
+                || plan.only_tasks.iter().flatten().any(|n| n.eq_ignore_ascii_case(task.name))
+        });
     }
     Ok((tasks, excluded))
 }
 
 #[allow(clippy::too_many_arguments)]
 fn run(
-    mut disk: Disk,
+    (mut disk, storage, grown): (Disk, Storage, Option<usize>),
     tasks: Vec<&'static Task>,
     excluded: Vec<&'static str>,
     plan: &Plan,
@@ -205,6 +312,7 @@ fn run(
         plan,
         tree: Tree::new(fs),
         disk,
+        storage,
         root: root.volume,
         family: root.family,
         distro: root.distro,
@@ -226,7 +334,7 @@ fn run(
     for task in &tasks {
         let started = Instant::now();
         context.events.event(Event::TaskStart(task.name));
-        (task.run)(&mut context)
+        task.run_on_guest(&mut context)
             .map_err(|source| CustomizeError::Task { task: task.name, source })?;
         context.events.event(Event::TaskEnd(task.name));
         reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
@@ -238,6 +346,7 @@ fn run(
         root_partition,
         tasks: reports,
         excluded,
+        partition_table: Vec::new(),
         changes: changes
             .map(|change| ChangeReport { path: change.display(), kind: change.kind.name() })
             .collect(),
@@ -248,19 +357,8 @@ fn run(
         commit_milliseconds: 0,
     };
     if mode == Mode::Commit {
-        let started = Instant::now();
-        let commits = context.tree.commit()?;
-        report.file_systems = commits
-            .into_iter()
-            .map(|(mounted_on, commit)| FileSystemReport {
-                mounted_on,
-                metadata_blocks: commit.metadata_blocks,
-                data_blocks: commit.data_blocks,
-                transactions: commit.transactions,
-                replayed: commit.replayed,
-            })
-            .collect();
-        report.commit_milliseconds = milliseconds(started);
+        let Context { storage, tree, disk, .. } = &mut context;
+        commit(storage, Some(tree), disk, grown, &mut report)?;
     }
     Ok(report)
 }
@@ -294,6 +392,7 @@ impl Report {
             root_partition: None,
             tasks: Vec::new(),
             excluded,
+            partition_table: Vec::new(),
             changes: Vec::new(),
             fingerprints: Vec::new(),
             warnings: Vec::new(),
@@ -337,7 +436,9 @@ mod tests {
         let key_maker = HostKeyMaker::new(&entropy);
         let (clock, started) = (Clock::fixed(0), Instant::now());
         let disk = Disk::of_volumes(volumes);
-        run(disk, tasks, excluded, plan, key_maker, &entropy, &clock, events, mode, started)
+        let tasks = tasks.into_iter().filter(|task| task.needs != Needs::Disk).collect();
+        let all = (disk, Storage::default(), None);
+        run(all, tasks, excluded, plan, key_maker, &entropy, &clock, events, mode, started)
             .map_err(|error| error.to_string())
     }
 
@@ -397,12 +498,13 @@ mod tests {
             let (tasks, excluded) = select(plan).unwrap();
             (tasks.iter().map(|task| task.name).collect::<Vec<_>>(), excluded)
         };
-        let all = ["MountImage", "ChangeMachineId", "DeleteSSHKeys", "EnforcePersonality"];
-        assert_eq!(names(&plan), (all.to_vec(), vec![]));
+        let on_disk = ["FixPartitionTable", "FilesystemResizeUnmounted"];
+        let on_guest = ["MountImage", "ChangeMachineId", "DeleteSSHKeys", "EnforcePersonality"];
+        assert_eq!(names(&plan), ([&on_disk[..], &on_guest[..]].concat(), vec![]));
         plan.properties.set("exclude_task_deletesshkeys", "yes");
         assert_eq!(names(&plan).1, ["DeleteSSHKeys"]);
         plan.properties.set("EXCLUDE_TASK_MountImage", "1");
-        assert_eq!(names(&plan).0, Vec::<&str>::new());
+        assert_eq!(names(&plan).0, on_disk);
         assert_eq!(names(&plan).1.len(), 4);
         plan.properties.set("EXCLUDE_ALL_TASKS", "maybe");
         assert!(select(&plan).is_err());

@@ -14,6 +14,7 @@ use crate::guest::{OsFamily, passwd};
 use crate::plan::Plan;
 use crate::properties::Properties;
 use crate::random::{Clock, Entropy};
+use crate::storage::Storage;
 use crate::task::{self, Context, HostKeyMaker};
 
 /// How many users are listed.
@@ -144,6 +145,7 @@ pub fn inspect(
         plan: &plan,
         tree: Tree::new(fs),
         disk,
+        storage: Storage::default(),
         root: root.volume,
         family: root.family,
         distro: root.distro,
@@ -155,7 +157,7 @@ pub fn inspect(
         warnings: Vec::new(),
     };
     if let Some(mount) = task::find("MountImage")
-        && let Err(error) = (mount.run)(&mut context)
+        && let Err(error) = mount.run_on_guest(&mut context)
     {
         context.warn(error.to_string());
     }

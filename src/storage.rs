@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use snf_fs::{BlockDevice, DeviceError, Overlay};
+use snf_fs::{BlockDevice, DeviceError, MemoryDevice, Overlay};
 use snf_partition::{GrowRequest, Guid, SwapRequest, swap};
 
 use crate::disk_adapter::DiskAdapter;
@@ -40,6 +40,13 @@ pub struct Storage {
     image: Arc<Overlay>,
     others: Vec<Arc<Overlay>>,
     table: Option<snf_partition::Plan>,
+}
+
+impl Default for Storage {
+    /// A disk without a byte, for guests that are in no disk.
+    fn default() -> Self {
+        Self::new(Arc::new(MemoryDevice::new(Vec::new())), Vec::new())
+    }
 }
 
 impl Storage {
@@ -153,6 +160,22 @@ impl Storage {
         })
     }
 
+    /// The partition that may grow: the last one on the disk beside the swap partition that
+    /// `wanted` names. The outer `None`: there is no such partition; the inner: there is no table,
+    /// and the whole disk is the volume.
+    pub fn last_volume(&self, wanted: Option<&Swap>) -> Result<Option<Option<u32>>, StorageError> {
+        let Some(table) = snf_partition::read(&DiskAdapter(&*self.image))? else {
+            return Ok(Some(None));
+        };
+        let swap = match wanted {
+            Some(Swap::Partition { number, .. }) => Some(*number),
+            _ => None,
+        };
+        let candidates = table.partitions.iter().filter(|p| !p.is_extended());
+        let last = candidates.filter(|p| Some(p.number) != swap).max_by_key(|p| p.start);
+        Ok(last.map(|partition| Some(partition.number)))
+    }
+
     /// Whether anything waits for the commit.
     pub fn is_dirty(&self) -> bool {
         self.image.held() > 0 || self.others.iter().any(|other| other.held() > 0)
@@ -170,7 +193,6 @@ impl Storage {
 
 #[cfg(test)]
 mod tests {
-    use snf_fs::MemoryDevice;
     use snf_partition::{TYPE_LINUX, fresh_mbr};
 
     use super::*;

@@ -1,6 +1,6 @@
 //! The trait that every engine implements, and the values it speaks in.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A file, directory or other node of one file system: the inode number (ext), MFT record number
 /// (NTFS) or an engine's own handle (FAT).
@@ -211,6 +211,17 @@ pub trait FileSystem: Send {
     fn set_times(&mut self, node: NodeId, times: Times) -> Result<()>;
     /// Sets (`Some`) or removes (`None`) one extended attribute by its full name.
     fn set_xattr(&mut self, node: NodeId, name: &[u8], value: Option<&[u8]>) -> Result<()>;
+
+    /// Enlarges the file system to use `size` bytes of its device, in memory like every change,
+    /// and gives its size then, rounded down to what it can use. A size that it has already, or a
+    /// smaller one, changes nothing.
+    fn grow(&mut self, size: u64) -> Result<u64> {
+        let _ = size;
+        Err(Error::unsupported(
+            "enlarging a file system of this kind",
+            "it keeps its size; enlarge it from within the guest",
+        ))
+    }
 
     /// Whether anything waits for [`FileSystem::commit`].
     fn is_dirty(&self) -> bool;

@@ -3,7 +3,7 @@
 use snf_fs::Attributes;
 
 use super::context::CONFIG_MAX;
-use super::{Context, LINUX, Needs, Task, TaskError};
+use super::{Context, LINUX, Needs, Run, Task, TaskError};
 use crate::guest::distro::Family;
 
 pub(super) static TASK: Task = Task {
@@ -12,7 +12,7 @@ pub(super) static TASK: Task = Task {
     summary: "set the host name, and the 127.0.1.1 line of /etc/hosts",
     needs: Needs::System(LINUX),
     applies: |plan| plan.hostname.is_some(),
-    run,
+    run: Run::Guest(run),
 };
 
 /// Linux keeps at most this many bytes.

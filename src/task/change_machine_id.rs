@@ -3,7 +3,7 @@
 use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
-use super::{Context, LINUX, Needs, Task, TaskError, hidden_at_boot};
+use super::{Context, LINUX, Needs, Run, Task, TaskError, hidden_at_boot};
 use crate::plan::MachineId;
 
 pub(super) static TASK: Task = Task {
@@ -12,7 +12,7 @@ pub(super) static TASK: Task = Task {
     summary: "give /etc/machine-id, and the copy that D-Bus keeps, a fresh id",
     needs: Needs::System(LINUX),
     applies: |plan| plan.machine_id != MachineId::Keep,
-    run,
+    run: Run::Guest(run),
 };
 
 const MACHINE_ID: &str = "/etc/machine-id";

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
-use super::{Context, LINUX, Needs, Task, TaskError};
+use super::{Context, LINUX, Needs, Run, Task, TaskError};
 use crate::crypt;
 use crate::guest::passwd::{self, EditError, User};
 use crate::guest::sshd_config::SshdConfig;
@@ -21,7 +21,7 @@ pub(super) static TASK: Task = Task {
     summary: "set passwords and add authorized keys",
     needs: Needs::System(LINUX),
     applies: |plan| !plan.passwords.is_empty() || !plan.auth_keys.is_empty(),
-    run,
+    run: Run::Guest(run),
 };
 
 const PASSWD: &str = "/etc/passwd";

@@ -13,6 +13,7 @@ use crate::guest::distro::Distro;
 use crate::plan::Plan;
 use crate::random::{Clock, Entropy};
 use crate::sshkey::{self, KeyPair, KeyType};
+use crate::storage::Storage;
 
 /// Files of configuration are read up to this size.
 pub(crate) const CONFIG_MAX: u64 = 16 << 20;
@@ -38,6 +39,8 @@ pub struct Context<'a> {
     pub tree: Tree,
     /// The guest's disk.
     pub disk: Disk,
+    /// What changes on the disk beside its file systems.
+    pub storage: Storage,
     /// The index of the root's volume on the disk.
     pub root: usize,
     /// The guest's system; `None` when it was not recognised and need not be.

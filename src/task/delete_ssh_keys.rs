@@ -4,7 +4,7 @@ use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
 use super::context::CONFIG_MAX;
-use super::{Context, Fingerprint, LINUX, Needs, Task, TaskError, hidden_at_boot};
+use super::{Context, Fingerprint, LINUX, Needs, Run, Task, TaskError, hidden_at_boot};
 use crate::guest::sshd_config::SshdConfig;
 use crate::plan::HostKeys;
 use crate::sshkey::KeyType;
@@ -15,7 +15,7 @@ pub(super) static TASK: Task = Task {
     summary: "replace the SSH host keys with fresh ones and tell their fingerprints",
     needs: Needs::System(LINUX),
     applies: |plan| plan.host_keys != HostKeys::Keep,
-    run,
+    run: Run::Guest(run),
 };
 
 const SSH_DIR: &str = "/etc/ssh";

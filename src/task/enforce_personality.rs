@@ -4,7 +4,7 @@ use snf_fs::error::display_name;
 use snf_fs::{Attributes, Stat};
 
 use super::context::CONFIG_MAX;
-use super::{Context, Needs, Task, TaskError, hidden_at_boot};
+use super::{Context, Needs, Run, Task, TaskError, hidden_at_boot};
 use crate::guest::passwd;
 use crate::plan::PersonalityFile;
 
@@ -14,7 +14,7 @@ pub(super) static TASK: Task = Task {
     summary: "write the files of the personality, with their owners and modes",
     needs: Needs::Files,
     applies: |plan| !plan.personality.is_empty(),
-    run,
+    run: Run::Guest(run),
 };
 
 /// Mode of a file that the request gives none.

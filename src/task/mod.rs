@@ -1,12 +1,16 @@
 //! The tasks: each is one file and one value that says its name, number, what it needs and when
 //! it applies. `--list-tasks`, exclusion properties and events come from that.
 
+mod add_swap;
 mod assign_hostname;
 mod change_machine_id;
 mod change_password;
 mod context;
 mod delete_ssh_keys;
+mod disk_context;
 mod enforce_personality;
+mod filesystem_resize_unmounted;
+mod fix_partition_table;
 mod mount_image;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,10 +18,13 @@ pub(crate) mod testing;
 pub use assign_hostname::check as check_hostname;
 pub use change_machine_id::check as check_machine_id;
 pub use context::{Context, Fingerprint, HostKeyMaker};
+pub use disk_context::DiskContext;
 
 use crate::crypt::CryptError;
 use crate::guest::OsFamily;
 use crate::plan::Plan;
+use crate::properties::PropertyError;
+use crate::storage::StorageError;
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +41,12 @@ pub enum TaskError {
         #[source]
         source: CryptError,
     },
+    /// The disk: its partition table, a swap area.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A property has a value that it cannot have.
+    #[error(transparent)]
+    Property(#[from] PropertyError),
     /// What was asked for cannot be done on this guest.
     #[error("{0}")]
     Request(String),
@@ -48,6 +61,8 @@ impl TaskError {
 /// What a task needs to know of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
+    /// The disk only: it runs before the guest is looked for, and works where there is none.
+    Disk,
     /// The guest's file systems, whatever is on them.
     Files,
     /// A guest whose system is one of these.
@@ -67,7 +82,16 @@ pub struct Task {
     /// Whether the plan asks for it.
     pub applies: fn(&Plan) -> bool,
     /// Does it, in memory.
-    pub run: fn(&mut Context<'_>) -> Result<(), TaskError>,
+    pub run: Run,
+}
+
+/// What a task does.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Works on the disk, before the guest is looked for.
+    Disk(fn(&mut DiskContext<'_>) -> Result<(), TaskError>),
+    /// Works on the guest.
+    Guest(fn(&mut Context<'_>) -> Result<(), TaskError>),
 }
 
 impl Task {
@@ -79,13 +103,32 @@ impl Task {
             .is_none_or(|names| names.iter().any(|name| name.eq_ignore_ascii_case(self.name)));
         (named || self.number == mount_image::TASK.number) && (self.applies)(plan)
     }
+
+    /// Runs a task that works on the guest; of another one there is nothing to do here.
+    pub fn run_on_guest(&self, context: &mut Context<'_>) -> Result<(), TaskError> {
+        match self.run {
+            Run::Guest(run) => run(context),
+            Run::Disk(_) => Ok(()),
+        }
+    }
+
+    /// Runs a task that works on the disk; of another one there is nothing to do here.
+    pub fn run_on_disk(&self, context: &mut DiskContext<'_>) -> Result<(), TaskError> {
+        match self.run {
+            Run::Disk(run) => run(context),
+            Run::Guest(_) => Ok(()),
+        }
+    }
 }
 
 const LINUX: &[OsFamily] = &[OsFamily::Linux];
 
 /// All tasks, in their order.
-pub const TASKS: [&Task; 6] = [
+pub const TASKS: [&Task; 9] = [
+    &fix_partition_table::TASK,
+    &filesystem_resize_unmounted::TASK,
     &mount_image::TASK,
+    &add_swap::TASK,
     &assign_hostname::TASK,
     &change_machine_id::TASK,
     &change_password::TASK,

@@ -2,7 +2,7 @@
 
 use snf_fs::error::display_name;
 
-use super::{Context, Needs, Task, TaskError};
+use super::{Context, Needs, Run, Task, TaskError};
 use crate::guest::disk::{Content, Disk};
 use crate::guest::fstab::{self, Entry, Source};
 
@@ -12,7 +12,7 @@ pub(super) static TASK: Task = Task {
     summary: "mount the root and the other file systems of /etc/fstab",
     needs: Needs::Files,
     applies: |_| true,
-    run,
+    run: Run::Guest(run),
 };
 
 const FSTAB: &str = "/etc/fstab";

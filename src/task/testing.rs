@@ -9,6 +9,7 @@ use crate::guest::disk::{Disk, Volume};
 use crate::guest::distro::Distro;
 use crate::plan::Plan;
 use crate::random::{Clock, Entropy};
+use crate::storage::Storage;
 
 pub(crate) const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 pub(crate) const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
@@ -17,6 +18,7 @@ pub(crate) const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
 pub(crate) struct Guest {
     tree: Option<Tree>,
     volumes: Vec<Volume>,
+    pub(crate) storage: Storage,
     pub(crate) plan: Plan,
     pub(crate) events: Vec<Event>,
     pub(crate) distro: Distro,
@@ -29,6 +31,7 @@ impl Guest {
         Self {
             tree: Some(Tree::new(Box::new(MemoryFs::new()))),
             volumes: Vec::new(),
+            storage: Storage::default(),
             plan: Plan::default(),
             events: Vec::new(),
             distro: Distro::default(),
@@ -131,6 +134,7 @@ impl Guest {
             plan: &self.plan,
             tree: self.tree.take().unwrap(),
             disk: Disk::of_volumes(std::mem::take(&mut self.volumes)),
+            storage: std::mem::take(&mut self.storage),
             root: 0,
             family: Some(OsFamily::Linux),
             distro: self.distro.clone(),
@@ -141,9 +145,10 @@ impl Guest {
             fingerprints: Vec::new(),
             warnings: Vec::new(),
         };
-        let result = (task.run)(&mut context);
+        let result = task.run_on_guest(&mut context);
         self.fingerprints = context.fingerprints;
         self.volumes = context.disk.volumes;
+        self.storage = context.storage;
         self.tree = Some(context.tree);
         result
     }
