@@ -55,6 +55,14 @@ impl Tree {
         Ok(Resolved { path, stat })
     }
 
+    /// The canonical path of something that exists, itself a symbolic link perhaps: only those on
+    /// the way are followed.
+    pub fn resolve_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        let walk = self.walk(path.as_ref(), false)?;
+        walk.existing()?;
+        Ok(walk.path())
+    }
+
     /// Where a path would lead after [`Tree::mkdir_all`] of its directory: the canonical path,
     /// with all that is missing.
     pub fn resolve_missing(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {

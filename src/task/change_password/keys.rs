@@ -19,6 +19,14 @@ pub(super) fn add(
     let lines = check(lines).map_err(|why| {
         TaskError::request(format!("the authorized keys for {name} cannot be used: {why}"))
     })?;
+    for line in lines.iter().filter(|line| !line.starts_with('#') && key_of(line).is_none()) {
+        let start: String = line.chars().take(20).collect();
+        context.warn(format!(
+            "among the authorized keys for {name}, \"{}...\" does not look like a line of \
+             authorized_keys (a key type, then the key in base64); it was written as it is",
+            start.escape_debug()
+        ));
+    }
     let home = home(user)?;
     let path = match sshd.keys_path(&user.name, user.uid, &home) {
         Ok(path) => path,
@@ -148,15 +156,6 @@ fn check(text: &str) -> Result<Vec<&str>, String> {
     }
     let lines: Vec<&str> =
         text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
-    for line in lines.iter().filter(|line| !line.starts_with('#')) {
-        if key_of(line).is_none() {
-            let start: String = line.chars().take(20).collect();
-            return Err(format!(
-                "\"{}...\" is not a line of authorized_keys (a key type, then the key in base64)",
-                start.escape_debug()
-            ));
-        }
-    }
     Ok(lines)
 }
 
@@ -164,7 +163,7 @@ fn check(text: &str) -> Result<Vec<&str>, String> {
 fn key_of(line: &str) -> Option<String> {
     let line = line.trim();
     let is_type = |word: &str| {
-        ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "rsa-sha2-"]
+        ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "webauthn-sk-", "rsa-sha2-"]
             .iter()
             .any(|prefix| word.starts_with(prefix))
     };
@@ -179,7 +178,8 @@ fn key_of(line: &str) -> Option<String> {
         if c.is_whitespace() && !quoted {
             if is_type(line.get(start..at)?) {
                 let blob = line.get(at..)?.split_whitespace().next()?;
-                let base64 = blob.len() >= 16
+                // Every key begins with the length of its type's name: three bytes 0.
+                let base64 = blob.starts_with("AAAA")
                     && blob.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
                 return base64.then(|| format!("{} {blob}", &line[..at]));
             }
@@ -314,6 +314,15 @@ mod tests {
     }
 
     #[test]
+    fn odd_lines_are_written_and_said() {
+        let mut guest = Guest::debian();
+        with_keys(&mut guest, "root", "future-type BBBB\n");
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read(ROOT_FILE), "future-type BBBB\n");
+        assert!(guest.warnings()[0].contains("\"future-type BBBB...\""));
+    }
+
+    #[test]
     fn labels() {
         let mut guest = Guest::debian();
         let label = Some(&b"system_u:object_r:admin_home_t:s0\0"[..]);
@@ -328,16 +337,17 @@ mod tests {
 
     #[test]
     fn lines() {
-        for (bad, part) in [
-            ("-----BEGIN OPENSSH PRIVATE KEY-----\nx", "private key"),
-            ("hello world", "\"hello world...\""),
-            ("ssh-rsa", "not a line"),
-            ("ssh-rsa short", "not a line"),
-            ("ssh-rsa AAAA\0AAAA", "zero byte"),
-            ("command=\"ssh-rsa AAAAB3NzaC1yc2EAAAADAQ\"", "not a line"),
-        ] {
-            assert!(check(bad).unwrap_err().contains(part), "{bad}");
+        assert!(
+            check("-----BEGIN OPENSSH PRIVATE KEY-----\nx").unwrap_err().contains("private key")
+        );
+        assert!(check("ssh-rsa AAAA\0AAAA").unwrap_err().contains("zero byte"));
+        for bad in
+            ["hello world", "ssh-rsa", "ssh-rsa short", "command=\"ssh-rsa AAAAB3NzaC1yc2E\"", ""]
+        {
+            assert_eq!(key_of(bad), None, "{bad}");
         }
+        assert!(key_of("ssh-ed25519 AAAAC3Nz one's@example").is_some());
+        assert!(key_of("cert-authority ssh-rsa AAAAB3Nz").is_some());
         assert_eq!(check("\n# note\n\n").unwrap(), ["# note"]);
         let quoted = format!("environment=\"A=\\\"ssh-x \\\"\",no-pty {KEY}");
         assert!(key_of(&quoted).unwrap().ends_with("AAAAIBxx"));
