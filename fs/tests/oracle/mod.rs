@@ -92,10 +92,15 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let status = Command::new("umount").arg(&self.at).status();
-        if !status.is_ok_and(|status| status.success()) {
-            let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+        // Something on the machine may look into it for a moment.
+        for _ in 0..100 {
+            let output = Command::new("umount").arg(&self.at).output();
+            if output.is_ok_and(|output| output.status.success()) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
 }
 

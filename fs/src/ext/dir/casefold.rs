@@ -1,5 +1,8 @@
 //! Names in directories that ignore case (`casefold`).
 
+use caseless::Caseless;
+use unicode_normalization::UnicodeNormalization;
+
 use super::super::volume::Volume;
 use crate::error::{Error, Result};
 
@@ -27,8 +30,42 @@ pub fn fold(volume: &Volume, name: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(folded)
 }
 
-/// The folded form of a name; `None` when it is not UTF-8, and is then compared byte for byte.
+/// The folded form of a name; `None` when it is not UTF-8, and is then compared byte for byte. Two
+/// names are one when these are the same: decomposed (NFD), all case folded, without the characters
+/// that nobody sees.
 pub fn fold_text(name: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(name).ok()?;
-    Some(text.to_lowercase().into_bytes())
+    if text.is_ascii() {
+        return Some(text.to_ascii_lowercase().into_bytes());
+    }
+    let visible = text.chars().filter(|&c| !is_ignorable(c));
+    // Folding may give composed characters, and so is decomposed again.
+    let folded = visible.nfd().default_case_fold().nfd().filter(|&c| !is_ignorable(c));
+    Some(folded.collect::<String>().into_bytes())
+}
+
+/// Default_Ignorable_Code_Point of Unicode 12.1.
+fn is_ignorable(c: char) -> bool {
+    matches!(u32::from(c),
+        0xAD | 0x34F | 0x61C | 0x115F..=0x1160 | 0x17B4..=0x17B5 | 0x180B..=0x180E
+        | 0x200B..=0x200F | 0x202A..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F
+        | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFF8 | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A
+        | 0xE0000..=0xE0FFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fold_text;
+
+    #[test]
+    fn one_name_in_many_forms() {
+        let fold = |name: &str| fold_text(name.as_bytes()).unwrap();
+        assert_eq!(fold("README.txt"), fold("readme.TXT"));
+        assert_eq!(fold("Straße"), fold("STRASSE"));
+        assert_eq!(fold("caf\u{e9}"), fold("CAFE\u{301}"));
+        assert_eq!(fold("soft\u{ad}hyphen"), fold("softhyphen"));
+        assert_eq!(fold("ΑΣ"), fold("ας"));
+        assert_ne!(fold("a"), fold("b"));
+        assert_eq!(fold_text(b"\xff"), None);
+    }
 }
