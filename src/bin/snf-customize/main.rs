@@ -1,4 +1,80 @@
-//! `snf-customize`: customises a disk image in userspace.
+//! `snf-customize`: the door through which a person customises an image.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-fn main() {}
+mod apply;
+mod args;
+mod disk;
+mod exit;
+mod inspect;
+mod output;
+mod request;
+mod selector;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    catch_defects();
+    keep_secrets_out_of_core_dumps();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a closed standard output is none either.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let exit = match cli.command {
+        Some(Command::Apply(args)) => apply::run(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Completions { shell }) => completions(shell),
+        None if cli.list_tasks => list_tasks(),
+        None => output::fail(&Failure::usage(
+            "nothing to do was named; see snf-customize --help for apply and inspect",
+        )),
+    };
+    exit.into()
+}
+
+/// A defect ends the program with one sentence and a code of its own, in whichever thread it is.
+/// What the panic says is not shown: it may hold a secret.
+fn catch_defects() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or(String::new(), |location| format!(" ({location})"));
+        output::error_line(&format!(
+            "this is a defect of snf-customize {}{place}; please report it",
+            env!("CARGO_PKG_VERSION")
+        ));
+        std::process::exit(Exit::Bug.code().into());
+    }));
+}
+
+/// No core file, and no other process of the same user may read our memory.
+fn keep_secrets_out_of_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    // Where the system does not let us, there is nothing else to do.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+fn list_tasks() -> Exit {
+    let mut text = String::new();
+    for task in snf_image::task::TASKS {
+        text.push_str(&format!("{:>2}  {:<20}  {}\n", task.number, task.name, task.summary));
+    }
+    output::print(&text);
+    Exit::Done
+}
+
+fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "snf-customize", &mut script);
+    output::print(&String::from_utf8_lossy(&script));
+    Exit::Done
+}

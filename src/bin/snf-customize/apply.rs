@@ -1,0 +1,206 @@
+//! `snf-customize apply`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use snf_image::customize::{CustomizeError, Mode, Report, customize};
+use snf_image::random::{Clock, Entropy};
+
+use crate::args::Apply;
+use crate::disk::{self, Access, Progress};
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Document, Listener, count, table};
+use crate::request::{MadePassword, Parsed};
+
+/// What a run that went well leaves to tell.
+struct Outcome {
+    report: Report,
+    made: Vec<MadePassword>,
+    took: Duration,
+}
+
+/// Does it and tells about it.
+pub(crate) fn run(args: &Apply) -> Exit {
+    let mut listener = Listener::default();
+    let outcome = attempt(args, &mut listener);
+    let (exit, message) = match &outcome {
+        Ok(outcome) => (Exit::Done, last_line(args, outcome)),
+        Err(failure) => (failure.exit, failure.message.clone()),
+    };
+    if args.json {
+        let mut document = Document::new("apply", &args.disk);
+        document.set("dry_run", args.dry_run);
+        document.set("warnings", listener.warnings);
+        let (report, made, seconds) = match &outcome {
+            // A value made of text and numbers: there is nothing in it that could fail.
+            Ok(outcome) => (
+                serde_json::to_value(&outcome.report).unwrap_or(Value::Null),
+                passwords(args, &outcome.made),
+                json!(outcome.took.as_secs_f64()),
+            ),
+            Err(_) => (Value::Null, json!([]), Value::Null),
+        };
+        document.set("report", report);
+        document.set("passwords", made);
+        document.set("seconds", seconds);
+        document.finish(exit, &message);
+    } else if let Ok(outcome) = &outcome {
+        output::print(&format!("{}{message}\n", summary(args, outcome)));
+    }
+    if outcome.is_err() {
+        output::error_line(&message);
+    }
+    exit
+}
+
+fn attempt(args: &Apply, listener: &mut Listener) -> Result<Outcome, Failure> {
+    let parsed = Parsed::new(args)?;
+    let epoch = std::env::var_os("SOURCE_DATE_EPOCH");
+    let epoch = epoch.map(|value| value.to_string_lossy().into_owned());
+    let clock = Clock::from_source_date_epoch(epoch.as_deref())
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let mut entropy = match args.seed {
+        Some(seed) => Entropy::seeded(seed),
+        None => Entropy::from_os().map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("the operating system gives no random numbers: {error}"),
+            )
+        })?,
+    };
+    let request = parsed.read(args, &entropy)?;
+    for warning in request.warnings {
+        listener.warn(warning);
+    }
+
+    let started = Instant::now();
+    let progress = Progress::default();
+    // From here on a signal is heeded only until the first write. Where a handler cannot be set,
+    // the signal does what it always did.
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+        let _ = signal_hook::flag::register(signal, Arc::clone(&progress.stop));
+    }
+    let access = if args.dry_run { Access::Read } else { Access::Write };
+    let device = disk::open(&args.disk, access, progress.clone())?;
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
+    let result = customize(device, &request.plan, &mut entropy, &clock, listener, mode);
+    if progress.stopped_in_time() {
+        let message = format!("interrupted; {} is as it was", args.disk.display());
+        return Err(Failure::new(Exit::Interrupted, message));
+    }
+    let report = result.map_err(|error| failure(&error, &progress))?;
+    Ok(Outcome { report, made: request.made, took: started.elapsed() })
+}
+
+/// The code and the sentence for an error of the library.
+fn failure(error: &CustomizeError, progress: &Progress) -> Failure {
+    if progress.wrote() {
+        return Failure::new(
+            Exit::Commit,
+            format!(
+                "{error}; writing had begun: ext3 and ext4 finish or drop the whole change from their journal when they are opened next, other file systems need their own check"
+            ),
+        );
+    }
+    Failure::new(Exit::of(error), error.to_string())
+}
+
+impl Exit {
+    /// The code for an error of the library, the disk being as it was.
+    pub(crate) fn of(error: &CustomizeError) -> Self {
+        use snf_image::storage::StorageError;
+        use snf_image::task::TaskError;
+        match error {
+            CustomizeError::Storage(StorageError::Partition(error)) => Self::of_table(error),
+            CustomizeError::Storage(StorageError::Device(_)) => Self::Device,
+            CustomizeError::Storage(StorageError::Swap(_)) => Self::Refused,
+            CustomizeError::Table(error) => Self::of_table(error),
+            CustomizeError::Detect(_) | CustomizeError::Request(_) => Self::Refused,
+            CustomizeError::Property(_) => Self::Usage,
+            CustomizeError::Task { source: TaskError::Fs(error), .. } => Self::of_fs(error),
+            CustomizeError::Task { .. } => Self::Failed,
+            CustomizeError::Commit(error) => Self::of_fs(&error.source),
+        }
+    }
+
+    fn of_fs(error: &snf_fs::Error) -> Self {
+        match error {
+            snf_fs::Error::Unsupported { .. } => Self::Refused,
+            snf_fs::Error::Corrupt { .. } => Self::Corrupt,
+            snf_fs::Error::Device(_) => Self::Device,
+            _ => Self::Failed,
+        }
+    }
+
+    fn of_table(error: &snf_partition::Error) -> Self {
+        match error {
+            snf_partition::Error::Corrupt { .. } => Self::Corrupt,
+            snf_partition::Error::Io { .. } => Self::Device,
+            _ => Self::Refused,
+        }
+    }
+}
+
+fn passwords(args: &Apply, made: &[MadePassword]) -> Value {
+    // A password that was not set is of no use to anybody.
+    if args.dry_run {
+        return json!([]);
+    }
+    made.iter().map(|made| json!({"user": made.user, "password": *made.password})).collect()
+}
+
+fn last_line(args: &Apply, outcome: &Outcome) -> String {
+    let disk = args.disk.display();
+    let changed = outcome.report.changes.len();
+    let seconds = outcome.took.as_secs_f64();
+    match (args.dry_run, changed) {
+        (true, 0) => format!("dry run: nothing on {disk} would change"),
+        (true, _) => format!(
+            "dry run: {} of {disk} would change, nothing was written ({seconds:.2} s)",
+            count(changed, "file")
+        ),
+        (false, 0) => format!("{disk} is as it was asked to be: nothing changed in {seconds:.2} s"),
+        (false, _) => {
+            format!("customised {disk}: {} changed in {seconds:.2} s", count(changed, "file"))
+        }
+    }
+}
+
+/// What changed, for a person.
+fn summary(args: &Apply, outcome: &Outcome) -> String {
+    let report = &outcome.report;
+    let mut text = String::new();
+    if !report.system.is_empty() {
+        text.push_str(&report.system);
+        if let Some(number) = report.root_partition {
+            text.push_str(&format!(" on partition {number}"));
+        }
+        text.push('\n');
+    }
+    for name in &report.excluded {
+        text.push_str(&format!("left out, as the properties say: {name}\n"));
+    }
+    let rows =
+        |cells: Vec<[String; 2]>| table(&cells.into_iter().map(Vec::from).collect::<Vec<_>>());
+    text.push_str(&rows(
+        report.changes.iter().map(|change| [change.kind.to_owned(), change.path.clone()]).collect(),
+    ));
+    if !report.fingerprints.is_empty() {
+        text.push_str("new SSH host keys\n");
+        let keys = report.fingerprints.iter();
+        text.push_str(&rows(
+            keys.map(|key| [format!("{} {}", key.kind, key.bits), key.fingerprint.clone()])
+                .collect(),
+        ));
+    }
+    if !outcome.made.is_empty() && !args.dry_run {
+        text.push_str("new passwords, shown only here\n");
+        let made = outcome.made.iter();
+        text.push_str(&rows(
+            made.map(|made| [made.user.clone(), (*made.password).clone()]).collect(),
+        ));
+    }
+    text
+}

@@ -1,0 +1,178 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Exit;
+
+/// Customises a disk image in place: passwords, SSH keys, host name, files. Needs no root, no VM
+/// and no mount; nothing is written before everything is known to work.
+#[derive(Debug, Parser)]
+#[command(
+    name = "snf-customize",
+    version,
+    after_help = Exit::help(),
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    /// List the tasks by number and name, and end.
+    #[arg(long, exclusive = true)]
+    pub(crate) list_tasks: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Change the image.
+    #[command(after_help = Exit::help(), after_long_help = apply_help())]
+    Apply(Box<Apply>),
+    /// Tell what is on the disk: partitions, file systems, operating system, users, keys.
+    #[command(after_help = Exit::help())]
+    Inspect(Inspect),
+    /// Print a completion script for a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `apply` takes.
+#[derive(Args, Debug)]
+pub(crate) struct Apply {
+    /// The disk: a file or block device that holds a whole disk or a bare file system.
+    pub(crate) disk: PathBuf,
+
+    /// Set root's password.
+    #[arg(long, value_name = "SELECTOR", help_heading = "What to change")]
+    pub(crate) root_password: Option<String>,
+
+    /// Set a user's password; may be given more than once.
+    #[arg(long, value_name = "NAME:SELECTOR", help_heading = "What to change")]
+    pub(crate) user_password: Vec<String>,
+
+    /// Add the public keys in a file to a user's authorized keys; may be given more than once.
+    #[arg(long, value_name = "USER:file:PATH", help_heading = "What to change")]
+    pub(crate) ssh_key: Vec<String>,
+
+    /// Set the host name.
+    #[arg(long, value_name = "NAME", help_heading = "What to change")]
+    pub(crate) hostname: Option<String>,
+
+    /// Write a file into the guest; may be given more than once. Owner, group and mode (octal)
+    /// that are not given stay those of an existing file, and are root, root and 0440 for a new
+    /// one.
+    #[arg(
+        long,
+        value_name = "GUESTPATH:file:PATH[:owner=,group=,mode=]",
+        help_heading = "What to change"
+    )]
+    pub(crate) write: Vec<String>,
+
+    /// Write the files of an OpenStack personality: a JSON list of {path, contents (base64),
+    /// owner, group, mode (decimal)}.
+    #[arg(long, value_name = "FILE.json", help_heading = "What to change")]
+    pub(crate) personality: Option<PathBuf>,
+
+    /// What becomes of /etc/machine-id: new, empty (made at the next boot), keep, or an id of 32
+    /// hexadecimal digits.
+    #[arg(long, value_name = "new|empty|keep|ID", help_heading = "What to change")]
+    pub(crate) machine_id: Option<String>,
+
+    /// What becomes of the SSH host keys.
+    #[arg(long, value_enum, help_heading = "What to change")]
+    pub(crate) host_keys: Option<HostKeysArg>,
+
+    /// Image properties as a JSON object (OSFAMILY, ROOT_PARTITION, PASSWD_HASHING_METHOD,
+    /// EXCLUDE_TASK_..., ...).
+    #[arg(long, value_name = "JSON", help_heading = "How")]
+    pub(crate) properties: Option<String>,
+
+    /// The number of the root partition, when it cannot be found.
+    #[arg(long, value_name = "N", help_heading = "How", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) root_partition: Option<u32>,
+
+    /// Show what would change and write nothing.
+    #[arg(long, help_heading = "How")]
+    pub(crate) dry_run: bool,
+
+    /// Print one JSON document on standard output.
+    #[arg(long, help_heading = "How")]
+    pub(crate) json: bool,
+
+    /// Draw everything random from this number, so that the same run gives the same bytes (with
+    /// SOURCE_DATE_EPOCH for the time). Not for keys that matter.
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// What `inspect` takes.
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// The disk: a file or block device that holds a whole disk or a bare file system.
+    pub(crate) disk: PathBuf,
+
+    /// The number of the root partition, when it cannot be found.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) root_partition: Option<u32>,
+
+    /// Print one JSON document on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `--host-keys`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostKeysArg {
+    /// Remove them and write fresh ones of the same kinds.
+    New,
+    /// Remove them only.
+    Remove,
+    /// Leave them as they are.
+    Keep,
+}
+
+fn apply_help() -> String {
+    format!(
+        "SELECTOR says where a password comes from, so that none stands on the command line:
+  file:PATH   the file's text without the newline at its end
+  stdin       a line of standard input, one for each selector in the order of the options
+  prompt      asked for on the terminal, twice
+  random      a strong one is made and shown once at the end
+  hash:CRYPT  a crypt(3) hash, set as it is; hash:! locks the account
+
+{}
+Examples:
+  snf-customize apply disk.raw --root-password prompt --hostname web1
+  snf-customize apply disk.raw --ssh-key root:file:$HOME/.ssh/id_ed25519.pub --host-keys new \\
+      --machine-id new
+  snf-customize apply disk.raw --write /etc/motd:file:motd.txt:owner=root,mode=0644 --dry-run
+",
+        Exit::help()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documentation_has_every_option() {
+        let page = include_str!("../../../docs/snf-customize.md");
+        let command = Cli::command();
+        let all = command.get_subcommands().flat_map(|sub| sub.get_arguments());
+        for option in all.chain(command.get_arguments()).filter_map(|arg| arg.get_long()) {
+            assert!(page.contains(&format!("--{option}")), "--{option}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Opening the disk: a file or a block device, for us alone while we write.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FlockOperation, fcntl_lock, flock, ioctl_blksszget};
+use rustix::io::Errno;
+use snf_fs::{BlockDevice, DeviceError, FileDevice};
+
+use crate::exit::{Exit, Failure};
+use crate::selector::io_problem;
+
+/// What the disk is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To look only.
+    Read,
+    /// To change it.
+    Write,
+}
+
+/// What the disk and the signal handlers have to say to each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// Whether the run was asked to stop.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// Whether a write has begun.
+    pub(crate) writing: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// Whether the run ended because it was asked to, with the disk as it was.
+    pub(crate) fn stopped_in_time(&self) -> bool {
+        self.stop.load(Ordering::Acquire) && !self.wrote()
+    }
+
+    /// Whether anything was written.
+    pub(crate) fn wrote(&self) -> bool {
+        self.writing.load(Ordering::Acquire)
+    }
+}
+
+/// Opens a disk.
+pub(crate) fn open(
+    path: &Path,
+    access: Access,
+    progress: Progress,
+) -> Result<Arc<dyn BlockDevice>, Failure> {
+    let shown = path.display();
+    let fail =
+        |problem: String| Failure::new(Exit::Device, format!("cannot use {shown}: {problem}"));
+    let metadata = fs::metadata(path).map_err(|error| fail(io_problem(&error)))?;
+    let kind = metadata.file_type();
+    let block = kind.is_block_device();
+    if kind.is_dir() {
+        return Err(fail(
+            "it is a directory; a disk is a file or block device with an image on it".to_owned(),
+        ));
+    }
+    if !block && !kind.is_file() {
+        return Err(fail("it is neither a regular file nor a block device".to_owned()));
+    }
+
+    let mut options = OpenOptions::new();
+    options.read(true).write(access == Access::Write);
+    if block && access == Access::Write {
+        // On a block device the kernel then refuses what is mounted or part of something else.
+        options.custom_flags(rustix::fs::OFlags::EXCL.bits() as i32);
+    }
+    let mut file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::BUSY.raw_os_error() => busy(
+            path,
+            "it, or a partition on it, is mounted or part of a volume group or RAID; unmount it first",
+        ),
+        Some(code) if code == Errno::ROFS.raw_os_error() => {
+            fail("it lies on a read-only file system".to_owned())
+        }
+        _ if error.kind() == io::ErrorKind::PermissionDenied => fail(format!(
+            "permission denied; it must be {} for you",
+            if access == Access::Write { "readable and writable" } else { "readable" }
+        )),
+        _ => fail(io_problem(&error)),
+    })?;
+
+    lock(&file, path, access)?;
+    if access == Access::Write
+        && !block
+        && let Some(device) = loop_device_of(path)
+    {
+        return Err(busy(
+            path,
+            &format!(
+                "it is attached to /dev/{device}; detach it (losetup -d) or work on that device"
+            ),
+        ));
+    }
+
+    let size = file.seek(SeekFrom::End(0)).map_err(|error| fail(io_problem(&error)))?;
+    if size == 0 {
+        return Err(fail("it is empty".to_owned()));
+    }
+    let sector_size = if block {
+        ioctl_blksszget(&file)
+            .map_err(|errno| fail(format!("its sector size cannot be found: {errno}")))?
+    } else {
+        512
+    };
+    if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
+        return Err(fail(format!(
+            "it has sectors of {sector_size} bytes; 512 and 4096 are handled"
+        )));
+    }
+    Ok(Arc::new(Interruptible { device: FileDevice::new(file, size, sector_size), progress }))
+}
+
+fn busy(path: &Path, problem: &str) -> Failure {
+    Failure::new(Exit::Busy, format!("{} is in use: {problem}", path.display()))
+}
+
+/// Takes the lock that udev and our other runs respect (flock), and the one that QEMU respects
+/// (fcntl). File systems that know no locks are taken as they are.
+fn lock(file: &File, path: &Path, access: Access) -> Result<(), Failure> {
+    let operation = match access {
+        Access::Read => FlockOperation::NonBlockingLockShared,
+        Access::Write => FlockOperation::NonBlockingLockExclusive,
+    };
+    // Network file systems may want a writable descriptor or know no locks at all.
+    if flock(file, operation) == Err(Errno::WOULDBLOCK) {
+        return Err(busy(path, "another snf-customize (or another program) has locked it"));
+    }
+    match fcntl_lock(file, operation) {
+        Err(Errno::ACCESS | Errno::AGAIN) => {
+            Err(busy(path, "another program has locked it, most likely a running virtual machine"))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The loop device that a file is attached to, as far as /sys tells.
+fn loop_device_of(path: &Path) -> Option<String> {
+    let wanted = fs::canonicalize(path).ok()?;
+    for entry in fs::read_dir("/sys/block").ok()?.flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if !name.starts_with("loop") {
+            continue;
+        }
+        if let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file"))
+            && Path::new(backing.trim_end_matches('\n')) == wanted
+        {
+            return Some(name);
+        }
+    }
+    None
+}
+
+/// A disk that refuses its first write when the run was asked to stop. Once a write has begun,
+/// the commit goes on to its end: half of it would be worse than all.
+struct Interruptible {
+    device: FileDevice,
+    progress: Progress,
+}
+
+impl BlockDevice for Interruptible {
+    fn len(&self) -> u64 {
+        self.device.len()
+    }
+    fn sector_size(&self) -> u32 {
+        self.device.sector_size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        self.device.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        if !self.progress.wrote() {
+            if self.progress.stop.load(Ordering::Acquire) {
+                return Err(DeviceError {
+                    operation: "write",
+                    offset,
+                    length: buf.len(),
+                    source: io::ErrorKind::Interrupted.into(),
+                });
+            }
+            self.progress.writing.store(true, Ordering::Release);
+        }
+        self.device.write_at(offset, buf)
+    }
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.device.flush()
+    }
+}

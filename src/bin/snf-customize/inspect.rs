@@ -1,0 +1,116 @@
+//! `snf-customize inspect`.
+
+use serde_json::Value;
+use snf_image::customize::{Inspection, inspect};
+use snf_image::properties::Properties;
+
+use crate::args::Inspect;
+use crate::disk::{self, Access, Progress};
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Document, size, table};
+
+/// Looks and tells.
+pub(crate) fn run(args: &Inspect) -> Exit {
+    let result = attempt(args);
+    let (exit, message) = match &result {
+        Ok(inspection) => match &inspection.problem {
+            None => (Exit::Done, String::new()),
+            Some(problem) => (Exit::Refused, problem.clone()),
+        },
+        Err(failure) => (failure.exit, failure.message.clone()),
+    };
+    if args.json {
+        let mut document = Document::new("inspect", &args.disk);
+        let inspection = result.as_ref().ok().and_then(|found| serde_json::to_value(found).ok());
+        document.set("inspection", inspection.unwrap_or(Value::Null));
+        document.finish(exit, &message);
+    } else if let Ok(inspection) = &result {
+        output::print(&page(args, inspection));
+    }
+    if exit != Exit::Done {
+        output::error_line(&message);
+    }
+    exit
+}
+
+fn attempt(args: &Inspect) -> Result<Inspection, Failure> {
+    let mut properties = Properties::default();
+    if let Some(number) = args.root_partition {
+        properties.set("ROOT_PARTITION", number.to_string());
+    }
+    let device = disk::open(&args.disk, Access::Read, Progress::default())?;
+    inspect(device, &properties).map_err(|error| Failure::new(Exit::of(&error), error.to_string()))
+}
+
+fn page(args: &Inspect, found: &Inspection) -> String {
+    let mut text = format!("{}: {}", args.disk.display(), size(found.size));
+    match &found.table {
+        Some(table) => {
+            text.push_str(&format!(", {table}"));
+            if let Some(id) = &found.disk_id {
+                text.push_str(&format!(" {id}"));
+            }
+        }
+        None => text.push_str(", no partition table"),
+    }
+    text.push('\n');
+    let rows: Vec<Vec<String>> = found
+        .volumes
+        .iter()
+        .map(|volume| {
+            let label = volume.label.as_deref().filter(|label| !label.is_empty());
+            vec![
+                volume.number.map_or("-".to_owned(), |number| number.to_string()),
+                size(volume.size),
+                volume.kind.clone().unwrap_or_else(|| "-".to_owned()),
+                label.unwrap_or("-").to_owned(),
+                volume.verdict.clone(),
+            ]
+        })
+        .collect();
+    text.push_str(&table(&rows));
+    if let Some(guest) = &found.guest {
+        text.push_str(&guest_page(guest));
+    }
+    for warning in &found.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text
+}
+
+fn guest_page(guest: &snf_image::inspect::GuestSummary) -> String {
+    let mut text =
+        format!("\n{}", if guest.system.is_empty() { "a system" } else { &guest.system });
+    if let Some(number) = guest.root_partition {
+        text.push_str(&format!(" on partition {number}"));
+    }
+    text.push('\n');
+    let mut rows = vec![
+        vec!["host name".to_owned(), guest.hostname.clone().unwrap_or_else(|| "none".to_owned())],
+        vec!["machine id".to_owned(), guest.machine_id.clone()],
+        vec!["cloud-init".to_owned(), if guest.cloud_init { "yes" } else { "no" }.to_owned()],
+    ];
+    rows.extend(guest.mounts.iter().map(|mount| {
+        let free = size(mount.free);
+        vec![
+            "mount".to_owned(),
+            format!("{} ({}, {}, {free} free)", mount.path, mount.kind, size(mount.size)),
+        ]
+    }));
+    rows.extend(guest.users.iter().map(|user| {
+        let password = match user.password {
+            "set" => "password set",
+            "locked" => "no password login",
+            "none" => "empty password",
+            _ => "password unknown",
+        };
+        vec!["user".to_owned(), format!("{} ({}), {}, {password}", user.name, user.uid, user.shell)]
+    }));
+    rows.extend(
+        guest.host_keys.iter().map(|key| {
+            vec!["host key".to_owned(), format!("{} {}", key.algorithm, key.fingerprint)]
+        }),
+    );
+    text.push_str(&table(&rows));
+    text
+}

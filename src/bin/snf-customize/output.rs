@@ -1,0 +1,141 @@
+//! What the person and the script see.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+use snf_image::event::{Event, EventSink};
+
+use crate::exit::{Exit, Failure};
+
+/// Prints on standard output. One that was closed, as `head` does, is no error of ours.
+pub(crate) fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// Prints one line on standard error.
+fn complain(kind: &str, text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
+}
+
+/// A line that says what went wrong.
+pub(crate) fn error_line(text: &str) {
+    complain("error", text);
+}
+
+/// Tells a failure that no document belongs to.
+pub(crate) fn fail(failure: &Failure) -> Exit {
+    error_line(&failure.message);
+    failure.exit
+}
+
+/// Takes the library's events: warnings are told at once and kept, the rest shows in the summary.
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Listener {
+    /// Tells a warning.
+    pub(crate) fn warn(&mut self, text: String) {
+        complain("warning", &text);
+        self.warnings.push(text);
+    }
+}
+
+impl EventSink for Listener {
+    fn event(&mut self, event: Event) {
+        if let Event::Warning(text) = event {
+            self.warn(text);
+        }
+    }
+}
+
+/// The document of `--json`.
+pub(crate) struct Document(Map<String, Value>);
+
+impl Document {
+    pub(crate) fn new(command: &str, disk: &std::path::Path) -> Self {
+        let mut map = Map::new();
+        map.insert("program".into(), json!("snf-customize"));
+        map.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
+        map.insert("command".into(), json!(command));
+        map.insert("disk".into(), json!(disk.to_string_lossy()));
+        Self(map)
+    }
+
+    pub(crate) fn set(&mut self, field: &str, value: impl Into<Value>) {
+        self.0.insert(field.to_owned(), value.into());
+    }
+
+    /// How it ended, and out it goes.
+    pub(crate) fn finish(mut self, exit: Exit, message: &str) {
+        self.set("result", exit.word());
+        self.set("exit_code", exit.code());
+        self.set("message", message);
+        print(&format!("{:#}\n", Value::Object(self.0)));
+    }
+}
+
+/// Rows in columns as wide as they need to be, two blanks between and two before.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::from(" ");
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!(" {cell:<width$} "));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// A size as a person reads it.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "";
+    for name in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = name;
+    }
+    if value.fract() == 0.0 { format!("{value} {unit}") } else { format!("{value:.1} {unit}") }
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size(12), "12 bytes");
+        assert_eq!(size(2 << 30), "2 GiB");
+        assert_eq!(size(1536), "1.5 KiB");
+    }
+
+    #[test]
+    fn tables() {
+        let row = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
+        let text = table(&[row(&["a", "bb", "c"]), row(&["aaa", "b"])]);
+        assert_eq!(text, "  a    bb  c\n  aaa  b\n");
+        assert_eq!(table(&[]), "");
+    }
+}

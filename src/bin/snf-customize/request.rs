@@ -1,0 +1,255 @@
+//! From the command line to a plan.
+
+use std::collections::BTreeSet;
+
+use snf_image::params::check_keys;
+use snf_image::personality;
+use snf_image::plan::{HostKeys, MachineId, PersonalityFile, Plan, Who};
+use snf_image::properties::Properties;
+use snf_image::random::Entropy;
+use snf_image::secret::Secret;
+use zeroize::Zeroizing;
+
+use crate::args::{Apply, HostKeysArg};
+use crate::exit::Failure;
+use crate::selector::{Inputs, Selector, WriteSpec, read_file, user_and_file, user_and_selector};
+
+/// Key files and personalities are read up to this size.
+const TEXT_MAX: u64 = 16 << 20;
+
+/// Contents of `--write` are held in memory, so they are read up to this size.
+const CONTENTS_MAX: u64 = 512 << 20;
+
+/// A password that was made here, to be shown once when it is in force.
+#[derive(Debug)]
+pub(crate) struct MadePassword {
+    pub(crate) user: String,
+    pub(crate) password: Zeroizing<String>,
+}
+
+/// What the command line asks for.
+pub(crate) struct Request {
+    pub(crate) plan: Plan,
+    pub(crate) made: Vec<MadePassword>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What can be told from the command line alone: checked before any file is read.
+pub(crate) struct Parsed {
+    passwords: Vec<(String, Selector)>,
+    keys: Vec<(String, std::path::PathBuf)>,
+    writes: Vec<WriteSpec>,
+    machine_id: Option<MachineId>,
+    properties: Properties,
+}
+
+impl Parsed {
+    /// Parses every option's value.
+    pub(crate) fn new(args: &Apply) -> Result<Self, Failure> {
+        let nothing = args.root_password.is_none()
+            && args.user_password.is_empty()
+            && args.ssh_key.is_empty()
+            && args.hostname.is_none()
+            && args.write.is_empty()
+            && args.personality.is_none()
+            && args.machine_id.is_none()
+            && args.host_keys.is_none();
+        if nothing {
+            return Err(Failure::usage(
+                "nothing to change was asked for; see snf-customize apply --help, or use inspect to look only",
+            ));
+        }
+        let mut passwords = Vec::new();
+        if let Some(text) = &args.root_password {
+            passwords.push(("root".to_owned(), Selector::parse(text, "--root-password")?));
+        }
+        for text in &args.user_password {
+            passwords.push(user_and_selector(text, "--user-password")?);
+        }
+        let mut users = BTreeSet::new();
+        if let Some((user, _)) = passwords.iter().find(|(user, _)| !users.insert(user)) {
+            return Err(Failure::usage(format!("the password of {user} is given twice")));
+        }
+        let keys = args
+            .ssh_key
+            .iter()
+            .map(|text| user_and_file(text, "--ssh-key"))
+            .collect::<Result<_, _>>()?;
+        let writes: Vec<WriteSpec> =
+            args.write.iter().map(|text| WriteSpec::parse(text)).collect::<Result<_, _>>()?;
+        let mut paths = BTreeSet::new();
+        if let Some(twice) = writes.iter().find(|spec| !paths.insert(&spec.guest_path)) {
+            return Err(Failure::usage(format!("--write: {} is given twice", twice.guest_path)));
+        }
+        let mut properties =
+            Properties::parse(args.properties.as_deref().unwrap_or_default(), "--properties")
+                .map_err(|error| Failure::usage(error.to_string()))?;
+        if let Some(number) = args.root_partition {
+            properties.set("ROOT_PARTITION", number.to_string());
+        }
+        if let Some(problem) = properties.problems().first() {
+            return Err(Failure::usage(problem.to_string()));
+        }
+        let machine_id = args.machine_id.as_deref().map(machine_id).transpose()?;
+        Ok(Self { passwords, keys, writes, machine_id, properties })
+    }
+
+    /// Reads the files and asks the questions.
+    pub(crate) fn read(self, args: &Apply, entropy: &Entropy) -> Result<Request, Failure> {
+        let mut tasks: BTreeSet<String> = BTreeSet::new();
+        let mut ask_for = |task: &str, wanted: bool| {
+            if wanted {
+                tasks.insert(task.to_owned());
+            }
+        };
+        ask_for("AssignHostname", args.hostname.is_some());
+        ask_for("ChangeMachineId", self.machine_id.is_some());
+        ask_for("ChangePassword", !self.passwords.is_empty() || !self.keys.is_empty());
+        ask_for("DeleteSSHKeys", args.host_keys.is_some());
+        ask_for("EnforcePersonality", !self.writes.is_empty() || args.personality.is_some());
+        let mut plan = Plan {
+            properties: self.properties,
+            hostname: args.hostname.clone(),
+            machine_id: self.machine_id.unwrap_or(MachineId::Keep),
+            host_keys: match args.host_keys {
+                Some(HostKeysArg::New) => HostKeys::New,
+                Some(HostKeysArg::Remove) => HostKeys::Remove,
+                Some(HostKeysArg::Keep) | None => HostKeys::Keep,
+            },
+            only_tasks: Some(tasks),
+            ..Plan::default()
+        };
+
+        // Files first: a person is not asked for a password that cannot be used anyway.
+        for (user, path) in self.keys {
+            let (bytes, _) = read_file(&path, TEXT_MAX, "key")?;
+            let problem = match std::str::from_utf8(&bytes) {
+                Err(_) => "it is not text".to_owned(),
+                Ok(text) if text.trim().is_empty() => "there is no key in it".to_owned(),
+                Ok(text) => match check_keys(text) {
+                    Err(problem) => problem,
+                    Ok(()) => {
+                        plan.auth_keys.push((Who::Named(user), text.to_owned()));
+                        continue;
+                    }
+                },
+            };
+            return Err(Failure::input(format!(
+                "cannot use key file {}: {problem}",
+                path.display()
+            )));
+        }
+        if let Some(path) = &args.personality {
+            let (bytes, _) = read_file(path, TEXT_MAX, "personality")?;
+            let shown = path.display();
+            let text = std::str::from_utf8(&bytes).map_err(|_| {
+                Failure::input(format!("cannot use personality file {shown}: it is not text"))
+            })?;
+            plan.personality = personality::parse(text, "personality").map_err(|error| {
+                Failure::input(format!("cannot use personality file {shown}: {error}"))
+            })?;
+        }
+        for spec in self.writes {
+            let (bytes, _) = read_file(&spec.source, CONTENTS_MAX, "content")?;
+            plan.personality.push(PersonalityFile {
+                origin: format!("--write {}", spec.guest_path),
+                path: spec.guest_path,
+                contents: Secret::new(std::mem::take(&mut *{ bytes })),
+                owner: spec.owner,
+                group: spec.group,
+                mode: spec.mode,
+                keep_existing: true,
+            });
+        }
+
+        let mut inputs = Inputs::default();
+        let mut made = Vec::new();
+        for (user, selector) in self.passwords {
+            let mut stream = entropy.derive(&format!("password of {user}"));
+            let (password, shown) = selector.resolve(&user, &mut inputs, &mut stream)?;
+            plan.passwords.push((Who::Named(user.clone()), password));
+            if let Some(password) = shown {
+                made.push(MadePassword { user, password });
+            }
+        }
+        Ok(Request { plan, made, warnings: inputs.warnings })
+    }
+}
+
+fn machine_id(text: &str) -> Result<MachineId, Failure> {
+    match text {
+        "new" => return Ok(MachineId::New),
+        "empty" => return Ok(MachineId::Empty),
+        "keep" => return Ok(MachineId::Keep),
+        _ => {}
+    }
+    let id = text.replace('-', "").to_ascii_lowercase();
+    let hexadecimal = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hexadecimal && id.bytes().any(|byte| byte != b'0') {
+        Ok(MachineId::Given(id))
+    } else {
+        Err(Failure::usage(format!(
+            "--machine-id: '{text}' is none of new, empty, keep and 32 hexadecimal digits (not all 0)"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn parsed(options: &[&str]) -> Result<Parsed, Failure> {
+        let words = ["snf-customize", "apply", "disk"].iter().chain(options);
+        let Some(Command::Apply(args)) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
+        Parsed::new(&args)
+    }
+
+    #[test]
+    fn what_makes_no_sense() {
+        for (options, part) in [
+            (&[][..], "nothing to change"),
+            (&["--seed", "1"], "nothing to change"),
+            (&["--root-password", "hunter2"], "never as itself"),
+            (&["--root-password", "stdin", "--user-password", "root:stdin"], "given twice"),
+            (&["--ssh-key", "root"], "USER:file:PATH"),
+            (&["--ssh-key", "root:x.pub"], "file:PATH"),
+            (&["--write", "/a:file:b", "--write", "/a:file:c"], "given twice"),
+            (&["--hostname", "x", "--properties", "[]"], "--properties is not a JSON object"),
+            (&["--hostname", "x", "--properties", "{\"OSFAMILY\": 1}"], "OSFAMILY"),
+            (&["--machine-id", "00000000000000000000000000000000"], "--machine-id"),
+            (&["--machine-id", "abc"], "--machine-id"),
+        ] {
+            let failure = parsed(options).err().unwrap();
+            assert_eq!(failure.exit, crate::exit::Exit::Usage);
+            assert!(failure.message.contains(part), "{options:?}: {}", failure.message);
+            assert!(!failure.message.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn machine_ids() {
+        let id = "0123456789ABCDEF0123456789abcdef";
+        assert_eq!(machine_id(id).unwrap(), MachineId::Given(id.to_lowercase()));
+        let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+        assert_eq!(machine_id(uuid).unwrap(), MachineId::Given(id.to_lowercase()));
+        assert_eq!(machine_id("new").unwrap(), MachineId::New);
+    }
+
+    #[test]
+    fn only_what_was_asked_for_runs() {
+        let words = ["snf-customize", "apply", "disk", "--hostname", "x", "--root-partition", "3"];
+        let Some(Command::Apply(args)) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
+        let request = Parsed::new(&args).unwrap().read(&args, &Entropy::seeded(1)).ok().unwrap();
+        let tasks: Vec<String> = request.plan.only_tasks.unwrap().into_iter().collect();
+        assert_eq!(tasks, ["AssignHostname"]);
+        assert_eq!(request.plan.properties.root_partition(), Ok(Some(3)));
+        assert_eq!(request.plan.machine_id, MachineId::Keep);
+    }
+}
