@@ -1,0 +1,91 @@
+//! The kernel command line: what the host tells us before any disk is open.
+
+use std::time::Duration;
+
+/// What concerns us of the kernel command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommandLine {
+    /// Whether `snf_image_activate_helper` is there: without it no disk is touched.
+    pub(crate) activated: bool,
+    /// Where the rules are.
+    pub(crate) rules_dev: String,
+    /// The host's protocol version, where it says one (the original's host does not).
+    pub(crate) protocol: Option<String>,
+    /// How long the whole customization may take.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl CommandLine {
+    /// Reads the text of `/proc/cmdline`.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut line = Self {
+            activated: false,
+            rules_dev: "/dev/fd0".to_owned(),
+            protocol: None,
+            timeout: None,
+        };
+        for word in text.split_whitespace() {
+            match word.split_once('=') {
+                None if word == "snf_image_activate_helper" => line.activated = true,
+                Some(("rules_dev", device)) if !device.is_empty() => {
+                    line.rules_dev = device.to_owned();
+                }
+                Some(("snf_image_protocol", version)) => line.protocol = Some(version.to_owned()),
+                Some(("snf_image_timeout", seconds)) => {
+                    line.timeout = seconds.parse().ok().map(Duration::from_secs);
+                }
+                _ => {}
+            }
+        }
+        line
+    }
+
+    /// Why we must not go on, if so.
+    pub(crate) fn refusal(&self, our_protocol: &str) -> Option<String> {
+        if !self.activated {
+            return Some(
+                "refusing to touch a disk: snf_image_activate_helper is not on the kernel command line"
+                    .to_owned(),
+            );
+        }
+        match &self.protocol {
+            Some(theirs) if theirs != our_protocol => Some(format!(
+                "the host speaks protocol {theirs}, this helper {our_protocol}; run \
+                 snf-image-update-helper"
+            )),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_words_are_found_among_the_kernels() {
+        let line = CommandLine::parse(
+            "console=ttyS0 quiet snf_image_activate_helper rules_dev=/dev/vdb \
+             snf_image_protocol=1 snf_image_timeout=108 hypervisor=kvm\n",
+        );
+        assert!(line.activated);
+        assert_eq!(line.rules_dev, "/dev/vdb");
+        assert_eq!(line.timeout, Some(Duration::from_secs(108)));
+        assert_eq!(line.refusal("1"), None);
+        assert!(line.refusal("2").unwrap().contains("protocol 1, this helper 2"));
+    }
+
+    #[test]
+    fn the_originals_command_line_will_do() {
+        let line = CommandLine::parse("console=ttyS0 snf_image_activate_helper rules_dev=/dev/fd0");
+        assert_eq!((line.refusal("1"), line.timeout), (None, None));
+    }
+
+    #[test]
+    fn without_the_flag_it_refuses() {
+        for text in ["", "console=ttyS0", "x_snf_image_activate_helper", "snf_image_activate_helper=0"]
+        {
+            assert!(CommandLine::parse(text).refusal("1").unwrap().contains("refusing"), "{text}");
+        }
+    }
+}

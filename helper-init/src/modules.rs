@@ -1,0 +1,30 @@
+//! Loading the kernel modules of the initramfs. update-helper has unpacked them and named them in
+//! the order of their dependencies.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+/// Loads every module of a directory in the order of their names.
+pub(crate) fn load_all(directory: &Path) -> Result<(), String> {
+    let mut paths = match fs::read_dir(directory) {
+        Ok(entries) => entries.flatten().map(|e| e.path()).collect::<Vec<_>>(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(format!("cannot list {}: {e}", directory.display())),
+    };
+    paths.sort();
+    for path in paths {
+        let load = || -> Result<(), Errno> {
+            let file = File::open(&path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+            match rustix::system::finit_module(&file, c"", 0) {
+                // A kernel that has the driver already needs it no more.
+                Err(Errno::EXIST) => Ok(()),
+                other => other,
+            }
+        };
+        load().map_err(|e| format!("cannot load the kernel module {}: {e}", path.display()))?;
+    }
+    Ok(())
+}

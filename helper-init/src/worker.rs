@@ -1,0 +1,93 @@
+//! The worker: opens the devices, gives up every right, then reads what comes from outside (the
+//! rules, the image) and runs the library. If it crashes, PID 1 is there to say so, and the disk
+//! is as it was, because the library writes only when all is decided.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rustix::process::{Gid, Resource, Rlimit, Uid};
+use snf_fs::{BlockDevice, FileDevice};
+
+use crate::job;
+use crate::report::{Message, Reporter};
+
+/// First argument of a worker.
+pub(crate) const ARGUMENT: &str = "worker";
+
+/// The worker's root directory.
+pub(crate) const EMPTY: &str = "/empty";
+/// Whom the worker becomes: nobody. There is no passwd file in here to ask.
+const NOBODY: u32 = 65534;
+/// Address space beyond the guest's memory: code, stacks, mappings that are never touched.
+const ADDRESS_SPACE_EXTRA: u64 = 64 << 20;
+
+/// Every disk of the VM by device file, opened while we may.
+pub(crate) type Disks = BTreeMap<String, Arc<dyn BlockDevice>>;
+
+/// Runs the worker and returns its exit status.
+pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
+    let mut reporter = Reporter(io::stdout());
+    let rules_dev = arguments.next().unwrap_or_default();
+    let result = prepare(&rules_dev)
+        .and_then(|(parameters, disks)| job::run(parameters, &disks, &mut reporter));
+    match result {
+        Ok(()) => {
+            reporter.send(&Message::Done);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            reporter.send(&Message::Failed(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare(rules_dev: &str) -> Result<(Arc<dyn BlockDevice>, Disks), String> {
+    let parameters = open(rules_dev, false)
+        .map_err(|e| format!("cannot open the parameter disk {rules_dev}: {e}"))?;
+    let mut disks = Disks::new();
+    let entries = fs::read_dir("/sys/block").map_err(|e| format!("cannot list /sys/block: {e}"))?;
+    for entry in entries.flatten() {
+        let path = format!("/dev/{}", entry.file_name().to_string_lossy());
+        // A disk that refuses to be written (the parameter disk) is none of the instance's.
+        if path.starts_with("/dev/vd")
+            && path != rules_dev
+            && let Ok(disk) = open(&path, true)
+        {
+            disks.insert(path, disk);
+        }
+    }
+    drop_rights().map_err(|e| format!("cannot give up root's rights: {e}"))?;
+    Ok((parameters, disks))
+}
+
+fn open(path: &str, writable: bool) -> io::Result<Arc<dyn BlockDevice>> {
+    let file: File = OpenOptions::new().read(true).write(writable).open(path)?;
+    Ok(Arc::new(FileDevice::from_file(file)?))
+}
+
+/// From here on: no root, no way back, bounded memory, no core dump.
+fn drop_rights() -> Result<(), rustix::io::Errno> {
+    let memory = rustix::system::sysinfo();
+    let unit = u64::from(memory.mem_unit.max(1));
+    let total = memory.totalram.saturating_mul(unit);
+    for (resource, value) in [
+        (Resource::As, total.saturating_add(ADDRESS_SPACE_EXTRA)),
+        (Resource::Core, 0),
+        (Resource::Nofile, 128),
+        (Resource::Nproc, 32),
+    ] {
+        let limit = Rlimit { current: Some(value), maximum: Some(value) };
+        rustix::process::setrlimit(resource, limit)?;
+    }
+    // An empty directory becomes all there is to see, and no right is left to get out of it.
+    rustix::process::chroot(EMPTY)?;
+    rustix::process::chdir("/")?;
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_gid(Gid::from_raw(NOBODY))?;
+    rustix::thread::set_thread_uid(Uid::from_raw(NOBODY))?;
+    rustix::thread::set_no_new_privs(true)
+}
