@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn without_the_flag_it_refuses() {
-        for text in ["", "console=ttyS0", "x_snf_image_activate_helper", "snf_image_activate_helper=0"]
+        for text in
+            ["", "console=ttyS0", "x_snf_image_activate_helper", "snf_image_activate_helper=0"]
         {
             assert!(CommandLine::parse(text).refusal("1").unwrap().contains("refusing"), "{text}");
         }

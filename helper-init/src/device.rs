@@ -25,10 +25,8 @@ pub(crate) fn wait_for(path: &Path, limit: Duration) -> io::Result<()> {
                 format!("no such device after {} s", limit.as_secs()),
             ));
         }
-        let timeout = Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let timeout =
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         let mut fds = [PollFd::new(&events, PollFlags::IN)];
         match poll(&mut fds, Some(&timeout)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,

@@ -1,26 +1,105 @@
-//! The job itself: from the parameter disk to the customised image.
+//! The job itself: from the parameter disk to the customised image. Runs in the worker, without
+//! any right but the open disks.
 
 use std::sync::Arc;
 
-use snf_fs::BlockDevice;
-use snf_fs::ext::{Options, Volume};
+use snf_fs::ext::{Ext, Options};
+use snf_fs::{BlockDevice, FileSystem, FileType};
+use snf_image::customize::{Mode, customize};
 use snf_image::event::{Event, EventSink};
+use snf_image::random::{Clock, Entropy};
+use snf_image::rules::{MAX_SIZE, Rules};
+use zeroize::Zeroizing;
 
 use crate::worker::Disks;
 
+/// Reads the rules and does what they say. The error is a sentence for the user.
 pub(crate) fn run(
     parameters: Arc<dyn BlockDevice>,
     disks: &Disks,
     events: &mut dyn EventSink,
 ) -> Result<(), String> {
-    Volume::open(parameters, Options::default()).map_err(|e| format!("cannot read the parameter disk: {e}"))?;
-    events.event(Event::Info(format!("disks: {:?}", disks.keys())));
-    events.event(Event::TaskStart("Temporary"));
-    let disk = disks.get("/dev/vda").ok_or("no /dev/vda")?;
-    let mut b = [0; 512];
-    disk.read_at(0, &mut b).map_err(|e| e.to_string())?;
-    disk.write_at(0, b"edited").map_err(|e| e.to_string())?;
+    let rules = read_rules(parameters)?;
+    let plan = rules.plan().map_err(|e| format!("the rules cannot be followed: {e}"))?;
+    let devices = rules.devices();
+    let device =
+        devices.first().ok_or("the rules do not name the instance's disk (SNF_IMAGE_DEV)")?;
+    let disk = disks.get(device).ok_or_else(|| {
+        let known: Vec<&str> = disks.keys().map(String::as_str).collect();
+        format!("the rules name the disk {device:?}; this VM has {}", known.join(", "))
+    })?;
+    // Waits until the kernel's pool is seeded: nothing is ever made from a guess.
+    let mut entropy =
+        Entropy::from_os().map_err(|e| format!("cannot get randomness from the kernel: {e}"))?;
+    let report =
+        customize(disk.clone(), &plan, &mut entropy, &Clock::system(), events, Mode::Commit)
+            .map_err(|e| e.to_string())?;
     disk.flush().map_err(|e| e.to_string())?;
-    events.event(Event::TaskEnd("Temporary"));
+    events.event(Event::Info(format!(
+        "{}{} files changed",
+        if report.system.is_empty() { String::new() } else { format!("{}: ", report.system) },
+        report.changes.len()
+    )));
     Ok(())
+}
+
+fn read_rules(parameters: Arc<dyn BlockDevice>) -> Result<Rules, String> {
+    let fail = |e: snf_fs::Error| format!("cannot read the parameter disk: {e}");
+    let fs = Ext::open(parameters, Options::default()).map_err(fail)?;
+    let node = fs
+        .lookup(fs.root(), b"rules")
+        .map_err(fail)?
+        .ok_or("there is no file `rules` on the parameter disk")?;
+    let stat = fs.stat(node).map_err(fail)?;
+    let size = usize::try_from(stat.size).ok().filter(|&size| size <= MAX_SIZE);
+    let (FileType::Regular, Some(size)) = (stat.file_type, size) else {
+        return Err(format!(
+            "`rules` on the parameter disk is not a file of at most {MAX_SIZE} bytes"
+        ));
+    };
+    let mut text = Zeroizing::new(vec![0; size]);
+    let mut filled = 0;
+    while filled < size {
+        let count = fs.read(node, filled as u64, &mut text[filled..]).map_err(fail)?;
+        if count == 0 {
+            return Err("`rules` on the parameter disk ends early".to_owned());
+        }
+        filled += count;
+    }
+    Rules::parse(&text).map_err(|e| format!("the rules cannot be read: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snf_fs::MemoryDevice;
+    use snf_fs::ext::mkfs::build_ext2_image;
+
+    fn floppy(files: &[(&str, &[u8], u16)]) -> Arc<dyn BlockDevice> {
+        let now = snf_fs::Timestamp::default();
+        Arc::new(MemoryDevice::new(build_ext2_image(1440 << 10, files, now, [1; 16], "").unwrap()))
+    }
+
+    fn error(parameters: Arc<dyn BlockDevice>, disks: &Disks) -> String {
+        run(parameters, disks, &mut Vec::new()).unwrap_err()
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_said() {
+        let none = Disks::new();
+        let blank = Arc::new(MemoryDevice::new(vec![0; 1440 << 10]));
+        assert!(error(blank, &none).starts_with("cannot read the parameter disk: "));
+        assert!(error(floppy(&[]), &none).contains("no file `rules`"));
+        let garbage = error(floppy(&[("rules", b"\xff\x00 $(reboot)", 0o600)]), &none);
+        assert!(garbage.starts_with("the rules cannot be read: "), "{garbage}");
+        let empty = error(floppy(&[("rules", b"", 0o600)]), &none);
+        assert!(empty.contains("TYPE"), "{empty}");
+        let rules = b"export SNF_IMAGE_TYPE=diskdump\n";
+        assert!(error(floppy(&[("rules", rules, 0o600)]), &none).contains("SNF_IMAGE_DEV"));
+        let rules = b"export SNF_IMAGE_TYPE=diskdump\nexport SNF_IMAGE_DEV=([0]=\"/dev/vdb\")\n";
+        let mut disks = Disks::new();
+        disks.insert("/dev/vda".into(), Arc::new(MemoryDevice::new(vec![0; 1 << 20])));
+        let missing = error(floppy(&[("rules", rules, 0o600)]), &disks);
+        assert!(missing.contains("\"/dev/vdb\"; this VM has /dev/vda"), "{missing}");
+    }
 }

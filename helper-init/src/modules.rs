@@ -17,7 +17,8 @@ pub(crate) fn load_all(directory: &Path) -> Result<(), String> {
     paths.sort();
     for path in paths {
         let load = || -> Result<(), Errno> {
-            let file = File::open(&path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+            let file =
+                File::open(&path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
             match rustix::system::finit_module(&file, c"", 0) {
                 // A kernel that has the driver already needs it no more.
                 Err(Errno::EXIST) => Ok(()),

@@ -33,8 +33,11 @@ impl Serial {
 
 fn open_raw(path: &str) -> io::Result<File> {
     let no_controlling_terminal = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
-    let file =
-        OpenOptions::new().read(true).write(true).custom_flags(no_controlling_terminal).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(no_controlling_terminal)
+        .open(path)?;
     let mut termios = tcgetattr(&file)?;
     termios.make_raw();
     tcsetattr(&file, OptionalActions::Now, &termios)?;

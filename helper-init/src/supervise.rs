@@ -73,11 +73,7 @@ impl Lines {
 }
 
 /// Starts the worker and returns its result.
-pub(crate) fn run(
-    line: &CommandLine,
-    started: Duration,
-    lines: &mut Lines,
-) -> Result<(), String> {
+pub(crate) fn run(line: &CommandLine, started: Duration, lines: &mut Lines) -> Result<(), String> {
     let child = Command::new("/proc/self/exe")
         .args([worker::ARGUMENT, &line.rules_dev])
         .env_clear()
@@ -260,7 +256,8 @@ impl<R: Read + AsFd> Lined<R> {
                     }
                 }
             }
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             _ => {
                 self.reader = None;
                 if !self.partial.is_empty() {

@@ -407,8 +407,16 @@ impl Vm {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
     }
 
+    /// Ends QEMU and whatever it may have started. Only called before it was waited for, so its
+    /// number cannot be somebody else's.
+    fn kill_group(&self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+    }
+
     fn kill(&mut self, sink: &mut dyn HelperSink) -> Result<ExitStatus, HelperError> {
-        self.signal(Signal::KILL);
+        self.kill_group();
         self.reap(sink)
     }
 
@@ -433,7 +441,7 @@ impl Vm {
 impl Drop for Vm {
     fn drop(&mut self) {
         if !self.reaped {
-            self.signal(Signal::KILL);
+            self.kill_group();
             let _ = self.child.wait();
         }
     }
