@@ -192,7 +192,12 @@ fn full_plan() -> Plan {
         origin: "img_personality".into(),
         keep_existing: false,
     };
+    // The disk's layout is tests/growth.rs's business.
+    let mut properties = Properties::default();
+    properties.set("EXCLUDE_TASK_FixPartitionTable", "yes");
+    properties.set("EXCLUDE_FILESYSTEMRESIZE_TASKS", "yes");
     Plan {
+        properties,
         hostname: Some("vm1".into()),
         passwords: vec![(Who::Default, Password::Clear(Secret::new("secret")))],
         auth_keys: vec![(Who::Named("ann".into()), KEY.into())],
