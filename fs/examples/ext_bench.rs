@@ -3,7 +3,7 @@
 //!
 //! Prints, for opening and replacing /etc/shadow, the blocks read and written, and for a walk that
 //! reads every file, the time and the rate.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::fs::File;
