@@ -334,10 +334,18 @@ fn run(
     for task in &tasks {
         let started = Instant::now();
         context.events.event(Event::TaskStart(task.name));
-        task.run_on_guest(&mut context)
+        let result = task.run_on_guest(&mut context);
+        // A point at which the file systems are consistent, should the run not fit into one
+        // transaction of their journals.
+        result
+            .and_then(|()| Ok(context.tree.seal()?))
             .map_err(|source| CustomizeError::Task { task: task.name, source })?;
         context.events.event(Event::TaskEnd(task.name));
         reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
+        if task.name == "MountImage" && tasks.iter().any(|task| task.name == "EnforcePersonality") {
+            task::begin_personality(&mut context)
+                .map_err(|source| CustomizeError::Task { task: "EnforcePersonality", source })?;
+        }
     }
     let changes = context.tree.changes().iter();
     let mut report = Report {

@@ -22,10 +22,34 @@ const DEFAULT_MODE: u16 = 0o440;
 /// Mode of directories that are missing on the way.
 const PARENT_MODE: u16 = 0o750;
 
+/// A personality of more files than this may not fit into one transaction of a small journal.
+const MANY: usize = 32;
+
 fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     let plan = context.plan;
     let mut names = Names::default();
     plan.personality.iter().try_for_each(|file| enforce(context, file, &mut names))
+}
+
+/// Writes the files of a large personality before the other tasks, so that, if the journal makes
+/// several transactions of the run, passwords and keys are in the last one. Files of `/etc` wait
+/// for their turn, because the other tasks read and write there. [`TASK`] itself comes last all
+/// the same and finds most of its work done.
+pub(crate) fn begin(context: &mut Context<'_>) -> Result<(), TaskError> {
+    let plan = context.plan;
+    if plan.personality.len() <= MANY {
+        return Ok(());
+    }
+    let mut names = Names::default();
+    for file in &plan.personality {
+        let canonical = context.tree.resolve_missing(file.path.as_bytes())?;
+        if canonical.starts_with(b"/etc/") || hidden_at_boot(&canonical).is_some() {
+            continue;
+        }
+        enforce(context, file, &mut names)?;
+        context.tree.seal()?;
+    }
+    Ok(())
 }
 
 fn enforce(
@@ -189,6 +213,25 @@ mod tests {
         assert_eq!(guest.attributes("/d/x"), (0o400, 0, 0));
         let error = enforce(&mut guest, vec![owned("/x", "ann", "0", 0)]).unwrap_err();
         assert_eq!(error, "img_personality[0]: the image has no user \"ann\"");
+    }
+
+    #[test]
+    fn many_files_begin_early() {
+        let mut guest = Guest::debian();
+        let mut files: Vec<PersonalityFile> =
+            (0..40).map(|n| file(&format!("/srv/{n}"), "x")).collect();
+        files.push(file("/etc/late", "x"));
+        guest.plan.personality = files;
+        let early = Task { run: Run::Guest(begin), ..TASK };
+        guest.run(&early).unwrap();
+        assert_eq!(guest.changed().len(), 41);
+        assert!(!guest.tree().exists("/etc/late").unwrap());
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.changed().len(), 42);
+        guest.renew();
+        guest.plan.personality.truncate(30);
+        guest.run(&early).unwrap();
+        assert!(guest.changed().is_empty());
     }
 
     #[test]

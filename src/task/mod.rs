@@ -19,6 +19,7 @@ pub use assign_hostname::check as check_hostname;
 pub use change_machine_id::check as check_machine_id;
 pub use context::{Context, Fingerprint, HostKeyMaker};
 pub use disk_context::DiskContext;
+pub(crate) use enforce_personality::begin as begin_personality;
 
 use crate::crypt::CryptError;
 use crate::guest::OsFamily;
