@@ -138,15 +138,7 @@ impl FileSystem for Ext {
 
     fn readdir(&self, dir: NodeId) -> Result<Vec<DirEntry>> {
         let inode = self.inode(dir)?;
-        let list = dir::list(&self.volume, &inode)?;
-        Ok(list
-            .into_iter()
-            .map(|entry| DirEntry {
-                name: entry.name,
-                node: node(entry.ino),
-                file_type: entry.file_type,
-            })
-            .collect())
+        dir::list(&self.volume, &inode)
     }
 
     fn stat(&self, node: NodeId) -> Result<Stat> {

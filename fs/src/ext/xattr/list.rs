@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 const HEADER: usize = 16;
 /// Bytes that end the entries.
 const TERMINATOR: usize = 4;
-/// The largest value in an inode of its own that the kernel takes.
-const INODE_VALUE_MAX: u32 = 1 << 24;
+/// The largest value in an inode of its own: what `setxattr(2)` takes.
+const INODE_VALUE_MAX: u32 = super::VALUE_MAX as u32;
 
 /// Where a value is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +138,10 @@ pub fn parse(region: &[u8], start: usize, position: &str) -> Result<Vec<Attr>> {
         let (ino, size, e_hash) = (word(4), word(8), word(12));
         let value = if ino != 0 {
             if size > INODE_VALUE_MAX {
-                return Err(corrupt(at, format!("e_value_size is {size}")));
+                return Err(corrupt(
+                    at,
+                    format!("e_value_size is {size}, at most {INODE_VALUE_MAX} expected"),
+                ));
             }
             Value::Inode { ino, size, e_hash }
         } else if size == 0 {
