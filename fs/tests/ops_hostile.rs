@@ -195,10 +195,10 @@ fn random_damage() {
                 bytes[at] = value;
             }
             let began = Instant::now();
-            if let Ok(mut fs) = open(&bytes) {
-                if let Err(Error::Corrupt { structure, .. }) = use_all(&mut fs, 2000) {
-                    *errors.entry(structure.to_owned()).or_default() += 1;
-                }
+            if let Ok(mut fs) = open(&bytes)
+                && let Err(Error::Corrupt { structure, .. }) = use_all(&mut fs, 2000)
+            {
+                *errors.entry(structure.to_owned()).or_default() += 1;
             }
             assert!(began.elapsed() < Duration::from_secs(20), "{args}: round {rounds} is slow");
         }
