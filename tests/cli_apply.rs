@@ -328,3 +328,75 @@ fn no_secret_shows_in_proc() {
     assert!(!String::from_utf8_lossy(&all).contains("hunter2"));
     assert!(!guest.bytes().windows(7).any(|window| window == b"hunter2"));
 }
+
+/// Sends a signal to a program that waits for its password, and says how it ended.
+fn interrupted(guest: &Guest, signal: &str, options: &[&str]) -> Run {
+    let mut command = snf_customize();
+    command.arg("apply").arg(&guest.image).args(["--root-password", "stdin"]).args(options);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Held open, so that it goes on waiting.
+    let stdin = child.stdin.take();
+    // It is ready when it has its thread for signals.
+    let tasks = format!("/proc/{}/task", child.id());
+    for _ in 0..500 {
+        if fs::read_dir(&tasks).unwrap().count() > 1 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    Run {
+        code: output.status.code().expect("ended by the signal"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn a_signal_before_the_first_write_ends_the_run() {
+    let guest = Guest::debian();
+    let before = guest.bytes();
+    for signal in ["INT", "TERM", "HUP", "QUIT"] {
+        interrupted(&guest, signal, &[]).fails(9, "interrupted");
+    }
+    let run = interrupted(&guest, "TERM", &["--json"]);
+    let document: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(document["result"], "interrupted");
+    assert!(guest.bytes() == before);
+}
+
+#[test]
+fn a_write_that_fails_half_way_is_told_and_can_be_mended() {
+    let mut seen = false;
+    for limit in [100, 12_000, 20_000, 32_000, 36_000] {
+        let guest = Guest::debian();
+        // The limit of file sizes, in blocks of 512 bytes: writes beyond it fail.
+        let script = format!("ulimit -f {limit}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).arg(snf_customize().get_program());
+        command.arg("apply").arg(&guest.image).args(["--hostname", "vm", "--host-keys", "new"]);
+        let run = Run::of(&mut command);
+        match run.code {
+            6 => {
+                run.fails(6, "writing had begun");
+                seen = true;
+            }
+            // All that it writes lies below the limit.
+            0 => {}
+            _ => panic!("{limit}: {run:?}"),
+        }
+        // The next run finishes or drops what this one left, and the image is whole.
+        guest.apply(&["--hostname", "again"]).works();
+        assert_eq!(guest.cat("/etc/hostname"), "again\n");
+        guest.check();
+    }
+    assert!(seen, "no limit let some writes through and stopped others");
+}

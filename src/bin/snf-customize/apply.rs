@@ -1,18 +1,17 @@
 //! `snf-customize apply`.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use snf_image::customize::{CustomizeError, Mode, Report, customize};
 use snf_image::random::{Clock, Entropy};
 
 use crate::args::Apply;
-use crate::disk::{self, Access, Progress};
+use crate::disk::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, Listener, count, table};
 use crate::request::{MadePassword, Parsed};
+use crate::signals::{self, Progress};
 
 /// What a run that went well leaves to tell.
 struct Outcome {
@@ -24,7 +23,16 @@ struct Outcome {
 /// Does it and tells about it.
 pub(crate) fn run(args: &Apply) -> Exit {
     let mut listener = Listener::default();
-    let outcome = attempt(args, &mut listener);
+    let progress = Progress::default();
+    let (disk, json) = (args.disk.clone(), args.json);
+    signals::heed(&progress, move || {
+        let message = format!("interrupted; {} is as it was", disk.display());
+        if json {
+            Document::new("apply", &disk).finish(Exit::Interrupted, &message);
+        }
+        output::error_line(&message);
+    });
+    let outcome = attempt(args, &mut listener, &progress);
     let (exit, message) = match &outcome {
         Ok(outcome) => (Exit::Done, last_line(args, outcome)),
         Err(failure) => (failure.exit, failure.message.clone()),
@@ -55,7 +63,7 @@ pub(crate) fn run(args: &Apply) -> Exit {
     exit
 }
 
-fn attempt(args: &Apply, listener: &mut Listener) -> Result<Outcome, Failure> {
+fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result<Outcome, Failure> {
     let parsed = Parsed::new(args)?;
     let epoch = std::env::var_os("SOURCE_DATE_EPOCH");
     let epoch = epoch.map(|value| value.to_string_lossy().into_owned());
@@ -76,21 +84,11 @@ fn attempt(args: &Apply, listener: &mut Listener) -> Result<Outcome, Failure> {
     }
 
     let started = Instant::now();
-    let progress = Progress::default();
-    // From here on a signal is heeded only until the first write. Where a handler cannot be set,
-    // the signal does what it always did.
-    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
-        let _ = signal_hook::flag::register(signal, Arc::clone(&progress.stop));
-    }
     let access = if args.dry_run { Access::Read } else { Access::Write };
     let device = disk::open(&args.disk, access, progress.clone())?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
-    let result = customize(device, &request.plan, &mut entropy, &clock, listener, mode);
-    if progress.stopped_in_time() {
-        let message = format!("interrupted; {} is as it was", args.disk.display());
-        return Err(Failure::new(Exit::Interrupted, message));
-    }
-    let report = result.map_err(|error| failure(&error, &progress))?;
+    let report = customize(device, &request.plan, &mut entropy, &clock, listener, mode)
+        .map_err(|error| failure(&error, progress))?;
     Ok(Outcome { report, made: request.made, took: started.elapsed() })
 }
 
@@ -100,7 +98,7 @@ fn failure(error: &CustomizeError, progress: &Progress) -> Failure {
         return Failure::new(
             Exit::Commit,
             format!(
-                "{error}; writing had begun: ext3 and ext4 finish or drop the whole change from their journal when they are opened next, other file systems need their own check"
+                "{error}; writing had begun: ext3 and ext4 finish or drop the whole change when they are opened next, other file systems need their own check"
             ),
         );
     }

@@ -5,7 +5,6 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, fcntl_lock, flock, ioctl_blksszget};
 use rustix::io::Errno;
@@ -13,6 +12,7 @@ use snf_fs::{BlockDevice, DeviceError, FileDevice};
 
 use crate::exit::{Exit, Failure};
 use crate::selector::io_problem;
+use crate::signals::Progress;
 
 /// What the disk is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,27 +21,6 @@ pub(crate) enum Access {
     Read,
     /// To change it.
     Write,
-}
-
-/// What the disk and the signal handlers have to say to each other.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
-    /// Whether the run was asked to stop.
-    pub(crate) stop: Arc<AtomicBool>,
-    /// Whether a write has begun.
-    pub(crate) writing: Arc<AtomicBool>,
-}
-
-impl Progress {
-    /// Whether the run ended because it was asked to, with the disk as it was.
-    pub(crate) fn stopped_in_time(&self) -> bool {
-        self.stop.load(Ordering::Acquire) && !self.wrote()
-    }
-
-    /// Whether anything was written.
-    pub(crate) fn wrote(&self) -> bool {
-        self.writing.load(Ordering::Acquire)
-    }
 }
 
 /// Opens a disk.
@@ -114,7 +93,7 @@ pub(crate) fn open(
             "it has sectors of {sector_size} bytes; 512 and 4096 are handled"
         )));
     }
-    Ok(Arc::new(Interruptible { device: FileDevice::new(file, size, sector_size), progress }))
+    Ok(Arc::new(Watched { device: FileDevice::new(file, size, sector_size), progress }))
 }
 
 fn busy(path: &Path, problem: &str) -> Failure {
@@ -157,14 +136,13 @@ fn loop_device_of(path: &Path) -> Option<String> {
     None
 }
 
-/// A disk that refuses its first write when the run was asked to stop. Once a write has begun,
-/// the commit goes on to its end: half of it would be worse than all.
-struct Interruptible {
+/// A disk that tells when the first write begins.
+struct Watched {
     device: FileDevice,
     progress: Progress,
 }
 
-impl BlockDevice for Interruptible {
+impl BlockDevice for Watched {
     fn len(&self) -> u64 {
         self.device.len()
     }
@@ -175,17 +153,7 @@ impl BlockDevice for Interruptible {
         self.device.read_at(offset, buf)
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
-        if !self.progress.wrote() {
-            if self.progress.stop.load(Ordering::Acquire) {
-                return Err(DeviceError {
-                    operation: "write",
-                    offset,
-                    length: buf.len(),
-                    source: io::ErrorKind::Interrupted.into(),
-                });
-            }
-            self.progress.writing.store(true, Ordering::Release);
-        }
+        self.progress.begin_writing();
         self.device.write_at(offset, buf)
     }
     fn flush(&self) -> Result<(), DeviceError> {

@@ -5,9 +5,10 @@ use snf_image::customize::{Inspection, inspect};
 use snf_image::properties::Properties;
 
 use crate::args::Inspect;
-use crate::disk::{self, Access, Progress};
+use crate::disk::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, size, table};
+use crate::signals::Progress;
 
 /// Looks and tells.
 pub(crate) fn run(args: &Inspect) -> Exit {

@@ -10,6 +10,7 @@ mod inspect;
 mod output;
 mod request;
 mod selector;
+mod signals;
 mod terminal;
 
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use snf_image::secret::Secret;
@@ -39,6 +40,18 @@ fn say(mut tty: &File, text: &str) {
     let _ = tty.write_all(text.as_bytes());
 }
 
+/// The settings to put back, should the program end while it asks.
+static BEFORE: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+
+/// Puts the terminal's settings back if a question is open. For the end of the program.
+pub(crate) fn restore() {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((tty, before)) = before {
+        let _ = tcsetattr(&tty, OptionalActions::Flush, &before);
+        say(&tty, "\n");
+    }
+}
+
 /// Puts the terminal's settings back, whatever happens.
 struct Quiet<'a> {
     tty: &'a File,
@@ -51,6 +64,9 @@ impl<'a> Quiet<'a> {
         let mut quiet = before.clone();
         // Neither shown nor turned into signals: Ctrl-C arrives as a byte.
         quiet.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
+        if let Ok(copy) = tty.try_clone() {
+            *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((copy, before.clone()));
+        }
         tcsetattr(tty, OptionalActions::Flush, &quiet)?;
         Ok(Self { tty, before })
     }
@@ -58,6 +74,7 @@ impl<'a> Quiet<'a> {
 
 impl Drop for Quiet<'_> {
     fn drop(&mut self) {
+        BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
         let _ = tcsetattr(self.tty, OptionalActions::Flush, &self.before);
     }
 }

@@ -1,0 +1,62 @@
+//! Signals: before the first write they end the run at once, after it they have to wait.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+use signal_hook::iterator::Signals;
+
+use crate::exit::Exit;
+use crate::terminal;
+
+/// Whether a write has begun.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    wrote: AtomicBool,
+    /// Held while the flag changes, and by a signal that ends the program.
+    change: Mutex<()>,
+}
+
+impl Progress {
+    /// Called before every write: the first one closes the door to signals.
+    pub(crate) fn begin_writing(&self) {
+        if !self.wrote() {
+            let _guard = self.lock();
+            self.0.wrote.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a write has begun.
+    pub(crate) fn wrote(&self) -> bool {
+        self.0.wrote.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// From here on a signal before the first write calls `tell` and ends the program with
+/// [`Exit::Interrupted`]; one that comes later has no effect: half of a commit would be worse than
+/// all of it. Where the system gives no thread, signals do what they always did.
+pub(crate) fn heed(progress: &Progress, tell: impl FnOnce() + Send + 'static) {
+    // A write over the limit of file sizes shall be an error like any other and not the end.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]) else { return };
+    let progress = progress.clone();
+    let wait = move || {
+        for _ in signals.forever() {
+            let guard = progress.lock();
+            if !progress.wrote() {
+                terminal::restore();
+                tell();
+                std::process::exit(Exit::Interrupted.code().into());
+            }
+            drop(guard);
+        }
+    };
+    let _ = std::thread::Builder::new().name("signals".into()).spawn(wait);
+}
