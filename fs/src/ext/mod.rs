@@ -8,6 +8,7 @@ pub mod alloc;
 pub mod checksum;
 pub mod dir;
 pub mod group;
+pub mod grow;
 pub mod inline;
 pub mod inode;
 pub mod journal;

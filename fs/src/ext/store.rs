@@ -27,12 +27,15 @@ pub struct Transaction {
     pub data: BTreeMap<u64, Block>,
     /// Blocks freed by this transaction. Until it is committed, their old content must stay.
     pub freed: BTreeSet<u64>,
+    /// Runs of blocks, first and number, that were free and must hold zeros before the commit: inode
+    /// tables of new groups.
+    pub zero: Vec<(u64, u64)>,
 }
 
 impl Transaction {
     /// Whether it would write nothing.
     pub fn is_empty(&self) -> bool {
-        self.meta.is_empty() && self.data.is_empty()
+        self.meta.is_empty() && self.data.is_empty() && self.zero.is_empty()
     }
 }
 
@@ -67,6 +70,8 @@ pub struct Store {
     sealed: Vec<Transaction>,
     /// What the blocks touched since each unfinished [`Store::begin`] were before it.
     undo: Vec<BTreeMap<u64, Before>>,
+    /// The runs to be zeroed of all transactions: first block and one past the last.
+    zeroing: BTreeMap<u64, u64>,
 }
 
 /// All that is pending for one block, to put it back.
@@ -91,6 +96,7 @@ impl Store {
             current: Transaction::default(),
             sealed: Vec::new(),
             undo: Vec::new(),
+            zeroing: BTreeMap::new(),
         }
     }
 
@@ -136,6 +142,9 @@ impl Store {
             return Ok(entry.0.clone());
         }
         let mut buf = vec![0; self.block_size];
+        if self.is_zeroed(number) {
+            return Ok(buf.into());
+        }
         match self.replayed.get(&number) {
             Some(&copy) => self.read_replayed(copy, &mut buf)?,
             None => self.device.read_at(number * self.block_size as u64, &mut buf)?,
@@ -156,6 +165,11 @@ impl Store {
         self.check(first.saturating_add(count - 1))?;
         self.device.read_at(first * self.block_size as u64, buf)?;
         let place = |number: u64| (number - first) as usize * self.block_size;
+        for number in first..first + if self.zeroing.is_empty() { 0 } else { count } {
+            if self.is_zeroed(number) {
+                buf[place(number)..][..self.block_size].fill(0);
+            }
+        }
         for (&number, &copy) in self.replayed.range(first..first + count) {
             self.read_replayed(copy, &mut buf[place(number)..][..self.block_size])?;
         }
@@ -275,6 +289,46 @@ impl Store {
         Ok(())
     }
 
+    /// Writes a block whose content others share: metadata, or (`fresh`) anything in a block that
+    /// was free before this transaction.
+    pub(super) fn write_shared(&mut self, number: u64, block: Block, fresh: bool) -> Result<()> {
+        self.check(number)?;
+        if block.len() != self.block_size {
+            return self.write_meta(number, block.to_vec());
+        }
+        self.record(number);
+        if fresh && !self.current.freed.contains(&number) {
+            self.current.meta.remove(&number);
+            self.current.data.insert(number, block.clone());
+        } else {
+            self.current.data.remove(&number);
+            self.current.meta.insert(number, block.clone());
+        }
+        self.latest.insert(number, block);
+        Ok(())
+    }
+
+    /// Makes a run of blocks that were free before this transaction read as zeros, without holding
+    /// them in memory.
+    pub(super) fn zero(&mut self, start: u64, len: u64) -> Result<()> {
+        self.check(start.saturating_add(len.saturating_sub(1)))?;
+        if len > 0 {
+            self.current.zero.push((start, len));
+            self.zeroing.insert(start, start + len);
+        }
+        Ok(())
+    }
+
+    /// Takes back every [`Store::zero`] of the open transaction at or behind a block.
+    pub(super) fn keep_from_zeroing(&mut self, from: u64) {
+        self.current.zero.retain(|&(start, _)| start < from);
+        self.zeroing.split_off(&from);
+    }
+
+    fn is_zeroed(&self, number: u64) -> bool {
+        self.zeroing.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
+    }
+
     /// Tells that a block was freed: what was to be written there in this transaction is not any
     /// more, and its old content stays on disk until the commit.
     pub fn forget(&mut self, number: u64) {
@@ -347,6 +401,7 @@ impl Store {
         let replayed = std::mem::take(&mut self.replayed);
         let latest = std::mem::take(&mut self.latest);
         self.sealed.clear();
+        self.zeroing.clear();
         {
             let mut cache = self.cache.borrow_mut();
             cache

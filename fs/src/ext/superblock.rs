@@ -432,6 +432,21 @@ impl Superblock {
         }
     }
 
+    /// Blocks that only root may take.
+    pub fn r_blocks_count(&self) -> u64 {
+        let hi =
+            if self.has_incompat(incompat::BIT64) { self.raw.s_r_blocks_count_hi.get() } else { 0 };
+        u64::from(hi) << 32 | u64::from(self.raw.s_r_blocks_count_lo.get())
+    }
+
+    /// Sets the number of blocks that only root may take.
+    pub fn set_r_blocks_count(&mut self, count: u64) {
+        self.raw.s_r_blocks_count_lo = U32::new(count as u32);
+        if self.has_incompat(incompat::BIT64) {
+            self.raw.s_r_blocks_count_hi = U32::new((count >> 32) as u32);
+        }
+    }
+
     /// Number of block groups.
     pub fn group_count(&self) -> u32 {
         let first = u64::from(self.raw.s_first_data_block.get());

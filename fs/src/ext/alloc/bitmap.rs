@@ -20,7 +20,7 @@ pub(super) fn put(bits: &mut [u8], bit: u32, on: bool) {
 }
 
 /// Sets bits `from..to`.
-pub(super) fn fill(bits: &mut [u8], from: u32, to: u32) {
+pub(in crate::ext) fn fill(bits: &mut [u8], from: u32, to: u32) {
     let mut bit = from;
     while bit < to {
         if bit.is_multiple_of(8) && to - bit >= 8 {
@@ -36,7 +36,7 @@ pub(super) fn fill(bits: &mut [u8], from: u32, to: u32) {
 }
 
 /// Clear bits among the first `count`.
-pub(super) fn count_clear(bits: &[u8], count: u32) -> u32 {
+pub(in crate::ext) fn count_clear(bits: &[u8], count: u32) -> u32 {
     let whole = count as usize / 8;
     let set: u32 = bits.iter().take(whole).map(|byte| byte.count_ones()).sum();
     let rest = (whole as u32 * 8..count).filter(|&bit| get(bits, bit)).count() as u32;
@@ -74,7 +74,7 @@ pub(super) fn next_set(bits: &[u8], from: u32, to: u32) -> u32 {
 }
 
 /// Clusters in `group`; the last group may have fewer than the others.
-pub(super) fn clusters_in_group(vol: &Volume, group: u32) -> u32 {
+pub(in crate::ext) fn clusters_in_group(vol: &Volume, group: u32) -> u32 {
     let bits = vol.sb.cluster_bits();
     (u64::from(vol.group_blocks(group)).div_ceil(1 << bits)) as u32
 }
@@ -105,12 +105,14 @@ fn check_sum(
     Err(mismatch(what, group, block, detail))
 }
 
-fn block_bitmap_sum(vol: &Volume, bits: &[u8]) -> u32 {
+/// crc32c of the bytes of a bitmap that count.
+pub(in crate::ext) fn block_bitmap_sum(vol: &Volume, bits: &[u8]) -> u32 {
     let bytes = vol.sb.clusters_per_group() as usize / 8;
     crc32c(vol.sb.checksum_seed(), bits.get(..bytes).unwrap_or(bits))
 }
 
-fn inode_bitmap_sum(vol: &Volume, bits: &[u8]) -> u32 {
+/// crc32c of the bytes of a bitmap that count.
+pub(in crate::ext) fn inode_bitmap_sum(vol: &Volume, bits: &[u8]) -> u32 {
     let bytes = vol.sb.raw.s_inodes_per_group.get() as usize / 8;
     crc32c(vol.sb.checksum_seed(), bits.get(..bytes).unwrap_or(bits))
 }

@@ -183,6 +183,27 @@ pub fn free_blocks(vol: &mut Volume, start: u64, len: u32) -> Result<()> {
     Ok(())
 }
 
+/// Makes the blocks of `group` from `start` to its end free: they were behind the end of the file
+/// system, and their bits were set for that.
+pub(in crate::ext) fn extend_group(vol: &mut Volume, group: u32, start: u64) -> Result<()> {
+    let first = vol.group_first_block(group);
+    let from = (start.saturating_sub(first) >> vol.sb.cluster_bits()) as u32;
+    let to = clusters_in_group(vol, group);
+    let mut descriptor = vol.group(group)?;
+    let mut bits = load_blocks(vol, group, &mut descriptor)?;
+    for bit in from..to {
+        if !get(&bits, bit) {
+            return Err(Error::corrupt(
+                "block bitmap",
+                format!("block {} (group {group})", descriptor.block_bitmap()),
+                "a bit behind the end of the file system is clear; run e2fsck first",
+            ));
+        }
+        put(&mut bits, bit, false);
+    }
+    give_back(vol, group, &mut descriptor, bits, to.saturating_sub(from))
+}
+
 fn give_back(
     vol: &mut Volume,
     group: u32,

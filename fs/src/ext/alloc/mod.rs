@@ -11,6 +11,8 @@ mod blocks;
 mod inodes;
 mod layout;
 
+pub(super) use bitmap::{block_bitmap_sum, clusters_in_group, count_clear, fill, inode_bitmap_sum};
+pub(super) use blocks::extend_group;
 pub use blocks::{alloc_blocks, alloc_meta_block, free_blocks, free_meta_block};
 pub use inodes::{alloc_inode, free_inode};
 pub use layout::{base_metadata, check_own, is_metadata};

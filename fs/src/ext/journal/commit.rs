@@ -11,7 +11,7 @@ use super::format::{
     JBD2_COMMIT_BLOCK, JBD2_DESCRIPTOR_BLOCK, JBD2_MAGIC_NUMBER, Tag, crc32_be,
 };
 use super::ordered;
-use super::writer::Writer;
+use super::writer::{Writer, zero};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::mmp;
@@ -130,6 +130,9 @@ impl<'a> Journalled<'a> {
         let block_size = vol.block_size();
         let transactions = vol.store.transactions();
         for (index, transaction) in transactions.iter().enumerate() {
+            if !transaction.zero.is_empty() {
+                zero(&self.device, block_size, &transaction.zero)?;
+            }
             let mut writer = Writer::new(&self.device, block_size);
             for (&number, content) in &transaction.data {
                 writer.write(number, content)?;

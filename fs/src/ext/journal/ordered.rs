@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zerocopy::little_endian::U16;
 
 use super::commit::read_superblock;
-use super::writer::Writer;
+use super::writer::{Writer, zero};
 use crate::error::Result;
 use crate::ext::store::{Block, Transaction};
 use crate::ext::superblock::{STATE_VALID, SUPERBLOCK_OFFSET};
@@ -38,6 +38,9 @@ pub(super) fn commit(vol: &Volume, report: &mut CommitReport) -> Result<()> {
     device.write_at(SUPERBLOCK_OFFSET, &sb.to_bytes())?;
     device.flush()?;
     for transaction in vol.store.transactions() {
+        if !transaction.zero.is_empty() {
+            zero(&device, vol.block_size(), &transaction.zero)?;
+        }
         let steps = sort(vol, transaction)?;
         for step in steps {
             let mut writer = Writer::new(&device, vol.block_size());

@@ -42,3 +42,24 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 }
+
+/// Fills runs of blocks with zeros. What reads as zeros already is not written, so that a sparse
+/// image stays sparse.
+pub(super) fn zero(device: &dyn BlockDevice, block_size: usize, runs: &[(u64, u64)]) -> Result<()> {
+    let mut buf = vec![0; LIMIT];
+    let zeros = vec![0; LIMIT];
+    for &(start, len) in runs {
+        let mut at = start * block_size as u64;
+        let mut left = len * block_size as u64;
+        while left > 0 {
+            let count = left.min(LIMIT as u64) as usize;
+            device.read_at(at, &mut buf[..count])?;
+            if buf[..count] != zeros[..count] {
+                device.write_at(at, &zeros[..count])?;
+            }
+            at += count as u64;
+            left -= count as u64;
+        }
+    }
+    Ok(())
+}

@@ -12,6 +12,7 @@ pub(super) use names::free;
 
 use std::sync::Arc;
 
+use super::grow::{self, GrowReport};
 use super::inode::{Inode, ROOT_INO};
 use super::superblock::{STATE_ERROR, STATE_VALID, compat, incompat, ro_compat};
 use super::volume::{Options, Volume};
@@ -43,6 +44,14 @@ impl Ext {
     /// The layers below, to change them.
     pub fn volume_mut(&mut self) -> &mut Volume {
         &mut self.volume
+    }
+
+    /// Grows the file system to `new_blocks` blocks, or to what its device has room for. Like every
+    /// change it waits for the commit.
+    pub fn grow(&mut self, new_blocks: Option<u64>) -> Result<GrowReport> {
+        let now = self.volume.sb.blocks_count();
+        let blocks = new_blocks.unwrap_or_else(|| grow::device_blocks(&self.volume).max(now));
+        grow::grow(&mut self.volume, blocks)
     }
 
     /// Whether an unclean journal was replayed at open.

@@ -1,0 +1,261 @@
+//! New block groups: where their bitmaps and inode tables go, and their descriptors.
+
+use super::plan::Plan;
+use super::put;
+use crate::error::{Error, Result};
+use crate::ext::alloc::{
+    base_metadata, block_bitmap_sum, clusters_in_group, count_clear, fill, inode_bitmap_sum,
+};
+use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_UNINIT, GroupDescriptor};
+use crate::ext::store::Block;
+use crate::ext::superblock::incompat;
+use crate::ext::volume::Volume;
+
+/// What new groups add to the superblock's counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Added {
+    pub(super) free_blocks: u64,
+    pub(super) free_inodes: u32,
+}
+
+/// Where the metadata of one group is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    block_bitmap: u64,
+    inode_bitmap: u64,
+    inode_table: u64,
+}
+
+/// Adds the groups of the plan, descriptors included. The superblock has the new geometry already.
+pub(super) fn add(vol: &mut Volume, plan: &Plan) -> Result<Added> {
+    let mut builder = Builder::new(vol, plan);
+    let log = if builder.vol.sb.has_incompat(incompat::FLEX_BG) {
+        u32::from(builder.vol.sb.raw.s_log_groups_per_flex)
+    } else {
+        0
+    };
+    let mut first = plan.old_groups;
+    while first < plan.groups {
+        let flex_end = ((u64::from(first) >> log) + 1) << log;
+        let end = flex_end.min(u64::from(plan.groups)) as u32;
+        builder.chunk(first, end)?;
+        first = end;
+    }
+    builder.finish_descriptors()
+}
+
+struct Builder<'a> {
+    vol: &'a mut Volume,
+    plan: &'a Plan,
+    added: Added,
+    /// Index and content of the descriptor block being filled.
+    open: Option<(u32, Vec<u8>)>,
+    /// Bitmaps that many groups have: no inode in use; no block in use.
+    inode_bitmap: Block,
+    inode_bitmap_sum: u32,
+    empty: Block,
+}
+
+impl<'a> Builder<'a> {
+    fn new(vol: &'a mut Volume, plan: &'a Plan) -> Self {
+        let size = vol.block_size();
+        let mut inodes = vec![0; size];
+        fill(&mut inodes, vol.sb.raw.s_inodes_per_group.get(), size as u32 * 8);
+        let inode_bitmap_sum = inode_bitmap_sum(vol, &inodes);
+        let mut empty = vec![0; size];
+        fill(&mut empty, vol.sb.clusters_per_group(), size as u32 * 8);
+        Self {
+            vol,
+            plan,
+            added: Added::default(),
+            open: None,
+            inode_bitmap: inodes.into(),
+            inode_bitmap_sum,
+            empty: empty.into(),
+        }
+    }
+
+    /// Adds the groups `first..end`, which are new and of one flex group.
+    fn chunk(&mut self, first: u32, end: u32) -> Result<()> {
+        let places = match self.packed(first, end) {
+            Some(places) if end - first > 1 => places,
+            _ => (first..end).map(|group| self.own(group)).collect::<Result<_>>()?,
+        };
+        let table = self.vol.inode_table_blocks();
+        // All metadata of the chunk, to find what lies in each group.
+        let mut zones: Vec<(u64, u64)> = Vec::with_capacity(places.len() * 3);
+        for place in &places {
+            zones.push((place.block_bitmap, place.block_bitmap + 1));
+            zones.push((place.inode_bitmap, place.inode_bitmap + 1));
+            zones.push((place.inode_table, place.inode_table + table));
+        }
+        zones.sort_unstable();
+        for (group, place) in (first..end).zip(&places) {
+            self.group(group, place, &zones)?;
+        }
+        Ok(())
+    }
+
+    /// All block bitmaps, then all inode bitmaps, then all inode tables of a flex group together, from
+    /// its first new group on. `None` when they do not fit that way.
+    fn packed(&self, first: u32, end: u32) -> Option<Vec<Place>> {
+        let count = u64::from(end - first);
+        let mut cursor = Cursor { vol: self.vol, group: first, end, at: 0 };
+        cursor.at = base_metadata(self.vol, first).1;
+        let mut places = vec![Place::default(); count as usize];
+        for place in &mut places {
+            place.block_bitmap = cursor.take(1)?;
+        }
+        for place in &mut places {
+            place.inode_bitmap = cursor.take(1)?;
+        }
+        let table = self.vol.inode_table_blocks();
+        for place in &mut places {
+            place.inode_table = cursor.take(table)?;
+        }
+        Some(places)
+    }
+
+    /// The metadata of a group in the group itself.
+    fn own(&self, group: u32) -> Result<Place> {
+        let at = base_metadata(self.vol, group).1;
+        let end = at + 2 + self.vol.inode_table_blocks();
+        if end > self.vol.group_first_block(group) + u64::from(self.vol.group_blocks(group)) {
+            return Err(Error::NoSpace(format!("group {group} has no room for its own metadata")));
+        }
+        Ok(Place { block_bitmap: at, inode_bitmap: at + 1, inode_table: at + 2 })
+    }
+
+    fn group(&mut self, group: u32, place: &Place, zones: &[(u64, u64)]) -> Result<()> {
+        let vol = &mut *self.vol;
+        let has_csum = vol.sb.has_group_csum();
+        let shift = vol.sb.cluster_bits();
+        let start = vol.group_first_block(group);
+        let end = start + u64::from(vol.group_blocks(group));
+        let clusters = clusters_in_group(vol, group);
+        let base = base_metadata(vol, group);
+        let from = zones.partition_point(|zone| zone.1 <= start);
+        let inside: Vec<(u64, u64)> = std::iter::once(base)
+            .chain(zones[from..].iter().copied().take_while(|zone| zone.0 < end))
+            .map(|(from, to)| (from.max(start), to.min(end)))
+            .filter(|(from, to)| from < to)
+            .collect();
+
+        let mut descriptor = GroupDescriptor::empty(&vol.sb);
+        descriptor.set_block_bitmap(place.block_bitmap);
+        descriptor.set_inode_bitmap(place.inode_bitmap);
+        descriptor.set_inode_table(place.inode_table);
+        let per_group = vol.sb.raw.s_inodes_per_group.get();
+        descriptor.set_free_inodes_count(per_group);
+
+        let last = group + 1 == self.plan.groups;
+        let free = if inside.is_empty() && has_csum && !last {
+            descriptor.set_flag(BG_BLOCK_UNINIT, true);
+            clusters
+        } else {
+            let bitmap: Block = if inside.is_empty() && clusters == vol.sb.clusters_per_group() {
+                self.empty.clone()
+            } else {
+                let mut bits = vec![0; vol.block_size()];
+                fill(&mut bits, clusters, vol.block_size() as u32 * 8);
+                for (from, to) in inside {
+                    let to = (to - start).div_ceil(1 << shift) as u32;
+                    fill(&mut bits, ((from - start) >> shift) as u32, to);
+                }
+                bits.into()
+            };
+            if vol.sb.has_metadata_csum() {
+                descriptor.set_block_bitmap_csum(block_bitmap_sum(vol, &bitmap));
+            }
+            let free = count_clear(&bitmap, clusters);
+            vol.store.write_shared(place.block_bitmap, bitmap, true)?;
+            free
+        };
+        descriptor.set_free_blocks_count(free);
+        if has_csum {
+            descriptor.set_flag(BG_INODE_UNINIT, true);
+            descriptor.set_itable_unused(per_group);
+        } else {
+            vol.store.write_shared(place.inode_bitmap, self.inode_bitmap.clone(), true)?;
+            if vol.sb.has_metadata_csum() {
+                descriptor.set_inode_bitmap_csum(self.inode_bitmap_sum);
+            }
+            vol.store.zero(place.inode_table, vol.inode_table_blocks())?;
+        }
+        self.added.free_blocks += u64::from(free) << shift;
+        self.added.free_inodes = self.added.free_inodes.saturating_add(per_group);
+        self.descriptor(group, &descriptor)
+    }
+
+    fn descriptor(&mut self, group: u32, descriptor: &GroupDescriptor) -> Result<()> {
+        let size = self.vol.sb.desc_size() as usize;
+        let per_block = self.vol.block_size() / size;
+        let index = (group as usize / per_block) as u32;
+        if self.open.as_ref().is_none_or(|open| open.0 != index) {
+            self.finish_block()?;
+            let content = if index < self.plan.old_desc_blocks {
+                let (number, _) = self.vol.descriptor_position(group);
+                self.vol.store.read(number)?.to_vec()
+            } else {
+                vec![0; self.vol.block_size()]
+            };
+            self.open = Some((index, content));
+        }
+        if let Some((_, content)) = &mut self.open {
+            let at = group as usize % per_block * size;
+            descriptor.write_to(&mut content[at..at + size], group, &self.vol.sb);
+        }
+        Ok(())
+    }
+
+    /// Writes the open descriptor block, and with meta_bg its two copies.
+    fn finish_block(&mut self) -> Result<()> {
+        let Some((index, content)) = self.open.take() else { return Ok(()) };
+        let per_block = self.vol.sb.block_size() / self.vol.sb.desc_size();
+        let first = index * per_block;
+        let (number, _) = self.vol.descriptor_position(first);
+        let sb = &self.vol.sb;
+        if sb.has_incompat(incompat::META_BG) && index >= sb.raw.s_first_meta_bg.get() {
+            for group in [first + 1, first + per_block - 1] {
+                if group < self.plan.groups && group != first {
+                    let start = self.vol.group_first_block(group);
+                    let copy = start + u64::from(self.vol.sb.group_has_super(group));
+                    put(self.vol, self.plan, copy, content.clone())?;
+                }
+            }
+        }
+        put(self.vol, self.plan, number, content)
+    }
+
+    fn finish_descriptors(mut self) -> Result<Added> {
+        self.finish_block()?;
+        Ok(self.added)
+    }
+}
+
+/// Hands out runs of blocks in the new groups of a flex group, none across two groups.
+struct Cursor<'a> {
+    vol: &'a Volume,
+    group: u32,
+    end: u32,
+    at: u64,
+}
+
+impl Cursor<'_> {
+    fn take(&mut self, len: u64) -> Option<u64> {
+        loop {
+            let group_end = self.vol.group_first_block(self.group)
+                + u64::from(self.vol.group_blocks(self.group));
+            if self.at + len <= group_end {
+                let at = self.at;
+                self.at += len;
+                return Some(at);
+            }
+            self.group += 1;
+            if self.group >= self.end {
+                return None;
+            }
+            self.at = base_metadata(self.vol, self.group).1;
+        }
+    }
+}

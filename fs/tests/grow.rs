@@ -1,0 +1,179 @@
+//! Growing against e2fsck, resize2fs and the kernel.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod journal_support;
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+
+use journal_support::*;
+use snf_fs::ext::grow::{device_blocks, grow};
+use snf_fs::ext::journal::commit;
+use snf_fs::{BlockDevice, FileDevice};
+
+/// One file system to grow.
+struct Case {
+    args: &'static [&'static str],
+    from: &'static str,
+    to: u64,
+    /// Whether resize2fs comes to the same number of free blocks.
+    same: bool,
+}
+
+const fn case(args: &'static [&'static str], from: &'static str, to: u64, same: bool) -> Case {
+    Case { args, from, to, same }
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn device(path: &Path) -> Arc<dyn BlockDevice> {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    Arc::new(FileDevice::from_file(file).unwrap())
+}
+
+fn check(dir: &Path, case: &Case) {
+    let what = format!("{:?} {} to {}", case.args, case.from, case.to);
+    let ours = dir.join("ours.img");
+    let theirs = dir.join("theirs.img");
+    let _ = std::fs::remove_file(&ours);
+    let mut args = vec!["-q", "-F"];
+    args.extend(case.args);
+    let tree = dir.join("tree");
+    if !tree.is_dir() {
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(tree.join("file"), vec![7; 300_000]).unwrap();
+    }
+    args.extend(["-d", tree.to_str().unwrap(), ours.to_str().unwrap(), case.from]);
+    must("mke2fs", &args);
+    // mke2fs -d leaves the quota files behind what it copied.
+    assert!(run("e2fsck", &["-fy", ours.to_str().unwrap()]).0 <= 1);
+    File::options().write(true).open(&ours).unwrap().set_len(case.to).unwrap();
+    must("cp", &["--sparse=always", ours.to_str().unwrap(), theirs.to_str().unwrap()]);
+
+    let start = std::time::Instant::now();
+    let (mut vol, _) = open_on(device(&ours));
+    let wanted = device_blocks(&vol);
+    let report = grow(&mut vol, wanted).unwrap_or_else(|error| panic!("{what}: {error}"));
+    commit(&mut vol).unwrap_or_else(|error| panic!("{what}: {error}"));
+    drop(vol);
+    let mine = start.elapsed();
+    let (code, text) = run("e2fsck", &["-fn", ours.to_str().unwrap()]);
+    assert_eq!(code, 0, "{what}: {report:?} {text}");
+
+    run("e2fsck", &["-fy", theirs.to_str().unwrap()]);
+    let start = std::time::Instant::now();
+    let (code, text) = run("resize2fs", &["-f", theirs.to_str().unwrap()]);
+    println!("{what}: {mine:?}, resize2fs {:?}; {report:?}", start.elapsed());
+    assert_eq!(code, 0, "{what}: {text}");
+    let mine = must("dumpe2fs", &["-h", ours.to_str().unwrap()]);
+    let their = must("dumpe2fs", &["-h", theirs.to_str().unwrap()]);
+    assert_eq!(field(&mine, "Free blocks:"), report.free_blocks, "{what}");
+    let names = ["Block count:", "Free blocks:", "Inode count:", "Free inodes:"];
+    for name in names {
+        let (mine, their) = (field(&mine, name), field(&their, name));
+        if case.same || name != "Free blocks:" {
+            assert_eq!(mine, their, "{what}: {name}");
+        } else {
+            println!("{what}: {name} {mine}, resize2fs {their}");
+        }
+    }
+    // The kernel agrees. Not every kernel has quotas.
+    if case.args.iter().any(|arg| arg.contains("quota")) {
+        return;
+    }
+    let mount = Mount::new(&ours, dir.join("mnt"), "rw");
+    assert!(std::fs::read(mount.0.join("file")).unwrap() == vec![7; 300_000], "{what}");
+    std::fs::write(mount.0.join("new"), vec![1; 1_000_000]).unwrap();
+    drop(mount);
+    let (code, text) = run("e2fsck", &["-fn", ours.to_str().unwrap()]);
+    assert_eq!(code, 0, "{what}: after the kernel: {text}");
+}
+
+#[test]
+fn as_resize2fs_does_to_the_block() {
+    let dir = scratch();
+    let cases = [
+        case(&["-t", "ext4"], "64M", 65 * MIB, true),
+        case(&["-t", "ext4"], "64M", 300 * MIB, true),
+        case(&["-t", "ext4"], "1G", 100 * GIB, true),
+        case(&["-t", "ext4", "-O", "^flex_bg"], "256M", 3 * GIB, true),
+        case(&["-t", "ext4", "-O", "^64bit"], "256M", 3 * GIB, true),
+        case(&["-t", "ext4", "-O", "^metadata_csum,uninit_bg"], "256M", 3 * GIB, true),
+        case(&["-t", "ext4", "-O", "^metadata_csum,^uninit_bg"], "256M", GIB, true),
+        case(&["-t", "ext4", "-O", "orphan_file,metadata_csum_seed"], "256M", 3 * GIB, true),
+        case(&["-t", "ext4", "-O", "meta_bg,^resize_inode"], "256M", 20 * GIB, true),
+        case(&["-t", "ext4", "-O", "meta_bg,^resize_inode", "-b", "1024"], "64M", GIB, true),
+        case(&["-t", "ext4", "-O", "sparse_super2"], "64M", GIB, true),
+        case(&["-t", "ext4", "-O", "sparse_super2,^resize_inode"], "200M", GIB, false),
+        case(&["-t", "ext4", "-O", "^sparse_super,^resize_inode"], "256M", GIB, false),
+        case(&["-t", "ext4", "-b", "1024"], "64M", GIB, true),
+        case(&["-t", "ext4", "-b", "2048", "-g", "8192"], "64M", GIB, true),
+        case(&["-t", "ext4", "-G", "4", "-N", "100000"], "64M", GIB, true),
+        case(&["-t", "ext4", "-O", "quota,project,inline_data,ea_inode"], "256M", GIB, true),
+        case(&["-t", "ext3"], "128M", GIB, true),
+        case(&["-t", "ext3", "-I", "128", "-b", "1024"], "32M", 256 * MIB, true),
+        case(&["-t", "ext2"], "128M", GIB, true),
+        case(&["-t", "ext2", "-O", "^resize_inode", "-b", "1024"], "32M", 200 * MIB, true),
+        case(&["-t", "ext2", "-b", "1024", "-r", "0", "-O", "none"], "8M", 50 * MIB, true),
+    ];
+    for case in &cases {
+        check(dir.path(), case);
+    }
+}
+
+#[test]
+fn beyond_the_room_for_descriptors() {
+    let dir = scratch();
+    let cases = [
+        case(&["-t", "ext4", "-E", "resize=524288"], "1G", 70 * GIB, false),
+        case(&["-t", "ext4", "-b", "1024", "-E", "resize=200000"], "64M", 4 * GIB, false),
+        case(&["-t", "ext3", "-b", "1024", "-E", "resize=200000"], "64M", GIB, false),
+        case(&["-t", "ext4", "-O", "bigalloc", "-C", "65536"], "512M", 8 * GIB, false),
+        case(
+            &["-t", "ext4", "-O", "bigalloc", "-C", "16384", "-b", "1024"],
+            "512M",
+            8 * GIB,
+            false,
+        ),
+    ];
+    for case in &cases {
+        check(dir.path(), case);
+    }
+}
+
+#[test]
+fn sixteen_tebibytes() {
+    let dir = scratch();
+    // e2fsck needs minutes for such a file system, so the kernel must do.
+    let path = dir.path().join("large.img");
+    must("mke2fs", &["-q", "-F", "-t", "ext4", path.to_str().unwrap(), "1G"]);
+    File::options().write(true).open(&path).unwrap().set_len(16 << 40).unwrap();
+    let (mut vol, _) = open_on(device(&path));
+    let report = grow(&mut vol, 1 << 32).unwrap();
+    commit(&mut vol).unwrap();
+    drop(vol);
+    assert!(report.became_meta_bg && report.new_blocks == 1 << 32, "{report:?}");
+    let mount = Mount::new(&path, dir.path().join("mnt"), "rw");
+    std::fs::write(mount.0.join("new"), vec![1; 1_000_000]).unwrap();
+    drop(mount);
+    // A second growth, by a little more than one group.
+    File::options().write(true).open(&path).unwrap().set_len((16 << 40) + (200 << 20)).unwrap();
+    let (mut vol, _) = open_on(device(&path));
+    let report = grow(&mut vol, (1 << 32) + 50_000).unwrap();
+    commit(&mut vol).unwrap();
+    assert_eq!(report.new_groups, 2, "{report:?}");
+    drop(Mount::new(&path, dir.path().join("mnt"), "rw"));
+}
+
+#[test]
+fn two_tebibytes_in_one_go() {
+    let dir = scratch();
+    check(dir.path(), &case(&["-t", "ext4"], "1G", 2 * 1024 * GIB, false));
+}
