@@ -163,7 +163,9 @@ pub fn copy_image(
     let (end, written) = (writer.position, writer.written);
     target.zero_tail(end, cancel)?;
     target.flush()?;
-    progress(size, Some(size));
+    if total != Some(size) {
+        progress(size, Some(size));
+    }
     Ok(CopyReport { size, written, elapsed: started.elapsed() })
 }
 
