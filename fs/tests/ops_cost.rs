@@ -74,7 +74,7 @@ fn cost(mib: u64) -> (u64, u64) {
 #[test]
 fn one_file_replaced() {
     let (read, written) = cost(2048);
-    assert!(read <= 60 && written <= 30, "{read} read, {written} written");
+    assert!(read <= 30 && written <= 20, "{read} read, {written} written");
     let (read_large, written_large) = cost(64 * 1024);
     assert!(
         read_large <= read + 20 && written_large <= written + 2,
