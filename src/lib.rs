@@ -12,6 +12,7 @@ pub mod disk_adapter;
 pub mod event;
 pub mod guest;
 pub mod inspect;
+pub mod network;
 pub mod params;
 pub mod personality;
 pub mod plan;

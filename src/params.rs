@@ -1,6 +1,7 @@
 //! The OS parameters that Ganeti passes (`OSP_*`), and those of a `config_url`.
 
 use crate::crypt;
+use crate::network::NicError;
 use crate::personality::{self, PersonalityError};
 use crate::plan::{ImageFormat, Password, Plan, Who};
 use crate::properties::{Properties, PropertyError};
@@ -70,6 +71,10 @@ impl Problem {
 
     pub(crate) fn property(error: PropertyError) -> Self {
         Self::new("image properties", error.to_string())
+    }
+
+    pub(crate) fn nic(error: NicError) -> Self {
+        Self::new("network interfaces", error.to_string())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::network::Nic;
 use crate::properties::Properties;
 use crate::secret::Secret;
 
@@ -121,6 +122,8 @@ pub struct Plan {
     pub machine_id: MachineId,
     /// What happens to the SSH host keys.
     pub host_keys: HostKeys,
+    /// The instance's network interfaces; none are configured when there are none.
+    pub nics: Vec<Nic>,
     /// Tasks to run, by name; `None` means all that apply. The command line runs only what it
     /// was asked for, Ganeti's create runs all.
     pub only_tasks: Option<BTreeSet<String>>,

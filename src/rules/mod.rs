@@ -8,6 +8,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 
+use crate::network::{self, Nic, NicError, Settings};
 use crate::params::{OsParameters, Problem};
 use crate::plan::Plan;
 use crate::secret::Secret;
@@ -172,9 +173,31 @@ impl Rules {
                 plan.properties.set(name, value);
             }
         }
-        let problems: Vec<Problem> =
+        let mut problems: Vec<Problem> =
             plan.properties.problems().into_iter().map(Problem::property).collect();
+        match self.plan_nics() {
+            Ok(nics) => plan.nics = nics,
+            Err(error) => problems.push(Problem::nic(error)),
+        }
         if problems.is_empty() { Ok(plan) } else { Err(RulesError::Wrong(problems)) }
+    }
+}
+
+impl Rules {
+    /// The interfaces to configure: those below `NIC_COUNT`, where that is said.
+    fn plan_nics(&self) -> Result<Vec<Nic>, NicError> {
+        let text = |name: &str| self.text(name).unwrap_or_default().to_owned();
+        let settings = Settings {
+            dhcp_tags: text("DHCP_TAGS"),
+            stateful_dhcpv6_tags: text("STATEFUL_DHCPV6_TAGS"),
+            stateless_dhcpv6_tags: text("STATELESS_DHCPV6_TAGS"),
+            default_nic_config: text("DEFAULT_NIC_CONFIG"),
+        };
+        let mut variables = self.nics();
+        if let Some(count) = self.text("NIC_COUNT").and_then(|count| count.trim().parse().ok()) {
+            variables.retain(|index, _| *index < count);
+        }
+        network::nics(&variables, &settings)
     }
 }
 

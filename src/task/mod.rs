@@ -5,6 +5,7 @@ mod add_swap;
 mod assign_hostname;
 mod change_machine_id;
 mod change_password;
+mod configure_network;
 mod context;
 mod delete_ssh_keys;
 mod disk_context;
@@ -125,7 +126,7 @@ impl Task {
 const LINUX: &[OsFamily] = &[OsFamily::Linux];
 
 /// All tasks, in their order.
-pub const TASKS: [&Task; 9] = [
+pub const TASKS: [&Task; 10] = [
     &fix_partition_table::TASK,
     &filesystem_resize_unmounted::TASK,
     &mount_image::TASK,
@@ -133,6 +134,7 @@ pub const TASKS: [&Task; 9] = [
     &assign_hostname::TASK,
     &change_machine_id::TASK,
     &change_password::TASK,
+    &configure_network::TASK,
     &delete_ssh_keys::TASK,
     &enforce_personality::TASK,
 ];
