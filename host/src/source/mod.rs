@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, Cancelled};
 use crate::config::Config;
 
 pub mod http;
 pub mod id;
 pub mod local;
 pub mod packed;
+pub mod qcow2;
 pub mod raw;
 pub mod stream;
 
@@ -69,6 +70,9 @@ pub enum SourceError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A signal came.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 fn at(offset: Option<u64>) -> String {
@@ -112,9 +116,11 @@ pub fn open(
             return stream(reader, size, image, &name).map(Some);
         }
     };
-    let _ = cancel;
     if image.container == Container::Qcow2 {
-        return Err(SourceError::Bad { name, problem: "is qcow2, which is not read yet".into() });
+        if let Some(checksum) = &image.checksum {
+            verify_file(&file, checksum, &name, cancel)?;
+        }
+        return Ok(Some(Box::new(qcow2::Qcow2Image::new(file, &name)?)));
     }
     if image.compression == Compression::None && image.checksum.is_none() {
         return Ok(Some(Box::new(RawImage::new(file, &name)?)));
@@ -132,6 +138,22 @@ fn size_of(file: &File) -> io::Result<u64> {
     let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
     io::Seek::seek(&mut file, io::SeekFrom::Start(0))?;
     Ok(size)
+}
+
+/// A container is not read in order, so its checksum is taken before.
+fn verify_file(
+    file: &File,
+    checksum: &id::Checksum,
+    name: &str,
+    cancel: &Cancel,
+) -> Result<(), SourceError> {
+    let io_error = |source| SourceError::Io { name: name.to_owned(), offset: None, source };
+    let mut reader = Verified::new(file, checksum);
+    let mut buf = vec![0; 1 << 20];
+    while fill(&mut reader, &mut buf).map_err(io_error)? > 0 {
+        cancel.check()?;
+    }
+    size_of(file).map(drop).map_err(io_error)
 }
 
 /// A reader of the stored file of `size` bytes as an image.
