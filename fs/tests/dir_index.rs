@@ -4,7 +4,9 @@
 
 mod oracle;
 
-use oracle::{Disk, at, commit, compare, shell};
+use std::process::Command;
+
+use oracle::{Disk, at, commit, compare};
 use snf_fs::{Attributes, FileSystem};
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 1, gid: 2 };
@@ -59,6 +61,9 @@ fn made_by_the_kernel_edited_by_us() {
             }
             assert!(fs.lookup(node, b"not there").unwrap().is_none());
         }
+        // An indexed directory moves: its root block changes.
+        let some = at(&fs, "some");
+        fs.rename(fs.root(), b"many", some, b"moved").unwrap();
         commit(&mut fs);
         disk.fsck(what);
         compare(&disk, what);
@@ -73,7 +78,7 @@ fn made_by_us_edited_by_the_kernel() {
         let root = fs.root();
         let dir = fs.mkdir(root, b"many", DIR).unwrap();
         // Two levels of index need 20,000 names only where blocks are small.
-        let count = if args.contains("1024") { 20_000 } else { 6000 };
+        let count = if what.contains("13 1k") { 20_000 } else { 6000 };
         for i in 0..count {
             fs.create(dir, name(i).as_bytes(), FILE).unwrap();
             if i % 500 == 0 {
@@ -122,5 +127,70 @@ fn subdirectories_beyond_the_link_count() {
     assert_eq!(fs.stat(dir).unwrap().links, 1);
     commit(&mut fs);
     disk.fsck("65,005 subdirectories");
-    shell(disk.dir.path(), "true");
+}
+
+#[test]
+fn hash_versions_and_signs() {
+    for version in ["legacy", "half_md4", "tea"] {
+        for unsigned in [false, true] {
+            let what = format!("{version}, unsigned {unsigned}");
+            let disk = Disk::make("-t ext4 -b 1024 -N 4096", 48);
+            let flags = format!("set_super_value flags {}", 1 + u8::from(unsigned));
+            for (tool, args) in [
+                ("tune2fs", vec!["-E".to_owned(), format!("hash_alg={version}")]),
+                ("debugfs", vec!["-w".to_owned(), "-R".to_owned(), flags]),
+            ] {
+                let output = Command::new(tool).args(args).arg(&disk.path).output().unwrap();
+                assert!(output.status.success(), "{what}: {output:?}");
+            }
+            let name = |i: usize| format!("Größe {i} ü{}", "é".repeat(i % 40));
+            let mount = disk.mount("rw");
+            std::fs::create_dir(mount.path("dir")).unwrap();
+            for i in 0..500 {
+                std::fs::write(mount.path("dir").join(name(i)), "").unwrap();
+            }
+            drop(mount);
+            let mut fs = disk.open();
+            let dir = at(&fs, "dir");
+            for i in 0..500 {
+                assert!(fs.lookup(dir, name(i).as_bytes()).unwrap().is_some(), "{what}: {i}");
+            }
+            for i in 500..1000 {
+                fs.create(dir, name(i).as_bytes(), FILE).unwrap();
+            }
+            let own = fs.mkdir(fs.root(), b"own", DIR).unwrap();
+            for i in 0..500 {
+                fs.create(own, name(i).as_bytes(), FILE).unwrap();
+            }
+            commit(&mut fs);
+            disk.fsck(&what);
+            compare(&disk, &what);
+        }
+    }
+}
+
+/// No kernel with small pages mounts these; e2fsck and debugfs judge.
+#[test]
+fn blocks_of_64_kib() {
+    let args = "-t ext4 -b 65536 -N 8192";
+    let disk = Disk::make(args, 256);
+    let mut fs = disk.open();
+    let dir = fs.mkdir(fs.root(), b"dir", DIR).unwrap();
+    for i in 0..3000 {
+        fs.create(dir, name(i).as_bytes(), FILE).unwrap();
+    }
+    for i in (0..3000).step_by(3) {
+        fs.unlink(dir, name(i).as_bytes()).unwrap();
+    }
+    let node = fs.create(dir, b"file", FILE).unwrap();
+    fs.set_xattr(node, b"user.large", Some(&[1; 60_000])).unwrap();
+    commit(&mut fs);
+    disk.fsck(args);
+    for i in (1..3000).step_by(600) {
+        let said = disk.debugfs(&format!("stat \"/dir/{}\"", name(i)));
+        assert!(said.contains("Inode: "), "{i}: {said}");
+    }
+    assert_eq!(disk.open().readdir(dir).unwrap().len(), 2001);
+    let said = disk.debugfs("htree_dump /dir");
+    assert!(said.contains("Hash Version"), "{said}");
 }

@@ -208,3 +208,29 @@ fn acls() {
         );
     }
 }
+
+/// Inodes of a file system that was ext3 with large inodes: nothing behind the first 128 bytes.
+#[test]
+fn inodes_without_an_extra_part() {
+    let disk = Disk::make("-t ext3 -I 256", 48);
+    let mount = disk.mount("rw");
+    shell(&mount.at, "echo > old");
+    drop(mount);
+    let output = std::process::Command::new("debugfs")
+        .args(["-w", "-R", "set_inode_field old extra_isize 0"])
+        .arg(&disk.path)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let mut fs = disk.open();
+    let old = at(&fs, "old");
+    assert!(fs.xattrs(old).unwrap().is_empty());
+    fs.chmod(old, 0o600).unwrap();
+    commit(&mut fs);
+    disk.fsck("extra_isize 0");
+    fs.set_xattr(old, b"security.selinux", Some(b"system_u:object_r:etc_t:s0")).unwrap();
+    fs.replace(old, b"new").unwrap();
+    commit(&mut fs);
+    disk.fsck("extra_isize used");
+    compare(&disk, "extra_isize used");
+}

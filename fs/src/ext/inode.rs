@@ -214,6 +214,16 @@ impl Inode {
         if self.size > GOOD_OLD_INODE_SIZE { usize::from(self.raw.i_extra_isize.get()) } else { 0 }
     }
 
+    /// Gives an inode that never used its extra part one, as the kernel does when it writes such an
+    /// inode: a file system that was ext3 with large inodes has them.
+    pub fn use_extra(&mut self) {
+        const EXTRA: usize = RAW_SIZE - GOOD_OLD_INODE_SIZE;
+        if self.extra_isize() == 0 && self.size >= RAW_SIZE {
+            self.raw.i_extra_isize = U16::new(EXTRA as u16);
+            self.tail = vec![0; self.size - RAW_SIZE];
+        }
+    }
+
     /// Whether an extra field that ends `end` bytes into the extra part is on disk.
     fn has_extra(&self, end: usize) -> bool {
         self.extra_isize() >= end

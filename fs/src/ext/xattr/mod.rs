@@ -32,7 +32,8 @@ fn load_body(inode: &Inode) -> Result<Vec<Attr>> {
     let Some((magic, region)) = inode.tail.split_at_checked(BODY_HEADER) else {
         return Ok(Vec::new());
     };
-    if magic != block::MAGIC.to_le_bytes() {
+    // Without an extra part there is nothing behind it, whatever the bytes look like.
+    if inode.extra_isize() == 0 || magic != block::MAGIC.to_le_bytes() {
         return Ok(Vec::new());
     }
     list::parse(region, 0, &format!("inode {}", inode.ino))
@@ -163,6 +164,7 @@ pub fn set_raw(
     value: Option<&[u8]>,
 ) -> Result<()> {
     let is_it = |attr: &Attr| attr.index == index && attr.name == rest;
+    inode.use_extra();
     let mut body = load_body(inode)?;
     let old_block = block::load(volume, inode)?;
     let mut in_block = old_block.as_ref().map(|old| old.list.clone()).unwrap_or_default();
@@ -347,6 +349,7 @@ pub fn inline_tail(_volume: &Volume, inode: &Inode) -> Result<Option<Vec<u8>>> {
 
 /// Sets or removes `system.data`. `false` when the inode has no room for it; nothing changed then.
 pub fn set_inline_tail(_volume: &Volume, inode: &mut Inode, value: Option<&[u8]>) -> Result<bool> {
+    inode.use_extra();
     let mut body = load_body(inode)?;
     let is_it = |attr: &Attr| attr.index == name_index::SYSTEM && attr.name == b"data";
     let at = body.iter().position(is_it);
