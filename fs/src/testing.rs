@@ -49,7 +49,8 @@ impl RecordingDevice {
     /// written everything at once.
     pub fn prefix(&self, count: usize) -> Vec<u8> {
         let mut bytes = self.before.clone();
-        for event in self.events().iter().take(count) {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events.iter().take(count) {
             apply(&mut bytes, event);
         }
         bytes
@@ -60,7 +61,7 @@ impl RecordingDevice {
     /// than 1 KiB (a superblock) in part, sector by sector. `seed` decides.
     pub fn cut(&self, count: usize, seed: u64, torn: bool) -> Vec<u8> {
         let mut random = Random(seed);
-        let events = self.events();
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let events = &events[..count.min(events.len())];
         let durable =
             events.iter().rposition(|event| *event == Event::Flush).map_or(0, |at| at + 1);

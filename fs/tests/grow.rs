@@ -177,3 +177,64 @@ fn two_tebibytes_in_one_go() {
     let dir = scratch();
     check(dir.path(), &case(&["-t", "ext4"], "1G", 2 * 1024 * GIB, false));
 }
+
+#[test]
+fn features_that_growing_has_nothing_to_do_with() {
+    let dir = scratch();
+    let path = dir.path().join("feature.img");
+    let rows: &[&[&str]] = &[
+        &["-O", "mmp"],
+        &["-O", "encrypt,verity,stable_inodes,large_dir,dir_nlink"],
+        &["-O", "casefold", "-E", "encoding=utf8"],
+        &["-O", "fast_commit"],
+        &["-O", "^64bit,^has_journal,^extent,^huge_file,^large_file,^dir_index,^filetype"],
+        &["-b", "8192"],
+        &["-b", "65536"],
+        &["-I", "1024", "-g", "4096", "-b", "1024", "-J", "size=4"],
+    ];
+    for args in rows {
+        let _ = std::fs::remove_file(&path);
+        let mut all = vec!["-q", "-F", "-t", "ext4"];
+        all.extend(*args);
+        all.extend([path.to_str().unwrap(), "64M"]);
+        must("mke2fs", &all);
+        File::options().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+        // In two steps, the first within the last group or by one group.
+        for size in [70u64 << 20, 1 << 30] {
+            let (mut vol, _) = open_on(device(&path));
+            let blocks = size / vol.block_size() as u64;
+            grow(&mut vol, blocks).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+            commit(&mut vol).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+            let (code, text) = run("e2fsck", &["-fn", path.to_str().unwrap()]);
+            assert_eq!(code, 0, "{args:?} to {size}: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let dir = scratch();
+    let path = dir.path().join("refused.img");
+    must("mke2fs", &["-q", "-F", "-t", "ext4", "-O", "^64bit", path.to_str().unwrap(), "64M"]);
+    let before = std::fs::read(&path).unwrap();
+    let (mut vol, _) = open_on(device(&path));
+    let blocks = vol.sb.blocks_count();
+    for wanted in [0, blocks - 1, blocks + 1, u64::MAX] {
+        assert!(grow(&mut vol, wanted).is_err(), "{wanted}");
+    }
+    assert_eq!(grow(&mut vol, blocks).unwrap().new_groups, 0);
+    assert!(!vol.store.is_dirty());
+    commit(&mut vol).unwrap();
+    assert!(std::fs::read(&path).unwrap() == before);
+    // More blocks than 32 bits can count.
+    File::options().write(true).open(&path).unwrap().set_len(5 << 44).unwrap();
+    let (mut vol, _) = open_on(device(&path));
+    let error = grow(&mut vol, 5 << 32).unwrap_err().to_string();
+    assert!(error.contains("64bit"), "{error}");
+    assert!(!vol.store.is_dirty());
+    // A last group too small for its metadata is left out: nothing to do
+    let (mut vol, _) = open_on(device(&path));
+    let blocks = vol.sb.blocks_count();
+    // but for the one block that its last group has yet to get.
+    assert_eq!(grow(&mut vol, blocks + 100).unwrap().new_blocks, blocks + 1);
+}

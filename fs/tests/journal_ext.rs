@@ -173,3 +173,47 @@ fn every_fault_is_an_error_and_the_image_as_before_or_recoverable() {
         }
     }
 }
+
+#[test]
+fn a_growth_is_whole_or_not_at_all() {
+    let dir = scratch();
+    let meta_bg = Flavour {
+        name: "into meta_bg",
+        args: &["-t", "ext4", "-O", "^resize_inode"],
+        journal: (0, 0),
+    };
+    let ext2 = Flavour { name: "ext2", args: &["-t", "ext2"], journal: (0, 0) };
+    for flavour in [FLAVOURS[0], FLAVOURS[4], meta_bg, ext2] {
+        let mut old = make(dir.path(), &flavour, 9000, 1024);
+        old.resize(26 << 20, 0xA5);
+        let device = Arc::new(RecordingDevice::new(old));
+        let mut engine = Ext::open(device.clone(), options()).unwrap();
+        let report = engine.grow(None).unwrap();
+        assert_eq!(report.new_blocks, 26 << 10);
+        change(&mut engine).unwrap();
+        engine.commit().unwrap();
+        assert_clean(dir.path(), &device.to_vec(), flavour.name);
+        let events = device.events().len();
+        let cuts = (0..=events).map(|count| (count, None));
+        let cuts = cuts.chain((0..=events).map(|count| (count, Some(count as u64))));
+        let mut sizes = std::collections::BTreeSet::new();
+        for (count, seed) in cuts.step_by(1 + events / 14) {
+            let what = format!("{} after {count} of {events}, {seed:?}", flavour.name);
+            let image = match seed {
+                None => device.prefix(count),
+                Some(seed) => device.cut(count, seed, flavour.name != "ext2"),
+            };
+            let repaired = ext(repair(dir.path(), &image, &what));
+            untouched(&repaired, &what);
+            let size = repaired.info().unwrap().size >> 10;
+            sizes.insert(size);
+            assert!(size == 9000 || size == 26 << 10, "{what}: {size}");
+            if flavour.name != "ext2" {
+                let state = state(&repaired);
+                assert!(state == [true; 6] || state == [false; 6], "{what}: {state:?}");
+                assert!(size > 9000 || state == [false; 6], "{what}");
+            }
+        }
+        assert_eq!(sizes.len(), 2, "{}", flavour.name);
+    }
+}
