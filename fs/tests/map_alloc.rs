@@ -42,7 +42,7 @@ fn every_shape_reads_and_changes() {
         let image = Image::make(args, *mib, &expected);
         let mut vol = image.open();
         let mut random = Random(99);
-        for round in 0..3 {
+        for round in 0..2 {
             for (file, bytes) in &mut expected {
                 let ino = image.ino(file);
                 let mut inode = vol.live_inode(ino).unwrap();
@@ -290,4 +290,55 @@ fn inline_files() {
         }
         assert!(inline > 20, "{args}: only {inline} times inline");
     }
+}
+
+fn write_with_debugfs(image: &Image, request: &str) {
+    support::run(
+        std::process::Command::new("debugfs").args(["-w", "-R", request]).arg(&image.path),
+    );
+}
+
+/// Freeing a swap file of 10 GiB takes neither long nor a record for every block.
+#[test]
+fn a_large_file_goes_quickly() {
+    let image = Image::make("-t ext4 -b 4096 -J size=8", 16 << 10, &[("swap".into(), vec![1; 9])]);
+    write_with_debugfs(&image, "fallocate swap 0 2621439");
+    let mut vol = image.open();
+    let mut inode = vol.live_inode(image.ino("swap")).unwrap();
+    assert_eq!(inode.blocks_512(&vol.sb) >> 11, 10 << 10);
+    let free = vol.sb.free_blocks_count();
+    let start = std::time::Instant::now();
+    map::replace(&mut vol, &mut inode, b"small").unwrap();
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    assert!(vol.sb.free_blocks_count() >= free + 2_621_439);
+    vol.write_inode(&inode).unwrap();
+    vol.store_superblock().unwrap();
+    vol.store.seal();
+    // 81 bitmaps and their descriptors, not the file.
+    assert!(vol.store.transactions()[0].meta.len() < 100);
+    assert!(vol.store.transactions()[0].freed.within(0..u64::MAX).count() < 100);
+    commit(&mut vol);
+    image.fsck("swap");
+}
+
+/// Files of more than 2 TiB count their blocks in other units (huge_file).
+#[test]
+fn files_beyond_two_tebibytes() {
+    // Clusters of 64 KiB, so that there are not so many bitmaps.
+    let args = "-t ext4 -b 4096 -C 65536 -O bigalloc -J size=8 -N 30000";
+    let image = Image::make(args, 3 << 20, &[("f".into(), vec![1; 9])]);
+    write_with_debugfs(&image, "fallocate f 0 590000000");
+    write_with_debugfs(&image, "sif f size 2416640004096");
+    let mut vol = image.open();
+    let mut inode = vol.live_inode(image.ino("f")).unwrap();
+    let blocks = inode.blocks_512(&vol.sb);
+    assert!(blocks > 1 << 32, "{blocks}");
+    map::truncate(&mut vol, &mut inode, 589_999_000 * 4096).unwrap();
+    map::append(&mut vol, &mut inode, &[5; 9_000]).unwrap();
+    // Content, and a few nodes of the extent tree.
+    let least = (589_999_000u64 + 3).next_multiple_of(16) * 8;
+    assert!((least..least + 20_000).contains(&inode.blocks_512(&vol.sb)));
+    vol.write_inode(&inode).unwrap();
+    commit(&mut vol);
+    image.fsck("huge_file");
 }

@@ -106,7 +106,7 @@ fn exercise(vol: &mut Volume, inos: &[u32]) -> Vec<Error> {
 fn random_damage_is_survived() {
     // More rounds by hand, after a change: SNF_FUZZ_ROUNDS=20000.
     let rounds = std::env::var("SNF_FUZZ_ROUNDS").ok();
-    let rounds = rounds.and_then(|n| n.parse().ok()).unwrap_or(400);
+    let rounds = rounds.and_then(|n| n.parse().ok()).unwrap_or(200);
     for (args, seed) in [
         ("-t ext4 -b 1024 -O ^metadata_csum,^has_journal,uninit_bg,^resize_inode -N 128", 1),
         ("-t ext4 -b 1024 -O ^metadata_csum,^uninit_bg,^flex_bg,^resize_inode -J size=1 -N 128", 2),

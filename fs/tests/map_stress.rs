@@ -73,7 +73,7 @@ fn stress(args: &str, mib: u64, count: usize, largest: u64, rounds: usize, seed:
 
 #[test]
 fn stress_ext4() {
-    stress("-t ext4 -b 1024 -N 2000", 24, 200, 4 << 20, 6, 1);
+    stress("-t ext4 -b 1024 -N 2000", 24, 200, 4 << 20, 4, 1);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn stress_ext4_large_files() {
 
 #[test]
 fn stress_ext3() {
-    stress("-t ext3 -b 1024 -N 2000", 24, 200, 4 << 20, 6, 3);
+    stress("-t ext3 -b 1024 -N 2000", 24, 200, 4 << 20, 4, 3);
 }
 
 #[test]
@@ -93,12 +93,12 @@ fn stress_ext2_large_files() {
 
 #[test]
 fn stress_bigalloc() {
-    stress("-t ext4 -b 1024 -C 8192 -O bigalloc -N 1000", 32, 150, 4 << 20, 6, 5);
+    stress("-t ext4 -b 1024 -C 8192 -O bigalloc -N 1000", 32, 150, 4 << 20, 4, 5);
 }
 
 #[test]
 fn stress_no_journal() {
-    stress("-t ext4 -O ^has_journal -N 1000", 32, 150, 8 << 20, 6, 6);
+    stress("-t ext4 -O ^has_journal -N 1000", 32, 150, 8 << 20, 4, 6);
 }
 
 /// A file in thousands of pieces: leaves split, the tree grows, and shrinks again.
@@ -111,7 +111,7 @@ fn extent_trees_grow_and_shrink() {
         let mut inodes: Vec<Inode> =
             names.iter().map(|name| vol.live_inode(image.ino(name)).unwrap()).collect();
         let block = vol.block_size() as u64;
-        let pieces = 3_000u64;
+        let pieces = 1_500u64;
         for piece in 1..=pieces {
             for inode in &mut inodes {
                 // Every other block a hole.

@@ -4,10 +4,12 @@
 //! put over the device, the cache, the device.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::journal::format::JBD2_MAGIC_NUMBER;
+use super::ranges::Ranges;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 
@@ -26,7 +28,7 @@ pub struct Transaction {
     /// Blocks of file content, all free before this transaction: written ahead of its commit.
     pub data: BTreeMap<u64, Block>,
     /// Blocks freed by this transaction. Until it is committed, their old content must stay.
-    pub freed: BTreeSet<u64>,
+    pub freed: Ranges,
     /// Runs of blocks, first and number, that were free and must hold zeros before the commit: inode
     /// tables of new groups.
     pub zero: Vec<(u64, u64)>,
@@ -69,7 +71,7 @@ pub struct Store {
     current: Transaction,
     sealed: Vec<Transaction>,
     /// What the blocks touched since each unfinished [`Store::begin`] were before it.
-    undo: Vec<BTreeMap<u64, Before>>,
+    undo: Vec<Undo>,
     /// The runs to be zeroed of all transactions: first block and one past the last.
     zeroing: BTreeMap<u64, u64>,
 }
@@ -80,7 +82,14 @@ struct Before {
     meta: Option<Block>,
     data: Option<Block>,
     latest: Option<Block>,
-    freed: bool,
+}
+
+/// What an attempt changed: what was pending for the blocks it touched, and what was freed when it
+/// began.
+#[derive(Debug)]
+struct Undo {
+    blocks: BTreeMap<u64, Before>,
+    freed: Ranges,
 }
 
 impl Store {
@@ -222,25 +231,24 @@ impl Store {
     /// Remembers what is pending for a block before it changes.
     fn record(&mut self, number: u64) {
         let Some(frame) = self.undo.last_mut() else { return };
-        frame.entry(number).or_insert_with(|| Before {
+        frame.blocks.entry(number).or_insert_with(|| Before {
             meta: self.current.meta.get(&number).cloned(),
             data: self.current.data.get(&number).cloned(),
             latest: self.latest.get(&number).cloned(),
-            freed: self.current.freed.contains(&number),
         });
     }
 
     /// Starts an attempt: changes from here on can be taken back together. Attempts nest.
     pub(super) fn begin(&mut self) {
-        self.undo.push(BTreeMap::new());
+        self.undo.push(Undo { blocks: BTreeMap::new(), freed: self.current.freed.clone() });
     }
 
     /// Ends the innermost attempt and keeps its changes.
     pub(super) fn keep(&mut self) {
         let Some(inner) = self.undo.pop() else { return };
         if let Some(outer) = self.undo.last_mut() {
-            for (number, before) in inner {
-                outer.entry(number).or_insert(before);
+            for (number, before) in inner.blocks {
+                outer.blocks.entry(number).or_insert(before);
             }
         }
     }
@@ -253,16 +261,13 @@ impl Store {
                 None => map.remove(&number),
             };
         }
-        for (number, before) in self.undo.pop().unwrap_or_default() {
+        let Some(undo) = self.undo.pop() else { return };
+        for (number, before) in undo.blocks {
             put(&mut self.current.meta, number, before.meta);
             put(&mut self.current.data, number, before.data);
             put(&mut self.latest, number, before.latest);
-            if before.freed {
-                self.current.freed.insert(number);
-            } else {
-                self.current.freed.remove(&number);
-            }
         }
+        self.current.freed = undo.freed;
     }
 
     /// Changes a block of metadata.
@@ -279,7 +284,7 @@ impl Store {
     /// transaction. A block that this same transaction freed holds old content that a power cut
     /// before the commit must find again; such a block goes through the journal.
     pub fn write_data(&mut self, number: u64, content: Vec<u8>) -> Result<()> {
-        if self.current.freed.contains(&number) || self.current.meta.contains_key(&number) {
+        if self.current.freed.contains(number) || self.current.meta.contains_key(&number) {
             return self.write_meta(number, content);
         }
         let block = self.prepare(number, content)?;
@@ -297,7 +302,7 @@ impl Store {
             return self.write_meta(number, block.to_vec());
         }
         self.record(number);
-        if fresh && !self.current.freed.contains(&number) {
+        if fresh && !self.current.freed.contains(number) {
             self.current.meta.remove(&number);
             self.current.data.insert(number, block.clone());
         } else {
@@ -329,23 +334,28 @@ impl Store {
         self.zeroing.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
     }
 
-    /// Tells that a block was freed: what was to be written there in this transaction is not any
-    /// more, and its old content stays on disk until the commit.
-    pub fn forget(&mut self, number: u64) {
-        self.record(number);
-        self.current.meta.remove(&number);
-        self.current.data.remove(&number);
-        self.current.freed.insert(number);
+    /// Tells that blocks were freed: what was to be written there in this transaction is not any
+    /// more, and their old content stays on disk until the commit.
+    pub fn forget(&mut self, blocks: Range<u64>) {
+        let pending = self.current.meta.range(blocks.clone());
+        let mut numbers: Vec<u64> = pending.map(|(&number, _)| number).collect();
+        numbers.extend(self.current.data.range(blocks.clone()).map(|(&number, _)| number));
+        for number in numbers {
+            self.record(number);
+            self.current.meta.remove(&number);
+            self.current.data.remove(&number);
+        }
+        self.current.freed.insert(blocks);
     }
 
     /// Whether the open transaction freed this block. Allocators prefer others.
     pub fn was_freed(&self, number: u64) -> bool {
-        self.current.freed.contains(&number)
+        self.current.freed.contains(number)
     }
 
-    /// Blocks of `range` that the open transaction freed, in order.
-    pub fn freed_in(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = u64> + '_ {
-        self.current.freed.range(range).copied()
+    /// Runs of blocks in `range` that the open transaction freed, in order.
+    pub fn freed_in(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.current.freed.within(range)
     }
 
     /// Whether the open transaction writes this block as file content, so that it may be

@@ -59,8 +59,10 @@ fn search(vol: &Volume, goal: u64, want: u32, use_freed: bool) -> Result<Option<
         if !use_freed {
             let first = vol.group_first_block(group);
             let end = first + u64::from(vol.group_blocks(group));
-            for block in vol.store.freed_in(first..end) {
-                put(&mut bits, ((block - first) >> shift) as u32, true);
+            for run in vol.store.freed_in(first..end) {
+                let from = ((run.start - first) >> shift) as u32;
+                let to = (run.end - first).div_ceil(1 << shift) as u32;
+                fill(&mut bits, from, to);
             }
         }
         let start = if step == 0 { (goal_bit as u32).min(count) } else { 0 };
@@ -175,9 +177,7 @@ pub fn free_blocks(vol: &mut Volume, start: u64, len: u32) -> Result<()> {
         give_back(vol, group, &mut descriptor, bits, to - from)?;
         let blocks = group_first + (u64::from(from) << shift)
             ..(group_first + (u64::from(to) << shift)).min(group_end);
-        for block in blocks {
-            vol.store.forget(block);
-        }
+        vol.store.forget(blocks);
         at = stop;
     }
     Ok(())

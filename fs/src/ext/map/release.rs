@@ -72,10 +72,12 @@ impl Release {
         if first < past && self.kept == Some(past - 1) {
             past -= 1;
         }
-        for block in start..end {
-            if !(first..past).contains(&(block >> shift)) {
-                vol.store.forget(block);
-            }
+        let (whole, whole_end) = ((first << shift).min(end), (past << shift).max(start));
+        if first < past {
+            vol.store.forget(start..whole.max(start));
+            vol.store.forget(whole_end.min(end)..end);
+        } else {
+            vol.store.forget(start..end);
         }
         if first < past {
             self.last = Some(first);
