@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use snf_fs::ext::{Ext, Options};
 use snf_fs::{BlockDevice, FileSystem, FileType};
-use snf_image::customize::{Mode, customize};
+use snf_image::customize::{Mode, customize_instance};
 use snf_image::event::{Event, EventSink};
 use snf_image::random::{Clock, Entropy};
 use snf_image::rules::{MAX_SIZE, Rules};
@@ -31,8 +31,11 @@ pub(crate) fn run(
     // Waits until the kernel's pool is seeded: nothing is ever made from a guess.
     let mut entropy =
         Entropy::from_os().map_err(|e| format!("cannot get randomness from the kernel: {e}"))?;
+    // SWAP may name one of the instance's further disks by its letter.
+    let others = devices.iter().skip(1).map_while(|device| disks.get(device).cloned()).collect();
+    let clock = Clock::system();
     let report =
-        customize(disk.clone(), &plan, &mut entropy, &Clock::system(), events, Mode::Commit)
+        customize_instance(disk.clone(), others, &plan, &mut entropy, &clock, events, Mode::Commit)
             .map_err(|e| e.to_string())?;
     disk.flush().map_err(|e| e.to_string())?;
     events.event(Event::Info(format!(

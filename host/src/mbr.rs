@@ -1,53 +1,20 @@
 //! The partition table that a bare file system gets: one bootable primary partition from sector
-//! 2048 to the end of the disk.
+//! 2048 to the end of the disk, behind boot code that starts it.
 
-/// First sector of the partition.
-pub const FIRST_SECTOR: u64 = 2048;
+pub use snf_partition::{FRESH_START as FIRST_SECTOR, TYPE_LINUX, TYPE_NTFS};
+
+/// Sectors of the disks that Ganeti's hypervisors show to their guests.
+const SECTOR_SIZE: u32 = 512;
 /// First byte of the partition.
-pub const PARTITION_OFFSET: u64 = FIRST_SECTOR * 512;
-
-/// `partition type`: Linux.
-pub const TYPE_LINUX: u8 = 0x83;
-/// `partition type`: NTFS.
-pub const TYPE_NTFS: u8 = 0x07;
+pub const PARTITION_OFFSET: u64 = FIRST_SECTOR * SECTOR_SIZE as u64;
 
 /// The first sector of a disk of `disk_size` bytes. A disk beyond the table's reach (2 TiB) gets
 /// a partition as large as the table can say. `None` when there is no room for a partition.
-pub fn single_partition(
-    disk_size: u64,
-    partition_type: u8,
-    signature: [u8; 4],
-) -> Option<[u8; 512]> {
-    let sectors = (disk_size / 512).checked_sub(FIRST_SECTOR).filter(|n| *n > 0)?;
-    let sectors = u32::try_from(sectors).unwrap_or(u32::MAX);
-    let first = FIRST_SECTOR as u32;
-    let mut sector = [0u8; 512];
-    sector[..BOOT_CODE.len()].copy_from_slice(&BOOT_CODE);
-    sector[440..444].copy_from_slice(&signature);
-    let entry = &mut sector[446..462];
-    entry[0] = 0x80;
-    entry[1..4].copy_from_slice(&chs(u64::from(first)));
-    entry[4] = partition_type;
-    entry[5..8].copy_from_slice(&chs(u64::from(first) + u64::from(sectors) - 1));
-    entry[8..12].copy_from_slice(&first.to_le_bytes());
-    entry[12..16].copy_from_slice(&sectors.to_le_bytes());
-    sector[510..].copy_from_slice(&[0x55, 0xaa]);
-    Some(sector)
+pub fn single_partition(disk_size: u64, partition_type: u8, signature: [u8; 4]) -> Option<Vec<u8>> {
+    let id = u32::from_le_bytes(signature);
+    let plan = snf_partition::fresh_mbr(disk_size, SECTOR_SIZE, partition_type, id).ok()?;
+    plan.stages().first()?.first().map(|(_, sector)| sector.clone())
 }
-
-/// Cylinder, head and sector as a table holds them, for 255 heads and 63 sectors; what lies
-/// beyond is said with the customary largest value.
-fn chs(lba: u64) -> [u8; 3] {
-    let (cylinder, head, sector) = (lba / (255 * 63), lba / 63 % 255, lba % 63 + 1);
-    if cylinder > 1023 {
-        return [0xfe, 0xff, 0xff];
-    }
-    [head as u8, (sector as u8) | ((cylinder >> 2) as u8 & 0xc0), cylinder as u8]
-}
-
-/// Boot sector code: finds the active partition, loads its first sector with the BIOS's extended
-/// read and jumps there as the BIOS would (DL: the drive, DS:SI: the table entry).
-const BOOT_CODE: [u8; 0] = [];
 
 #[cfg(test)]
 mod tests {
@@ -78,6 +45,6 @@ mod tests {
         let small = single_partition((1 << 20) + 512, TYPE_NTFS, [0; 4]).unwrap();
         assert_eq!(&small[446..462], &[0x80, 32, 33, 0, 7, 32, 33, 0, 0, 8, 0, 0, 1, 0, 0, 0]);
         let large = single_partition(1 << 45, TYPE_NTFS, [0; 4]).unwrap();
-        assert_eq!(&large[458..462], &[0xff; 4]);
+        assert_eq!(&large[458..462], &(u32::MAX - 2048).to_le_bytes());
     }
 }
