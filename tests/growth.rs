@@ -18,8 +18,6 @@ use snf_image::properties::Properties;
 use snf_image::random::{Clock, Entropy};
 
 const MIB: u64 = 1 << 20;
-/// Whether the ext engine enlarges file systems yet.
-const GROWS: bool = false;
 
 fn command(program: &str, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(program)
@@ -205,7 +203,7 @@ fn customize(image: &Image, plan: &Plan) -> Report {
     let (report, _) = customize_on(image.device(), Vec::new(), plan, Mode::Commit).unwrap();
     assert_eq!(dry.partition_table, report.partition_table);
     assert_eq!(dry.changes, report.changes);
-    assert!(!GROWS || report.warnings.is_empty(), "{:?}", report.warnings);
+    assert_eq!(report.warnings, Vec::<String>::new());
     report
 }
 
@@ -232,7 +230,7 @@ fn every_layout_grows_with_its_file_system() {
         };
         assert_eq!(image.size(), expected, "{layout:?}: {:?}", report.partition_table);
         let root = image.root();
-        assert!(!GROWS || fs_size(&root) == expected / 4096 * 4096, "{layout:?}");
+        assert_eq!(fs_size(&root), expected / 4096 * 4096, "{layout:?}");
         assert_eq!(cat(&root, "/etc/hostname"), "grown\n", "{layout:?}");
         // A second run finds nothing to do.
         let again = customize(&image, &plan(None));
@@ -263,7 +261,7 @@ fn swap_in_a_partition() {
         assert!(said.contains("TYPE=\"swap\""), "{said}");
         let uuid = said.split(" UUID=\"").nth(1).unwrap().split('"').next().unwrap();
         let root = image.root();
-        assert!(!GROWS || fs_size(&root) > 200 * MIB);
+        assert!(fs_size(&root) > 200 * MIB);
         let fstab = cat(&root, "/etc/fstab");
         assert!(fstab.ends_with(&format!("UUID={uuid} none swap sw 0 0\n")), "{fstab}");
         let again = customize(&image, &plan(Some(swap)));
@@ -318,7 +316,7 @@ fn exclusions_and_requests_that_cannot_be_met_leave_the_disk() {
     let names: Vec<&str> = report.tasks.iter().map(|task| task.name).collect();
     assert_eq!(names, ["FixPartitionTable", "FilesystemResizeUnmounted"]);
     assert_eq!(image.size(), 300 * MIB - 4096 * 512);
-    assert!(!GROWS || fs_size(&image.root()) == 300 * MIB - 4096 * 512);
+    assert_eq!(fs_size(&image.root()), 300 * MIB - 4096 * 512);
 }
 
 /// Remembers every write.

@@ -242,6 +242,17 @@ impl FileSystem for Ext {
         Ok(())
     }
 
+    fn grow(&mut self, size: u64) -> Result<u64> {
+        let block_size = u64::from(self.volume.sb.block_size());
+        let now = self.volume.sb.blocks_count();
+        let wanted = (size / block_size).min(grow::device_blocks(&self.volume));
+        if wanted <= now {
+            return Ok(now.saturating_mul(block_size));
+        }
+        let report = grow::grow(&mut self.volume, wanted)?;
+        Ok(report.new_blocks.saturating_mul(block_size))
+    }
+
     fn commit(&mut self) -> Result<CommitReport> {
         if self.is_dirty() {
             check_writable(&self.volume)?;
