@@ -85,6 +85,7 @@ fn ignoring_case() {
         assert_eq!(fs.lookup(dir, "STRASSE.txt".as_bytes()).unwrap(), Some(node));
         let result = fs.create(dir, "strasse.txt".as_bytes(), FILE);
         assert!(matches!(result, Err(Error::Exists(_))), "{result:?}");
+        assert!(fs.lookup(dir, b"\xff\xfe").unwrap().is_none());
         let result = fs.create(dir, b"\xff\xfe", FILE);
         assert_eq!(result.is_err(), !options.is_empty(), "{result:?}");
         fs.rename(dir, "STRASSE.txt".as_bytes(), dir, "strasse.TXT".as_bytes()).unwrap();
@@ -141,6 +142,41 @@ fn three_levels() {
     disk.fsck(args);
     let said = disk.debugfs("htree_dump /dir");
     assert!(said.contains("Indirect levels: 2"), "{}", &said[..600]);
+}
+
+#[test]
+fn a_full_index_is_said() {
+    let args = "-t ext4 -b 1024 -O ^has_journal -N 1024";
+    let disk = Disk::make(args, 128);
+    let mut fs = disk.open();
+    let root = fs.root();
+    let dir = fs.mkdir(root, b"dir", DIR).unwrap();
+    let volume = fs.volume_mut();
+    let mut inode = volume.live_inode(dir.0 as u32).unwrap();
+    let name = |i: usize| format!("{i:0>250}");
+    let error = (0..70_000)
+        .find_map(|i| {
+            use snf_fs::FileType::Regular;
+            let before = inode.clone();
+            let result = volume.attempt(|volume| {
+                snf_fs::ext::dir::insert(volume, &mut inode, name(i).as_bytes(), 11, Regular)
+            });
+            if result.is_err() {
+                inode = before;
+            }
+            result.err().map(|error| (i, error))
+        })
+        .expect("two levels of small blocks are full before 70,000 long names");
+    assert!(error.0 > 10_000, "{}", error.0);
+    assert!(matches!(error.1, Error::NoSpace(_)), "{}", error.1);
+    assert!(error.1.to_string().contains("large_dir"), "{}", error.1);
+    for i in 0..error.0 {
+        let entry = snf_fs::ext::dir::remove(volume, &mut inode, name(i).as_bytes()).unwrap();
+        assert_eq!(entry.ino, 11);
+    }
+    volume.write_inode(&inode).unwrap();
+    commit(&mut fs);
+    disk.fsck("full index");
 }
 
 /// In a directory of nothing but pairs of names with one hash, about every second split of a leaf

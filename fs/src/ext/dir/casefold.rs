@@ -11,23 +11,27 @@ const ENCODING_UTF8_12_1: u16 = 1;
 /// `s_encoding_flags`: names that are not valid in the encoding are refused.
 const STRICT: u16 = 1;
 
-/// The folded form of a name that is asked for or to be made.
-pub fn fold(volume: &Volume, name: &[u8]) -> Result<Option<Vec<u8>>> {
+/// Refuses an encoding that is not known.
+pub fn check_encoding(volume: &Volume) -> Result<()> {
     let encoding = volume.sb.raw.s_encoding.get();
-    if encoding != ENCODING_UTF8_12_1 {
-        return Err(Error::unsupported(
-            format!("casefold with s_encoding {encoding}"),
-            "only 1 (utf8-12.1) is known; edit the files from inside the running guest",
-        ));
+    if encoding == ENCODING_UTF8_12_1 {
+        return Ok(());
     }
-    let folded = fold_text(name);
-    if folded.is_none() && volume.sb.raw.s_encoding_flags.get() & STRICT != 0 {
+    Err(Error::unsupported(
+        format!("casefold with s_encoding {encoding}"),
+        "only 1 (utf8-12.1) is known; edit the files from inside the running guest",
+    ))
+}
+
+/// Refuses a new name that is not in the encoding, where the file system is strict about it.
+pub fn check_new(volume: &Volume, name: &[u8]) -> Result<()> {
+    if volume.sb.raw.s_encoding_flags.get() & STRICT != 0 && fold_text(name).is_none() {
         return Err(Error::Invalid(format!(
             "`{}` is not UTF-8, which this file system demands of names (casefold, strict)",
             crate::error::display_name(name)
         )));
     }
-    Ok(folded)
+    Ok(())
 }
 
 /// The folded form of a name; `None` when it is not UTF-8, and is then compared byte for byte. Two

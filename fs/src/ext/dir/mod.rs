@@ -365,6 +365,9 @@ pub fn insert(
 ) -> Result<()> {
     check_dir(dir)?;
     check_name(name)?;
+    if is_casefolded(volume, dir) {
+        casefold::check_new(volume, name)?;
+    }
     let wanted = Wanted::new(volume, dir, name)?;
     let code = entry::type_code(file_type);
     if is_inline(dir) {

@@ -28,9 +28,10 @@ impl<'a> Wanted<'a> {
 
     /// A name for `dir`.
     pub fn new(volume: &Volume, dir: &Inode, name: &'a [u8]) -> Result<Self> {
-        let folded =
-            if is_casefolded(volume, dir) { super::casefold::fold(volume, name)? } else { None };
-        Ok(Self { name, folded })
+        if is_casefolded(volume, dir) {
+            super::casefold::check_encoding(volume)?;
+        }
+        Ok(Self::stored(volume, dir, name))
     }
 
     /// A name that is in `dir` already, valid or not.
