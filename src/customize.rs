@@ -342,9 +342,15 @@ fn run(
             .map_err(|source| CustomizeError::Task { task: task.name, source })?;
         context.events.event(Event::TaskEnd(task.name));
         reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
-        if task.name == "MountImage" && tasks.iter().any(|task| task.name == "EnforcePersonality") {
-            task::begin_personality(&mut context)
-                .map_err(|source| CustomizeError::Task { task: "EnforcePersonality", source })?;
+        if task.name == "MountImage" {
+            task::install_labels(&mut context)
+                .map_err(|source| CustomizeError::Task { task: "SELinuxAutorelabel", source })?;
+            if tasks.iter().any(|task| task.name == "EnforcePersonality") {
+                task::begin_personality(&mut context).map_err(|source| CustomizeError::Task {
+                    task: "EnforcePersonality",
+                    source,
+                })?;
+            }
         }
     }
     let changes = context.tree.changes().iter();
@@ -507,13 +513,19 @@ mod tests {
             (tasks.iter().map(|task| task.name).collect::<Vec<_>>(), excluded)
         };
         let on_disk = ["FixPartitionTable", "FilesystemResizeUnmounted"];
-        let on_guest = ["MountImage", "ChangeMachineId", "DeleteSSHKeys", "EnforcePersonality"];
+        let on_guest = [
+            "MountImage",
+            "ChangeMachineId",
+            "DeleteSSHKeys",
+            "SELinuxAutorelabel",
+            "EnforcePersonality",
+        ];
         assert_eq!(names(&plan), ([&on_disk[..], &on_guest[..]].concat(), vec![]));
         plan.properties.set("exclude_task_deletesshkeys", "yes");
         assert_eq!(names(&plan).1, ["DeleteSSHKeys"]);
         plan.properties.set("EXCLUDE_TASK_MountImage", "1");
         assert_eq!(names(&plan).0, on_disk);
-        assert_eq!(names(&plan).1.len(), 4);
+        assert_eq!(names(&plan).1.len(), 5);
         plan.properties.set("EXCLUDE_ALL_TASKS", "maybe");
         assert!(select(&plan).is_err());
         plan.only_tasks = Some(BTreeSet::from(["Nope".to_owned()]));

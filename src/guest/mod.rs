@@ -8,6 +8,7 @@ pub mod fstab;
 pub mod glob;
 pub mod passwd;
 pub mod probe;
+pub mod selinux;
 pub mod sshd_config;
 
 pub use crate::properties::OsFamily;

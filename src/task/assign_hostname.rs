@@ -57,10 +57,15 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     let old = set(context, &name)?;
     update_hosts(context, old.as_deref(), &name)?;
     if context.has_cloud_init()? && !preserves_hostname(context)? {
-        context.warn(
-            "cloud-init is in the image and may set another host name at boot; \
-             preserve_hostname: true in /etc/cloud/cloud.cfg.d/ keeps this one",
-        );
+        // It would set another name, or none, at the next boot.
+        let text = "# Written by snf-image, which set the host name.\npreserve_hostname: true\n";
+        let dir = Attributes { mode: 0o755, uid: 0, gid: 0 };
+        context.tree.mkdir_all("/etc/cloud/cloud.cfg.d", dir)?;
+        context.tree.write(
+            "/etc/cloud/cloud.cfg.d/99-snf-image-hostname.cfg",
+            text.as_bytes(),
+            CONFIG,
+        )?;
     }
     Ok(())
 }
@@ -318,6 +323,8 @@ mod tests {
         assert!(guest.fail(&TASK).contains("the host name \"a\\nb\""));
         guest.write("/etc/cloud/cloud.cfg", "preserve_hostname: false\n");
         assign_to(&mut guest, "vm");
-        assert!(guest.warnings()[0].starts_with("cloud-init"));
+        assert!(guest.warnings().is_empty());
+        let text = guest.read("/etc/cloud/cloud.cfg.d/99-snf-image-hostname.cfg");
+        assert!(text.ends_with("preserve_hostname: true\n"));
     }
 }

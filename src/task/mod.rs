@@ -13,6 +13,7 @@ mod enforce_personality;
 mod filesystem_resize_unmounted;
 mod fix_partition_table;
 mod mount_image;
+mod selinux_autorelabel;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -21,6 +22,7 @@ pub use change_machine_id::check as check_machine_id;
 pub use context::{Context, Fingerprint, HostKeyMaker};
 pub use disk_context::DiskContext;
 pub(crate) use enforce_personality::begin as begin_personality;
+pub(crate) use selinux_autorelabel::install as install_labels;
 
 use crate::crypt::CryptError;
 use crate::guest::OsFamily;
@@ -126,7 +128,7 @@ impl Task {
 const LINUX: &[OsFamily] = &[OsFamily::Linux];
 
 /// All tasks, in their order.
-pub const TASKS: [&Task; 10] = [
+pub const TASKS: [&Task; 11] = [
     &fix_partition_table::TASK,
     &filesystem_resize_unmounted::TASK,
     &mount_image::TASK,
@@ -136,6 +138,7 @@ pub const TASKS: [&Task; 10] = [
     &change_password::TASK,
     &configure_network::TASK,
     &delete_ssh_keys::TASK,
+    &selinux_autorelabel::TASK,
     &enforce_personality::TASK,
 ];
 
