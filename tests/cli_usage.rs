@@ -32,9 +32,13 @@ fn tasks_and_completions() {
     for task in ["30  MountImage", "50  AssignHostname", "60  EnforcePersonality"] {
         assert!(run.stdout.contains(task), "{}", run.stdout);
     }
+    let run = Run::of(snf_customize().arg("--list-exit-codes"));
+    let codes: Vec<serde_json::Value> = serde_json::from_str(&run.works().stdout).unwrap();
+    assert!(codes.iter().any(|entry| entry["code"] == 7 && entry["word"] == "busy"));
+    assert!(codes.iter().all(|entry| entry["code"].as_u64().unwrap() < 100));
     for shell in ["bash", "zsh", "fish"] {
         let run = Run::of(snf_customize().args(["completions", shell]));
-        assert!(run.works().stdout.contains("--root-password"), "{shell}");
+        assert!(run.works().stdout.contains("root-password"), "{shell}");
     }
 }
 

@@ -21,6 +21,10 @@ pub(crate) struct Cli {
     #[arg(long, exclusive = true)]
     pub(crate) list_tasks: bool,
 
+    /// List the exit codes as JSON, and end.
+    #[arg(long, exclusive = true)]
+    pub(crate) list_exit_codes: bool,
+
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

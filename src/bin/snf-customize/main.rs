@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Completions { shell }) => completions(shell),
         None if cli.list_tasks => list_tasks(),
+        None if cli.list_exit_codes => list_exit_codes(),
         None => output::fail(&Failure::usage(
             "nothing to do was named; see snf-customize --help for apply and inspect",
         )),
@@ -67,9 +68,17 @@ fn keep_secrets_out_of_core_dumps() {
 fn list_tasks() -> Exit {
     let mut text = String::new();
     for task in snf_image::task::TASKS {
-        text.push_str(&format!("{:>2}  {:<20}  {}\n", task.number, task.name, task.summary));
+        text.push_str(&format!("{:>2}  {:<26}  {}\n", task.number, task.name, task.summary));
     }
     output::print(&text);
+    Exit::Done
+}
+
+fn list_exit_codes() -> Exit {
+    let codes = Exit::TABLE.map(|(exit, word, meaning)| {
+        serde_json::json!({"code": exit.code(), "word": word, "meaning": meaning})
+    });
+    output::print(&format!("{:#}\n", serde_json::Value::from(codes.to_vec())));
     Exit::Done
 }
 
