@@ -62,3 +62,57 @@ fn taking_a_change_back_takes_its_usage_back() {
     vol.store_superblock().unwrap();
     assert!(!vol.store.is_dirty());
 }
+
+/// Everything that the operations do is counted: new nodes, links that go, large attributes.
+#[test]
+fn usage_follows_operations() {
+    use snf_fs::{Attributes, FileDevice, FileSystem, Timestamp};
+    const FILE: Attributes = Attributes { mode: 0o644, uid: 7, gid: 8 };
+    for args in [
+        "-t ext4 -b 1024 -O quota,project -E quotatype=usrquota:grpquota:prjquota",
+        "-t ext4 -b 1024 -O quota,ea_inode",
+        "-t ext4 -b 1024 -O quota,inline_data,orphan_file",
+    ] {
+        let image = Image::make_unchecked(args, 32, &files(5, 9_000, 1));
+        run(Command::new("e2fsck").arg("-fy").arg(&image.path));
+        for round in 0..3 {
+            let file = std::fs::File::options().read(true).write(true).open(&image.path).unwrap();
+            let device = std::sync::Arc::new(FileDevice::from_file(file).unwrap());
+            let now = Timestamp { seconds: 1_700_000_000, nanoseconds: 0 };
+            let options = snf_fs::ext::Options { now, seed: 3 };
+            let mut fs = snf_fs::ext::Ext::open(device, options).unwrap();
+            let root = fs.root();
+            match round {
+                0 => {
+                    let dir = fs.mkdir(root, b"dir", FILE).unwrap();
+                    for name in [&b"one"[..], b"two", b"three"] {
+                        let node = fs.create(dir, name, FILE).unwrap();
+                        fs.replace(node, &[1; 5_000]).unwrap();
+                        fs.set_xattr(node, b"user.a", Some(&[2; 700])).unwrap();
+                        if args.contains("ea_inode") {
+                            fs.set_xattr(node, b"user.large", Some(&[3; 5_000])).unwrap();
+                        }
+                    }
+                    fs.symlink(dir, b"link", &[b'x'; 500], FILE).unwrap();
+                }
+                1 => {
+                    let dir = fs.lookup(root, b"dir").unwrap().unwrap();
+                    let node = fs.lookup(dir, b"one").unwrap().unwrap();
+                    fs.chown(node, 70_000, 0).unwrap();
+                    fs.set_xattr(node, b"user.a", None).unwrap();
+                    fs.unlink(dir, b"two").unwrap();
+                    fs.rename(dir, b"three", root, b"file0").unwrap();
+                }
+                _ => {
+                    let dir = fs.lookup(root, b"dir").unwrap().unwrap();
+                    for name in [&b"one"[..], b"link"] {
+                        fs.unlink(dir, name).unwrap();
+                    }
+                    fs.rmdir(root, b"dir").unwrap();
+                }
+            }
+            fs.commit().unwrap();
+            image.fsck(&format!("{args} round {round}"));
+        }
+    }
+}
