@@ -113,6 +113,11 @@ impl Area {
         Ok(Self { runs, places, sb, form, first, last, next_sequence })
     }
 
+    /// Whether both are in the same blocks.
+    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+        self.runs == other.runs
+    }
+
     /// Whether the superblock says that there is something to replay.
     pub(super) fn is_dirty(&self) -> bool {
         self.sb.s_start.get() != 0

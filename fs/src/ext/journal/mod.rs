@@ -83,6 +83,15 @@ pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(
                 "replaying the journal would remove has_journal",
             ));
         }
+        // A journal that overwrites the file system with rubbish is refused now, not half way
+        // through a commit.
+        if !Area::open(&vol)?.is_same_place(&area) {
+            return Err(Error::corrupt(
+                "journal",
+                format!("inode {}", vol.sb.raw.s_journal_inum),
+                "replaying the journal would move the journal itself",
+            ));
+        }
     }
     vol.sb.set_incompat(incompat::RECOVER, false);
     vol.journal.area = Some(area);
