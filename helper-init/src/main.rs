@@ -7,6 +7,7 @@
 
 mod cmdline;
 mod device;
+mod filter;
 mod job;
 mod modules;
 mod pid1;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use snf_fs::{BlockDevice, FileDevice};
 
+use crate::filter;
 use crate::job;
 use crate::report::{Message, Reporter};
 
@@ -61,6 +62,7 @@ fn prepare(rules_dev: &str) -> Result<(Arc<dyn BlockDevice>, Disks), String> {
         }
     }
     drop_rights().map_err(|e| format!("cannot give up root's rights: {e}"))?;
+    filter::apply().map_err(|e| format!("cannot set the system call filter: {e}"))?;
     Ok((parameters, disks))
 }
 

@@ -8,15 +8,17 @@ use snf_fs::Timestamp;
 use snf_fs::ext::mkfs::{Ext2Spec, NewFile, format_ext2};
 use zeroize::Zeroizing;
 
-/// Size of the parameter disk.
+/// Size of the parameter disk: that of a floppy.
 pub const FLOPPY_SIZE: usize = 1440 * 1024;
+/// Larger ones, for parameters that a floppy cannot hold. They reach the helper as a virtio disk.
+const LARGER_SIZES: [usize; 2] = [4 << 20, 16 << 20];
 
 /// Why the parameter disk could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum FloppyError {
     /// The parameters do not fit, or the file system cannot be made.
     #[error(
-        "the parameters do not fit onto the helper's 1440 KiB parameter disk ({0}); shorten img_personality or cloud_userdata"
+        "the parameters do not fit onto the largest parameter disk of 16 MiB ({0}); shorten img_personality or cloud_userdata"
     )]
     Format(#[from] snf_fs::Error),
     /// The system gave no memory file.
@@ -26,12 +28,22 @@ pub enum FloppyError {
 
 /// Makes the parameter disk with these files (name, content), each of mode 0600. It has no name
 /// in any file system: when the last descriptor is closed it is gone, on every path. It is sealed,
-/// so nobody who gets it can change it.
+/// so nobody who gets it can change it. Where 1440 KiB are too little it is larger.
 pub fn build(files: &[(&str, &[u8])], now: Timestamp, uuid: [u8; 16]) -> Result<File, FloppyError> {
-    let mut image = Zeroizing::new(vec![0u8; FLOPPY_SIZE]);
     let files: Vec<NewFile<'_>> =
         files.iter().map(|(name, content)| NewFile { name, content, mode: 0o600 }).collect();
-    format_ext2(&mut image, &files, &Ext2Spec { now, uuid, label: "snf-rules" })?;
+    let mut sizes = LARGER_SIZES.into_iter();
+    let mut image = Zeroizing::new(vec![0u8; FLOPPY_SIZE]);
+    loop {
+        match format_ext2(&mut image, &files, &Ext2Spec { now, uuid, label: "snf-rules" }) {
+            Ok(()) => break,
+            Err(error @ snf_fs::Error::NoSpace(_)) => match sizes.next() {
+                Some(size) => image = Zeroizing::new(vec![0u8; size]),
+                None => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory =
         rustix::fs::memfd_create("snf-image-parameters", flags).map_err(io::Error::from)?;
@@ -77,7 +89,10 @@ mod tests {
 
     #[test]
     fn too_much_is_a_sentence() {
-        let error = build(&[("rules", &vec![1; FLOPPY_SIZE])], Timestamp::default(), [0; 16])
+        let larger =
+            build(&[("rules", &vec![1; FLOPPY_SIZE])], Timestamp::default(), [0; 16]).unwrap();
+        assert_eq!(larger.metadata().unwrap().len(), 4 << 20);
+        let error = build(&[("rules", &vec![1; 16 << 20])], Timestamp::default(), [0; 16])
             .unwrap_err()
             .to_string();
         assert!(error.contains("do not fit"), "{error}");

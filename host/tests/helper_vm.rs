@@ -101,8 +101,9 @@ fn config(directory: &Path) -> HelperConfig {
 
 /// A parameter disk with these rules.
 fn parameters(rules: &str) -> File {
+    let size = if rules.len() < 1 << 20 { 1440 << 10 } else { 4 << 20 };
     let image = snf_fs::ext::mkfs::build_ext2_image(
-        1440 << 10,
+        size,
         &[("rules", rules.as_bytes(), 0o600)],
         snf_fs::Timestamp::default(),
         [7; 16],
@@ -257,11 +258,17 @@ fn a_true_floppy_where_the_kernel_has_the_driver() {
     assert!(built.initramfs_size < 5 << 20);
     let dir = tempfile::tempdir().unwrap();
     let path = guest(dir.path());
-    let rules = rules("/dev/vda", "floppy.example.org");
+    let floppy_rules = rules("/dev/vda", "floppy.example.org");
     let report =
-        run(&config(directory.path()), open(&path), &rules, &mut Heard::default()).unwrap();
-    println!("{report:?}");
+        run(&config(directory.path()), open(&path), &floppy_rules, &mut Heard::default()).unwrap();
+    println!("floppy: {report:?}");
     assert_eq!(read_guest(&path, "etc/hostname").trim(), "floppy.example.org");
+
+    let long_rules = rules("/dev/vda", "long.example.org");
+    // More than a floppy holds goes another way, with the same helper.
+    let long = format!("{}export SNF_IMAGE_LONG={}\n", long_rules, "x".repeat(2 << 20));
+    run(&config(directory.path()), open(&path), &long, &mut Heard::default()).unwrap();
+    assert_eq!(read_guest(&path, "etc/hostname").trim(), "long.example.org");
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub use writer::quote;
 /// What every variable of ours begins with.
 pub const PREFIX: &str = "SNF_IMAGE_";
 
-/// A file larger than this is not read: it would not fit on the floppy.
-pub const MAX_SIZE: usize = 1440 * 1024;
+/// A file larger than this is not read: it would not fit on the largest parameter disk.
+pub const MAX_SIZE: usize = 16 << 20;
 
 /// The value of one variable.
 #[derive(Clone, Debug, PartialEq, Eq)]

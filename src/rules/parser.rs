@@ -34,7 +34,7 @@ impl ParseError {
 pub(super) fn parse(text: &[u8]) -> Result<Rules, ParseError> {
     let mut reader = Reader { text, at: 0, line: 1, variable: None };
     if text.len() > MAX_SIZE {
-        return Err(reader.error("the file is larger than a floppy"));
+        return Err(reader.error("the file is larger than 16 MiB"));
     }
     if text.contains(&0) {
         return Err(reader.error("the file holds NUL bytes: it is not text"));

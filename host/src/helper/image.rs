@@ -38,6 +38,8 @@ pub struct Description {
     pub pvh: bool,
     /// The modules in the initramfs, in the order they are loaded.
     pub modules: Vec<String>,
+    /// Options for this kernel's command line, besides those of the run.
+    pub command_line: String,
 }
 
 /// A helper that is ready to run.
@@ -123,6 +125,7 @@ mod tests {
             parameter_disk: ParameterDisk::Virtio,
             pvh: true,
             modules: vec![],
+            command_line: String::new(),
         };
         let write = |d: &Description| {
             fs::write(dir.path().join(DESCRIPTION), serde_json::to_string(d).unwrap()).unwrap();

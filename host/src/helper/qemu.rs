@@ -36,6 +36,10 @@ pub struct Invocation<'a> {
     pub acceleration: Acceleration,
     /// The instance's disks.
     pub disks: Vec<QemuDisk<'a>>,
+    /// The guest's memory in MiB.
+    pub memory_mib: u32,
+    /// How the parameter disk is attached.
+    pub parameter_disk: ParameterDisk,
     /// The parameter disk, open for reading only.
     pub parameters: BorrowedFd<'a>,
     /// Our ends' peers of the first three serial lines.
@@ -81,12 +85,13 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
         match vm.acceleration {
             Acceleration::Kvm => "kvm".into(),
             // The default translation buffer is 1 GiB of address space.
-            _ => "tcg,thread=single,tb-size=64".into(),
+            _ => "tcg,thread=single,tb-size=256".into(),
         },
     );
-    add("-cpu", "max".into());
+    // Under TCG every feature more is code of the kernel to patch at boot, in software.
+    add("-cpu", if vm.acceleration == Acceleration::Kvm { "host" } else { "qemu64" }.into());
     add("-smp", "1".into());
-    add("-m", format!("{}M", vm.config.memory_mib));
+    add("-m", format!("{}M", vm.memory_mib));
     add("-kernel", vm.kernel.clone());
     add("-initrd", vm.initramfs.clone());
     add("-append", kernel_command_line(vm));
@@ -113,7 +118,7 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
     }
     let n = vm.disks.len();
     file_node(&mut add, "parameters", n + 1, "file", vm.parameters, true);
-    match vm.helper.description.parameter_disk {
+    match vm.parameter_disk {
         ParameterDisk::Floppy => {
             // The machine "pc" has a controller by itself.
             add("-device", "floppy,unit=0,drive=parameters,drive-type=144".into());
@@ -162,13 +167,13 @@ fn virtio_disk(add: &mut dyn FnMut(&str, String), node: &str, n: usize) {
 
 /// The kernel's command line.
 fn kernel_command_line(vm: &Invocation<'_>) -> String {
-    let rules_dev = match vm.helper.description.parameter_disk {
+    let rules_dev = match vm.parameter_disk {
         ParameterDisk::Floppy => "/dev/fd0".to_owned(),
         ParameterDisk::Virtio => guest_disk(vm.disks.len()),
     };
     let mut line = String::from("console=ttyS0 panic=-1 ");
     line.push_str(if vm.config.debug { "loglevel=7 " } else { "quiet " });
-    line.push_str(TUNING);
+    line.push_str(&vm.helper.description.command_line);
     line.push_str(&format!(
         " snf_image_activate_helper snf_image_protocol={PROTOCOL_VERSION} rules_dev={rules_dev}"
     ));
@@ -184,11 +189,6 @@ fn kernel_command_line(vm: &Invocation<'_>) -> String {
     }
     line
 }
-
-/// Options that make the kernel quicker at becoming our init; docs/helper.md has the figures.
-const TUNING: &str = "mitigations=off lsm= audit=0 ipv6.disable=1 8250.nr_uarts=4 \
-                      no_timer_check tsc=reliable random.trust_cpu=off rcupdate.rcu_expedited=1 \
-                      cryptomgr.notests noresume";
 
 #[cfg(test)]
 mod tests {
@@ -209,6 +209,7 @@ mod tests {
                 parameter_disk,
                 pvh: true,
                 modules: vec![],
+                command_line: "audit=0".into(),
             },
             kernel: "/h/vmlinux".into(),
             initramfs: "/h/initramfs".into(),
@@ -220,6 +221,8 @@ mod tests {
             initramfs: "/proc/self/fd/10".into(),
             acceleration: Acceleration::Tcg,
             disks,
+            memory_mib: 128,
+            parameter_disk,
             parameters: file.as_fd(),
             serial: [file.as_fd(); 3],
             hypervisor: "kvm evil=1",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal};
 
-use super::image::HelperImage;
+use super::image::{HelperImage, ParameterDisk};
 use super::protocol::{
     LogReader, MonitorReader, ProtocolError, ResultReader, VmResult, clean_line,
 };
@@ -24,6 +24,9 @@ use crate::cancel::Cancel;
 /// How long a helper under KVM may take to announce itself. A working one needs some hundred
 /// milliseconds; where KVM only seems to work it never speaks.
 const KVM_PATIENCE: Duration = Duration::from_secs(4);
+
+/// What a 3.5 inch floppy holds.
+const FLOPPY_SIZE: u64 = 1440 << 10;
 
 /// How often a silent run looks whether it was asked to stop. A signal also ends the wait.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(500);
@@ -162,6 +165,21 @@ fn attempt(
     Err(HelperError::NoResult { last })
 }
 
+/// What is larger than a floppy does not go into a floppy drive, and takes more memory in there.
+fn fit_parameters(
+    config: &HelperConfig,
+    helper: &HelperImage,
+    parameters: &File,
+) -> Result<(ParameterDisk, u32), HelperError> {
+    let metadata = parameters.metadata().map_err(HelperError::system("look at the parameters"))?;
+    if metadata.len() <= FLOPPY_SIZE {
+        return Ok((helper.description.parameter_disk, config.memory_mib));
+    }
+    // The text, its values decoded, and the files made of them, each once or twice.
+    let mib = u32::try_from(metadata.len() >> 20).unwrap_or(u32::MAX);
+    Ok((ParameterDisk::Virtio, config.memory_mib.saturating_add(mib.saturating_mul(6))))
+}
+
 fn words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
@@ -252,6 +270,7 @@ impl Vm {
                 inherited.push(*fd);
             }
         }
+        let (parameter_disk, memory_mib) = fit_parameters(config, helper, &parameters)?;
         let invocation = Invocation {
             config,
             helper,
@@ -259,6 +278,8 @@ impl Vm {
             initramfs: format!("/proc/self/fd/{}", initramfs.as_raw_fd()),
             acceleration,
             disks,
+            memory_mib,
+            parameter_disk,
             parameters: parameters.as_fd(),
             serial: their_fds.try_into().map_err(|_| too_few())?,
             hypervisor: &request.hypervisor,
@@ -268,7 +289,9 @@ impl Vm {
         let limits = Limits {
             // Two threads may be busy at once, and a little more for the start.
             cpu_seconds: wall.saturating_mul(3).saturating_add(10),
-            address_space: (u64::from(config.memory_mib) << 20).saturating_add(2 << 30),
+            // A disk that QEMU reaches over the network needs the network.
+            isolate: !request.disks.iter().any(|disk| matches!(disk, VmDisk::Uri(_))),
+            address_space: (u64::from(memory_mib) << 20).saturating_add(2 << 30),
         };
         let mut command = Command::new(&config.qemu);
         command.args(arguments(&invocation));

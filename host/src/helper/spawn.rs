@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
+use rustix::thread::UnshareFlags;
 
 use super::HelperError;
 
@@ -64,6 +65,8 @@ pub(super) struct Limits {
     pub(super) cpu_seconds: u64,
     /// Bytes of address space.
     pub(super) address_space: u64,
+    /// Whether it gets an empty network of its own (which takes root).
+    pub(super) isolate: bool,
 }
 
 /// Starts `command` as `identity` (or as we are), with `inherited` descriptors besides its error
@@ -95,6 +98,12 @@ pub(super) fn spawn(
             ] {
                 let limit = Rlimit { current: Some(value), maximum: Some(value) };
                 rustix::process::setrlimit(resource, limit)?;
+            }
+            if limits.isolate {
+                // Where the kernel or a container refuses them, the other walls stand.
+                let _ = rustix::thread::unshare_unsafe(
+                    UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
+                );
             }
             if let Some(identity) = &identity {
                 rustix::thread::set_thread_groups(&identity.groups)?;
