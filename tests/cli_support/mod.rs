@@ -16,12 +16,20 @@ pub struct Guest {
     pub image: PathBuf,
 }
 
+/// Where the second partition of [`Guest::on_gpt`] begins.
+pub const GPT_OFFSET: u64 = 4096 * 512;
+
 /// The old password's hash: SHA-512 of "old".
 pub const OLD_HASH: &str = "$6$saltsalt$abcdefghijklmnopqrstuvwxyz";
 
 impl Guest {
     /// A bare ext4 with the files that a small Debian has.
     pub fn debian() -> Self {
+        Self::debian_with(|_| {})
+    }
+
+    /// The same, its tree changed by `edit` before the image is made of it.
+    pub fn debian_with(edit: impl FnOnce(&Path)) -> Self {
         let tree = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str, mode: u32| {
             let path = tree.path().join(path);
@@ -62,12 +70,34 @@ impl Guest {
             fs::create_dir_all(tree.path().join(dir)).unwrap();
         }
         symlink("../usr/lib/os-release", tree.path().join("etc/os-release")).unwrap();
+        edit(tree.path());
         Self::from_tree(tree.path(), "64M")
     }
 
     /// A bare ext4 with nothing but `lost+found`.
     pub fn empty() -> Self {
         Self::from_tree(tempfile::tempdir().unwrap().path(), "16M")
+    }
+
+    /// A disk of 160 MiB with a GPT, a small first partition, and this guest's file system as the
+    /// second one.
+    pub fn on_gpt(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk.raw");
+        fs::File::create(&image).unwrap().set_len(160 << 20).unwrap();
+        let mut sfdisk = Command::new("sfdisk")
+            .args(["--quiet", "--no-reread"])
+            .arg(&image)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("this test needs sfdisk (fdisk)");
+        let table = "label: gpt\nstart=2048, size=2048\nstart=4096, size=131072\n";
+        std::io::Write::write_all(&mut sfdisk.stdin.take().unwrap(), table.as_bytes()).unwrap();
+        assert!(sfdisk.wait().unwrap().success());
+        let mut disk = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        std::io::Seek::seek(&mut disk, std::io::SeekFrom::Start(GPT_OFFSET)).unwrap();
+        std::io::Write::write_all(&mut disk, &self.bytes()).unwrap();
+        Self { dir, image }
     }
 
     fn from_tree(tree: &Path, size: &str) -> Self {
