@@ -12,6 +12,8 @@ mod disk_context;
 mod enforce_personality;
 mod filesystem_resize_unmounted;
 mod fix_partition_table;
+#[cfg(test)]
+mod hostile;
 mod mount_image;
 mod selinux_autorelabel;
 #[cfg(test)]
