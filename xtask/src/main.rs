@@ -1,7 +1,10 @@
 //! `cargo xtask`: what a developer runs.
 
+mod bench;
 mod debian;
+mod demo;
 mod setup;
+mod stage;
 mod test;
 mod util;
 
@@ -14,6 +17,7 @@ usage: cargo xtask COMMAND
 
   demo    build all, deploy a real Debian image through `create`, customise another offline
   test    run every test (installs what they need)
+  bench   measure against other tools, in one run
   setup   only install what the tests need and build the Debian images
 
 All of it needs root: as an ordinary user the commands run themselves through sudo.
@@ -24,6 +28,8 @@ fn main() -> ExitCode {
     let names: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let action: fn() -> Result<()> = match names.as_slice() {
         ["test"] => test::test,
+        ["demo"] => demo::demo,
+        ["bench"] => bench::bench,
         ["setup"] => || setup().map(|_| ()),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");

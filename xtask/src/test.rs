@@ -16,9 +16,11 @@ pub fn test() -> Result<()> {
         ))
     })?;
     let cache = cache()?;
+    let stage = crate::stage::stage()?;
     run_visible(
         command(env!("CARGO"), ["test", "--workspace", "--no-fail-fast"])
             .env("SNF_TEST_CACHE", text(&cache))
-            .env("SNF_TEST_DEBIAN", text(&image)),
+            .env("SNF_TEST_DEBIAN", text(&image))
+            .env("SNF_TEST_STAGE", text(&stage.root)),
     )
 }

@@ -1,0 +1,33 @@
+//! What the end-to-end tests share.
+#![allow(dead_code)] // each test binary uses its own part
+
+pub mod console;
+pub mod disk;
+pub mod walk;
+
+use std::path::PathBuf;
+
+/// A path that `cargo xtask test` hands to the tests.
+pub fn given(name: &str) -> PathBuf {
+    std::env::var_os(name).map(PathBuf::from).unwrap_or_else(|| {
+        panic!("{name} is not set: this test needs what `cargo xtask test` prepares; run that")
+    })
+}
+
+/// The pristine Debian image; never write to it.
+pub fn debian() -> PathBuf {
+    given("SNF_TEST_DEBIAN")
+}
+
+/// The built pieces, laid out as installed.
+pub fn stage() -> PathBuf {
+    given("SNF_TEST_STAGE")
+}
+
+/// A directory on the cache's file system (images are large, and reflinks or holes survive).
+pub fn scratch() -> tempfile::TempDir {
+    let directory = tempfile::Builder::new().prefix("snf-test-").tempdir().unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
