@@ -292,6 +292,9 @@ fn the_kernel_and_our_reader_agree_on_a_whole_debian() {
     assert!(differing.is_empty(), "{} paths differ:\n{}", differing.len(), differing.join("\n"));
 }
 
+/// What is wrong, the parameters, and words that the sentence must have.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
 fn refusals_leave_the_disk_untouched() {
     let directory = scratch();
@@ -301,7 +304,7 @@ fn refusals_leave_the_disk_untouched() {
     fs::write(&target, vec![0x5A; 8 << 20]).unwrap();
     let before = disk::hash_range(&target, 0, 8 << 20);
     let name = image_name();
-    let cases: &[(&str, &[(&str, &str)], &[&str])] = &[
+    let cases: &[Case<'_>] = &[
         (
             "image larger than the disk",
             &[("OSP_IMG_ID", &name), ("OSP_IMG_FORMAT", "diskdump")],

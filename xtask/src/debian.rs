@@ -38,7 +38,7 @@ fn tree(release: &str) -> Result<PathBuf> {
 /// A bootable image of 2 GiB: GPT, a BIOS boot partition and an ext4 root that fills the rest,
 /// with GRUB and a serial console. Made with the machine's own mkfs.ext4, mounted by the kernel.
 pub fn image(release: &str) -> Result<PathBuf> {
-    let image = cache()?.join(format!("debian-{release}-gpt-1.img"));
+    let image = cache()?.join(format!("debian-{release}-gpt-2.img"));
     if image.is_file() {
         return Ok(image);
     }
@@ -71,6 +71,8 @@ fn build(tarball: &Path, image: &Path) -> Result<()> {
         tar --numeric-owner --xattrs --xattrs-include='*' --acls -C "$mount" -xf "$tarball"
         uuid=$(blkid -s UUID -o value "${loop}p2")
         echo "UUID=$uuid / ext4 errors=remount-ro 0 1" > "$mount/etc/fstab"
+        # The tree was made in a directory of mktemp, which is 0700.
+        chmod 755 "$mount"
         # What an edit must not lose: labels, ACLs, capabilities (ping has one), odd names.
         setfattr -n security.selinux -v system_u:object_r:shadow_t:s0 "$mount/etc/shadow"
         setfacl -m u:daemon:r-x "$mount/etc/ssh"

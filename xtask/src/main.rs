@@ -18,6 +18,7 @@ usage: cargo xtask COMMAND
   demo    build all, deploy a real Debian image through `create`, customise another offline
   test    run every test (installs what they need)
   bench   measure against other tools, in one run
+  stage   only build, and lay out as an installed system would have it (target/stage)
   setup   only install what the tests need and build the Debian images
 
 All of it needs root: as an ordinary user the commands run themselves through sudo.
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ["test"] => test::test,
         ["demo"] => demo::demo,
         ["bench"] => bench::bench,
+        ["stage"] => || stage::stage().map(|stage| println!("{}", stage.root.display())),
         ["setup"] => || setup().map(|_| ()),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
