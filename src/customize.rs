@@ -343,6 +343,10 @@ fn run(
         context.events.event(Event::TaskEnd(task.name));
         reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
         if task.name == "MountImage" {
+            if tasks.iter().any(|task| task.name == "DeleteSSHKeys") {
+                task::begin_host_keys(&mut context)
+                    .map_err(|source| CustomizeError::Task { task: "DeleteSSHKeys", source })?;
+            }
             task::install_labels(&mut context)
                 .map_err(|source| CustomizeError::Task { task: "SELinuxAutorelabel", source })?;
             if tasks.iter().any(|task| task.name == "EnforcePersonality") {

@@ -55,6 +55,16 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     Ok(())
 }
 
+/// Begins to make the RSA key, which takes longest, before the other tasks have their turn. Whether
+/// one will be needed is not known yet; if not, nobody waits for it.
+pub(crate) fn begin(context: &mut Context<'_>) -> Result<(), TaskError> {
+    if context.plan.host_keys == HostKeys::New && context.tree.exists(SSH_DIR).unwrap_or(false) {
+        let comment = comment(context)?;
+        context.key_maker.start_rsa(&comment);
+    }
+    Ok(())
+}
+
 /// The comment that host keys get: who made them, on which host.
 fn comment(context: &Context<'_>) -> Result<String, TaskError> {
     let host = match &context.plan.hostname {

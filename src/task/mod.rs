@@ -22,6 +22,7 @@ pub(crate) mod testing;
 pub use assign_hostname::check as check_hostname;
 pub use change_machine_id::check as check_machine_id;
 pub use context::{Context, Fingerprint, HostKeyMaker};
+pub(crate) use delete_ssh_keys::begin as begin_host_keys;
 pub use disk_context::DiskContext;
 pub(crate) use enforce_personality::begin as begin_personality;
 pub(crate) use selinux_autorelabel::install as install_labels;

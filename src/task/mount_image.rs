@@ -3,7 +3,9 @@
 use snf_fs::error::display_name;
 
 use super::{Context, Needs, Run, Task, TaskError};
+use crate::guest::OsFamily;
 use crate::guest::disk::{Content, Disk};
+use crate::guest::distro::Distro;
 use crate::guest::fstab::{self, Entry, Source};
 
 pub(super) static TASK: Task = Task {
@@ -24,6 +26,14 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
             continue;
         }
         mount(context, &entry)?;
+    }
+    // os-release lies in /usr, which may have been mounted only now; or not, and then the system
+    // stays without a name.
+    if context.family == Some(OsFamily::Linux)
+        && context.distro == Distro::default()
+        && let Ok(Some(distro)) = Distro::detect(&context.tree)
+    {
+        context.distro = distro;
     }
     Ok(())
 }
@@ -141,7 +151,7 @@ mod tests {
     use super::*;
     use crate::guest::disk::Volume;
     use crate::task::testing::{FILE, Guest};
-    use snf_fs::MemoryFs;
+    use snf_fs::{FileSystem, MemoryFs};
 
     fn with_fstab(fstab: &str) -> Guest {
         let mut guest = Guest::debian();
@@ -206,6 +216,22 @@ mod tests {
             assert!(guest.tree().write(path, b"", FILE).is_err(), "{path}");
         }
         assert!(guest.tree().write("/etc/x", b"", FILE).is_ok());
+    }
+
+    #[test]
+    fn a_system_whose_name_is_on_another_file_system() {
+        let mut guest = Guest::debian();
+        guest.write("/etc/fstab", "LABEL=usr /usr ext4\n");
+        guest.tree().unlink("/etc/os-release").unwrap();
+        guest.symlink("/etc/os-release", "../usr/lib/os-release");
+        let mut usr = MemoryFs::new().with_identity("u", "usr");
+        let lib = usr.mkdir(usr.root(), b"lib", FILE).unwrap();
+        let file = usr.create(lib, b"os-release", FILE).unwrap();
+        usr.replace(file, b"ID=alpine\n").unwrap();
+        guest.volume(Volume::open(Some(2), Box::new(usr)));
+        guest.distro = Distro::default();
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.distro.id, "alpine");
     }
 
     #[test]

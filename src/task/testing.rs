@@ -147,6 +147,7 @@ impl Guest {
         };
         let result = task.run_on_guest(&mut context);
         self.fingerprints = context.fingerprints;
+        self.distro = context.distro;
         self.volumes = context.disk.volumes;
         self.storage = context.storage;
         self.tree = Some(context.tree);
