@@ -388,3 +388,71 @@ fn inspect_tells_what_is_there() {
     assert_eq!(users, ["root", "ann"]);
     assert!(inspection.warnings.is_empty(), "{:?}", inspection.warnings);
 }
+
+/// Sets an SELinux label without the kernel, which may have a say of its own.
+fn set_label(image: &Path, path: &str, label: &str) {
+    let request = format!("ea_set {path} security.selinux {label}\\000");
+    run("debugfs", &["-w", "-R", &request, image.to_str().unwrap()]);
+}
+
+fn label(image: &Path, path: &str) -> String {
+    let text = debugfs(image, &format!("ea_get {path} security.selinux"));
+    text.rsplit('"').nth(1).unwrap_or_default().trim_end_matches("\\000").to_owned()
+}
+
+#[test]
+fn labels_are_kept_and_given() {
+    let image = Image::bare(|tree| {
+        let files = tree.join("etc/selinux/targeted/contexts/files");
+        fs::create_dir_all(&files).unwrap();
+        fs::write(tree.join("etc/selinux/config"), "SELINUX=enforcing\n").unwrap();
+        fs::write(
+            files.join("file_contexts"),
+            "/etc/.*\tsystem_u:object_r:etc_t:s0\n/etc/new(/.*)?\tsystem_u:object_r:new_t:s0\n\
+             /home/[^/]+/\\.ssh(/.*)?\tsystem_u:object_r:ssh_home_t:s0\n",
+        )
+        .unwrap();
+    });
+    for (path, label) in [
+        ("/etc", "system_u:object_r:etc_t:s0"),
+        ("/etc/shadow", "system_u:object_r:shadow_t:s0"),
+        ("/etc/ssh/ssh_host_ed25519_key", "system_u:object_r:sshd_key_t:s0"),
+        ("/home/ann", "system_u:object_r:user_home_dir_t:s0"),
+        ("/opt/real", "system_u:object_r:usr_t:s0"),
+    ] {
+        set_label(&image.path, path, label);
+    }
+    let (report, _) = image.customize(&full_plan(), Mode::Commit).unwrap();
+    assert!(report.changes.iter().all(|change| change.path != "/.autorelabel"));
+    let image = image.part(0, 64 * MIB);
+    for (path, expected) in [
+        ("/etc/shadow", "shadow_t"),
+        ("/etc/ssh/ssh_host_ed25519_key", "sshd_key_t"),
+        ("/etc/new/dir/file", "new_t"),
+        ("/home/ann/.ssh", "ssh_home_t"),
+        ("/home/ann/.ssh/authorized_keys", "ssh_home_t"),
+        // The policy of this test says nothing of it: as its directory.
+        ("/opt/real/file", "usr_t"),
+    ] {
+        let found = label(&image, path);
+        assert_eq!(found, format!("system_u:object_r:{expected}:s0"), "{path}");
+    }
+}
+
+#[test]
+fn interfaces_are_configured() {
+    use snf_image::network::{Ipv4, Ipv6, Mac, Nic};
+    let image = Image::bare(|tree| {
+        fs::create_dir_all(tree.join("etc/network")).unwrap();
+        fs::write(tree.join("etc/network/interfaces"), "auto eth0\niface eth0 inet dhcp\n")
+            .unwrap();
+    });
+    let nic = Nic { index: 0, mac: Mac([0xaa, 0, 0, 0, 0, 1]), ipv4: Ipv4::Dhcp, ipv6: Ipv6::None };
+    let plan = Plan { nics: vec![nic], ..full_plan() };
+    image.customize(&plan, Mode::Commit).unwrap();
+    let text = cat(&image.part(0, 64 * MIB), "/etc/network/interfaces");
+    assert!(
+        text.ends_with("\nauto mac/aa:00:00:00:00:01=snf-nic0\niface snf-nic0 inet dhcp\n"),
+        "{text}"
+    );
+}
