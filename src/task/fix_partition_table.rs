@@ -1,6 +1,10 @@
 //! FixPartitionTable: the partition table uses the whole disk.
 
+use snf_partition::Error;
+
 use super::{DiskContext, Needs, Run, Task, TaskError};
+use crate::properties::Swap;
+use crate::storage::StorageError;
 
 pub(super) static TASK: Task = Task {
     name: "FixPartitionTable",
@@ -14,9 +18,21 @@ pub(super) static TASK: Task = Task {
 fn run(context: &mut DiskContext<'_>) -> Result<(), TaskError> {
     let wanted = context.plan.properties.swap()?;
     let entropy = context.entropy;
-    let Some(plan) = context.storage.fix_partition_table(wanted.as_ref(), entropy)? else {
-        context.info("the disk has no partition table");
-        return Ok(());
+    let plan = match context.storage.fix_partition_table(wanted.as_ref(), entropy) {
+        Ok(Some(plan)) => plan,
+        Ok(None) => {
+            context.info("the disk has no partition table");
+            return Ok(());
+        }
+        // A table that is good and cannot use the larger disk is no reason not to deploy; a swap
+        // partition that was asked for and cannot be had is.
+        Err(StorageError::Partition(error @ Error::Invalid(_)))
+            if !matches!(wanted, Some(Swap::Partition { .. })) =>
+        {
+            context.warn(format!("the partition table stays as it is: {error}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
     };
     let lines: Vec<String> = plan.describe().lines().map(str::to_owned).collect();
     let notes = plan.notes().to_vec();
@@ -71,6 +87,64 @@ mod tests {
             .collect();
         assert!(said[0].starts_with("partition table: enlarge partition 1 from"), "{said:?}");
         assert!(said[1].contains("add primary partition 2 of type 0x82 (Linux swap)"), "{said:?}");
+    }
+
+    #[test]
+    fn a_table_that_cannot_grow_is_a_warning() {
+        // A GPT whose backup has no room any more, because the disk was cut.
+        let device = MemoryDevice::new(vec![0; 8 << 20]);
+        let mut record = vec![0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0xff, 0x3f, 0, 0];
+        record.resize(64, 0);
+        device.write_at(446, &record).unwrap();
+        device.write_at(510, &[0x55, 0xaa]).unwrap();
+        let (header, entries) = gpt_that_fills(16384);
+        device.write_at(1024, &entries).unwrap();
+        device.write_at(512, &header).unwrap();
+        let (mut plan, entropy, clock) = (Plan::default(), Entropy::seeded(1), Clock::fixed(0));
+        let (device, mut events) = (Arc::new(device), Vec::new());
+        let storage = Storage::new(device.clone(), Vec::new());
+        let mut context = DiskContext::new(&plan, storage, &entropy, &clock, &mut events);
+        TASK.run_on_disk(&mut context).unwrap();
+        assert!(context.warnings[0].contains("make the disk larger"), "{:?}", context.warnings);
+        assert!(!context.storage.is_dirty());
+        plan.properties.set("SWAP", "2:1");
+        let storage = Storage::new(device, Vec::new());
+        let mut context = DiskContext::new(&plan, storage, &entropy, &clock, &mut events);
+        assert!(TASK.run_on_disk(&mut context).is_err());
+    }
+
+    /// A primary GPT with one partition up to the last of `sectors` sectors.
+    fn gpt_that_fills(sectors: u64) -> (Vec<u8>, Vec<u8>) {
+        let mut entries = vec![0; 128 * 128];
+        entries[..16].fill(1);
+        entries[16..32].fill(2);
+        entries[32..40].copy_from_slice(&2048u64.to_le_bytes());
+        entries[40..48].copy_from_slice(&(sectors - 1).to_le_bytes());
+        let mut header = vec![0; 92];
+        header[..8].copy_from_slice(b"EFI PART");
+        header[10] = 1;
+        header[12] = 92;
+        header[24] = 1;
+        header[32..40].copy_from_slice(&(sectors - 1).to_le_bytes());
+        header[40] = 34;
+        header[48..56].copy_from_slice(&(sectors - 1).to_le_bytes());
+        header[72] = 2;
+        header[80] = 128;
+        header[84] = 128;
+        let crc = |bytes: &[u8]| {
+            let mut crc = u32::MAX;
+            for byte in bytes {
+                crc ^= u32::from(*byte);
+                for _ in 0..8 {
+                    crc = crc >> 1 ^ 0xedb8_8320 & (crc & 1).wrapping_neg();
+                }
+            }
+            !crc
+        };
+        header[88..92].copy_from_slice(&crc(&entries).to_le_bytes());
+        let of_header = crc(&header);
+        header[16..20].copy_from_slice(&of_header.to_le_bytes());
+        (header, entries)
     }
 
     #[test]
