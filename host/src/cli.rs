@@ -8,6 +8,7 @@ use rustix::fs::Mode;
 use rustix::process::DumpableBehavior;
 
 use crate::cancel::Cancel;
+use crate::check;
 use crate::config::{self, Config, ConfigError};
 use crate::create::{self, Qemu};
 use crate::env::{EnvError, Environment};
@@ -24,6 +25,7 @@ The Ganeti OS provider snf-image. Ganeti calls it by its links in the OS directo
 
   install-os DIR [VARIANT]...   lay out DIR as a Ganeti OS directory (variant: default)
   update-helper [OPTION]...     build the helper VM (the same as snf-image-update-helper)
+  check                         say what is missing on this node, and how to mend it
   create, export, import, rename, verify parameters
                                 what Ganeti runs, with its environment
   version                       print the version
@@ -64,6 +66,7 @@ fn dispatch(name: &str, mut args: Vec<OsString>) -> Result<(), Failure> {
                     dispatch(&command, args)
                 }
                 "install-os" => install(args),
+                "check" => check(),
                 "version" | "--version" | "-V" => {
                     print(concat!("snf-image ", env!("CARGO_PKG_VERSION")))
                 }
@@ -154,6 +157,21 @@ fn verify(args: &[OsString]) -> Result<(), Failure> {
 fn update_helper(args: Vec<OsString>) -> Result<(), Failure> {
     let text = update::command(args, &configuration(None)?.helper_dir)?;
     print(&text)
+}
+
+fn check() -> Result<(), Failure> {
+    harden();
+    let cancel = Cancel::on_signals()?;
+    let findings = check::check(configuration(None), &cancel);
+    let mut missing = 0;
+    for finding in &findings {
+        print(&finding.to_string())?;
+        missing += usize::from(matches!(finding, check::Finding::Missing(_)));
+    }
+    match missing {
+        0 => Ok(()),
+        n => Err(format!("{n} of {} things are missing on this node", findings.len()).into()),
+    }
 }
 
 fn install(args: Vec<OsString>) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 
 pub mod buffer;
 pub mod cancel;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod copy;

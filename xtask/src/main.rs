@@ -3,6 +3,7 @@
 mod bench;
 mod debian;
 mod demo;
+mod ganeti;
 mod setup;
 mod stage;
 mod test;
@@ -19,6 +20,7 @@ usage: cargo xtask COMMAND
   test    run every test (installs what they need)
   bench   measure against other tools, in one run
   stage   only build, and lay out as an installed system would have it (target/stage)
+  ganeti  the OS provider under a real one-node Ganeti cluster
   setup   only install what the tests need and build the Debian images
 
 All of it needs root: as an ordinary user the commands run themselves through sudo.
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo,
         ["bench"] => bench::bench,
         ["stage"] => || stage::stage().map(|stage| println!("{}", stage.root.display())),
+        ["ganeti"] => ganeti::ganeti,
         ["setup"] => || setup().map(|_| ()),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");

@@ -23,6 +23,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("depmod", "kmod"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),
+    ("bzip2", "bzip2"),
     ("setpriv", "util-linux"),
     ("getcap", "libcap2-bin"),
     ("perl", "perl"),
