@@ -116,6 +116,15 @@ pub fn copy_image(
     let total = image.size();
     check_fits(total, offset, target)?;
     cancel.check()?;
+    if offset == 0
+        && let (Some(file), Some(size)) = (image.plain_file(), total)
+        && target.share(file, size)
+    {
+        target.zero_tail(size, cancel)?;
+        target.flush()?;
+        progress(size, total);
+        return Ok(CopyReport { size, written: 0, elapsed: started.elapsed() });
+    }
     let (full_sender, full) = sync_channel::<Message>(BUFFERS);
     let (free, free_receiver) = sync_channel::<AlignedBuffer>(BUFFERS);
     for _ in 0..BUFFERS {

@@ -3,7 +3,7 @@
 //! What goes here is for the instance's owner: it says what happens and what failed, and nothing
 //! about the node. A monitor that dies or does not listen stops nothing.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,6 +15,7 @@ use crate::log;
 /// Position messages come at most this often to a program, and much more rarely into a log.
 const PROGRAM_INTERVAL: Duration = Duration::from_millis(500);
 const LOG_INTERVAL: Duration = Duration::from_secs(15);
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a program that does not read is waited for, and how long for its end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -112,6 +113,10 @@ impl Monitor {
     pub fn position(&mut self, position: u64, total: Option<u64>) {
         let Some(total) = total.filter(|total| *total > 0) else { return };
         let last = position >= total;
+        if matches!(self.sink, Sink::Log) && io::stderr().is_terminal() {
+            self.bar(position, total);
+            return;
+        }
         let interval = if matches!(self.sink, Sink::Log) { LOG_INTERVAL } else { PROGRAM_INTERVAL };
         let now = Instant::now();
         if !last {
@@ -132,6 +137,29 @@ impl Monitor {
             }),
             last,
         );
+    }
+
+    /// Somebody watches: a bar that stays on its line.
+    fn bar(&mut self, position: u64, total: u64) {
+        const WIDTH: u64 = 40;
+        let now = Instant::now();
+        let last = position >= total;
+        let soon = self.last_position.is_some_and(|at| now.duration_since(at) < BAR_INTERVAL);
+        if soon && !last {
+            return;
+        }
+        self.last_position = Some(now);
+        let full = (u128::from(position) * u128::from(WIDTH) / u128::from(total.max(1))) as usize;
+        let full = full.min(WIDTH as usize);
+        let text = format!(
+            "\r[{}{}] {:3.0} % of {} MiB{}",
+            "=".repeat(full),
+            " ".repeat(WIDTH as usize - full),
+            position as f64 / total.max(1) as f64 * 100.0,
+            total >> 20,
+            if last { "\n" } else { "" }
+        );
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
     /// A task of the helper begins.

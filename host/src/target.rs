@@ -180,6 +180,14 @@ impl Target {
         self.file.write_all_at(bytes, offset).map_err(|error| self.error("write", offset, error))
     }
 
+    /// Shares the blocks of a whole file with the beginning of this one, where both lie on one file
+    /// system that can (XFS, Btrfs): nothing is copied then. False where it cannot.
+    pub fn share(&mut self, file: &File, size: u64) -> bool {
+        !self.block_device
+            && size <= self.size
+            && rustix::fs::ioctl_ficlone(&self.file, file).is_ok()
+    }
+
     /// Makes `length` bytes from `offset` read as zeros, whatever was there.
     pub fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError> {
         self.check_range(offset, length)?;

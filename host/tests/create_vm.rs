@@ -182,7 +182,7 @@ fn a_deployment_that_tells_no_secrets() {
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("SUCCESS") && !log.contains(SECRET), "{log}");
     assert!(gone(qemu));
-    assert_eq!(guest_file(&disk, "/etc/hostname").trim(), "inst1");
+    assert!(guest_file(&disk, "/etc/hostname").starts_with("inst1"));
     assert!(guest_file(&disk, "/etc/shadow").starts_with("root:$"));
     assert_eq!(fs::metadata(&disk).unwrap().len(), 64 << 20);
 }

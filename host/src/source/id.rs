@@ -194,7 +194,8 @@ fn by_name(name: &str) -> (Container, Compression) {
     (if qcow2 { Container::Qcow2 } else { Container::Raw }, compression)
 }
 
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+/// A digest in hexadecimal digits.
+pub(super) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }

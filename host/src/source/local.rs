@@ -52,6 +52,24 @@ pub fn open_beneath(image_dir: &Path, name: &str) -> Result<File, SourceError> {
     checked(File::from(file), &shown)
 }
 
+/// Opens `name` beneath `image_dir`, or says that there is no such file.
+pub fn open_if_there(image_dir: &Path, name: &str) -> Result<Option<File>, SourceError> {
+    let dir = match rustix::fs::open(
+        image_dir,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(dir) => dir,
+        // The image itself will say it.
+        Err(_) => return Ok(None),
+    };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(&dir, name, OFlags::PATH | OFlags::CLOEXEC, resolve) {
+        Ok(_) => open_beneath(image_dir, name).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
 fn openat2(
     dir: &OwnedFd,
     name: &str,

@@ -13,6 +13,7 @@ pub mod packed;
 pub mod qcow2;
 pub mod raw;
 pub mod stream;
+mod sums;
 
 use id::{Compression, Container, ImageId, Location};
 use packed::{ToTheEnd, Verified};
@@ -34,6 +35,12 @@ pub enum Part {
 pub trait ImageReader: Send {
     /// Size in bytes, when it is known before the end.
     fn size(&self) -> Option<u64>;
+
+    /// The plain file whose bytes are the image, where there is one: a file system may be able to
+    /// share its blocks with the disk.
+    fn plain_file(&self) -> Option<&File> {
+        None
+    }
 
     /// The next piece. But for the last one, pieces are multiples of 4096 bytes long when `buf`
     /// is.
@@ -99,6 +106,11 @@ pub fn open(
     config: &Config,
     cancel: &Cancel,
 ) -> Result<Option<Box<dyn ImageReader>>, SourceError> {
+    let mut image = image.clone();
+    if let (None, Location::Local(name)) = (&image.checksum, &image.location) {
+        image.checksum = sums::beside(&config.image_dir, name)?;
+    }
+    let image = &image;
     let (name, file) = match &image.location {
         Location::Null => return Ok(None),
         Location::Local(name) => {

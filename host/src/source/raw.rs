@@ -69,6 +69,10 @@ impl ImageReader for RawImage {
         Some(self.size)
     }
 
+    fn plain_file(&self) -> Option<&File> {
+        self.file.metadata().is_ok_and(|m| m.file_type().is_file()).then_some(&self.file)
+    }
+
     fn next(&mut self, buf: &mut [u8]) -> Result<Part, SourceError> {
         if self.position >= self.size {
             return Ok(Part::End);
