@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use crate::buffer::{ALIGNMENT, AlignedBuffer, align_down};
+use crate::buffer::{ALIGNMENT, AlignedBuffer, align_down, align_up};
 use crate::cancel::{Cancel, Cancelled};
 
 /// What went wrong with the disk.
@@ -214,7 +214,8 @@ impl Target {
         if !self.block_device {
             return self.zero(from, end - from, cancel);
         }
-        let head_end = from.saturating_add(LABEL_AREA).min(end);
+        // Only whole blocks can be punched.
+        let head_end = align_up(from.saturating_add(LABEL_AREA)).min(end);
         self.zero(from, head_end - from, cancel)?;
         let tail_start = align_down(end.saturating_sub(LABEL_AREA)).max(head_end);
         self.zero(tail_start, end - tail_start, cancel)?;
