@@ -158,8 +158,12 @@ pub fn customize_instance(
     if let (Some(hostname), HostKeys::New) = (&plan.hostname, plan.host_keys)
         && tasks.iter().any(|task| task.name == "DeleteSSHKeys")
     {
-        // The slowest part of a run begins before the image is looked at.
-        key_maker.start_rsa(&format!("root@{hostname}"));
+        let comment = format!("root@{hostname}");
+        match plan.prepared.rsa_key(&comment) {
+            Some(key) => key_maker.give_rsa(key.clone()),
+            // The slowest part of a run begins before the image is looked at.
+            None => key_maker.start_rsa(&comment),
+        }
     }
     for name in &excluded {
         events.event(Event::Info(format!("{name}: left out, as the image's properties say")));

@@ -16,6 +16,7 @@ pub mod network;
 pub mod params;
 pub mod personality;
 pub mod plan;
+pub mod prepare;
 pub mod properties;
 pub mod random;
 pub mod rules;

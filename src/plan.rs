@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::network::Nic;
+use crate::prepare::Prepared;
 use crate::properties::Properties;
 use crate::secret::Secret;
 
@@ -124,6 +125,8 @@ pub struct Plan {
     pub host_keys: HostKeys,
     /// The instance's network interfaces; none are configured when there are none.
     pub nics: Vec<Nic>,
+    /// What was computed beforehand.
+    pub prepared: Prepared,
     /// Tasks to run, by name; `None` means all that apply. The command line runs only what it
     /// was asked for, Ganeti's create runs all.
     pub only_tasks: Option<BTreeSet<String>>,

@@ -8,6 +8,7 @@
 mod cmdline;
 mod device;
 mod filter;
+mod floppy;
 mod job;
 mod modules;
 mod pid1;

@@ -11,7 +11,7 @@ use rustix::system::{RebootCommand, reboot};
 use crate::cmdline::CommandLine;
 use crate::serial::{Serial, one_line};
 use crate::supervise::{self, Lines};
-use crate::{BANNER, PROTOCOL, device, modules, worker};
+use crate::{BANNER, PROTOCOL, device, floppy, modules, worker};
 
 /// How long a device may take to appear.
 const DEVICE_LIMIT: Duration = Duration::from_secs(10);
@@ -75,6 +75,7 @@ fn prepare(lines: &mut Option<Lines>) -> Result<(CommandLine, Duration), String>
     modules::load_all(Path::new("/modules"))?;
     device::wait_for(Path::new(&line.rules_dev), DEVICE_LIMIT)
         .map_err(|e| format!("cannot find the parameter disk {}: {e}", line.rules_dev))?;
+    floppy::hurry(&line.rules_dev);
     Ok((line, started))
 }
 

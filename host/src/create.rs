@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use snf_image::params::{OsParameters, Problem};
 use snf_image::plan::{ImageFormat, Plan};
+use snf_image::prepare::{Prepared, prepare};
 use snf_image::random::{Clock, Entropy};
 use snf_image::rules::{Rules, WriteError, variable_of};
 use snf_image::secret::Secret;
@@ -211,8 +213,8 @@ fn deploy(
     }
     // What is fetched and what can be wrong comes before the first byte on the disk.
     let mut files = answer_file(&parameters, config, &plan)?;
-    let rules = rules(env, config, &parameters, &plan, &disks)?;
-    files.insert(0, ("rules", rules.write()));
+    let mut rules = rules(env, config, &parameters, &plan, &disks)?;
+    let preparation = customise.then(|| start_preparation(&plan, env)).transpose()?;
 
     let mut target = Target::open(system)?;
     match source::open(&image_id, config, cancel)? {
@@ -236,6 +238,11 @@ fn deploy(
         return Ok(());
     }
     monitor.info("customising the image");
+    // A thread that failed costs the time it would have saved, nothing else.
+    if let Some(Ok(prepared)) = preparation.map(JoinHandle::join) {
+        prepared.write(&mut rules)?;
+    }
+    files.insert(0, ("rules", rules.write()));
     let request = VmRequest {
         disks: vm_disks(&disks, &target)?,
         parameters: parameter_disk(&files)?,
@@ -246,6 +253,14 @@ fn deploy(
     // QEMU wrote through another description of the same file.
     target.flush()?;
     Ok(())
+}
+
+/// Begins the slow computations that need nothing of the image: keys and hashes are made here
+/// while the image is copied, and not in a VM that may have to do without KVM.
+fn start_preparation(plan: &Plan, env: &Environment) -> Result<JoinHandle<Prepared>, CreateError> {
+    let (plan, hostname) = (plan.clone(), env.instance_name()?.to_owned());
+    let entropy = entropy()?;
+    Ok(std::thread::spawn(move || prepare(&plan, &hostname, &entropy)))
 }
 
 /// Runs the VM and tells how long it took.

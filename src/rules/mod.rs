@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use crate::network::{self, Nic, NicError, Settings};
 use crate::params::{OsParameters, Problem};
 use crate::plan::Plan;
+use crate::prepare::Prepared;
 use crate::secret::Secret;
 
 pub use parser::ParseError;
@@ -167,6 +168,7 @@ impl Rules {
         let parameters = OsParameters::from_lookup(lookup).map_err(RulesError::Wrong)?;
         let mut plan = parameters.plan().map_err(RulesError::Wrong)?;
         plan.hostname = self.text("HOSTNAME").filter(|name| !name.is_empty()).map(str::to_owned);
+        plan.prepared = Prepared::read(self);
         // What the image's format implies (the host works it out) stands over the properties.
         for name in ["OSFAMILY", "ROOT_PARTITION"] {
             if let Some(value) = self.text(&format!("PROPERTY_{name}")).filter(|v| !v.is_empty()) {

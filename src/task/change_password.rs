@@ -36,7 +36,9 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     for (who, password) in &plan.passwords {
         for name in names(context, who)? {
             let user = find(&passwd, &name)?;
-            set_password(context, &user, password)?;
+            // A hash made beforehand has one salt: it is for one user.
+            let prepared = changed.is_empty() && *who == Who::Default;
+            set_password(context, &user, password, prepared)?;
             changed.insert(user.name);
         }
     }
@@ -82,15 +84,21 @@ fn set_password(
     context: &mut Context<'_>,
     user: &User,
     password: &Password,
+    prepared: bool,
 ) -> Result<(), TaskError> {
     let shown = display_name(&user.name);
     let hash = match password {
         Password::Hash(hash) => hash.clone(),
         Password::Clear(clear) => {
             let method = method::choose(context)?;
-            let mut entropy = context.entropy.derive(&format!("salt {shown}"));
-            crypt::hash(method, clear, &mut entropy)
-                .map_err(|source| TaskError::Crypt { user: shown.clone(), source })?
+            match context.plan.prepared.hash(method).filter(|_| prepared) {
+                Some(hash) => hash.clone(),
+                None => {
+                    let mut entropy = context.entropy.derive(&format!("salt {shown}"));
+                    crypt::hash(method, clear, &mut entropy)
+                        .map_err(|source| TaskError::Crypt { user: shown.clone(), source })?
+                }
+            }
         }
     };
     let Some(shadow) = context.config(SHADOW)? else {

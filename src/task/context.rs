@@ -116,17 +116,23 @@ pub(crate) fn read_hostname(tree: &Tree) -> snf_fs::Result<Option<String>> {
 pub struct HostKeyMaker {
     entropy: Entropy,
     rsa: Option<(String, mpsc::Receiver<KeyPair>)>,
+    prepared: Option<KeyPair>,
 }
 
 impl HostKeyMaker {
     /// Draws from streams of its own.
     pub fn new(entropy: &Entropy) -> Self {
-        Self { entropy: entropy.derive("host keys"), rsa: None }
+        Self { entropy: entropy.derive("host keys"), rsa: None, prepared: None }
+    }
+
+    /// Takes over an RSA key that was made beforehand: it is the first that is asked for.
+    pub fn give_rsa(&mut self, key: KeyPair) {
+        self.prepared = Some(key);
     }
 
     /// Begins to make an RSA key with this comment, unless that has begun.
     pub fn start_rsa(&mut self, comment: &str) {
-        if self.rsa.is_some() {
+        if self.rsa.is_some() || self.prepared.is_some() {
             return;
         }
         let (sender, receiver) = mpsc::channel();
@@ -143,6 +149,12 @@ impl HostKeyMaker {
 
     /// A key of a kind, the next one if there was one already.
     pub fn make(&mut self, key_type: KeyType, comment: &str, index: usize) -> KeyPair {
+        if key_type == KeyType::Rsa
+            && index == 0
+            && let Some(key) = self.prepared.take()
+        {
+            return key;
+        }
         if key_type == KeyType::Rsa
             && index == 0
             && let Some((started, receiver)) = self.rsa.take()

@@ -275,7 +275,7 @@ fn command_line(enforces_signatures: bool) -> String {
         skipped.push("load_system_certificate_list");
     }
     format!(
-        "lsm= audit=0 ipv6.disable=1 8250.nr_uarts=4 no_timer_check tsc=reliable \
+        "lsm= audit=0 pci=noacpi ipv6.disable=1 8250.nr_uarts=4 no_timer_check tsc=reliable \
          random.trust_cpu=off random.trust_bootloader=off rcupdate.rcu_expedited=1 \
          cryptomgr.notests noresume initcall_blacklist={}",
         skipped.join(",")
