@@ -1,9 +1,9 @@
 //! `cargo xtask demo`: the main job on a real Debian image, through both doors.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::stage::{Stage, stage};
@@ -63,7 +63,7 @@ pub fn demo() -> Result<()> {
     heading("2. Offline: the same kind of edit on a disk file, no VM, no mount, as user nobody");
     let offline = work.join("vm2.raw");
     shell(
-        "cp --sparse=always --reflink=auto \"$1\" \"$2\"; echo offline > \"$3/password\"; chown nobody \"$2\" \"$3/password\"; chmod 755 \"$3\"",
+        "cp --sparse=always --reflink=auto \"$1\" \"$2\"; echo offline > \"$3/password\"; chmod 600 \"$3/password\"; chown nobody \"$2\" \"$3/password\"; chmod 755 \"$3\"",
         &[&text(&image), &text(&offline), &text(&work)],
     )?;
     customize(&stage, &work, &offline)?;
@@ -95,7 +95,8 @@ fn create(image: &Path, stage: &Stage, work: &Path, disk: &Path) -> Result<()> {
     )
     .map_err(|e| format!("cannot write the configuration: {e}"))?;
     let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut create = command(&text(&stage.os.join("create")), [""; 0]);
+    let script = text(&stage.os.join("create"));
+    let mut create = command("sh", ["-c", "exec \"$0\" 2>&1", &script]);
     create.current_dir(&stage.os).env_clear();
     create.env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin").env("SNF_IMAGE_CONFIG", &config);
     for (key, value) in ganeti(&text(disk), &name) {
@@ -105,7 +106,23 @@ fn create(image: &Path, stage: &Stage, work: &Path, disk: &Path) -> Result<()> {
         "$ {}   # with the environment that Ganeti gives\n",
         stage.os.join("create").display()
     );
-    show(&mut create)
+    let start = Instant::now();
+    let mut child =
+        create.stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot start create: {e}"))?;
+    // Ganeti's log has the JSON of the progress monitor as well; a person has seen enough of it.
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
+            if !line.starts_with("[MONITOR] ") {
+                println!("{line}");
+            }
+        }
+    }
+    let status = child.wait().map_err(|e| format!("cannot wait for create: {e}"))?;
+    if !status.success() {
+        return Err(format!("create failed ({status})"));
+    }
+    println!("\n   -> {:.2} s", start.elapsed().as_secs_f64());
+    Ok(())
 }
 
 fn customize(stage: &Stage, work: &Path, disk: &Path) -> Result<()> {
