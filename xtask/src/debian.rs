@@ -38,7 +38,7 @@ fn tree(release: &str) -> Result<PathBuf> {
 /// A bootable image of 2 GiB: GPT, a BIOS boot partition and an ext4 root that fills the rest,
 /// with GRUB and a serial console. Made with the machine's own mkfs.ext4, mounted by the kernel.
 pub fn image(release: &str) -> Result<PathBuf> {
-    let image = cache()?.join(format!("debian-{release}-gpt-2.img"));
+    let image = cache()?.join(format!("debian-{release}-gpt-3.img"));
     if image.is_file() {
         return Ok(image);
     }
@@ -84,7 +84,7 @@ fn build(tarball: &Path, image: &Path) -> Result<()> {
         cat > "$mount/boot/grub/grub.cfg" <<CFG
 set timeout=0
 search --no-floppy --fs-uuid --set=root $uuid
-linux /boot/$kernel root=UUID=$uuid ro console=ttyS0,115200 quiet net.ifnames=0
+linux /boot/$kernel root=UUID=$uuid ro console=ttyS0,115200 quiet net.ifnames=0 no_timer_check
 initrd /boot/$initrd
 boot
 CFG
