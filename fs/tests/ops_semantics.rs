@@ -188,6 +188,40 @@ fn what_may_not_be_changed_is_said() {
     assert!(error.to_string().contains("0x80000000"), "{error}");
 }
 
+/// An image copied while it was in use: its journal is replayed in memory and stays as it is on the
+/// device, unless something is changed.
+#[test]
+fn a_dirty_journal_waits_for_a_change() {
+    let disk = Disk::make("-t ext4", 48);
+    let mount = disk.mount("rw");
+    shell(&mount.at, "mkdir d; echo content > d/file; sync");
+    let copy = disk.dir.path().join("copy");
+    std::fs::copy(&disk.path, &copy).unwrap();
+    drop(mount);
+    std::fs::rename(&copy, &disk.path).unwrap();
+    let before = std::fs::read(&disk.path).unwrap();
+    let mut fs = disk.open();
+    assert!(fs.was_replayed());
+    assert!(!fs.is_dirty());
+    at(&fs, "d/file");
+    assert!(before == std::fs::read(&disk.path).unwrap());
+    let root = fs.root();
+    fs.create(root, b"new", FILE).unwrap();
+    assert!(fs.is_dirty());
+    commit(&mut fs);
+    disk.fsck("replayed");
+    compare(&disk, "replayed");
+
+    // Errors noted: the replay is not written either, and asking for it is no failure.
+    std::fs::write(&disk.path, &before).unwrap();
+    debugfs_write(&disk, "set_super_value state 2");
+    let before = std::fs::read(&disk.path).unwrap();
+    let mut fs = disk.open();
+    assert!(matches!(fs.create(root, b"new", FILE), Err(Error::ReadOnly(_))));
+    commit(&mut fs);
+    assert!(before == std::fs::read(&disk.path).unwrap());
+}
+
 #[test]
 fn encrypted_and_sealed_files_are_named() {
     let disk = Disk::make("-t ext4 -O encrypt,verity", 48);

@@ -27,13 +27,16 @@ use crate::filesystem::{
 pub struct Ext {
     volume: Volume,
     replayed: bool,
+    /// Whether anything was changed since open. What only a replay would write stays in the
+    /// journal of a file system that nobody changes.
+    changed: bool,
 }
 
 impl Ext {
     /// Opens the file system on a device. A dirty journal is replayed into memory.
     pub fn open(device: Arc<dyn BlockDevice>, options: Options) -> Result<Self> {
         let (volume, replayed) = journal::open_volume(device, options)?;
-        Ok(Self { volume, replayed })
+        Ok(Self { volume, replayed, changed: false })
     }
 
     /// The layers below.
@@ -43,6 +46,7 @@ impl Ext {
 
     /// The layers below, to change them.
     pub fn volume_mut(&mut self) -> &mut Volume {
+        self.changed = true;
         &mut self.volume
     }
 
@@ -51,7 +55,9 @@ impl Ext {
     pub fn grow(&mut self, new_blocks: Option<u64>) -> Result<GrowReport> {
         let now = self.volume.sb.blocks_count();
         let blocks = new_blocks.unwrap_or_else(|| grow::device_blocks(&self.volume).max(now));
-        grow::grow(&mut self.volume, blocks)
+        let report = grow::grow(&mut self.volume, blocks)?;
+        self.changed = true;
+        Ok(report)
     }
 
     /// Whether an unclean journal was replayed at open.
@@ -66,7 +72,9 @@ impl Ext {
     /// Runs a change as a whole or not at all.
     fn change<T>(&mut self, work: impl FnOnce(&mut Volume) -> Result<T>) -> Result<T> {
         check_writable(&self.volume)?;
-        self.volume.attempt(work)
+        let done = self.volume.attempt(work)?;
+        self.changed = true;
+        Ok(done)
     }
 
     fn change_node(
@@ -229,7 +237,7 @@ impl FileSystem for Ext {
     }
 
     fn is_dirty(&self) -> bool {
-        self.volume.store.is_dirty()
+        self.changed && self.volume.store.is_dirty()
     }
 
     fn seal(&mut self) -> Result<()> {
@@ -250,14 +258,19 @@ impl FileSystem for Ext {
             return Ok(now.saturating_mul(block_size));
         }
         let report = grow::grow(&mut self.volume, wanted)?;
+        self.changed = true;
         Ok(report.new_blocks.saturating_mul(block_size))
     }
 
     fn commit(&mut self) -> Result<CommitReport> {
-        if self.is_dirty() {
-            check_writable(&self.volume)?;
+        if self.volume.store.is_dirty()
+            && let Err(refusal) = check_writable(&self.volume)
+        {
+            return if self.changed { Err(refusal) } else { Ok(CommitReport::default()) };
         }
-        journal::commit(&mut self.volume)
+        let report = journal::commit(&mut self.volume)?;
+        self.changed = false;
+        Ok(report)
     }
 }
 
