@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use area::Area;
 
-use super::superblock::incompat;
+use super::superblock::{STATE_ERROR, incompat};
 use super::volume::{Options, Volume};
 use super::{mmp, ops, superblock::compat};
 use crate::device::BlockDevice;
@@ -75,7 +75,10 @@ pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(
         // The transaction at the end may be in the log in part; its number is not used again.
         area.next_sequence = replay.end.wrapping_add(1);
         vol.store.set_replayed(replay.blocks);
+        // Errors noted in the superblock are newer than any copy of it in the log.
+        let noted = vol.sb.raw.s_state.get() & STATE_ERROR;
         vol.reload_superblock()?;
+        vol.sb.raw.s_state.set(vol.sb.raw.s_state.get() | noted);
         if !vol.sb.has_compat(compat::HAS_JOURNAL) {
             return Err(Error::corrupt(
                 "journal",
@@ -94,8 +97,31 @@ pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(
         }
     }
     vol.sb.set_incompat(incompat::RECOVER, false);
+    if flagged || dirty {
+        recount(&mut vol);
+    }
     vol.journal.area = Some(area);
     Ok((vol, dirty))
+}
+
+/// The kernel keeps the superblock's free counts in memory while a file system is mounted: after a
+/// replay they are what the group descriptors say.
+fn recount(vol: &mut Volume) {
+    // 64 TiB in groups of 128 MiB; a hostile superblock may claim more than can be read in time.
+    const MAX_GROUPS: u32 = 1 << 19;
+    let groups = vol.sb.group_count();
+    let (mut clusters, mut inodes) = (0u64, 0u32);
+    if groups > MAX_GROUPS {
+        return;
+    }
+    for group in 0..groups {
+        // What is wrong with a group is said when it is needed.
+        let Ok(descriptor) = vol.group(group) else { return };
+        clusters = clusters.saturating_add(u64::from(descriptor.free_blocks_count()));
+        inodes = inodes.saturating_add(descriptor.free_inodes_count());
+    }
+    vol.sb.set_free_blocks_count(clusters << vol.sb.cluster_bits());
+    vol.sb.raw.s_free_inodes_count.set(inodes);
 }
 
 /// Refuses a journal whose fast commits the kernel would replay.
