@@ -113,12 +113,15 @@ fn make(name: &'static str, args: &str) -> Corpus {
     std::fs::write(&image.path, memory.to_vec()).unwrap();
     image.fsck_errors(name);
 
+    // The device has room for three more groups, for growing.
+    let mut bytes = memory.to_vec();
+    bytes.resize(bytes.len() + (24 << 20), 0);
     let vol = fs.volume();
     let all: Vec<u32> = inos.into_iter().chain(pieces).collect();
     let places = places(vol, &all);
     let fixup = Fixup::new(vol);
-    let mut corpus = Corpus { name, bytes: Arc::new(memory.to_vec()), places, fixup, refusals: 0 };
-    corpus.refusals = crate::exercise(corpus.device());
+    let mut corpus = Corpus { name, bytes: Arc::new(bytes), places, fixup, refusals: 0 };
+    corpus.refusals = super::exercise::exercise(corpus.device());
     corpus
 }
 

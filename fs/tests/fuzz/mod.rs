@@ -3,5 +3,6 @@
 
 pub mod corpus;
 pub mod device;
+pub mod exercise;
 pub mod fixup;
 pub mod memory;

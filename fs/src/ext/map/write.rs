@@ -283,6 +283,10 @@ fn fill_last_block<'a>(vol: &mut Volume, inode: &mut Inode, content: &'a [u8]) -
     if let Some(block) = old {
         vol.store.read_run(block, &mut bytes)?;
     }
+    if now.is_empty() && bytes[used..].iter().all(|&byte| byte == 0) {
+        // A hole, or a block that ends in zeros already.
+        return Ok(later);
+    }
     bytes[used..].fill(0);
     bytes[used..used + now.len()].copy_from_slice(now);
     if let Some(block) = old {
