@@ -272,6 +272,25 @@ fn a_true_floppy_where_the_kernel_has_the_driver() {
 }
 
 #[test]
+fn a_kernel_of_the_next_debian() {
+    // Compressed modules, virtio built in.
+    let directory = tempfile::tempdir().unwrap();
+    let built = update::build(&Options {
+        directory: directory.path().to_owned(),
+        root: Some(kernel_root("6.12-cloud-amd64")),
+        init: Some(init().to_owned()),
+        ..Options::default()
+    })
+    .unwrap();
+    assert!(built.description.kernel_release.starts_with("6.12"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = guest(dir.path());
+    let rules = rules("/dev/vda", "next.example.org");
+    run(&config(directory.path()), open(&path), &rules, &mut Heard::default()).unwrap();
+    assert_eq!(read_guest(&path, "etc/hostname").trim(), "next.example.org");
+}
+
+#[test]
 fn kvm_where_it_works_and_tcg_where_it_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = guest(dir.path());

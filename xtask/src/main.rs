@@ -77,5 +77,6 @@ fn setup() -> Result<std::path::PathBuf> {
     setup::static_target()?;
     setup::kernel("cloud-amd64")?;
     setup::kernel("amd64")?;
+    setup::kernel("6.12-cloud-amd64")?;
     debian::image("bookworm")
 }
