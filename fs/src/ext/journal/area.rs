@@ -113,6 +113,11 @@ impl Area {
         Ok(Self { runs, places, sb, form, first, last, next_sequence })
     }
 
+    /// Where it lies.
+    pub(super) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
     /// Whether both are in the same blocks.
     pub(super) fn is_same_place(&self, other: &Self) -> bool {
         self.runs == other.runs

@@ -14,6 +14,7 @@ use super::ordered;
 use super::writer::{Writer, zero};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::ext::alloc::is_metadata;
 use crate::ext::mmp;
 use crate::ext::store::Block;
 use crate::ext::superblock::{
@@ -82,6 +83,15 @@ fn check_capacity(vol: &Volume, area: &Area) -> Result<Form> {
     let last = vol.store.transactions().iter().filter_map(|t| t.meta.last_key_value());
     if last.into_iter().any(|(&number, _)| number > u64::from(u32::MAX)) {
         form.wide = true;
+    }
+    for run in area.runs() {
+        if is_metadata(vol, run.physical, u64::from(run.length))? {
+            return Err(Error::corrupt(
+                "journal",
+                format!("{} blocks at block {}", run.length, run.physical),
+                "bitmaps, inode tables or descriptors lie in it",
+            ));
+        }
     }
     let capacity = capacity(area, &form);
     for transaction in vol.store.transactions() {
