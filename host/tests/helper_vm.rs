@@ -48,15 +48,24 @@ fn init() -> &'static Path {
             return path.into();
         }
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "snf-helper-init", "--profile", "helper"])
-            .args(["--target", "x86_64-unknown-linux-musl", "--target-dir"])
-            .arg(target)
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .status()
-            .expect("cargo must run");
-        assert!(status.success(), "cannot build snf-helper-init; run cargo xtask setup");
-        target.join("x86_64-unknown-linux-musl/helper/snf-helper-init")
+        // With glibc where rustup cannot give the musl target.
+        for (triple, flags) in [
+            ("x86_64-unknown-linux-musl", ""),
+            ("x86_64-unknown-linux-gnu", "-Ctarget-feature=+crt-static"),
+        ] {
+            let status = Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "-p", "snf-helper-init", "--profile", "helper"])
+                .args(["--target", triple, "--target-dir"])
+                .arg(target)
+                .env("RUSTFLAGS", flags)
+                .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+                .status()
+                .expect("cargo must run");
+            if status.success() {
+                return target.join(triple).join("helper/snf-helper-init");
+            }
+        }
+        panic!("cannot build snf-helper-init; run cargo xtask setup");
     })
 }
 
@@ -101,7 +110,11 @@ fn config(directory: &Path) -> HelperConfig {
 
 /// A parameter disk with these rules.
 fn parameters(rules: &str) -> File {
-    let size = if rules.len() < 1 << 20 { 1440 << 10 } else { 4 << 20 };
+    let size = match rules.len() >> 20 {
+        0 => 1440 << 10,
+        1..3 => 4 << 20,
+        _ => 16 << 20,
+    };
     let image = snf_fs::ext::mkfs::build_ext2_image(
         size,
         &[("rules", rules.as_bytes(), 0o600)],
@@ -327,6 +340,23 @@ fn another_protocol_is_refused() {
     let config = HelperConfig { qemu: qemu_script(dir.path(), script), ..config(helper()) };
     let (error, _) = failure(&config, &rules("/dev/vda", "x"));
     assert!(error.to_string().contains("the host speaks protocol 9, this helper 1"), "{error}");
+}
+
+#[test]
+fn a_worker_that_comes_to_a_bad_end() {
+    // Its time is up before it begins.
+    let dir = tempfile::tempdir().unwrap();
+    let script = r#"exec qemu-system-x86_64 "${@/snf_image_timeout=54/snf_image_timeout=0}""#;
+    let config = HelperConfig { qemu: qemu_script(dir.path(), script), ..config(helper()) };
+    let (error, _) = failure(&config, &rules("/dev/vda", "x"));
+    assert!(error.to_string().contains("did not finish within 0 s"), "{error}");
+
+    // There is less memory than its rules take.
+    qemu_script(dir.path(), r#"exec qemu-system-x86_64 "${@/224M/88M}""#);
+    let long =
+        format!("{}export SNF_IMAGE_LONG={}\n", rules("/dev/vda", "x"), "x".repeat(13 << 20));
+    let (error, _) = failure(&config, &long);
+    assert!(error.to_string().contains("ran out of memory"), "{error}");
 }
 
 #[test]
