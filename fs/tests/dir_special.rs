@@ -88,6 +88,11 @@ fn ignoring_case() {
         assert!(fs.lookup(dir, b"\xff\xfe").unwrap().is_none());
         let result = fs.create(dir, b"\xff\xfe", FILE);
         assert_eq!(result.is_err(), !options.is_empty(), "{result:?}");
+        if result.is_ok() {
+            // With such a name in an index, e2fsck 1.47.0 says "bad min hash" or "bad max hash" for
+            // about one hash seed in three and nothing for the others, so it cannot judge it.
+            fs.unlink(dir, b"\xff\xfe").unwrap();
+        }
         fs.rename(dir, "STRASSE.txt".as_bytes(), dir, "strasse.TXT".as_bytes()).unwrap();
         assert_eq!(fs.lookup(dir, "Strasse.Txt".as_bytes()).unwrap(), Some(node));
         for i in 0..600 {
