@@ -214,6 +214,9 @@ fn deploy(
     // What is fetched and what can be wrong comes before the first byte on the disk.
     let mut files = answer_file(&parameters, config, &plan)?;
     let mut rules = rules(env, config, &parameters, &plan, &disks)?;
+    if customise {
+        check_room(&files, &rules)?;
+    }
     let preparation = customise.then(|| start_preparation(&plan, env)).transpose()?;
 
     let mut target = Target::open(system)?;
@@ -253,6 +256,14 @@ fn deploy(
     // QEMU wrote through another description of the same file.
     target.flush()?;
     Ok(())
+}
+
+/// Whether the parameters will fit onto a parameter disk, with room for what is prepared.
+fn check_room(files: &[(&'static str, Secret)], rules: &Rules) -> Result<(), CreateError> {
+    let mut all = files.to_vec();
+    all.push(("rules", rules.write()));
+    all.push(("prepared", Secret::new(vec![0; 16 << 10])));
+    parameter_disk(&all).map(drop)
 }
 
 /// Begins the slow computations that need nothing of the image: keys and hashes are made here
