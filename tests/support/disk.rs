@@ -100,7 +100,14 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.path).status();
+        // A child that another test is just starting may hold a file of it for a moment.
+        for _ in 0..100 {
+            if Command::new("umount").arg(&self.path).status().is_ok_and(|status| status.success())
+            {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }
 

@@ -337,6 +337,12 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        run("umount", &[self.0.to_str().unwrap()]);
+        // A child that another test is just starting may hold a file of it for a moment.
+        for _ in 0..100 {
+            if run("umount", &[self.0.to_str().unwrap()]).0 == 0 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }
