@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::demo::create_command;
 use crate::stage::{Stage, stage};
 use crate::util::{Result, command, output, run, shell, text};
 
@@ -78,26 +79,11 @@ fn measure(image: &Path, stage: &Stage, work: &Path) -> Result<()> {
     }
     peak_memory(stage, &copy, &in_work("password"), fresh)?;
 
-    let config = work.join("conf");
-    fs::write(
-        &config,
-        format!(
-            "IMAGE_DIR=\"{}\"\nHELPER_DIR=\"{}\"\nHELPER_ACCEL=\"tcg\"\n",
-            image.parent().unwrap_or(Path::new("/")).display(),
-            stage.helper.display()
-        ),
-    )
-    .map_err(|e| format!("cannot write the configuration: {e}"))?;
     let target = text(&work.join("target.img"));
     let empty = || shell("rm -f \"$1\"; truncate -s 4G \"$1\"", &[&target]);
-    let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let create = median(&empty, || {
-        let mut create = command(&text(&stage.os.join("create")), [""; 0]);
-        create.current_dir(&stage.os).env("SNF_IMAGE_CONFIG", &config);
-        for (key, value) in crate::demo::ganeti(&target, &name) {
-            create.env(key, value);
-        }
-        run(&mut create)
+        let target = Path::new(&target);
+        run(&mut create_command(image, stage, work, target, "HELPER_ACCEL=\"tcg\"\n")?)
     })?;
     row("create, 2 GiB Debian onto a 4 GiB file, TCG", create, create);
     println!("(for scale: the original took 70 s for the same on a machine of this kind)");

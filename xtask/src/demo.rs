@@ -10,7 +10,7 @@ use crate::stage::{Stage, stage};
 use crate::util::{Result, command, shell, text};
 
 /// The variables that Ganeti gives to `create` for one disk.
-pub fn ganeti(disk: &str, image: &str) -> Vec<(&'static str, String)> {
+fn ganeti(disk: &str, image: &str) -> Vec<(&'static str, String)> {
     let fixed = [
         ("OS_API_VERSION", "20"),
         ("OS_NAME", "snf-image"),
@@ -83,12 +83,20 @@ pub fn demo() -> Result<()> {
     Ok(())
 }
 
-fn create(image: &Path, stage: &Stage, work: &Path, disk: &Path) -> Result<()> {
+/// The `create` script of the stage with the environment that Ganeti gives, and a configuration
+/// (in `work`) that finds the image and the helper; `more` goes to its end.
+pub fn create_command(
+    image: &Path,
+    stage: &Stage,
+    work: &Path,
+    disk: &Path,
+    more: &str,
+) -> Result<Command> {
     let config = work.join("snf-image.conf");
     fs::write(
         &config,
         format!(
-            "IMAGE_DIR=\"{}\"\nHELPER_DIR=\"{}\"\n",
+            "IMAGE_DIR=\"{}\"\nHELPER_DIR=\"{}\"\n{more}",
             image.parent().unwrap_or(Path::new("/")).display(),
             stage.helper.display()
         ),
@@ -99,9 +107,12 @@ fn create(image: &Path, stage: &Stage, work: &Path, disk: &Path) -> Result<()> {
     let mut create = command("sh", ["-c", "exec \"$0\" 2>&1", &script]);
     create.current_dir(&stage.os).env_clear();
     create.env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin").env("SNF_IMAGE_CONFIG", &config);
-    for (key, value) in ganeti(&text(disk), &name) {
-        create.env(key, value);
-    }
+    create.envs(ganeti(&text(disk), &name));
+    Ok(create)
+}
+
+fn create(image: &Path, stage: &Stage, work: &Path, disk: &Path) -> Result<()> {
+    let mut create = create_command(image, stage, work, disk, "")?;
     println!(
         "$ {}   # with the environment that Ganeti gives\n",
         stage.os.join("create").display()
