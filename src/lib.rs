@@ -19,6 +19,7 @@ pub mod plan;
 pub mod prepare;
 pub mod properties;
 pub mod random;
+pub mod registry;
 pub mod rules;
 pub mod secret;
 pub mod sshkey;

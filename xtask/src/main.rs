@@ -78,5 +78,6 @@ fn setup() -> Result<std::path::PathBuf> {
     setup::kernel("cloud-amd64")?;
     setup::kernel("amd64")?;
     setup::kernel("6.12-cloud-amd64")?;
+    setup::hives()?;
     debian::image("bookworm")
 }

@@ -29,7 +29,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("perl", "perl"),
     ("gcc", "gcc"),
     ("python3", "python3"),
+    ("hivexsh", "libhivex-bin"),
+    ("impacket-secretsdump", "python3-impacket"),
 ];
+
+/// Python modules that tests use, and the package each comes from.
+const MODULES: &[(&str, &str)] = &[("hivex.py", "python3-hivex")];
 
 /// Where slow things are kept: `SNF_IMAGE_CACHE`, or `/var/cache/snf-image`.
 pub fn cache() -> Result<PathBuf> {
@@ -41,11 +46,11 @@ pub fn cache() -> Result<PathBuf> {
 
 /// Installs what is missing of the Debian packages.
 pub fn packages() -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS
+    let programs = PROGRAMS.iter().filter(|(program, _)| !have(program));
+    let modules = MODULES
         .iter()
-        .filter(|(program, _)| !have(program))
-        .map(|(_, package)| *package)
-        .collect();
+        .filter(|(file, _)| !Path::new("/usr/lib/python3/dist-packages").join(file).is_file());
+    let missing: Vec<&str> = programs.chain(modules).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -168,5 +173,38 @@ pub fn kernel(flavour: &str) -> Result<Kernel> {
             printf %s "$version""#;
         let version = shell(script, &[&text(&kernels), flavour])?;
         Ok(Kernel { root: kernels.join(format!("linux-image-{version}")), version })
+    })
+}
+
+/// Registry hives of a real Windows, from the tests of Debian's source package dfwinreg
+/// (Apache-2.0), fetched once from the machine's own mirror.
+pub fn hives() -> Result<()> {
+    let place = cache()?.join("hives");
+    if place.join("SYSTEM").is_file() {
+        return Ok(());
+    }
+    step("fetching registry hives (source package dfwinreg)", || {
+        let script = r#"
+            place=$1
+            work=$(mktemp -d)
+            trap 'rm -rf "$work"' EXIT
+            cd "$work"
+            mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' \
+                /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep '/debian/*$' | head -n 1)
+            [ -n "$mirror" ] || { echo "the apt sources name no Debian mirror" >&2; exit 1; }
+            mkdir -p lists/partial cache/archives/partial
+            echo "deb-src $mirror trixie main" > sources.list
+            apt="-o Dir::Etc::sourcelist=$work/sources.list -o Dir::Etc::sourceparts=/dev/null
+                -o Dir::State::lists=$work/lists -o Dir::Cache=$work/cache -o APT::Sandbox::User=root"
+            apt-get $apt update -q >/dev/null
+            apt-get $apt source -q --download-only --tar-only dfwinreg >/dev/null
+            tar xzf dfwinreg_*.orig.tar.gz --wildcards '*/test_data/*'
+            mkdir -p "$place.new"
+            for hive in SAM SECURITY SYSTEM SOFTWARE NTUSER.DAT UsrClass.dat; do
+                cp dfwinreg-*/test_data/$hive "$place.new/"
+            done
+            rm -rf "$place"
+            mv "$place.new" "$place""#;
+        shell(script, &[&text(&place)]).map(|_| ())
     })
 }

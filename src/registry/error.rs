@@ -1,0 +1,56 @@
+//! What can go wrong with a hive.
+
+/// The result of everything in this module.
+pub type Result<T, E = HiveError> = std::result::Result<T, E>;
+
+/// Why a hive cannot be read or changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HiveError {
+    /// A structure contradicts itself or the rest of the hive.
+    #[error("corrupt {structure} at byte {offset} of the hive: {detail}")]
+    Corrupt {
+        /// The structure in the specification's words.
+        structure: &'static str,
+        /// Byte in the file.
+        offset: u64,
+        /// What was found and what was expected.
+        detail: String,
+    },
+    /// The hive was not written to its end, and its logs do not mend that.
+    #[error(
+        "the hive was not closed cleanly (sequence numbers {primary} and {secondary}) and {reason}; \
+         start and shut down the image's Windows once (without fast startup)"
+    )]
+    Dirty {
+        /// The base block's primary sequence number.
+        primary: u32,
+        /// The secondary one.
+        secondary: u32,
+        /// Why the logs did not help.
+        reason: String,
+    },
+    /// A kind of hive that is not handled.
+    #[error("{what} is not supported; {remedy}")]
+    Unsupported {
+        /// What it is.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The request makes no sense or does not fit.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl HiveError {
+    /// A [`HiveError::Corrupt`] about a cell's offset, which counts from the hive bins data.
+    pub(super) fn cell(structure: &'static str, offset: u32, detail: impl Into<String>) -> Self {
+        let offset = u64::from(offset) + super::format::PAGE as u64;
+        Self::Corrupt { structure, offset, detail: detail.into() }
+    }
+
+    /// A [`HiveError::Corrupt`] about the base block.
+    pub(super) fn base(detail: impl Into<String>) -> Self {
+        Self::Corrupt { structure: "base block", offset: 0, detail: detail.into() }
+    }
+}
