@@ -217,3 +217,39 @@ fn a_growth_is_whole_or_not_at_all() {
         assert_eq!(sizes.len(), 2, "{}", flavour.name);
     }
 }
+
+/// The journal's own map counts as the journal: an indirect block of it that lies in the room for
+/// descriptors, or in a block that the bitmap calls free, is never overwritten.
+#[test]
+fn a_map_of_the_journal_in_the_wrong_place_is_refused() {
+    let dir = scratch();
+    let mut image = make(dir.path(), &FLAVOURS[0], 4096, 1024);
+    let (vol, _) = open(image.clone());
+    let reserved = vol.descriptor_position(0).0 + 1;
+    let group = vol.group(0).unwrap();
+    let bitmap = vol.read_block(group.block_bitmap()).unwrap();
+    let free = (0..8192u64)
+        .find(|bit| bitmap[*bit as usize / 8] >> (bit % 8) & 1 == 0)
+        .map(|bit| bit + 1)
+        .unwrap();
+    let (block, at) = vol.inode_position(8).unwrap();
+    let pointer = block as usize * 1024 + at + 40 + 12 * 4;
+    let old = u32::from_le_bytes(image[pointer..pointer + 4].try_into().unwrap()) as usize;
+    image.resize(30 << 20, 0);
+    for (target, says) in [(reserved, "descriptors lie in it"), (free, "to its map")] {
+        let mut bytes = image.clone();
+        bytes.copy_within(old * 1024..(old + 1) * 1024, target as usize * 1024);
+        bytes[pointer..pointer + 4].copy_from_slice(&(target as u32).to_le_bytes());
+        let device = Arc::new(RecordingDevice::new(bytes));
+        let (mut vol, _) = open_on(device.clone());
+        if target == reserved {
+            snf_fs::ext::grow::grow(&mut vol, 30 << 10).unwrap();
+        } else {
+            vol.store.write_data(target, vec![0; 1024]).unwrap();
+        }
+        let error = snf_fs::ext::journal::commit(&mut vol).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { structure: "journal", .. }), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(device.events().is_empty(), "nothing is written before the refusal");
+    }
+}

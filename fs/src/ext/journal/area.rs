@@ -38,8 +38,11 @@ pub(super) struct Run {
 pub(crate) struct Area {
     /// In logical order, without holes, `s_maxlen` blocks in all.
     runs: Vec<Run>,
-    /// The same by place on the device: first block and the block after the last.
+    /// The same by place on the device, together with the nodes of the journal's own map: first block
+    /// and the block after the last.
     places: Vec<(u64, u64)>,
+    /// Nodes of its extent tree, or its indirect blocks.
+    nodes: Vec<u64>,
     /// The superblock as it is on the device.
     pub(super) sb: JournalSuperblock,
     /// Form of blocks and tags.
@@ -73,7 +76,7 @@ impl Area {
         let block_size = vol.block_size();
         let blocks = inode.size() / block_size as u64;
         let blocks = u32::try_from(blocks.min(vol.sb.blocks_count())).unwrap_or(u32::MAX);
-        let mut runs = if inode.has_flag(flags::EXTENTS) {
+        let (mut runs, nodes) = if inode.has_flag(flags::EXTENTS) {
             extent_runs(vol, &inode)?
         } else {
             pointer_runs(vol, &inode, blocks)?
@@ -105,22 +108,23 @@ impl Area {
         runs.retain(|run| run.logical < maxlen);
         let mut places: Vec<(u64, u64)> =
             runs.iter().map(|run| (run.physical, run.physical + u64::from(run.length))).collect();
+        places.extend(nodes.iter().map(|&node| (node, node.saturating_add(1))));
         places.sort_unstable();
         if places.windows(2).any(|pair| pair[0].1 > pair[1].0) {
             return Err(corrupt("journal", &in_inode, "it has the same block twice".into()));
         }
         let next_sequence = sb.s_sequence.get();
-        Ok(Self { runs, places, sb, form, first, last, next_sequence })
+        Ok(Self { runs, places, nodes, sb, form, first, last, next_sequence })
     }
 
-    /// Where it lies.
-    pub(super) fn runs(&self) -> &[Run] {
-        &self.runs
+    /// Where it and its map lie, in order: first block and the block after the last.
+    pub(super) fn places(&self) -> &[(u64, u64)] {
+        &self.places
     }
 
     /// Whether both are in the same blocks.
     pub(super) fn is_same_place(&self, other: &Self) -> bool {
-        self.runs == other.runs
+        self.runs == other.runs && self.nodes == other.nodes
     }
 
     /// Whether the superblock says that there is something to replay.
@@ -158,7 +162,7 @@ impl Area {
         }
     }
 
-    /// Whether a block of the file system belongs to the journal.
+    /// Whether a block of the file system belongs to the journal or to its map.
     pub(super) fn contains(&self, block: u64) -> bool {
         let index = self.places.partition_point(|place| place.0 <= block);
         index.checked_sub(1).and_then(|at| self.places.get(at)).is_some_and(|p| block < p.1)
@@ -318,12 +322,13 @@ fn le32(bytes: &[u8], at: usize) -> u32 {
 
 /// The map of a journal with extents. It is read past [`crate::ext::map`] because the journal is
 /// needed whole, before the file system may be trusted, and must not have holes.
-fn extent_runs(vol: &Volume, inode: &Inode) -> Result<Vec<Run>> {
+/// Returns the runs and the tree's nodes outside the inode.
+fn extent_runs(vol: &Volume, inode: &Inode) -> Result<(Vec<Run>, Vec<u64>)> {
     let position = format!("inode {}", inode.ino);
     let bad = |detail: String| corrupt("extent node", &position, detail);
     let blocks = vol.sb.blocks_count();
     let mut runs = Vec::new();
-    let mut nodes = 1;
+    let mut nodes = Vec::new();
     // (node, depth it must have); the first extents are on top.
     let mut stack: Vec<(Vec<u8>, Option<u16>)> = vec![(inode.raw.i_block.to_vec(), None)];
     while let Some((node, want_depth)) = stack.pop() {
@@ -350,26 +355,31 @@ fn extent_runs(vol: &Volume, inode: &Inode) -> Result<Vec<Run>> {
                 continue;
             }
             let child = u64::from(le16(entry, 8)) << 32 | u64::from(le32(entry, 4));
-            nodes += 1;
-            if nodes > MAX_MAP_NODES {
+            if child == 0 {
+                return Err(bad("ei_leaf is 0".to_owned()));
+            }
+            nodes.push(child);
+            if nodes.len() > MAX_MAP_NODES {
                 return Err(bad(format!("the tree has more than {MAX_MAP_NODES} nodes")));
             }
             children.push((vol.store.read(child)?.to_vec(), Some(depth - 1)));
         }
         stack.extend(children.into_iter().rev());
     }
-    Ok(runs)
+    Ok((runs, nodes))
 }
 
 /// The map of a journal without extents (ext3): `blocks` blocks of direct and indirect pointers.
-fn pointer_runs(vol: &Volume, inode: &Inode, blocks: u32) -> Result<Vec<Run>> {
-    let mut map = PointerMap { vol, runs: Vec::new(), next: 0, blocks, nodes: 0, done: false };
+/// Returns the runs and the indirect blocks.
+fn pointer_runs(vol: &Volume, inode: &Inode, blocks: u32) -> Result<(Vec<Run>, Vec<u64>)> {
+    let (runs, nodes) = (Vec::new(), Vec::new());
+    let mut map = PointerMap { vol, runs, next: 0, blocks, nodes, done: false };
     for slot in 0..15 {
         let pointer = le32(&inode.raw.i_block, slot * 4);
         let level = slot.saturating_sub(11) as u32;
         map.walk(pointer, level)?;
     }
-    Ok(map.runs)
+    Ok((map.runs, map.nodes))
 }
 
 struct PointerMap<'a> {
@@ -378,7 +388,7 @@ struct PointerMap<'a> {
     /// The next block of the journal to be mapped.
     next: u32,
     blocks: u32,
-    nodes: usize,
+    nodes: Vec<u64>,
     done: bool,
 }
 
@@ -397,8 +407,8 @@ impl PointerMap<'_> {
             self.next += 1;
             return Ok(());
         }
-        self.nodes += 1;
-        if self.nodes > MAX_MAP_NODES {
+        self.nodes.push(u64::from(pointer));
+        if self.nodes.len() > MAX_MAP_NODES {
             let detail = format!("more than {MAX_MAP_NODES} indirect blocks");
             return Err(corrupt("journal", &format!("journal block {}", self.next), detail));
         }

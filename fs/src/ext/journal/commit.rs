@@ -84,11 +84,11 @@ fn check_capacity(vol: &Volume, area: &Area) -> Result<Form> {
     if last.into_iter().any(|(&number, _)| number > u64::from(u32::MAX)) {
         form.wide = true;
     }
-    for run in area.runs() {
-        if is_metadata(vol, run.physical, u64::from(run.length))? {
+    for &(first, end) in area.places() {
+        if is_metadata(vol, first, end - first)? {
             return Err(Error::corrupt(
                 "journal",
-                format!("{} blocks at block {}", run.length, run.physical),
+                format!("{} blocks at block {first}", end - first),
                 "bitmaps, inode tables or descriptors lie in it",
             ));
         }
@@ -109,7 +109,7 @@ fn check_capacity(vol: &Volume, area: &Area) -> Result<Form> {
             return Err(Error::corrupt(
                 "journal",
                 format!("block {number}"),
-                "it belongs to the journal, and to something else that changes",
+                "it belongs to the journal or to its map, and to something else that changes",
             ));
         }
     }
