@@ -65,6 +65,17 @@ pub enum Acceleration {
     Tcg,
 }
 
+impl Acceleration {
+    /// The word that HELPER_ACCEL and QEMU's `-accel` use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
 /// All settings, with their defaults.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -285,9 +285,9 @@ pub(crate) fn customise_in_vm(
     let started = Instant::now();
     let report = runner.run(helper, request, cancel, &mut Sink { monitor })?;
     log::info(&format!(
-        "the helper VM ended with SUCCESS after {:.2} s ({:?})",
+        "the helper VM ended with SUCCESS after {:.2} s ({})",
         started.elapsed().as_secs_f64(),
-        report.acceleration
+        report.acceleration.name()
     ));
     Ok(())
 }
