@@ -3,6 +3,10 @@
 use crate::setup::cache;
 use crate::util::{Result, command, run_visible, step, text};
 
+/// Seconds that each of the fuzz harnesses in `cargo test` runs for. There are the ext one, the
+/// journal one, and the partition tables' with two after one another: two minutes in all.
+const FUZZ_SECONDS: &str = "30";
+
 /// Installs what is needed, builds, checks style, runs unit, oracle and end-to-end tests.
 pub fn test() -> Result<()> {
     let image = crate::setup()?;
@@ -21,6 +25,10 @@ pub fn test() -> Result<()> {
         command(env!("CARGO"), ["test", "--workspace", "--no-fail-fast"])
             .env("SNF_TEST_CACHE", text(&cache))
             .env("SNF_TEST_DEBIAN", text(&image))
-            .env("SNF_TEST_STAGE", text(&stage.root)),
+            .env("SNF_TEST_STAGE", text(&stage.root))
+            .env(
+                "SNF_FUZZ_SECONDS",
+                std::env::var("SNF_FUZZ_SECONDS").as_deref().unwrap_or(FUZZ_SECONDS),
+            ),
     )
 }
