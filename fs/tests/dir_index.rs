@@ -88,7 +88,7 @@ fn made_by_us_edited_by_the_kernel() {
         commit(&mut fs);
         disk.fsck(what);
         for i in (0..6000).step_by(997) {
-            let said = disk.debugfs(&format!("stat \"/many/{}\"", name(i)));
+            let said = disk.debugfs(format!("stat \"/many/{}\"", name(i)));
             assert!(said.contains("Inode: "), "{what} {i}: {said}");
         }
         let mount = disk.mount("rw");
@@ -187,7 +187,7 @@ fn blocks_of_64_kib() {
     commit(&mut fs);
     disk.fsck(args);
     for i in (1..3000).step_by(600) {
-        let said = disk.debugfs(&format!("stat \"/dir/{}\"", name(i)));
+        let said = disk.debugfs(format!("stat \"/dir/{}\"", name(i)));
         assert!(said.contains("Inode: "), "{i}: {said}");
     }
     assert_eq!(disk.open().readdir(dir).unwrap().len(), 2001);

@@ -58,7 +58,7 @@ impl Disk {
 
     pub fn fsck(&self, what: &str) {
         let output = Command::new("timeout")
-            .args(["-s", "KILL", "60", "e2fsck", "-fn"])
+            .args(["-s", "KILL", "300", "e2fsck", "-fn"])
             .arg(&self.path)
             .output()
             .expect("e2fsck is needed (package e2fsprogs)");
@@ -69,8 +69,8 @@ impl Disk {
         assert!(code == Some(0) && !odd, "{what}: e2fsck -fn says {code:?}\n{}", tail(&text));
     }
 
-    pub fn debugfs(&self, request: &str) -> String {
-        let output = Command::new("debugfs").args(["-R", request]).arg(&self.path).output();
+    pub fn debugfs(&self, request: impl AsRef<OsStr>) -> String {
+        let output = Command::new("debugfs").arg("-R").arg(request).arg(&self.path).output();
         String::from_utf8_lossy(&output.expect("debugfs is needed").stdout).into_owned()
     }
 }
