@@ -10,7 +10,7 @@ use snf_fs::ext::mkfs::build_ext2_image;
 
 fn run(program: &str, args: &[&str]) -> (Option<i32>, Vec<u8>) {
     let output = Command::new("timeout")
-        .args(["-s", "KILL", "60", program])
+        .args(["-s", "KILL", "300", program])
         .args(args)
         .output()
         .unwrap_or_else(|error| panic!("{program} (e2fsprogs) is needed: {error}"));

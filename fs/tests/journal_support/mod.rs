@@ -22,7 +22,7 @@ pub fn scratch() -> tempfile::TempDir {
 /// Runs a program of e2fsprogs (or mount); its exit status and output.
 pub fn run(program: &str, args: &[&str]) -> (i32, String) {
     let output = Command::new("timeout")
-        .args(["-s", "KILL", "60", program])
+        .args(["-s", "KILL", "300", program])
         .args(args)
         .output()
         .unwrap_or_else(|error| panic!("{program} is needed: {error}"));

@@ -69,7 +69,8 @@ impl Image {
     /// e2fsck must find nothing wrong.
     pub fn fsck_errors(&self, what: &str) -> String {
         let mut command = Command::new("timeout");
-        let (code, text) = run(command.args(["-s", "KILL", "60", "e2fsck", "-fn"]).arg(&self.path));
+        let (code, text) =
+            run(command.args(["-s", "KILL", "300", "e2fsck", "-fn"]).arg(&self.path));
         assert!(code == Some(0), "{what}: e2fsck -fn says {code:?}\n{text}");
         text
     }
