@@ -18,7 +18,8 @@ usage: cargo xtask COMMAND
 
   demo    build all, deploy a real Debian image through `create`, customise another offline
   test    run every test (installs what they need)
-  bench   measure against other tools, in one run
+  bench   measure against other tools, in one run; TOPIC... for a part of it:
+          customize, create
   stage   only build, and lay out as an installed system would have it (target/stage)
   ganeti  the OS provider under a real one-node Ganeti cluster
   setup   only install what the tests need and build the Debian images
@@ -29,13 +30,13 @@ Slow things are kept in $SNF_IMAGE_CACHE (default /var/cache/snf-image).";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let names: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let action: fn() -> Result<()> = match names.as_slice() {
-        ["test"] => test::test,
-        ["demo"] => demo::demo,
-        ["bench"] => bench::bench,
-        ["stage"] => || stage::stage().map(|stage| println!("{}", stage.root.display())),
-        ["ganeti"] => ganeti::ganeti,
-        ["setup"] => || setup().map(|_| ()),
+    let action: Box<dyn FnOnce() -> Result<()>> = match names.as_slice() {
+        ["test"] => Box::new(test::test),
+        ["demo"] => Box::new(demo::demo),
+        ["bench", topics @ ..] => Box::new(|| bench::bench(topics)),
+        ["stage"] => Box::new(|| stage::stage().map(|stage| println!("{}", stage.root.display()))),
+        ["ganeti"] => Box::new(ganeti::ganeti),
+        ["setup"] => Box::new(|| setup().map(|_| ())),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -1,47 +1,21 @@
-//! `cargo xtask bench`: our times beside those of the tools people use today, in one run on one
-//! machine. Ratios are what counts.
+//! `snf-customize` beside a root loop mount that does the same by hand.
 
-use std::fs;
-use std::path::Path;
-use std::time::Instant;
-
-use crate::demo::create_command;
-use crate::stage::{Stage, stage};
+use super::{Bench, copy_image, head, median, row};
+use crate::stage::Stage;
 use crate::util::{Result, command, output, run, shell, text};
 
-const ROUNDS: usize = 5;
-
-/// Prints a table of times and ratios.
-pub fn bench() -> Result<()> {
-    let image = crate::setup()?;
-    let stage = stage()?;
-    let work = crate::setup::cache()?.join("bench");
-    let _ = fs::remove_dir_all(&work);
-    fs::create_dir_all(&work).map_err(|e| format!("cannot make {}: {e}", work.display()))?;
-    let result = measure(&image, &stage, &work);
-    let _ = fs::remove_dir_all(&work);
-    result
-}
-
-fn measure(image: &Path, stage: &Stage, work: &Path) -> Result<()> {
-    let copy = text(&work.join("disk.img"));
-    let fresh = || {
-        shell(
-            "cp --sparse=always --reflink=auto \"$1\" \"$2\"; sync \"$2\"",
-            &[&text(image), &copy],
-        )
-    };
-    for (name, content) in [("password", "bench-password\n"), ("file", "a file\n")] {
-        fs::write(work.join(name), content).map_err(|e| format!("cannot write {name}: {e}"))?;
-    }
-    fs::write(
-        work.join("keys"),
+pub fn bench(bench: &Bench) -> Result<()> {
+    let stage = bench.stage()?;
+    let copy = bench.path("disk.img");
+    let fresh = || copy_image(&bench.image, &copy);
+    let password = bench.file("password", "bench-password\n")?;
+    let file = bench.file("file", "a file\n")?;
+    let keys = bench.file(
+        "keys",
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2bLbRL0fQkzq3o3TRgEZHJqUGzUMfhC5e0LhbHnVqS a\n",
-    )
-    .map_err(|e| format!("cannot write keys: {e}"))?;
-    let in_work = |name: &str| text(&work.join(name));
+    )?;
 
-    println!("\n{:<58} {:>9} {:>7}", "median of 5", "seconds", "ratio");
+    head("customising the 2 GiB Debian image");
     for with_keys in [false, true] {
         let mount = median(&fresh, || {
             // What people do by hand: root, a loop device, a mount, an edit.
@@ -58,17 +32,17 @@ fn measure(image: &Path, stage: &Stage, work: &Path) -> Result<()> {
                 for n in 1 2 3; do cp "$work/file" "$m/srv/file$n"; done
                 if [ "$keys" = true ]; then rm -f "$m"/etc/ssh/ssh_host_*; ssh-keygen -A -f "$m" >/dev/null; fi
                 umount "$m"; losetup -d "$loop"; sync "$image""#;
-            shell(script, &[&copy, &text(work), &with_keys.to_string()]).map(|_| ())
+            shell(script, &[&copy, &text(&bench.work), &with_keys.to_string()]).map(|_| ())
         })?;
         let ours = median(&fresh, || {
             let mut customize = command(&text(&stage.customize), ["apply", &copy]);
             customize.args(["--hostname", "bench", "--root-password"]);
-            customize.arg(format!("file:{}", in_work("password")));
+            customize.arg(format!("file:{password}"));
             for _ in 0..3 {
-                customize.arg("--ssh-key").arg(format!("root:file:{}", in_work("keys")));
+                customize.arg("--ssh-key").arg(format!("root:file:{keys}"));
             }
             for n in 1..=3 {
-                customize.arg("--write").arg(format!("/srv/file{n}:file:{}", in_work("file")));
+                customize.arg("--write").arg(format!("/srv/file{n}:file:{file}"));
             }
             customize.args(["--host-keys", if with_keys { "new" } else { "keep" }]);
             run(&mut customize)
@@ -77,36 +51,8 @@ fn measure(image: &Path, stage: &Stage, work: &Path) -> Result<()> {
         row(&format!("root loop mount, {what}"), mount, mount);
         row(&format!("snf-customize, {what}"), ours, mount);
     }
-    peak_memory(stage, &copy, &in_work("password"), fresh)?;
-
-    let target = text(&work.join("target.img"));
-    let empty = || shell("rm -f \"$1\"; truncate -s 4G \"$1\"", &[&target]);
-    let create = median(&empty, || {
-        let target = Path::new(&target);
-        run(&mut create_command(image, stage, work, target, "HELPER_ACCEL=\"tcg\"\n")?)
-    })?;
-    row("create, 2 GiB Debian onto a 4 GiB file, TCG", create, create);
-    println!("(for scale: the original took 70 s for the same on a machine of this kind)");
+    peak_memory(stage, &copy, &password, fresh)?;
     Ok(())
-}
-
-fn row(what: &str, seconds: f64, base: f64) {
-    println!("{what:<58} {seconds:>9.3} {:>7.2}", seconds / base);
-}
-
-fn median<T>(
-    prepare: &dyn Fn() -> Result<T>,
-    mut action: impl FnMut() -> Result<()>,
-) -> Result<f64> {
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        prepare()?;
-        let start = Instant::now();
-        action()?;
-        times.push(start.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times[ROUNDS / 2])
 }
 
 fn peak_memory<T>(

@@ -1,0 +1,128 @@
+//! `cargo xtask bench [TOPIC...]`: our times beside those of the tools people use today, in one run on
+//! one machine. Ratios are what counts. A topic is a file beside this one.
+
+mod create;
+mod customize;
+
+use std::cell::OnceCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::stage::{Stage, stage};
+use crate::util::{Result, shell, text};
+
+/// How often each thing is timed; the median counts.
+const ROUNDS: usize = 5;
+
+/// A topic's measurements.
+type Topic = fn(&Bench) -> Result<()>;
+
+/// What `bench TOPIC` knows, in the order in which `bench` runs all of them.
+const TOPICS: &[(&str, Topic)] = &[("customize", customize::bench), ("create", create::bench)];
+
+/// What topics share.
+struct Bench {
+    /// The 2 GiB Debian image of `cargo xtask setup`: not to be written to.
+    image: PathBuf,
+    /// An empty directory, gone after the topic.
+    work: PathBuf,
+    stage: OnceCell<Stage>,
+}
+
+/// Measures the topics that are named, all without names.
+pub fn bench(names: &[&str]) -> Result<()> {
+    let known: Vec<&str> = TOPICS.iter().map(|(name, _)| *name).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(name)) {
+        return Err(format!("bench knows no topic `{name}`: it has {}", known.join(", ")));
+    }
+    let image = crate::setup()?;
+    let work = crate::setup::cache()?.join("bench");
+    let mut bench = Bench { image, work, stage: OnceCell::new() };
+    println!("{}", machine());
+    for (name, topic) in TOPICS {
+        if names.is_empty() || names.contains(name) {
+            bench.empty_work()?;
+            let result = topic(&bench);
+            let _ = fs::remove_dir_all(&bench.work);
+            result?;
+        }
+    }
+    Ok(())
+}
+
+impl Bench {
+    fn empty_work(&mut self) -> Result<()> {
+        let _ = fs::remove_dir_all(&self.work);
+        fs::create_dir_all(&self.work)
+            .map_err(|e| format!("cannot make {}: {e}", self.work.display()))
+    }
+
+    /// All of it built and laid out, when first asked for.
+    fn stage(&self) -> Result<&Stage> {
+        if let Some(stage) = self.stage.get() {
+            return Ok(stage);
+        }
+        let made = stage()?;
+        Ok(self.stage.get_or_init(|| made))
+    }
+
+    /// A path in the work directory.
+    fn path(&self, name: &str) -> String {
+        text(&self.work.join(name))
+    }
+
+    /// A file in the work directory.
+    fn file(&self, name: &str, content: &str) -> Result<String> {
+        let path = self.path(name);
+        fs::write(&path, content).map_err(|e| format!("cannot write {path}: {e}"))?;
+        Ok(path)
+    }
+}
+
+/// The line that says where the figures come from.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let models: Vec<&str> = cpus.lines().filter(|line| line.starts_with("model name")).collect();
+    let model = models.first().and_then(|line| line.split_once(": ")).map_or("?", |(_, name)| name);
+    let load = read("/proc/loadavg");
+    format!(
+        "\n{} x {model}, Linux {}, load {}",
+        models.len(),
+        read("/proc/sys/kernel/osrelease").trim(),
+        load.split(' ').next().unwrap_or("?")
+    )
+}
+
+/// The head of a table.
+fn head(what: &str) {
+    println!("\n{:<58} {:>9} {:>7}", format!("{what} (median of {ROUNDS})"), "seconds", "ratio");
+}
+
+/// A line of a table: seconds, and how many times as long as `base`.
+fn row(what: &str, seconds: f64, base: f64) {
+    println!("{what:<58} {seconds:>9.3} {:>7.2}", seconds / base);
+}
+
+/// Runs `action` some times, each after `prepare`, and gives the median of its seconds.
+fn median<T>(
+    prepare: &dyn Fn() -> Result<T>,
+    mut action: impl FnMut() -> Result<()>,
+) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        prepare()?;
+        let start = Instant::now();
+        action()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[ROUNDS / 2])
+}
+
+/// A fresh copy of an image, on the disk.
+fn copy_image(from: &Path, to: &str) -> Result<()> {
+    shell("cp --sparse=always --reflink=auto \"$1\" \"$2\"; sync \"$2\"", &[&text(from), to])
+        .map(|_| ())
+}
