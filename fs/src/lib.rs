@@ -11,6 +11,7 @@ pub mod error;
 pub mod ext;
 pub mod filesystem;
 pub mod memory;
+pub mod ntfs;
 pub mod overlay;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Tell what is on the disk: partitions, file systems, operating system, users, keys.
     #[command(after_help = Exit::help())]
     Inspect(Inspect),
+    /// Look for damage in the file systems on the disk (NTFS, ext2/3/4) and change nothing.
+    #[command(after_help = Exit::help())]
+    Check(Check),
     /// Print a completion script for a shell.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -122,6 +125,17 @@ pub(crate) struct Inspect {
     /// The number of the root partition, when it cannot be found.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) root_partition: Option<u32>,
+
+    /// Print one JSON document on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `check` takes.
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// The disk: a file or block device that holds a whole disk or a bare file system.
+    pub(crate) disk: PathBuf,
 
     /// Print one JSON document on standard output.
     #[arg(long)]

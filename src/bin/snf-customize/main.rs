@@ -4,6 +4,7 @@
 
 mod apply;
 mod args;
+mod check;
 mod disk;
 mod exit;
 mod inspect;
@@ -34,11 +35,12 @@ fn main() -> ExitCode {
     let exit = match cli.command {
         Some(Command::Apply(args)) => apply::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
         Some(Command::Completions { shell }) => completions(shell),
         None if cli.list_tasks => list_tasks(),
         None if cli.list_exit_codes => list_exit_codes(),
         None => output::fail(&Failure::usage(
-            "nothing to do was named; see snf-customize --help for apply and inspect",
+            "nothing to do was named; see snf-customize --help for apply, inspect and check",
         )),
     };
     exit.into()
