@@ -115,7 +115,9 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
         }
         return Ok(layout);
     };
-    let mut grows = container.is_none() || last.is_logical();
+    // With two extended partitions, the last logical one may be in the first of them.
+    let mut grows =
+        container.is_none_or(|extended| last.is_logical() && extended.start <= last.start);
     if last.is_logical() && mbr_grow::after_last_ebr(table) > last.end() {
         grows = false;
         layout.notes.push(format!(
