@@ -29,6 +29,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("getcap", "libcap2-bin"),
     ("perl", "perl"),
     ("gcc", "gcc"),
+    ("g++", "g++"),
     ("objcopy", "binutils"),
     ("openssl", "openssl"),
     ("file", "file"),

@@ -8,6 +8,7 @@ use snf_fs::ext::map::{self, Mapping};
 use snf_fs::ext::{Ext, Options, Volume};
 use snf_fs::{Attributes, BlockDevice, FileSystem, MemoryDevice, NodeId, Timestamp};
 
+use super::choices::Choices;
 use super::device::Patched;
 use super::fixup::{Fixup, Place};
 use crate::support::{Image, Random};
@@ -21,6 +22,7 @@ const SHAPES: &[(&str, &str)] = &[
     ),
     ("ext3", "-t ext3 -b 1024 -I 128 -J size=1 -N 256"),
     ("ext2", "-t ext2 -b 1024 -N 256"),
+    ("levels", "-t ext4 -b 1024 -O metadata_csum,large_dir,^resize_inode -J size=1 -N 1024"),
     (
         "inline",
         "-t ext4 -b 1024 -O metadata_csum,inline_data,ea_inode,^resize_inode -J size=1 -N 256",
@@ -38,10 +40,8 @@ const FILE: Attributes = Attributes { mode: 0o644, uid: 1, gid: 2 };
 pub struct Corpus {
     pub name: &'static str,
     bytes: Arc<Vec<u8>>,
-    places: Vec<Place>,
+    pub places: Vec<Place>,
     fixup: Fixup,
-    /// What the exercise meets in the undamaged image (no room for some xattrs, say).
-    pub refusals: usize,
 }
 
 pub fn all() -> Vec<Corpus> {
@@ -53,7 +53,7 @@ fn options() -> Options {
 }
 
 /// A tree with one of everything.
-fn fill(fs: &mut Ext) -> Vec<u32> {
+fn fill(fs: &mut Ext, name: &str) -> Vec<u32> {
     let mut random = Random(4);
     let root = fs.root();
     let mut nodes = vec![root];
@@ -69,6 +69,12 @@ fn fill(fs: &mut Ext) -> Vec<u32> {
         let node = fs.create(dir, name.as_bytes(), FILE).unwrap();
         if i < 3 {
             nodes.push(node);
+        }
+    }
+    if name == "levels" {
+        // Two levels of index: a leaf of 1 KiB has three of these names.
+        for i in 0..420 {
+            fs.create(dir, format!("{i:0>250}").as_bytes(), FILE).unwrap();
         }
     }
     let mut deep = root;
@@ -90,7 +96,7 @@ fn make(name: &'static str, args: &str) -> Corpus {
     let image = Image::make_unchecked(args, 6, &[]);
     let memory = Arc::new(MemoryDevice::new(std::fs::read(&image.path).unwrap()));
     let mut fs = Ext::open(memory.clone(), options()).unwrap();
-    let inos = fill(&mut fs);
+    let inos = fill(&mut fs, name);
     fs.commit().unwrap();
     // A file in pieces and one with holes, so that trees have levels.
     let mut pieces = Vec::new();
@@ -120,9 +126,7 @@ fn make(name: &'static str, args: &str) -> Corpus {
     let all: Vec<u32> = inos.into_iter().chain(pieces).collect();
     let places = places(vol, &all);
     let fixup = Fixup::new(vol);
-    let mut corpus = Corpus { name, bytes: Arc::new(bytes), places, fixup, refusals: 0 };
-    corpus.refusals = super::exercise::exercise(corpus.device());
-    corpus
+    Corpus { name, bytes: Arc::new(bytes), places, fixup }
 }
 
 /// Everything but file content, each with what its checksum needs.
@@ -181,12 +185,19 @@ fn map_blocks(vol: &Volume, inode: &Inode) -> Vec<Place> {
     let is_metadata = inode.is_dir() || !inode.is_file() || inode.ino < vol.sb.first_ino();
     let orphans = inode.ino == vol.sb.raw.s_orphan_file_inum.get();
     if is_metadata || orphans {
-        for lblk in 0..(inode.size() / vol.block_size() as u64).min(12) {
-            if let Ok(Mapping::Data { start, .. }) = map::map(vol, inode, lblk) {
-                out.push(match inode.is_dir() {
-                    true => Place::DirBlock(inode.ino, start),
-                    false => Place::Plain(start),
-                });
+        for lblk in 0..(inode.size() / vol.block_size() as u64).min(600) {
+            let Ok(Mapping::Data { start, .. }) = map::map(vol, inode, lblk) else { continue };
+            if !inode.is_dir() && lblk < 12 {
+                out.push(Place::Plain(start));
+            } else if inode.is_dir() {
+                // The first blocks, and the nodes of an index wherever they are: these begin with an
+                // empty entry over the whole block.
+                let block = vol.read_block(start).unwrap();
+                let node = block[..4] == [0; 4]
+                    && block[6] == 0
+                    && usize::from(block[5]) * 256 == block.len() & 0xFFFF;
+                let times = if node || lblk == 0 { 3 } else { usize::from(lblk < 12) };
+                out.extend(std::iter::repeat_n(Place::DirBlock(inode.ino, start), times));
             }
         }
     }
@@ -199,22 +210,27 @@ impl Corpus {
         Arc::new(Patched::new(self.bytes.clone()))
     }
 
-    /// The image with one to four places hit, their checksums right again (but for one hit in
-    /// eight).
-    pub fn damaged(&self, random: &mut Random) -> Arc<Patched> {
+    /// The image with one to four of `places` hit (behind the bytes that `skip` tells), their checksums
+    /// right again (but for one hit in eight).
+    pub fn damaged(
+        &self,
+        choices: &mut Choices<'_>,
+        places: &[Place],
+        skip: &dyn Fn(Place, usize) -> usize,
+    ) -> Arc<Patched> {
         let device = Patched::new(self.bytes.clone());
-        for _ in 0..=random.below(4) {
-            let place = self.places[random.below(self.places.len() as u64) as usize];
+        for _ in 0..=choices.below(4) {
+            let place = places[choices.below(places.len())];
             let (at, len) = self.fixup.range(place);
             let mut bytes = device.bytes(at, len);
-            for _ in 0..=random.below(3) {
-                mutate(&mut bytes, random);
+            for _ in 0..=choices.below(3) {
+                mutate(&mut bytes[skip(place, len)..], choices);
             }
-            if random.below(8) != 0 {
+            if choices.below(8) != 7 {
                 self.fixup.seal(&device, place, &mut bytes);
             }
             device.write_at(at, &bytes).unwrap();
-            if random.below(8) != 0 {
+            if choices.below(8) != 7 {
                 self.fixup.seal_bitmaps(&device, place);
             }
         }
@@ -222,25 +238,27 @@ impl Corpus {
     }
 }
 
-/// Interesting values where numbers are likely.
-fn mutate(bytes: &mut [u8], random: &mut Random) {
-    let reach = [16, 64, 256, bytes.len() as u64][random.below(4) as usize].min(bytes.len() as u64);
-    let width = [1usize, 2, 2, 4, 4, 8][random.below(6) as usize];
-    let at = (random.below(reach) as usize / width * width).min(bytes.len() - width);
+/// Interesting values where numbers are likely, little-endian or (as in a journal) big-endian.
+pub fn mutate(bytes: &mut [u8], choices: &mut Choices<'_>) {
+    let reach = [16, 64, 256, bytes.len()][choices.below(4)].min(bytes.len());
+    let width = [1usize, 2, 2, 4, 4, 8][choices.below(6)];
+    let at = (choices.below(reach) / width * width).min(bytes.len() - width);
     let field = &mut bytes[at..at + width];
     let mut word = [0; 8];
     word[..width].copy_from_slice(field);
     let old = u64::from_le_bytes(word);
-    let new = match random.below(9) {
+    let new = match choices.below(11) {
         0 => 0,
         1 => 1,
         2 => u64::MAX,
         3 => old.wrapping_add(1),
         4 => old.wrapping_sub(1),
-        5 => old ^ (1 << random.below(width as u64 * 8)),
-        6 => 1 << random.below(width as u64 * 8),
+        5 => old ^ (1 << choices.below(width * 8)),
+        6 => 1 << choices.below(width * 8),
         7 => old << 1,
-        _ => random.next(),
+        8 => old.swap_bytes().wrapping_add(1 << (64 - width * 8)).swap_bytes(),
+        9 => old.swap_bytes() >> (64 - width * 8),
+        _ => choices.number(width),
     };
     field.copy_from_slice(&new.to_le_bytes()[..width]);
 }

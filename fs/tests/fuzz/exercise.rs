@@ -11,93 +11,177 @@ const MOST_NODES: usize = 2_000;
 
 const FILE: Attributes = Attributes { mode: 0o600, uid: 0, gid: 0 };
 
-/// Reads everything, then changes something everywhere; how many operations were refused.
-pub fn exercise(device: Arc<dyn BlockDevice>) -> usize {
-    let mut refused = 0;
-    let now = Timestamp { seconds: 1_760_000_000, nanoseconds: 0 };
-    let Ok(mut fs) = Ext::open(device, Options { now, seed: 1 }) else { return 1 };
-    let mut count = |failed: bool| refused += usize::from(failed);
-    count(fs.info().is_err());
+/// What a walk found.
+#[derive(Default)]
+struct Found {
+    dirs: Vec<NodeId>,
+    /// Directory, file, name.
+    files: Vec<(NodeId, NodeId, Vec<u8>)>,
+    refused: usize,
+}
+
+impl Found {
+    fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(Error::Device(error)) => panic!("no device is at fault: {error}"),
+            Err(_) => {
+                self.refused += 1;
+                None
+            }
+        }
+    }
+}
+
+fn options() -> Options {
+    Options { now: Timestamp { seconds: 1_760_000_000, nanoseconds: 0 }, seed: 1 }
+}
+
+/// Opens and reads; `None` when that is refused.
+fn look(device: Arc<dyn BlockDevice>, read: bool) -> Option<(Ext, Found)> {
+    let mut found = Found::default();
+    let fs = found.note(Ext::open(device, options()))?;
+    found.note(fs.info());
     let mut todo = vec![fs.root()];
-    let mut dirs = vec![fs.root()];
-    let mut files: Vec<(NodeId, NodeId, Vec<u8>)> = Vec::new();
+    found.dirs.push(fs.root());
     let mut seen = 0;
     let mut buf = vec![0; 20_000];
     while let Some(dir) = todo.pop() {
-        let Ok(entries) = fs.readdir(dir) else {
-            count(true);
-            continue;
-        };
-        for entry in entries.into_iter().take(400) {
+        let Some(entries) = found.note(fs.readdir(dir)) else { continue };
+        for entry in entries.into_iter().take(600) {
             seen += 1;
             if seen > MOST_NODES {
                 break;
             }
-            match fs.lookup(dir, &entry.name) {
-                Ok(found) => count(found.is_none()),
-                Err(_) => count(true),
+            if let Some(None) = found.note(fs.lookup(dir, &entry.name)) {
+                found.refused += 1;
             }
-            count(fs.xattrs(entry.node).is_err());
-            let Ok(stat) = fs.stat(entry.node) else {
-                count(true);
-                continue;
-            };
+            let Some(stat) = found.note(fs.stat(entry.node)) else { continue };
+            if read {
+                found.note(fs.xattrs(entry.node));
+            }
             match stat.file_type {
                 FileType::Directory => {
                     todo.push(entry.node);
-                    if dirs.len() < 20 {
-                        dirs.push(entry.node);
+                    if found.dirs.len() < 20 {
+                        found.dirs.push(entry.node);
                     }
                 }
-                FileType::Symlink => count(fs.read_link(entry.node).is_err()),
+                FileType::Symlink => drop(found.note(fs.read_link(entry.node))),
                 FileType::Regular => {
                     for offset in [0, stat.size / 2, stat.size.saturating_sub(10)] {
-                        count(fs.read(entry.node, offset, &mut buf).is_err());
+                        if read {
+                            found.note(fs.read(entry.node, offset, &mut buf));
+                        }
                     }
-                    files.push((dir, entry.node, entry.name));
+                    found.files.push((dir, entry.node, entry.name));
                 }
                 _ => {}
             }
         }
     }
+    Some((fs, found))
+}
+
+/// Commits; what was committed must be something that opens again.
+fn finish(mut fs: Ext, device: Arc<dyn BlockDevice>, mut found: Found) -> usize {
+    if found.note(fs.commit()).is_some() {
+        drop(fs);
+        if let Err(error) = Ext::open(device, options()) {
+            panic!("committed, and now: {error}");
+        }
+    }
+    found.refused
+}
+
+/// Superblock to directory walk: reads everything; how many operations were refused.
+pub fn walk(device: Arc<dyn BlockDevice>) -> usize {
+    look(device, true).map_or(1, |(_, found)| found.refused)
+}
+
+/// Lists, sets and removes extended attributes everywhere.
+pub fn attributes(device: Arc<dyn BlockDevice>) -> usize {
+    let Some((mut fs, mut found)) = look(device.clone(), false) else { return 1 };
+    let value = [7; 5_000];
+    for (i, (_, node, _)) in found.files.clone().iter().enumerate().take(30) {
+        let old = found.note(fs.xattrs(*node)).unwrap_or_default();
+        found.note(fs.set_xattr(*node, b"security.selinux", Some(&value[..30 + i * 9])));
+        found.note(fs.set_xattr(*node, b"user.of some size", Some(&value[..(i + 1) * 90])));
+        for (name, _) in old.iter().step_by(2) {
+            found.note(fs.set_xattr(*node, name, None));
+        }
+        if i % 4 == 0 {
+            found.note(fs.set_xattr(*node, b"user.large", Some(&value)));
+            found.note(fs.chmod(*node, 0o640));
+        }
+        if i % 5 == 4 {
+            found.note(fs.unlink(found.files[i].0, &found.files[i].2.clone()));
+        }
+        found.note(fs.xattrs(*node));
+    }
+    finish(fs, device, found)
+}
+
+/// Looks up, inserts, renames and removes names in every directory.
+pub fn directories(device: Arc<dyn BlockDevice>) -> usize {
+    let Some((mut fs, mut found)) = look(device.clone(), false) else { return 1 };
+    let files = std::mem::take(&mut found.files);
+    for (i, (dir, _, name)) in files.iter().enumerate().take(120) {
+        let to = found.dirs[i % found.dirs.len()];
+        match i % 4 {
+            0 => drop(found.note(fs.unlink(*dir, name))),
+            1 => drop(found.note(fs.rename(*dir, name, *dir, format!("{i:0>200}").as_bytes()))),
+            2 => drop(found.note(fs.rename(*dir, name, to, format!("moved {i}").as_bytes()))),
+            _ => drop(found.note(fs.lookup(*dir, b"a name that nobody has"))),
+        }
+    }
+    for (i, dir) in found.dirs.clone().into_iter().enumerate() {
+        for n in 0..if i < 3 { 25 } else { 4 } {
+            found.note(fs.create(dir, format!("{n:x>180}").as_bytes(), FILE));
+        }
+        found.note(fs.readdir(dir));
+    }
+    finish(fs, device, found)
+}
+
+/// Reads everything, then changes something everywhere, and commits.
+pub fn edit(device: Arc<dyn BlockDevice>) -> usize {
+    let Some((mut fs, mut found)) = look(device.clone(), false) else { return 1 };
+    let buf = [9; 9_000];
+    let (files, dirs) = (std::mem::take(&mut found.files), found.dirs.clone());
     for (i, (dir, node, name)) in files.iter().enumerate().take(40) {
-        let failed = match i % 8 {
-            0 => fs.replace(*node, &buf[..9_000]).is_err(),
-            1 => fs.append(*node, &buf[..3_000]).is_err(),
-            2 => fs.unlink(*dir, name).is_err(),
-            3 => fs.set_xattr(*node, b"security.selinux", Some(&buf[..200])).is_err(),
-            4 => fs.set_xattr(*node, b"user.big", Some(&buf[..2_500])).is_err(),
-            5 => fs.rename(*dir, name, dirs[i % dirs.len()], b"renamed").is_err(),
-            6 => fs.chmod(*node, 0o644).is_err() || fs.chown(*node, 1, 70_000).is_err(),
-            _ => fs.set_xattr(*node, b"user.small", None).is_err(),
+        let result = match i % 8 {
+            0 => fs.replace(*node, &buf),
+            1 => fs.append(*node, &buf[..3_000]),
+            2 => fs.unlink(*dir, name),
+            3 => fs.set_xattr(*node, b"security.selinux", Some(&buf[..200])),
+            4 => fs.set_xattr(*node, b"user.big", Some(&buf[..2_500])),
+            5 => fs.rename(*dir, name, dirs[i % dirs.len()], b"renamed"),
+            6 => fs.chmod(*node, 0o644).and_then(|()| fs.chown(*node, 1, 70_000)),
+            _ => fs.set_xattr(*node, b"user.small", None),
         };
-        count(failed);
+        found.note(result);
     }
     for (i, dir) in dirs.iter().enumerate() {
         for n in 0..6 {
-            count(fs.create(*dir, format!("new file {n}").as_bytes(), FILE).is_err());
+            found.note(fs.create(*dir, format!("new file {n}").as_bytes(), FILE));
         }
-        count(fs.mkdir(*dir, b"new directory", FILE).is_err());
-        count(fs.symlink(*dir, b"new link", &[b'x'; 100], FILE).is_err());
-        count(fs.rmdir(*dir, b"new directory").is_err());
+        found.note(fs.mkdir(*dir, b"new directory", FILE));
+        found.note(fs.symlink(*dir, b"new link", &[b'x'; 100], FILE));
+        found.note(fs.rmdir(*dir, b"new directory"));
         if i == 2 {
-            count(fs.seal().is_err());
+            found.note(fs.seal());
         }
     }
-    match fs.commit() {
-        Ok(_) => {}
-        Err(Error::Device(error)) => panic!("a device error without a device at fault: {error}"),
-        Err(_) => count(true),
-    }
-    refused
+    finish(fs, device, found)
 }
 
-/// Enlarges the file system to its device, looks at it and commits; how much was refused.
+/// Enlarges the file system to its device, looks at it and commits.
 pub fn enlarge(device: Arc<dyn BlockDevice>) -> usize {
-    let now = Timestamp { seconds: 1_760_000_000, nanoseconds: 0 };
-    let Ok(mut fs) = Ext::open(device, Options { now, seed: 1 }) else { return 1 };
-    let mut refused = usize::from(fs.grow(None).is_err());
-    refused += usize::from(fs.readdir(fs.root()).is_err());
-    refused += usize::from(fs.create(fs.root(), b"after growing", FILE).is_err());
-    refused + usize::from(fs.commit().is_err())
+    let mut found = Found::default();
+    let Some(mut fs) = found.note(Ext::open(device.clone(), options())) else { return 1 };
+    found.note(fs.grow(None));
+    found.note(fs.readdir(fs.root()));
+    found.note(fs.create(fs.root(), b"after growing", FILE));
+    finish(fs, device, found)
 }

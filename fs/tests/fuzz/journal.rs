@@ -1,32 +1,19 @@
-//! A stable harness that damages journals and growth's own structures (superblock, descriptors, the
-//! resize inode), makes checksums right again, and replays, grows and commits. Nothing may panic, run
-//! or allocate without bound.
-//!
-//! A few seconds by default; `SNF_FUZZ_SECONDS=120` for longer, `SNF_FUZZ_SEED=n` for other damage.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "fuzz/device.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod device;
-mod journal_support;
-#[path = "fuzz/memory.rs"]
-#[allow(unreachable_pub)]
-mod memory;
+//! Damage to journals and to growth's own structures (superblock, descriptors, the resize inode), with
+//! right checksums, before replay, growth and commit.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use device::Patched;
-use journal_support::*;
+use super::choices::Choices;
+use super::corpus::mutate;
+use super::device::Patched;
+use super::run::{Outcome, Target};
+use crate::journal_support::*;
 use snf_fs::ext::checksum::crc32c;
 use snf_fs::ext::grow::{device_blocks, grow};
 use snf_fs::ext::journal::format::Form;
 use snf_fs::ext::journal::{commit, open_replayed, open_volume};
-use snf_fs::testing::{Random, RecordingDevice};
+use snf_fs::testing::RecordingDevice;
 use snf_fs::{BlockDevice, Error};
-
-const MOST_READS: u64 = 200_000;
-const MOST_MEMORY: usize = (64 + 16) << 20;
 
 /// An image and the bytes worth hitting: place, length and what they are.
 struct Corpus {
@@ -48,10 +35,6 @@ enum Kind {
     Descriptor(u32),
     Inode(u32),
     Plain,
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|n| n.parse().ok())
 }
 
 fn form(image: &[u8]) -> Form {
@@ -92,9 +75,9 @@ fn places(image: &[u8]) -> (Vec<(u64, usize, Kind)>, u32, bool) {
 
 /// Images with a dirty journal (a commit of ours cut after the point of no return, one of debugfs
 /// with revoke records), and clean ones with room to grow.
-fn corpora() -> Vec<Corpus> {
+pub fn targets() -> Vec<Box<dyn Target>> {
     let dir = scratch();
-    let mut out = Vec::new();
+    let mut out: Vec<Box<dyn Target>> = Vec::new();
     for flavour in FLAVOURS.iter().filter(|flavour| !flavour.name.contains("fast")) {
         let old = make(dir.path(), flavour, 4096, 1024);
         let new = customise(dir.path(), &old);
@@ -120,39 +103,39 @@ fn corpora() -> Vec<Corpus> {
             };
             hit.extend([(index as u64 * 1024, 1024, kind); 6]);
         }
-        out.push(Corpus {
+        out.push(Box::new(Corpus {
             name: format!("{} dirty", flavour.name),
             form: form(&cut),
             bytes: Arc::new(cut),
             places: hit,
             seed,
             metadata_csum,
-        });
+        }));
         let mut room = old;
         let (places, seed, metadata_csum) = places(&room);
         room.resize(30 << 20, 0x5A);
-        out.push(Corpus {
+        out.push(Box::new(Corpus {
             name: format!("{} with room", flavour.name),
             form: form(&room),
             bytes: Arc::new(room),
             places,
             seed,
             metadata_csum,
-        });
+        }));
     }
     out
 }
 
 impl Corpus {
-    fn damaged(&self, random: &mut Random) -> Arc<Patched> {
+    fn damaged(&self, choices: &mut Choices<'_>) -> Arc<Patched> {
         let device = Patched::new(self.bytes.clone());
-        for _ in 0..=random.below(3) {
-            let (at, length, kind) = self.places[random.below(self.places.len())];
+        for _ in 0..=choices.below(3) {
+            let (at, length, kind) = self.places[choices.below(self.places.len())];
             let mut bytes = device.bytes(at, length);
-            for _ in 0..=random.below(3) {
-                mutate(&mut bytes, random);
+            for _ in 0..=choices.below(3) {
+                mutate(&mut bytes, choices);
             }
-            if random.below(10) != 0 {
+            if choices.below(10) != 9 {
                 self.seal(kind, &mut bytes);
             }
             device.write_at(at, &bytes).unwrap();
@@ -194,27 +177,6 @@ impl Corpus {
     }
 }
 
-/// Interesting values, big-endian or little-endian, mostly where the fields are.
-fn mutate(bytes: &mut [u8], random: &mut Random) {
-    let reach = [32, 96, 256, bytes.len()][random.below(4)].min(bytes.len());
-    let width = [1, 2, 4, 4, 4, 8][random.below(6)];
-    let at = (random.below(reach) / width * width).min(bytes.len() - width);
-    let field = &mut bytes[at..at + width];
-    match random.below(8) {
-        0 => field.fill(0),
-        1 => field.fill(0xFF),
-        2 => field[width - 1] = field[width - 1].wrapping_add(1),
-        3 => field[0] = field[0].wrapping_sub(1),
-        4 => field[random.below(width)] ^= 1 << random.below(8),
-        5 => {
-            field.fill(0);
-            field[random.below(width)] = 1 << random.below(8);
-        }
-        6 => field.reverse(),
-        _ => field.copy_from_slice(&random.next_u64().to_le_bytes()[..width]),
-    }
-}
-
 /// Replays, looks, grows, commits, opens again; whether anything was refused.
 fn exercise(device: &Arc<Patched>) -> bool {
     let shared: Arc<dyn BlockDevice> = device.clone();
@@ -243,38 +205,23 @@ fn exercise(device: &Arc<Patched>) -> bool {
     refused
 }
 
-#[test]
-fn damaged_journals_and_geometries_are_refused_or_survived() {
-    let seconds = number("SNF_FUZZ_SECONDS");
-    let seed = number("SNF_FUZZ_SEED").unwrap_or(1);
-    let corpora = corpora();
-    for corpus in &corpora {
-        let pristine = Arc::new(Patched::new(corpus.bytes.clone()));
-        assert!(!exercise(&pristine), "{}: undamaged", corpus.name);
-        let share = seconds.map(|n| Duration::from_secs(n) / corpora.len() as u32);
-        let start = Instant::now();
-        let (mut round, mut refused) = (0u64, 0u64);
-        while share.map_or(round < 120, |share| start.elapsed() < share) {
-            round += 1;
-            if number("SNF_FUZZ_ONLY").is_some_and(|only| only != round) {
-                continue;
-            }
-            let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(round));
-            let device = corpus.damaged(&mut random);
-            let at = format!("{} seed {seed} round {round}", corpus.name);
-            let begin = Instant::now();
-            memory::start();
-            let work = std::panic::AssertUnwindSafe(|| exercise(&device));
-            match std::panic::catch_unwind(work) {
-                Ok(no) => refused += u64::from(no),
-                Err(_) => panic!("panic: {at}"),
-            }
-            let used = memory::peak();
-            assert!(device.reads() < MOST_READS, "{at}: {} reads", device.reads());
-            assert!(begin.elapsed() < Duration::from_secs(20), "{at}: {:?}", begin.elapsed());
-            assert!(used < MOST_MEMORY, "{at}: {} MiB", used >> 20);
-        }
-        println!("{}: {round} rounds, {refused} refused", corpus.name);
-        assert!(refused > round / 20, "{}: {refused} of {round}", corpus.name);
+impl Target for Corpus {
+    fn name(&self) -> String {
+        format!("Journal {}", self.name)
+    }
+
+    fn round(&self, choices: &mut Choices<'_>) -> Outcome {
+        let device = self.damaged(choices);
+        let noticed = exercise(&device);
+        Outcome { reads: device.reads(), noticed }
+    }
+
+    fn cache(&self) -> usize {
+        snf_fs::ext::store::CACHE_BYTES
+    }
+
+    fn check_undamaged(&self) {
+        let pristine = Arc::new(Patched::new(self.bytes.clone()));
+        assert!(!exercise(&pristine), "{}: undamaged", self.name);
     }
 }

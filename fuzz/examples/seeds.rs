@@ -1,0 +1,20 @@
+//! Writes inputs to start from into `corpus/TARGET/`: `cargo run --release --example seeds`, in `fuzz/`.
+
+use std::path::Path;
+use std::{fs, io};
+
+/// Inputs for each image of a target.
+const COUNT: u64 = 20;
+
+fn main() -> io::Result<()> {
+    for (name, prefix) in snf_image_fuzz::TARGETS {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+        fs::create_dir_all(&dir)?;
+        let seeds = snf_image_fuzz::seeds(prefix, COUNT);
+        for (index, bytes) in seeds.iter().enumerate() {
+            fs::write(dir.join(format!("seed-{index:04}")), bytes)?;
+        }
+        println!("{name}: {} inputs", seeds.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! What the targets share: they are those of the stable harnesses (`fs/tests/fuzz_ext.rs`,
+//! `partition/tests/hostile.rs`), with the fuzzer's bytes in place of a seed. The first byte chooses
+//! the image, the rest is what is damaged and how.
+
+// As the stable harnesses see them: at the root of their crate.
+#[path = "../../partition/tests/common/mod.rs"]
+mod common;
+#[path = "../../fs/tests/fuzz/mod.rs"]
+mod fuzz;
+#[path = "../../fs/tests/journal_support/mod.rs"]
+mod journal_support;
+#[path = "../../fs/tests/support/mod.rs"]
+mod support;
+#[path = "../../partition/tests/tables/mod.rs"]
+mod tables;
+
+pub(crate) use fuzz::{choices, run};
+
+use std::sync::OnceLock;
+
+use choices::Choices;
+use fuzz::area::{self, Area};
+use run::{Most, Target};
+
+/// The names of all targets, as in `fuzz_targets/`, and how the stable harnesses call theirs.
+pub const TARGETS: &[(&str, &str)] = &[
+    ("walk", "Walk"),
+    ("xattr", "Xattr"),
+    ("htree", "Htree"),
+    ("edit", "Edit"),
+    ("grow", "Grow"),
+    ("journal", "Journal"),
+    ("mbr", "Mbr"),
+    ("ebr", "Ebr"),
+    ("gpt", "Gpt"),
+];
+
+fn targets(prefix: &str) -> Vec<Box<dyn Target>> {
+    let area = Area::ALL.into_iter().find(|area| format!("{area:?}") == prefix);
+    let mut all = match (area, prefix) {
+        (Some(area), _) => area::targets(&[area]),
+        (None, "Journal") => fuzz::journal::targets(),
+        (None, _) => tables::targets(),
+    };
+    all.retain(|target| target.name().starts_with(prefix));
+    assert!(!all.is_empty(), "no target is called {prefix}");
+    all
+}
+
+/// One input of a fuzzer, within the limits of the stable harness. The images are made at the first.
+pub fn one(prefix: &str, data: &[u8]) {
+    static TARGETS: OnceLock<Vec<Box<dyn Target>>> = OnceLock::new();
+    let targets = TARGETS.get_or_init(|| targets(prefix));
+    let mut choices = Choices::of_bytes(data);
+    let target = &targets[choices.below(targets.len())];
+    run::round(target.as_ref(), &mut choices, &mut Most::default());
+}
+
+/// Inputs to start from: what `count` seeds decide for each image of a target.
+pub fn seeds(prefix: &str, count: u64) -> Vec<Vec<u8>> {
+    let targets = targets(prefix);
+    let mut out = Vec::new();
+    for (index, target) in targets.iter().enumerate() {
+        for seed in 0..count {
+            let mut choices = Choices::of_seed(seed * 1_000 + index as u64).recorded();
+            run::round(target.as_ref(), &mut choices, &mut Most::default());
+            let mut bytes = vec![index as u8];
+            bytes.extend(choices.spent());
+            out.push(bytes);
+        }
+    }
+    out
+}
