@@ -1,13 +1,17 @@
-//! Measures the ext engine on a real image: `ext_bench IMAGE [START_BYTE]`. Nothing is written to
-//! the image; the edit is committed to a copy in memory.
+//! Measures the ext engine on a real image; `cargo xtask bench ext` calls it.
 //!
-//! Prints, for opening and replacing /etc/shadow, the blocks read and written, and for a walk that
-//! reads every file, the time and the rate.
+//! - `ext_bench edit IMAGE [START_BYTE]`: the blocks of 4 KiB that opening and replacing /etc/shadow
+//!   reads and writes. Nothing is written to the image; the edit is committed to a copy in memory.
+//! - `ext_bench walk IMAGE [START_BYTE]`: finds, reads and hashes every file.
+//! - `ext_bench tree DIRECTORY`: the same with what the kernel has mounted there.
+//! - `ext_bench grow IMAGE`: enlarges the bare file system to its file's size, for good.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
+use std::io::Read as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -20,10 +24,15 @@ struct Counting {
     below: Slice,
     written: Mutex<BTreeMap<u64, [u8; 512]>>,
     reads: AtomicU64,
-    read_bytes: AtomicU64,
+    read_blocks: AtomicU64,
     writes: AtomicU64,
-    write_bytes: AtomicU64,
+    write_blocks: AtomicU64,
     flushes: AtomicU64,
+}
+
+/// Blocks of 4 KiB that a request touches.
+fn blocks(offset: u64, length: usize) -> u64 {
+    (offset + length as u64).div_ceil(4096) - offset / 4096
 }
 
 impl BlockDevice for Counting {
@@ -32,7 +41,7 @@ impl BlockDevice for Counting {
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.read_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.read_blocks.fetch_add(blocks(offset, buf.len()), Ordering::Relaxed);
         self.below.read_at(offset, buf)?;
         let written = self.written.lock().unwrap();
         let end = offset + buf.len() as u64;
@@ -48,7 +57,7 @@ impl BlockDevice for Counting {
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        self.write_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.write_blocks.fetch_add(blocks(offset, buf.len()), Ordering::Relaxed);
         let mut written = self.written.lock().unwrap();
         for (i, sector) in buf.chunks_exact(512).enumerate() {
             written.insert(offset / 512 + i as u64, sector.try_into().unwrap());
@@ -66,56 +75,94 @@ fn find(fs: &Ext, path: &str) -> Option<NodeId> {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().expect("an image");
-    let start = arguments.next().map_or(0, |word| word.parse().unwrap());
-    let device = Arc::new(FileDevice::from_file(File::open(path).unwrap()).unwrap());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["edit", image, start @ ..] => edit(image, start),
+        ["walk", image, start @ ..] => walk(image, start),
+        ["tree", directory] => tree(Path::new(directory)),
+        ["grow", image] => grow(image),
+        _ => {
+            eprintln!(
+                "usage: ext_bench edit|walk IMAGE [START_BYTE] | tree DIRECTORY | grow IMAGE"
+            );
+            std::process::exit(2);
+        }
+    }
+}
+
+/// The file system that begins at byte `start` of an image.
+fn slice(image: &str, start: &[&str]) -> Slice {
+    let start = start.first().map_or(0, |word| word.parse().unwrap());
+    let device = FileDevice::from_file(File::open(image).unwrap()).unwrap();
     let size = device.len() - start;
+    Slice::new(Arc::new(device), start, size).unwrap()
+}
+
+fn edit(image: &str, start: &[&str]) {
     let counting = Arc::new(Counting {
-        below: Slice::new(device, start, size).unwrap(),
+        below: slice(image, start),
         written: Mutex::default(),
         reads: AtomicU64::new(0),
-        read_bytes: AtomicU64::new(0),
+        read_blocks: AtomicU64::new(0),
         writes: AtomicU64::new(0),
-        write_bytes: AtomicU64::new(0),
+        write_blocks: AtomicU64::new(0),
         flushes: AtomicU64::new(0),
     });
-    let report = |what: &str, since: Instant| {
-        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        println!(
-            "{what}: {:?}; {} reads of {} KiB, {} writes of {} KiB, {} flushes",
-            since.elapsed(),
-            take(&counting.reads),
-            take(&counting.read_bytes) / 1024,
-            take(&counting.writes),
-            take(&counting.write_bytes) / 1024,
-            take(&counting.flushes),
-        );
-    };
-
     let since = Instant::now();
     let mut fs = Ext::open(counting.clone(), Options::default()).unwrap();
-    report("open", since);
-    if let Some(shadow) = find(&fs, "etc/shadow") {
-        let since = Instant::now();
-        let mut content = vec![0; fs.stat(shadow).unwrap().size as usize];
-        fs.read(shadow, 0, &mut content).unwrap();
-        content.extend_from_slice(b"new:*:1:0:99999:7:::\n");
-        fs.replace(shadow, &content).unwrap();
-        report("look up, read and replace /etc/shadow", since);
-        let since = Instant::now();
-        println!("{:?}", fs.commit().unwrap());
-        report("commit", since);
+    let shadow = find(&fs, "etc/shadow").expect("the image has /etc/shadow");
+    let mut content = vec![0; fs.stat(shadow).unwrap().size as usize];
+    fs.read(shadow, 0, &mut content).unwrap();
+    content.extend_from_slice(b"new:*:1:0:99999:7:::\n");
+    fs.replace(shadow, &content).unwrap();
+    fs.commit().unwrap();
+    let elapsed = since.elapsed();
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    println!(
+        "{} blocks read in {} requests, {} blocks written in {} requests, {} flushes, {elapsed:?}",
+        count(&counting.read_blocks),
+        count(&counting.reads),
+        count(&counting.write_blocks),
+        count(&counting.writes),
+        count(&counting.flushes),
+    );
+}
+
+/// What a walk saw.
+#[derive(Default)]
+struct Seen {
+    hash: DefaultHasher,
+    nodes: u64,
+    bytes: u64,
+}
+
+impl Seen {
+    fn add(&mut self, content: &[u8]) {
+        self.hash.write(content);
+        self.bytes += content.len() as u64;
     }
 
+    fn print(&self, since: Instant) {
+        let seconds = since.elapsed().as_secs_f64();
+        println!(
+            "{} nodes, {} MiB in {seconds:.3} s, {:.0} MiB/s",
+            self.nodes,
+            self.bytes >> 20,
+            self.bytes as f64 / seconds / f64::from(1 << 20),
+        );
+    }
+}
+
+fn walk(image: &str, start: &[&str]) {
     let since = Instant::now();
-    let mut hash = DefaultHasher::new();
-    let (mut nodes, mut bytes) = (0u64, 0u64);
+    let fs = Ext::open(Arc::new(slice(image, start)), Options::default()).unwrap();
+    let mut seen = Seen::default();
     let mut buf = vec![0; 1 << 20];
     let mut todo = vec![fs.root()];
     while let Some(dir) = todo.pop() {
         for entry in fs.readdir(dir).unwrap() {
-            nodes += 1;
+            seen.nodes += 1;
             let stat = fs.stat(entry.node).unwrap();
             match stat.file_type {
                 FileType::Directory => todo.push(entry.node),
@@ -123,21 +170,49 @@ fn main() {
                     let mut offset = 0;
                     while offset < stat.size {
                         let n = fs.read(entry.node, offset, &mut buf).unwrap();
-                        hash.write(&buf[..n]);
+                        seen.add(&buf[..n]);
                         offset += n as u64;
                     }
-                    bytes += offset;
                 }
                 _ => {}
             }
         }
     }
-    let seconds = since.elapsed().as_secs_f64();
-    report("walk and hash", since);
-    println!(
-        "{nodes} nodes, {} MiB, {:.0} MiB/s, hash {:x}",
-        bytes >> 20,
-        bytes as f64 / seconds / f64::from(1 << 20),
-        hash.finish()
-    );
+    seen.print(since);
+}
+
+fn tree(root: &Path) {
+    let since = Instant::now();
+    let mut seen = Seen::default();
+    let mut buf = vec![0; 1 << 20];
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            seen.nodes += 1;
+            let kind = path.symlink_metadata().unwrap().file_type();
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_file() {
+                let mut file = File::open(path).unwrap();
+                loop {
+                    let n = file.read(&mut buf).unwrap();
+                    if n == 0 {
+                        break;
+                    }
+                    seen.add(&buf[..n]);
+                }
+            }
+        }
+    }
+    seen.print(since);
+}
+
+fn grow(image: &str) {
+    let file = File::options().read(true).write(true).open(image).unwrap();
+    let device = Arc::new(FileDevice::from_file(file).unwrap());
+    let mut fs = Ext::open(device, Options::default()).unwrap();
+    let report = fs.grow(None).unwrap();
+    fs.commit().unwrap();
+    println!("{report:?}");
 }

@@ -19,7 +19,7 @@ usage: cargo xtask COMMAND
   demo    build all, deploy a real Debian image through `create`, customise another offline
   test    run every test (installs what they need)
   bench   measure against other tools, in one run; TOPIC... for a part of it:
-          customize, create
+          customize, create, ext
   stage   only build, and lay out as an installed system would have it (target/stage)
   ganeti  the OS provider under a real one-node Ganeti cluster
   setup   only install what the tests need and build the Debian images

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::setup::{StaticTarget, kernel, static_target};
-use crate::util::{Result, checkout, command, run, run_visible, step, text};
+use crate::util::{Result, checkout, command, run, run_visible, step, target_dir, text};
 
 /// Where the pieces of an installed snf-image are.
 #[derive(Clone, Debug)]
@@ -18,10 +18,6 @@ pub struct Stage {
     pub os: PathBuf,
     /// HELPER_DIR built from Debian's cloud kernel.
     pub helper: PathBuf,
-}
-
-fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }
 
 /// Builds and lays out.

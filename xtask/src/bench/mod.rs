@@ -3,6 +3,7 @@
 
 mod create;
 mod customize;
+mod ext;
 
 use std::cell::OnceCell;
 use std::fs;
@@ -19,7 +20,8 @@ const ROUNDS: usize = 5;
 type Topic = fn(&Bench) -> Result<()>;
 
 /// What `bench TOPIC` knows, in the order in which `bench` runs all of them.
-const TOPICS: &[(&str, Topic)] = &[("customize", customize::bench), ("create", create::bench)];
+const TOPICS: &[(&str, Topic)] =
+    &[("customize", customize::bench), ("create", create::bench), ("ext", ext::bench)];
 
 /// What topics share.
 struct Bench {
@@ -102,7 +104,7 @@ fn head(what: &str) {
 
 /// A line of a table: seconds, and how many times as long as `base`.
 fn row(what: &str, seconds: f64, base: f64) {
-    println!("{what:<58} {seconds:>9.3} {:>7.2}", seconds / base);
+    println!("{what:<58} {seconds:>9.4} {:>7.2}", seconds / base);
 }
 
 /// Runs `action` some times, each after `prepare`, and gives the median of its seconds.
