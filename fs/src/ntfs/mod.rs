@@ -1,3 +1,4 @@
 //! NTFS 3.1, the file system of Windows XP to 11 and Server 2025.
 
 pub mod check;
+pub mod grow;

@@ -44,6 +44,16 @@ impl Image {
         Self { dir, path }
     }
 
+    /// The same volume in another file.
+    pub fn copy(&self) -> Self {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("image");
+        let args = ["--sparse=always".as_ref(), self.path.as_os_str(), path.as_os_str()];
+        let (code, text) = run("cp", &args);
+        assert_eq!(code, Some(0), "{text}");
+        Self { dir, path }
+    }
+
     pub fn device(&self) -> Arc<FileDevice> {
         let file = File::options().read(true).write(true).open(&self.path).unwrap();
         Arc::new(FileDevice::from_file(file).unwrap())

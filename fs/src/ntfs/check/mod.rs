@@ -24,8 +24,8 @@ pub fn check(device: &dyn BlockDevice) -> Result<Report> {
     let reader = raw::Reader::open(device)?;
     system::boot_copy(&reader, &mut report)?;
     let mft = records::Mft::load(&reader, &mut report)?;
-    system::mirror(&reader, &mft, &mut report)?;
     let mut files = inodes::assemble(&reader, &mft, &mut report)?;
+    system::mirror(&reader, &mft, &files, &mut report)?;
     let upcase = system::upcase(&reader, &files, &mut report)?;
     system::volume(&files, &mut report);
     names::check(&reader, &mft, &files, &upcase, &mut report)?;

@@ -32,17 +32,25 @@ pub fn boot_copy(reader: &Reader<'_>, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The first records against `$MFTMirr`.
-pub fn mirror(reader: &Reader<'_>, mft: &Mft, report: &mut Report) -> Result<()> {
-    let geometry = reader.geometry;
-    let size = geometry.record as u64;
-    let count = (mft.records.len() as u64).min(4);
-    for number in 0..count {
-        let ours = reader.stream(&mft.stream, number * size, geometry.record)?;
-        let at = geometry.mirror * geometry.cluster + number * size;
-        let end = at + size;
-        if end > geometry.sectors * geometry.sector
-            || ours != Some(reader.bytes(at, geometry.record)?)
+/// The first records against `$MFTMirr`: four of them, or as many as a large cluster holds.
+pub fn mirror(reader: &Reader<'_>, mft: &Mft, files: &Files, report: &mut Report) -> Result<()> {
+    let (geometry, size) = (reader.geometry, reader.geometry.record);
+    let stream = match files.values.get(&(1, 0x80, Vec::new())) {
+        Some(Value::Mapped(stream)) => stream,
+        _ => &super::raw::Stream::default(),
+    };
+    if stream.size < 4 * size as u64
+        || stream.place(0, geometry.cluster).and_then(|place| place.0)
+            != Some(geometry.mirror * geometry.cluster)
+    {
+        let text = format!("it has {} bytes, or is not where the boot sector says", stream.size);
+        report.error("mft-mirror", "record 1 $MFTMirr".to_owned(), text);
+    }
+    let most = 4.max(geometry.cluster / size as u64);
+    for number in 0..(stream.size / size as u64).min(most) {
+        let at = number * size as u64;
+        if mft.get(number).is_some()
+            && reader.stream(&mft.stream, at, size)? != reader.stream(stream, at, size)?
         {
             let text = "its copy in $MFTMirr differs".to_owned();
             report.error("mft-mirror", format!("record {number}"), text);
