@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -43,6 +44,22 @@ impl Cancel {
         self.signal.load(Ordering::SeqCst) != 0
     }
 
+    /// Does something that may hang in a system call (a server that does not answer) in a thread of
+    /// its own, and leaves it alone once a stop is asked for.
+    pub fn wait<T: Send + 'static>(
+        &self,
+        action: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Cancelled> {
+        let thread = std::thread::spawn(action);
+        let mut nap = Duration::from_millis(1);
+        while !thread.is_finished() {
+            self.check()?;
+            std::thread::sleep(nap);
+            nap = (nap * 2).min(Duration::from_millis(50));
+        }
+        thread.join().or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// An error once a stop was asked for.
     pub fn check(&self) -> Result<(), Cancelled> {
         match self.signal.load(Ordering::SeqCst) {
@@ -55,6 +72,18 @@ impl Cancel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_ends_with_the_action_or_with_a_signal() {
+        let cancel = Cancel::new();
+        assert_eq!(cancel.wait(|| 7), Ok(7));
+        let clone = cancel.clone();
+        let waits = cancel.wait(move || {
+            clone.request(15);
+            std::thread::sleep(Duration::from_secs(3600));
+        });
+        assert_eq!(waits, Err(Cancelled(15)));
+    }
 
     #[test]
     fn clones_share() {

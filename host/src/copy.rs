@@ -116,11 +116,10 @@ pub fn copy_image(
     let total = image.size();
     check_fits(total, offset, target)?;
     cancel.check()?;
-    if offset == 0
-        && let (Some(file), Some(size)) = (image.plain_file(), total)
-        && target.share(file, size)
+    if let (Some(file), Some(size)) = (image.plain_file(), total)
+        && target.share(file, offset, size, cancel)?
     {
-        target.zero_tail(size, cancel)?;
+        target.zero_tail(offset + size, cancel)?;
         target.flush()?;
         progress(size, total);
         return Ok(CopyReport { size, written: 0, elapsed: started.elapsed() });

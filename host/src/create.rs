@@ -200,7 +200,7 @@ fn deploy(
     runner: &mut dyn HelperRunner,
     monitor: &mut Monitor,
 ) -> Result<(), CreateError> {
-    let parameters = os_parameters(env, config)?;
+    let parameters = os_parameters(env, config, cancel)?;
     let plan = parameters.plan().map_err(CreateError::Parameters)?;
     let disks = env.disks()?;
     let system = system_disk(&disks)?;
@@ -212,7 +212,7 @@ fn deploy(
         runner.check(&helper)?;
     }
     // What is fetched and what can be wrong comes before the first byte on the disk.
-    let mut files = answer_file(&parameters, config, &plan)?;
+    let mut files = answer_file(&parameters, config, &plan, cancel)?;
     let mut rules = rules(env, config, &parameters, &plan, &disks)?;
     if customise {
         check_room(&files, &rules)?;
@@ -294,7 +294,11 @@ pub(crate) fn customise_in_vm(
 
 /// The parameters of Ganeti, of what `config_url` leads to, and of the configuration, in this
 /// order.
-fn os_parameters(env: &Environment, config: &Config) -> Result<OsParameters, CreateError> {
+fn os_parameters(
+    env: &Environment,
+    config: &Config,
+    cancel: &Cancel,
+) -> Result<OsParameters, CreateError> {
     let given = parameters::collect(env, config);
     if given.is_empty() {
         return Err(CreateError::NoParameters);
@@ -314,7 +318,7 @@ fn os_parameters(env: &Environment, config: &Config) -> Result<OsParameters, Cre
                 return Err(CreateError::Parameters(problems));
             }
             let fetch_error = |source| CreateError::Fetch { parameter: "config_url", source };
-            let body = fetch::small(&url).map_err(fetch_error)?;
+            let body = cancel.wait(move || fetch::small(&url))?.map_err(fetch_error)?;
             let text =
                 std::str::from_utf8(body.expose()).map_err(|_| fetch_error(FetchError::NotText))?;
             OsParameters::from_json(text).map_err(CreateError::Parameters)?
@@ -412,10 +416,13 @@ fn answer_file(
     parameters: &OsParameters,
     config: &Config,
     plan: &Plan,
+    cancel: &Cancel,
 ) -> Result<Vec<(&'static str, Secret)>, CreateError> {
     let fetch_error = |parameter| move |source| CreateError::Fetch { parameter, source };
     if let Some(url) = parameters.os_answer_file.as_deref().filter(|url| !url.is_empty()) {
-        let body = fetch::small(url).map_err(fetch_error("os_answer_file"))?;
+        let url = url.to_owned();
+        let fetched = cancel.wait(move || fetch::small(&url))?;
+        let body = fetched.map_err(fetch_error("os_answer_file"))?;
         return Ok(vec![("unattend.xml", body)]);
     }
     let windows = plan.properties.get("OSFAMILY").is_some_and(|family| {

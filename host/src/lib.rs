@@ -26,3 +26,4 @@ pub mod source;
 pub mod target;
 pub mod transfer;
 pub mod verify;
+mod within;

@@ -3,14 +3,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::num::NonZero;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::buffer::{ALIGNMENT, AlignedBuffer, align_down, align_up};
 use crate::cancel::{Cancel, Cancelled};
+use crate::within;
 
 /// What went wrong with the disk.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +80,8 @@ pub struct Target {
     zero_way: ZeroWay,
     /// Zeros to write when nothing better works; made when first needed.
     zeros: Option<AlignedBuffer>,
+    /// What was written through the page cache and not sent on its way to the disk yet.
+    behind: Range<u64>,
 }
 
 /// Zeroing goes in steps of this many bytes, so that a signal is seen in between.
@@ -84,6 +89,9 @@ const ZERO_STEP: u64 = 256 << 20;
 /// Bytes at both ends of what the image leaves free that are zeroed whatever it costs: old
 /// partition tables, RAID and LVM labels live there.
 const LABEL_AREA: u64 = 1 << 20;
+/// What goes through the page cache is sent to the disk in pieces of this many bytes. Left alone
+/// the kernel would begin after half a minute, and a flush at the end would wait for all of it.
+const BEHIND: u64 = 8 << 20;
 
 impl Target {
     /// Opens a disk. A block device must not be in use (mounted, part of another device).
@@ -122,6 +130,7 @@ impl Target {
             size,
             zero_way: ZeroWay::Punch,
             zeros: None,
+            behind: 0..0,
         })
     }
 
@@ -177,15 +186,53 @@ impl Target {
                 Err(error) => return Err(self.error("write", offset, error)),
             }
         }
-        self.file.write_all_at(bytes, offset).map_err(|error| self.error("write", offset, error))
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| self.error("write", offset, error))?;
+        self.send_behind(offset, bytes.len() as u64);
+        Ok(())
     }
 
-    /// Shares the blocks of a whole file with the beginning of this one, where both lie on one file
-    /// system that can (XFS, Btrfs): nothing is copied then. False where it cannot.
-    pub fn share(&mut self, file: &File, size: u64) -> bool {
-        !self.block_device
-            && size <= self.size
-            && rustix::fs::ioctl_ficlone(&self.file, file).is_ok()
+    /// Has the kernel begin to write what lies in the page cache, without waiting for it.
+    fn send_behind(&mut self, offset: u64, length: u64) {
+        // A step back is rare and small: the flush takes it along.
+        if offset < self.behind.end {
+            return;
+        }
+        let start = if self.behind.is_empty() { offset } else { self.behind.start };
+        self.behind = start..offset + length;
+        let waiting = self.behind.end - start;
+        if let Some(waiting) = NonZero::new(waiting).filter(|_| waiting >= BEHIND) {
+            // To drop pages the kernel must write them first: that is what this starts. The pages
+            // themselves stay, as those that are being written are not dropped.
+            let _ = rustix::fs::fadvise(&self.file, start, Some(waiting), Advice::DontNeed);
+            self.behind = self.behind.end..self.behind.end;
+        }
+    }
+
+    /// Copies a whole file of `size` bytes to `offset` inside the file system that both lie on, where
+    /// it can do that without moving the bytes (shared blocks, a server's own copy). False where it
+    /// cannot.
+    pub fn share(
+        &mut self,
+        file: &File,
+        offset: u64,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<bool, TargetError> {
+        if self.block_device || offset.checked_add(size).is_none_or(|end| end > self.size) {
+            return Ok(false);
+        }
+        if offset == 0 && rustix::fs::ioctl_ficlone(&self.file, file).is_ok() {
+            return Ok(true);
+        }
+        let target = self.file.try_clone();
+        let Some(target) = target.ok().filter(|target| within::can(file, target)) else {
+            return Ok(false);
+        };
+        within::copy(file, &target, offset, size, cancel, |start, end| {
+            self.zero(start, end - start, cancel)
+        })
     }
 
     /// Makes `length` bytes from `offset` read as zeros, whatever was there.

@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("parted", "parted"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
+    ("mkfs.xfs", "xfsprogs"),
     ("mkntfs", "ntfs-3g"),
     ("ssh-keygen", "openssh-client"),
     ("setfattr", "attr"),
@@ -55,9 +56,15 @@ pub fn packages() -> Result<()> {
     let modules = MODULES
         .iter()
         .filter(|(file, _)| !Path::new("/usr/lib/python3/dist-packages").join(file).is_file());
-    let missing: Vec<&str> = programs.chain(modules).map(|(_, package)| *package).collect();
+    let mut missing: Vec<&str> = programs.chain(modules).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
+    }
+    // Versions of QEMU's packages keep each other out: apt would remove one for the other, unless
+    // it is asked for both.
+    if missing.iter().any(|package| package.starts_with("qemu-")) {
+        missing.retain(|package| !package.starts_with("qemu-"));
+        missing.extend(["qemu-system-x86", "qemu-utils"]);
     }
     step(&format!("installing {}", missing.join(", ")), || {
         run(command("apt-get", ["update", "-q"]).env("DEBIAN_FRONTEND", "noninteractive"))?;

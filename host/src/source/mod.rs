@@ -119,7 +119,9 @@ pub fn open(
         Location::File(path) => (format!("{path:?}"), local::open_file_url(path)?),
         Location::Http(url) => {
             let name = id::display(url);
-            let reader = http::HttpReader::open(url).map_err(|source| SourceError::Io {
+            let url = url.clone();
+            let reader = cancel.wait(move || http::HttpReader::open(&url))?;
+            let reader = reader.map_err(|source| SourceError::Io {
                 name: name.clone(),
                 offset: None,
                 source,

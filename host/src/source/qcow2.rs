@@ -18,6 +18,8 @@ const INCOMPATIBLE_COMPRESSION_TYPE: u64 = 1 << 3;
 const INCOMPATIBLE_EXTENDED_L2: u64 = 1 << 4;
 /// As QEMU: a larger level 1 table is taken for an attack.
 const MAX_L1_SIZE: u64 = 32 << 20;
+/// Entries of the level 1 table that are held at once.
+const L1_PIECE: u64 = 8192;
 /// Bits 9 to 55 of a table entry.
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
@@ -43,7 +45,12 @@ pub struct Qcow2Image {
     cluster_bits: u32,
     version: u32,
     zstd: bool,
-    l1: Vec<u64>,
+    l1_offset: u64,
+    /// Entries of the level 1 table that the disk's size needs.
+    l1_size: u64,
+    /// A piece of the level 1 table, and its first entry's number: the table of a large disk with
+    /// small clusters has millions of entries.
+    l1: Option<(u64, Vec<u64>)>,
     /// The level 2 table in use, and which one it is.
     l2: Option<(u64, Vec<u64>)>,
     position: u64,
@@ -52,7 +59,7 @@ pub struct Qcow2Image {
 }
 
 impl Qcow2Image {
-    /// Reads the header and the level 1 table; `name` is for messages.
+    /// Reads the header; `name` is for messages.
     pub fn new(file: File, name: &str) -> Result<Self, SourceError> {
         let bad = |problem: String| SourceError::Bad { name: name.to_owned(), problem };
         let io_error = |offset: u64, source: io::Error| SourceError::Io {
@@ -144,8 +151,8 @@ impl Qcow2Image {
         if l1_offset % cluster_size != 0 || end.is_none() {
             return Err(bad(format!("has its level 1 table at {l1_offset}, outside of the file")));
         }
-        let mut table = vec![0u8; (needed * 8) as usize];
-        file.read_exact_at(&mut table, l1_offset).map_err(|e| io_error(l1_offset, e))?;
+        // Advice: a refusal changes nothing.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             file,
@@ -156,7 +163,9 @@ impl Qcow2Image {
             cluster_bits,
             version,
             zstd,
-            l1: words(&table),
+            l1_offset,
+            l1_size: needed,
+            l1: None,
             l2: None,
             position: 0,
             packed: Vec::new(),
@@ -191,7 +200,7 @@ impl Qcow2Image {
         let entries = self.cluster_size / 8;
         let (l1_index, l2_index) = (index / entries, (index % entries) as usize);
         if self.l2.as_ref().is_none_or(|(loaded, _)| *loaded != l1_index) {
-            let entry = self.l1.get(l1_index as usize).copied().unwrap_or(0);
+            let entry = self.l1_entry(l1_index)?;
             let offset = entry & OFFSET_MASK;
             if offset == 0 {
                 return Ok(None);
@@ -207,6 +216,18 @@ impl Qcow2Image {
         }
         let entry = self.l2.as_ref().and_then(|(_, l2)| l2.get(l2_index)).copied().unwrap_or(0);
         self.decode(index, entry).map(Some)
+    }
+
+    fn l1_entry(&mut self, index: u64) -> Result<u64, SourceError> {
+        let first = index - index % L1_PIECE;
+        if self.l1.as_ref().is_none_or(|(loaded, _)| *loaded != first) {
+            let count = L1_PIECE.min(self.l1_size.saturating_sub(first));
+            let mut table = vec![0u8; (count * 8) as usize];
+            self.read(self.l1_offset + first * 8, &mut table)?;
+            self.l1 = Some((first, words(&table)));
+        }
+        let piece = self.l1.as_ref().map_or(&[][..], |(_, piece)| piece);
+        Ok(piece.get((index - first) as usize).copied().unwrap_or(0))
     }
 
     fn decode(&self, index: u64, entry: u64) -> Result<Cluster, SourceError> {

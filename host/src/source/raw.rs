@@ -1,7 +1,10 @@
 //! Raw images: a file or a block device, byte for byte.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::num::NonZero;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::Advice;
@@ -10,14 +13,22 @@ use rustix::io::Errno;
 use super::{ImageReader, Part, SourceError};
 use crate::buffer::{align_down, align_up};
 
+/// Bytes of data that the kernel is asked to read before they are wanted: its own read-ahead is
+/// smaller, and stops at every hole.
+const AHEAD: u64 = 16 << 20;
+
 /// An open raw image.
 pub struct RawImage {
     file: File,
     name: String,
     size: u64,
     position: u64,
-    /// End of the run of data that `position` lies in.
-    data_end: u64,
+    /// Runs of data at and behind `position` that were found, in order.
+    data: VecDeque<Range<u64>>,
+    /// Bytes in `data`.
+    ahead: u64,
+    /// Up to here the file was searched for data.
+    searched: u64,
     /// Whether the file system can tell holes.
     holes: bool,
 }
@@ -31,36 +42,63 @@ impl RawImage {
             source,
         })?;
         let holes = file.metadata().is_ok_and(|m| m.file_type().is_file());
-        // Larger read-ahead; a refusal changes nothing.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        Ok(Self { file, name: name.to_owned(), size, position: 0, data_end: 0, holes })
+        Ok(Self {
+            file,
+            name: name.to_owned(),
+            size,
+            position: 0,
+            data: VecDeque::new(),
+            ahead: 0,
+            searched: 0,
+            holes,
+        })
     }
 
     fn error(&self, source: io::Error) -> SourceError {
         SourceError::Io { name: self.name.clone(), offset: Some(self.position), source }
     }
 
-    /// Finds where the data at or behind `position` begins and ends.
-    fn seek_data(&mut self) -> Result<u64, SourceError> {
-        if !self.holes {
-            self.data_end = self.size;
-            return Ok(self.position);
+    /// Finds data until enough of it is known, and has the kernel begin to read it.
+    fn look_ahead(&mut self) -> Result<(), SourceError> {
+        while self.ahead < AHEAD && self.searched < self.size {
+            let start = self.next_data(self.searched)?;
+            let end = self.data_end(start).min(start.saturating_add(AHEAD)).min(self.size);
+            self.searched = end;
+            let Some(length) = NonZero::new(end - start) else { continue };
+            self.ahead += length.get();
+            self.data.push_back(start..end);
+            // Advice: a refusal changes nothing.
+            let _ = rustix::fs::fadvise(&self.file, start, Some(length), Advice::WillNeed);
         }
-        let start = match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(self.position)) {
-            Ok(found) => align_down(found).max(self.position),
-            Err(Errno::NXIO) => self.size,
+        Ok(())
+    }
+
+    /// Where the data at or behind `at` begins; the size when there is none.
+    fn next_data(&mut self, at: u64) -> Result<u64, SourceError> {
+        if !self.holes {
+            return Ok(at);
+        }
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(found) => Ok(align_down(found).max(at).min(self.size)),
+            Err(Errno::NXIO) => Ok(self.size),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                 self.holes = false;
-                return self.seek_data();
+                Ok(at)
             }
-            Err(error) => return Err(self.error(error.into())),
-        };
-        self.data_end = match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(start)) {
+            Err(error) => Err(self.error(error.into())),
+        }
+    }
+
+    /// Where the data that begins at `start` ends.
+    fn data_end(&self, start: u64) -> u64 {
+        if !self.holes {
+            return self.size;
+        }
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(start)) {
             // The file may change under us: a hole behind where it should be is not believed.
-            Ok(found) if found > start => align_up(found).min(self.size),
+            Ok(found) if found > start => align_up(found),
             _ => self.size,
-        };
-        Ok(start.min(self.size))
+        }
     }
 }
 
@@ -77,15 +115,14 @@ impl ImageReader for RawImage {
         if self.position >= self.size {
             return Ok(Part::End);
         }
-        if self.position >= self.data_end {
-            let start = self.seek_data()?;
-            let hole = start - self.position;
-            if hole > 0 {
-                self.position = start;
-                return Ok(Part::Zero(hole));
-            }
+        self.look_ahead()?;
+        let run = self.data.front().cloned().unwrap_or(self.size..self.size);
+        if run.start > self.position {
+            let hole = run.start - self.position;
+            self.position = run.start;
+            return Ok(Part::Zero(hole));
         }
-        let wanted = (self.data_end - self.position).min(buf.len() as u64) as usize;
+        let wanted = (run.end - self.position).min(buf.len() as u64) as usize;
         self.file.read_exact_at(&mut buf[..wanted], self.position).map_err(|error| {
             if error.kind() == io::ErrorKind::UnexpectedEof {
                 self.error(io::Error::other("it became shorter while it was read"))
@@ -94,6 +131,11 @@ impl ImageReader for RawImage {
             }
         })?;
         self.position += wanted as u64;
+        self.ahead -= wanted as u64;
+        match self.data.front_mut() {
+            Some(run) if run.end > self.position => run.start = self.position,
+            _ => drop(self.data.pop_front()),
+        }
         Ok(Part::Data(wanted))
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench [TOPIC...]`: our times beside those of the tools people use today, in one run on
 //! one machine. Ratios are what counts. A topic is a file beside this one.
 
+mod copy;
 mod create;
 mod customize;
 mod ext;
@@ -20,8 +21,12 @@ const ROUNDS: usize = 5;
 type Topic = fn(&Bench) -> Result<()>;
 
 /// What `bench TOPIC` knows, in the order in which `bench` runs all of them.
-const TOPICS: &[(&str, Topic)] =
-    &[("customize", customize::bench), ("create", create::bench), ("ext", ext::bench)];
+const TOPICS: &[(&str, Topic)] = &[
+    ("customize", customize::bench),
+    ("create", create::bench),
+    ("copy", copy::bench),
+    ("ext", ext::bench),
+];
 
 /// What topics share.
 struct Bench {
