@@ -338,11 +338,7 @@ fn run(
     for task in &tasks {
         let started = Instant::now();
         context.events.event(Event::TaskStart(task.name));
-        let result = task.run_on_guest(&mut context);
-        // A point at which the file systems are consistent, should the run not fit into one
-        // transaction of their journals.
-        result
-            .and_then(|()| Ok(context.tree.seal()?))
+        task.run_on_guest(&mut context)
             .map_err(|source| CustomizeError::Task { task: task.name, source })?;
         context.events.event(Event::TaskEnd(task.name));
         reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
@@ -354,6 +350,8 @@ fn run(
             task::install_labels(&mut context)
                 .map_err(|source| CustomizeError::Task { task: "SELinuxAutorelabel", source })?;
             if tasks.iter().any(|task| task.name == "EnforcePersonality") {
+                // The one part of a run that may not fit into one transaction of a journal. It is
+                // split on the way; all that follows, passwords and keys with it, is in the last.
                 task::begin_personality(&mut context).map_err(|source| CustomizeError::Task {
                     task: "EnforcePersonality",
                     source,

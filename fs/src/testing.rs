@@ -129,6 +129,8 @@ pub enum Fault {
     Read(u64),
     /// The write with this number and all after it fail with EIO.
     Write(u64),
+    /// The write with this number and all after it fail with ENOSPC.
+    Full(u64),
     /// The flush with this number and all after it fail with EIO.
     Flush(u64),
     /// Writes that end beyond this byte fail with ENOSPC.
@@ -167,6 +169,14 @@ impl Counts {
     fn note(set: &Mutex<BTreeSet<u64>>, offset: u64, length: usize) {
         let end = (offset + length as u64).div_ceil(4096);
         set.lock().unwrap_or_else(PoisonError::into_inner).extend(offset / 4096..end);
+    }
+
+    /// Every fault that a run with these counts can meet, in turn.
+    pub fn faults(&self) -> Vec<Fault> {
+        let all = |counter: &AtomicU64| 0..counter.load(Ordering::Relaxed);
+        let reads = all(&self.reads).map(Fault::Read);
+        let writes = all(&self.writes).flat_map(|n| [Fault::Write(n), Fault::Full(n)]);
+        reads.chain(writes).chain(all(&self.flushes).map(Fault::Flush)).collect()
     }
 
     /// Different blocks of 4 KiB read and written.
@@ -224,6 +234,7 @@ impl BlockDevice for FaultDevice {
         Counts::note(&self.counts.blocks_written, offset, buf.len());
         match self.fault {
             Fault::Write(from) if number >= from => Self::fail("write", offset, buf.len(), EIO),
+            Fault::Full(from) if number >= from => Self::fail("write", offset, buf.len(), ENOSPC),
             Fault::WriteBeyond(end) if offset + buf.len() as u64 > end => {
                 Self::fail("write", offset, buf.len(), ENOSPC)
             }
@@ -288,6 +299,8 @@ mod tests {
         assert!(device.write_at(0, &[1]).is_ok());
         assert!(device.write_at(1, &[1]).is_err());
         assert!(device.write_at(2, &[1]).is_err());
+        let device = FaultDevice::new(memory.clone(), Fault::Full(0));
+        assert_eq!(device.write_at(0, &[1]).unwrap_err().source.raw_os_error(), Some(ENOSPC));
         let device = FaultDevice::new(memory, Fault::WriteBeyond(10));
         assert!(device.write_at(9, &[1]).is_ok());
         let error = device.write_at(10, &[1]).unwrap_err();

@@ -165,13 +165,10 @@ fn every_fault_is_an_error_and_the_disk_recoverable() {
         };
         let (result, _, device) = attempt(Fault::None);
         result.unwrap();
-        let counts = device.counts();
-        let number =
-            |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
-        let faults: Vec<Fault> = (0..number(&counts.reads))
-            .map(Fault::Read)
-            .chain((0..number(&counts.writes)).map(Fault::Write))
-            .chain((0..number(&counts.flushes)).map(Fault::Flush))
+        let faults: Vec<Fault> = device
+            .counts()
+            .faults()
+            .into_iter()
             .chain([0, 1024, 100 << 10, 1 << 20].map(Fault::WriteBeyond))
             .collect();
         assert!(faults.len() > 20);

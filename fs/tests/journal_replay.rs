@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use journal_support::*;
+use snf_fs::ext::Ext;
 use snf_fs::ext::journal::{commit, open_replayed, open_volume};
 use snf_fs::testing::RecordingDevice;
-use snf_fs::{BlockDevice, Error, MemoryDevice};
+use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice};
 
 /// Our view of a dirty image and, block by block, e2fsck's after its replay. Returns how many
 /// blocks were replayed.
@@ -111,6 +112,39 @@ fn hard_work(at: &Path) -> Vec<File> {
     vec![orphan]
 }
 
+/// What a deployment does with such a copy in one run: replay, edits, growth. The kernel takes the
+/// result.
+fn edit_and_grow(dir: &Path, copy: &[u8], what: &str) {
+    let mut bytes = copy.to_vec();
+    // Something old lies where the file system grows to.
+    bytes.resize(copy.len() + (24 << 20), 0x5A);
+    let device = Arc::new(MemoryDevice::new(bytes));
+    let mut fs = Ext::open(device.clone(), options()).unwrap();
+    assert!(fs.was_replayed(), "{what}");
+    let report = fs.grow(None).unwrap();
+    assert!(report.new_blocks > report.old_blocks * 2, "{what}: {report:?}");
+    let root = fs.root();
+    let last = fs.lookup(root, b"last").unwrap().unwrap();
+    fs.replace(last, b"ours").unwrap();
+    let old = fs.lookup(root, b"dir-2").unwrap().unwrap();
+    for n in 0..200 {
+        let name = format!("ours-{n}");
+        fs.create(old, name.as_bytes(), Attributes { mode: 0o600, uid: 1, gid: 2 }).unwrap();
+    }
+    fs.commit().unwrap();
+    let after = device.to_vec();
+    assert_clean(dir, &after, what);
+    let path = dir.join("grown.img");
+    std::fs::write(&path, &after).unwrap();
+    let mount = Mount::new(&path, dir.join("mnt"), "rw");
+    assert_eq!(std::fs::read(mount.0.join("last")).unwrap(), b"ours", "{what}");
+    assert_eq!(std::fs::read(mount.0.join("really-last")).unwrap(), b"x", "{what}");
+    assert!(mount.0.join("dir-2/ours-199").is_file(), "{what}");
+    std::fs::write(mount.0.join("filled"), vec![1; 12 << 20]).unwrap();
+    drop(mount);
+    assert_clean(dir, &std::fs::read(&path).unwrap(), what);
+}
+
 #[test]
 fn a_copy_from_under_a_mount() {
     let dir = scratch();
@@ -135,6 +169,7 @@ fn a_copy_from_under_a_mount() {
         let after = commit_the_replay(dir.path(), &copy, &what);
         // The orphan is gone as well.
         assert_clean(dir.path(), &after, &what);
+        edit_and_grow(dir.path(), &copy, &what);
         // The kernel takes it from here and sees the last file.
         let path = dir.path().join("again.img");
         std::fs::write(&path, &after).unwrap();

@@ -41,7 +41,12 @@ pub struct Corpus {
     pub name: &'static str,
     bytes: Arc<Vec<u8>>,
     pub places: Vec<Place>,
-    fixup: Fixup,
+    pub fixup: Fixup,
+}
+
+pub fn one(name: &str) -> Corpus {
+    let shape = SHAPES.iter().find(|shape| shape.0 == name);
+    shape.map(|(name, args)| make(name, args)).expect("a shape has this name")
 }
 
 pub fn all() -> Vec<Corpus> {

@@ -100,8 +100,12 @@ fn check_sum(
     if found & mask == bits & mask {
         return Ok(());
     }
-    let detail =
-        format!("its checksum is {:#010x}, the descriptor has {:#010x}", bits & mask, found & mask);
+    let detail = format!(
+        "its checksum is {:#010x}, but bg_{}_csum is {:#010x}",
+        bits & mask,
+        what.replace(' ', "_"),
+        found & mask
+    );
     Err(mismatch(what, group, block, detail))
 }
 

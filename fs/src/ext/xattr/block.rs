@@ -49,6 +49,12 @@ pub fn load(volume: &Volume, inode: &Inode) -> Result<Option<Loaded>> {
     }
     let position = format!("block {number} of inode {}", inode.ino);
     let corrupt = |detail: String| Error::corrupt("extended attribute block", &position, detail);
+    if number >= volume.sb.blocks_count() {
+        return Err(corrupt(format!(
+            "i_file_acl is {number}, but the file system has {} blocks",
+            volume.sb.blocks_count()
+        )));
+    }
     let block = volume.read_block(number)?;
     if word(&block, 0) != MAGIC {
         return Err(corrupt(format!(
