@@ -4,12 +4,14 @@
 
 mod deployed;
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use deployed::*;
-use snf_fs::{BlockDevice, MemoryDevice};
+use snf_fs::{BlockDevice, FileDevice, MemoryDevice};
 use snf_image::customize::Mode;
+use snf_image::disk_adapter::DiskAdapter;
 
 #[test]
 fn every_layout_grows_with_its_file_system() {
@@ -60,6 +62,55 @@ fn swap_in_a_partition() {
         let again = customize(&image, &plan(Some(swap)));
         assert!(again.changes.is_empty(), "{swap}: {:?}", again.changes);
         assert!(again.partition_table.iter().all(|line| line.contains("stays as it is")));
+    }
+}
+
+/// A loop device, detached when dropped.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        command("losetup", &["-d", &self.0]);
+    }
+}
+
+/// A block device whose sectors are of 4096 bytes: a real one, as the kernel sees it.
+#[test]
+fn sectors_of_4096_bytes() {
+    for (label, swap) in [("gpt", "2:32"), ("dos", "2:32"), ("dos", "5:32")] {
+        let bare = Image::new(Layout::Bare, 64);
+        let disk = bare.dir.path().join("disk4k");
+        let file = File::create(&disk).unwrap();
+        file.set_len(200 * MIB).unwrap();
+        file.write_all_at(&bare.bytes()[..40 * MIB as usize], 10 * MIB).unwrap();
+        let name = run("losetup", &["-f", "--show", "-b", "4096", disk.to_str().unwrap()]);
+        let device = Loop(name.trim().to_owned());
+        let script = format!("label: {label}\\nstart=2560, size=10240, type=L\\n");
+        run("sh", &["-c", &format!("printf '{script}' | sfdisk -q --no-reread {}", device.0)]);
+        let opened = || -> Arc<dyn BlockDevice> {
+            let file = File::options().read(true).write(true).open(&device.0).unwrap();
+            Arc::new(FileDevice::new(file, 200 * MIB, 4096))
+        };
+        customize_on(opened(), Vec::new(), &plan(Some(swap)), Mode::Commit).unwrap();
+        let said = run("sfdisk", &["-V", &device.0]);
+        assert!(said.contains("No errors detected."), "{label} {swap}: {said}");
+        let table = snf_partition::read(&DiskAdapter(&*opened())).unwrap().unwrap();
+        let root = table.partition(1).unwrap();
+        assert_eq!(root.start, 2560);
+        let number = swap.split(':').next().unwrap().parse().unwrap();
+        let (start, size) = table.byte_range(table.partition(number).unwrap());
+        assert_eq!(size, 32 * MIB, "{label} {swap}");
+        let said = run(
+            "blkid",
+            &["-p", "-O", &start.to_string(), "-S", &size.to_string(), disk.to_str().unwrap()],
+        );
+        assert!(said.contains("TYPE=\"swap\""), "{said}");
+        drop(device);
+        let name = format!("{}?offset={}", disk.display(), 10 * MIB);
+        let (code, text) = fsck("-fn", &name);
+        assert_eq!(code, 0, "{label} {swap}: {text}");
+        assert_eq!(fs_size(&name), root.size * 4096, "{label} {swap}");
+        assert_eq!(cat(&name, "/etc/hostname"), "grown\n");
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use snf_fs::ext::{Ext, Options};
+use snf_fs::testing::{Fault, FaultDevice};
 use snf_fs::{BlockDevice, DeviceError, FileDevice, FileSystem, FileType, NodeId, Slice};
 
 /// Counts what passes, and keeps writes to itself (512-byte sectors).
@@ -210,9 +211,11 @@ fn tree(root: &Path) {
 
 fn grow(image: &str) {
     let file = File::options().read(true).write(true).open(image).unwrap();
-    let device = Arc::new(FileDevice::from_file(file).unwrap());
-    let mut fs = Ext::open(device, Options::default()).unwrap();
+    let file = Arc::new(FileDevice::from_file(file).unwrap());
+    let device = Arc::new(FaultDevice::new(file, Fault::None));
+    let mut fs = Ext::open(device.clone(), Options::default()).unwrap();
     let report = fs.grow(None).unwrap();
     fs.commit().unwrap();
-    println!("{report:?}");
+    let written = device.counts().bytes_written.load(Ordering::Relaxed);
+    println!("{} new groups, {} KiB written", report.new_groups, written >> 10);
 }

@@ -295,6 +295,9 @@ fn every_feature_is_read_written_and_grown() {
 fn prove(feature: &str, args: &str, then: Then) {
     let files = tree();
     let (image, busy) = make(args, then, &files);
+    if !busy {
+        debugfs_write(&image, "sif f5000 generation 77");
+    }
     let mut fs = open(&image).unwrap_or_else(|error| panic!("{feature}: {error}"));
     assert_eq!(fs.was_replayed(), busy, "{feature}");
     for (name, bytes) in &files {
@@ -350,6 +353,8 @@ fn prove(feature: &str, args: &str, then: Then) {
     };
     check(&open(&image).unwrap());
     assert!(image.dump("f5000") == large, "{feature}: debugfs");
+    let kept = image.debugfs("stat /f5000").contains("Generation: 77 ");
+    assert!(kept || busy, "{feature}: i_generation of a replaced file");
     assert!(image.dump("new/moved")[..10] == files[1].1, "{feature}: debugfs");
     assert!(image.debugfs("stat \"/new/link\"").contains("/etc/short"), "{feature}");
     if has_xattr {

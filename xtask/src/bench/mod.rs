@@ -128,6 +128,36 @@ fn median<T>(
     Ok(times[ROUNDS / 2])
 }
 
+/// One of several ways to do the same thing.
+type Way<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// The medians of several ways to do the same thing, each after `prepare`. They take turns, so that what
+/// else the machine does meets all of them.
+fn medians<const N: usize>(
+    prepare: &dyn Fn() -> Result<()>,
+    mut ways: [Way<'_>; N],
+) -> Result<[f64; N]> {
+    let mut times = [const { Vec::new() }; N];
+    for _ in 0..ROUNDS {
+        for (way, times) in ways.iter_mut().zip(&mut times) {
+            prepare()?;
+            let start = Instant::now();
+            way()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    }))
+}
+
+/// A line that compares a ratio with the figure that we hold ourselves to.
+fn goal(what: &str, ratio: f64, most: f64) {
+    let verdict = if ratio <= most { "met" } else { "MISSED" };
+    println!("  goal: {what}: {ratio:.2}, at most {most:.2}: {verdict}");
+}
+
 /// A fresh copy of an image, on the disk.
 fn copy_image(from: &Path, to: &str) -> Result<()> {
     shell("cp --sparse=always --reflink=auto \"$1\" \"$2\"; sync \"$2\"", &[&text(from), to])
