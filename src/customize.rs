@@ -15,7 +15,7 @@ use crate::properties::PropertyError;
 use crate::random::{Clock, Entropy};
 use crate::storage::{Storage, StorageError};
 use crate::task::{
-    self, Context, DiskContext, Fingerprint, HostKeyMaker, Needs, TASKS, Task, TaskError,
+    self, Context, DiskContext, Fingerprint, Fit, HostKeyMaker, Needs, TASKS, Task, TaskError,
 };
 
 pub use crate::inspect::{Inspection, inspect};
@@ -301,7 +301,7 @@ fn run(
     mode: Mode,
     started: Instant,
 ) -> Result<Report, CustomizeError> {
-    let needs_os = tasks.iter().any(|task| task.needs != Needs::Files);
+    let needs_os = tasks.iter().any(|task| task.fit(plan, None) == Fit::Refuse);
     let root = detect::find_root(&mut disk, &plan.properties, needs_os)?;
     let warnings = std::mem::take(&mut disk.warnings);
     let volume = &mut disk.volumes[root.volume];
@@ -320,6 +320,9 @@ fn run(
         root: root.volume,
         family: root.family,
         distro: root.distro,
+        windows: root.windows,
+        answer: None,
+        later: None,
         entropy,
         clock,
         events,
@@ -330,9 +333,7 @@ fn run(
     for warning in warnings {
         context.warn(format!("partition table: {warning}"));
     }
-    for task in &tasks {
-        check_needs(task, &context)?;
-    }
+    let tasks = fitting(tasks, &context)?;
     let open_milliseconds = milliseconds(started);
     let mut reports = Vec::new();
     for task in &tasks {
@@ -377,31 +378,55 @@ fn run(
         commit_milliseconds: 0,
     };
     if mode == Mode::Commit {
-        let Context { storage, tree, disk, .. } = &mut context;
+        let Context { storage, tree, disk, later, .. } = &mut context;
         commit(storage, Some(tree), disk, grown, &mut report)?;
+        if let Some(growth) = later {
+            growth.apply(storage).map_err(|source| CustomizeError::Task {
+                task: "FilesystemResizeAfterUmount",
+                source,
+            })?;
+        }
     }
     Ok(report)
 }
 
-/// A task that cannot be done on this system is an error before the first one runs.
-fn check_needs(task: &Task, context: &Context<'_>) -> Result<(), CustomizeError> {
-    let Needs::System(families) = task.needs else { return Ok(()) };
-    match context.family {
-        Some(family) if families.contains(&family) => Ok(()),
-        Some(family) => Err(CustomizeError::Request(format!(
+/// The tasks that mean something on this system. One that cannot be done on it is an error before
+/// the first one runs.
+fn fitting(
+    tasks: Vec<&'static Task>,
+    context: &Context<'_>,
+) -> Result<Vec<&'static Task>, CustomizeError> {
+    let mut fitting = Vec::new();
+    for task in tasks {
+        match task.fit(context.plan, context.family) {
+            Fit::Run => fitting.push(task),
+            Fit::Skip => {}
+            Fit::Refuse => return Err(refusal(task, context)),
+        }
+    }
+    Ok(fitting)
+}
+
+fn refusal(task: &Task, context: &Context<'_>) -> CustomizeError {
+    let families = match task.needs {
+        Needs::System(families) | Needs::Where(families) => families,
+        Needs::Disk | Needs::Files => &[],
+    };
+    CustomizeError::Request(match context.family {
+        Some(family) => format!(
             "{} cannot be done on a system of the family {}; it works on {}. Leave the request \
              out, or exclude the task with the property EXCLUDE_TASK_{}",
             task.name,
             family.name(),
             families.iter().map(|family| family.name()).collect::<Vec<_>>().join(", "),
             task.name
-        ))),
-        None => Err(CustomizeError::Request(format!(
+        ),
+        None => format!(
             "{} needs to know the system, and {} holds none that is recognised; set OSFAMILY",
             task.name,
             context.disk.volumes[context.root].place()
-        ))),
-    }
+        ),
+    })
 }
 
 impl Report {
@@ -521,17 +546,21 @@ mod tests {
         let on_disk = ["FixPartitionTable", "FilesystemResizeUnmounted"];
         let on_guest = [
             "MountImage",
+            "InstallUnattend",
+            "FilesystemResizeMounted",
             "ChangeMachineId",
             "DeleteSSHKeys",
+            "DisableRemoteDesktopConnections",
             "SELinuxAutorelabel",
             "EnforcePersonality",
+            "FilesystemResizeAfterUmount",
         ];
         assert_eq!(names(&plan), ([&on_disk[..], &on_guest[..]].concat(), vec![]));
         plan.properties.set("exclude_task_deletesshkeys", "yes");
         assert_eq!(names(&plan).1, ["DeleteSSHKeys"]);
         plan.properties.set("EXCLUDE_TASK_MountImage", "1");
         assert_eq!(names(&plan).0, on_disk);
-        assert_eq!(names(&plan).1.len(), 5);
+        assert_eq!(names(&plan).1.len(), on_guest.len());
         plan.properties.set("EXCLUDE_ALL_TASKS", "maybe");
         assert!(select(&plan).is_err());
         plan.only_tasks = Some(BTreeSet::from(["Nope".to_owned()]));

@@ -1,5 +1,7 @@
 //! Looking at an image without changing it.
 
+mod windows;
+
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -16,6 +18,8 @@ use crate::properties::Properties;
 use crate::random::{Clock, Entropy};
 use crate::storage::Storage;
 use crate::task::{self, Context, HostKeyMaker};
+
+pub use windows::WindowsSummary;
 
 /// How many users are listed.
 const USERS_MAX: usize = 1000;
@@ -64,6 +68,8 @@ pub struct GuestSummary {
     pub host_keys: Vec<HostKeySummary>,
     /// Whether cloud-init is there and switched on.
     pub cloud_init: bool,
+    /// What there is to say of a Windows only.
+    pub windows: Option<WindowsSummary>,
 }
 
 /// A user of the guest.
@@ -149,6 +155,9 @@ pub fn inspect(
         root: root.volume,
         family: root.family,
         distro: root.distro,
+        windows: root.windows,
+        answer: None,
+        later: None,
         entropy: &entropy,
         clock: &clock,
         events: &mut events,
@@ -170,6 +179,12 @@ pub fn inspect(
         mounts: mounts(&context.tree),
         ..GuestSummary::default()
     };
+    if let Some(found) = context.windows.clone() {
+        windows::fill(&mut context, &found, &mut guest);
+        inspection.warnings.append(&mut context.warnings);
+        inspection.guest = Some(guest);
+        return Ok(inspection);
+    }
     // Each on its own: what one file hides must not hide the rest.
     let results = [
         context.hostname().map(|name| guest.hostname = name),

@@ -193,18 +193,10 @@ impl OsParameters {
         if let Some(url) = filled(&self.os_answer_file) {
             problems.extend(check_url("os_answer_file", url));
         }
-        if let Some(key) = filled_secret(&self.os_product_key) {
-            let groups: Vec<&[u8]> = key.expose().split(|&byte| byte == b'-').collect();
-            let good = groups.len() == 5
-                && groups
-                    .iter()
-                    .all(|group| group.len() == 5 && group.iter().all(u8::is_ascii_alphanumeric));
-            if !good {
-                problems.push(Problem::new(
-                    "os_product_key",
-                    "it is not of the form XXXXX-XXXXX-XXXXX-XXXXX-XXXXX (letters and digits)",
-                ));
-            }
+        if let Some(key) = filled_secret(&self.os_product_key)
+            && let Err(problem) = check_product_key(key)
+        {
+            problems.push(Problem::new("os_product_key", problem));
         }
         if let Some(data) = filled_secret(&self.cloud_userdata) {
             let decoded = std::str::from_utf8(data.expose())
@@ -249,6 +241,7 @@ impl OsParameters {
                 .push(Problem::new("img_format", "it is none of diskdump, extdump and ntfsdump")),
         }
         self.passwords(&mut plan, problems);
+        plan.windows.product_key = filled_secret(&self.os_product_key).cloned();
         if let Some(keys) = filled(&self.auth_keys) {
             match check_keys(keys) {
                 Ok(()) => plan.auth_keys.push((Who::Default, keys.to_owned())),
@@ -322,6 +315,17 @@ fn filled(value: &Option<String>) -> Option<&str> {
 
 fn filled_secret(value: &Option<Secret>) -> Option<&Secret> {
     value.as_ref().filter(|value| !value.expose().is_empty())
+}
+
+/// Whether a Windows product key has the form of one.
+pub fn check_product_key(key: &Secret) -> Result<(), &'static str> {
+    let mut groups = key.expose().split(|&byte| byte == b'-');
+    let good = |group: &[u8]| group.len() == 5 && group.iter().all(u8::is_ascii_alphanumeric);
+    if groups.clone().count() == 5 && groups.all(good) {
+        Ok(())
+    } else {
+        Err("it is not of the form XXXXX-XXXXX-XXXXX-XXXXX-XXXXX (letters and digits)")
+    }
 }
 
 fn check_url(name: &str, url: &str) -> Option<Problem> {

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use crate::guest::windows;
 use crate::plan::PersonalityFile;
 use crate::secret::Secret;
 
@@ -115,10 +116,15 @@ fn file(entry: &Value, origin: String) -> Result<PersonalityFile, FieldError> {
     })
 }
 
-/// Whether a guest path can be written to: absolute, a file's, without a NUL. The error begins
-/// with a verb and says what is valid.
+/// Whether a guest path can be written to: absolute, a file's, without a NUL; or such a path in
+/// Windows' spelling (`C:\\DIR\\FILE`). The error begins with a verb and says what is valid.
 pub fn check_path(path: &str) -> Result<(), String> {
-    if path.is_empty() {
+    let drive =
+        matches!(path.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
+    if drive || path.starts_with('\\') {
+        // The guest decides whether it is one of its own.
+        windows::path::from_windows(path).map(drop)
+    } else if path.is_empty() {
         Err("is empty; it must be an absolute path in the guest".to_owned())
     } else if !path.starts_with('/') {
         Err("does not begin with '/'; it must be an absolute path in the guest".to_owned())

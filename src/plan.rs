@@ -104,6 +104,22 @@ pub enum HostKeys {
     Keep,
 }
 
+/// What only Windows knows.
+#[derive(Clone, Debug, Default)]
+pub struct WindowsRequest {
+    /// Product key.
+    pub product_key: Option<Secret>,
+    /// Time zone, by the name that Windows has for it (`GMT Standard Time`).
+    pub time_zone: Option<String>,
+    /// Time zone where the answer file has none and none is asked for.
+    pub default_time_zone: Option<String>,
+    /// An answer file (`unattend.xml`), for images without one of their own, or, with
+    /// `IGNORE_UNATTEND`, in place of it.
+    pub answer_file: Option<Secret>,
+    /// The same for Windows XP and Server 2003 (`sysprep.inf`).
+    pub sysprep_inf: Option<Secret>,
+}
+
 /// Everything that one run is asked to do.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -125,6 +141,8 @@ pub struct Plan {
     pub host_keys: HostKeys,
     /// The instance's network interfaces; none are configured when there are none.
     pub nics: Vec<Nic>,
+    /// What only Windows knows.
+    pub windows: WindowsRequest,
     /// What was computed beforehand.
     pub prepared: Prepared,
     /// Tasks to run, by name; `None` means all that apply. The command line runs only what it

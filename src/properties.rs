@@ -79,6 +79,11 @@ impl OsFamily {
         Self::OpenBsd,
     ];
 
+    /// Whether this is a Windows, of whatever age.
+    pub fn is_windows(self) -> bool {
+        matches!(self, Self::Windows | Self::WindowsLegacy)
+    }
+
     /// The name that the property uses.
     pub fn name(self) -> &'static str {
         match self {
@@ -293,11 +298,12 @@ impl Properties {
 
     /// Everything that is wrong with the values of known properties.
     pub fn problems(&self) -> Vec<PropertyError> {
-        const BOOLEANS: [&str; 9] = [
+        const BOOLEANS: [&str; 10] = [
             "DO_SYNC",
             "IGNORE_UNATTEND",
             "OFFLINE_NTFSRESIZE",
             "OFFLINE_NTFSRESIZE_NOCHECK",
+            "OFFLINE_PASSWORD",
             "CLOUD_INIT",
             "ALLOW_MOUNTED_TASK_OVERWRITING",
             "EXCLUDE_ALL_TASKS",

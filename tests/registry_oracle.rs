@@ -11,6 +11,8 @@ use std::process::Command;
 
 use snf_image::registry::{FileTime, Hive, HiveError, Key, REG_BINARY, utf16_units};
 
+use support::hives::{closed, hive};
+
 const NOW: FileTime = FileTime(133_000_000_000_000_000);
 
 /// Prints a line for each key and value: path, then name, type and data, all in hexadecimal.
@@ -66,22 +68,6 @@ fn by_us(hive: &Hive) -> Vec<String> {
         }
     }
     sorted(lines.into_iter())
-}
-
-fn hive(name: &str) -> Vec<u8> {
-    fs::read(support::given("SNF_TEST_CACHE").join("hives").join(name)).unwrap()
-}
-
-/// The hive as if it had been closed cleanly: two of them were copied from a running Windows.
-fn closed(mut data: Vec<u8>) -> Vec<u8> {
-    let number = data[4..8].to_vec();
-    data[8..12].copy_from_slice(&number);
-    let sum = data[..508].chunks_exact(4).fold([0u8; 4], |mut sum, word| {
-        sum.iter_mut().zip(word).for_each(|(a, b)| *a ^= b);
-        sum
-    });
-    data[508..512].copy_from_slice(&sum);
-    data
 }
 
 /// What differs beside the lines that are expected to.

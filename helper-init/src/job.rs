@@ -9,6 +9,7 @@ use snf_image::customize::{Mode, customize_instance};
 use snf_image::event::{Event, EventSink};
 use snf_image::random::{Clock, Entropy};
 use snf_image::rules::{MAX_SIZE, Rules};
+use snf_image::secret::Secret;
 use zeroize::Zeroizing;
 
 use crate::worker::Disks;
@@ -19,8 +20,12 @@ pub(crate) fn run(
     disks: &Disks,
     events: &mut dyn EventSink,
 ) -> Result<(), String> {
-    let rules = read_rules(parameters)?;
-    let plan = rules.plan().map_err(|e| format!("the rules cannot be followed: {e}"))?;
+    let disk = ParameterDisk::open(parameters)?;
+    let rules = disk.rules()?;
+    let mut plan = rules.plan().map_err(|e| format!("the rules cannot be followed: {e}"))?;
+    plan.windows.answer_file = disk.file("unattend.xml")?;
+    plan.windows.sysprep_inf = disk.file("sysprep.inf")?;
+    drop(disk);
     let devices = rules.devices();
     let device =
         devices.first().ok_or("the rules do not name the instance's disk (SNF_IMAGE_DEV)")?;
@@ -46,30 +51,47 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn read_rules(parameters: Arc<dyn BlockDevice>) -> Result<Rules, String> {
-    let fail = |e: snf_fs::Error| format!("cannot read the parameter disk: {e}");
-    let fs = Ext::open(parameters, Options::default()).map_err(fail)?;
-    let node = fs
-        .lookup(fs.root(), b"rules")
-        .map_err(fail)?
-        .ok_or("there is no file `rules` on the parameter disk")?;
-    let stat = fs.stat(node).map_err(fail)?;
-    let size = usize::try_from(stat.size).ok().filter(|&size| size <= MAX_SIZE);
-    let (FileType::Regular, Some(size)) = (stat.file_type, size) else {
-        return Err(format!(
-            "`rules` on the parameter disk is not a file of at most {MAX_SIZE} bytes"
-        ));
-    };
-    let mut text = Zeroizing::new(vec![0; size]);
-    let mut filled = 0;
-    while filled < size {
-        let count = fs.read(node, filled as u64, &mut text[filled..]).map_err(fail)?;
-        if count == 0 {
-            return Err("`rules` on the parameter disk ends early".to_owned());
-        }
-        filled += count;
+/// The file system of the parameter disk.
+struct ParameterDisk(Ext);
+
+fn fail(error: snf_fs::Error) -> String {
+    format!("cannot read the parameter disk: {error}")
+}
+
+impl ParameterDisk {
+    fn open(device: Arc<dyn BlockDevice>) -> Result<Self, String> {
+        Ext::open(device, Options::default()).map(Self).map_err(fail)
     }
-    Rules::parse(&text).map_err(|e| format!("the rules cannot be read: {e}"))
+
+    fn rules(&self) -> Result<Rules, String> {
+        let text = self.file("rules")?.ok_or("there is no file `rules` on the parameter disk")?;
+        Rules::parse(text.expose()).map_err(|e| format!("the rules cannot be read: {e}"))
+    }
+
+    /// The content of a file in the root directory, if there is one of that name.
+    fn file(&self, name: &str) -> Result<Option<Secret>, String> {
+        let fs = &self.0;
+        let Some(node) = fs.lookup(fs.root(), name.as_bytes()).map_err(fail)? else {
+            return Ok(None);
+        };
+        let stat = fs.stat(node).map_err(fail)?;
+        let size = usize::try_from(stat.size).ok().filter(|&size| size <= MAX_SIZE);
+        let (FileType::Regular, Some(size)) = (stat.file_type, size) else {
+            return Err(format!(
+                "`{name}` on the parameter disk is not a file of at most {MAX_SIZE} bytes"
+            ));
+        };
+        let mut text = Zeroizing::new(vec![0; size]);
+        let mut filled = 0;
+        while filled < size {
+            let count = fs.read(node, filled as u64, &mut text[filled..]).map_err(fail)?;
+            if count == 0 {
+                return Err(format!("`{name}` on the parameter disk ends early"));
+            }
+            filled += count;
+        }
+        Ok(Some(Secret::new(std::mem::take(&mut *text))))
+    }
 }
 
 #[cfg(test)]

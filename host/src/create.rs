@@ -9,6 +9,7 @@ use std::time::Instant;
 use snf_image::params::{OsParameters, Problem};
 use snf_image::plan::{ImageFormat, Plan};
 use snf_image::prepare::{Prepared, prepare};
+use snf_image::properties::OsFamily;
 use snf_image::random::{Clock, Entropy};
 use snf_image::rules::{Rules, WriteError, variable_of};
 use snf_image::secret::Secret;
@@ -206,7 +207,10 @@ fn deploy(
     let system = system_disk(&disks)?;
     let img_id = parameters.img_id.as_deref().unwrap_or_default();
     let image_id: ImageId = img_id.parse()?;
-    let helper = helper_config(config);
+    let mut helper = helper_config(config);
+    if config.helper_memory.is_none() && plan_is_windows(&plan) {
+        helper.memory_mib = helper.memory_mib.max(WINDOWS_MEMORY_MIB);
+    }
     let customise = !plan.properties.boolean("EXCLUDE_ALL_TASKS").unwrap_or(false);
     if customise {
         runner.check(&helper)?;
@@ -256,6 +260,14 @@ fn deploy(
     // QEMU wrote through another description of the same file.
     target.flush()?;
     Ok(())
+}
+
+/// What the helper needs to change a Windows: a registry hive is held as a whole, twice.
+const WINDOWS_MEMORY_MIB: u32 = 384;
+
+/// Whether the image is, or may be, a Windows.
+fn plan_is_windows(plan: &Plan) -> bool {
+    plan.properties.os_family().ok().flatten().is_some_and(OsFamily::is_windows)
 }
 
 /// Whether the parameters will fit onto a parameter disk, with room for what is prepared.
@@ -419,19 +431,23 @@ fn answer_file(
     cancel: &Cancel,
 ) -> Result<Vec<(&'static str, Secret)>, CreateError> {
     let fetch_error = |parameter| move |source| CreateError::Fetch { parameter, source };
+    let family = plan.properties.os_family().ok().flatten();
+    // Windows XP and Server 2003 have another kind of file.
+    let name = match family {
+        Some(OsFamily::WindowsLegacy) => "sysprep.inf",
+        _ => "unattend.xml",
+    };
     if let Some(url) = parameters.os_answer_file.as_deref().filter(|url| !url.is_empty()) {
         let url = url.to_owned();
         let fetched = cancel.wait(move || fetch::small(&url))?;
         let body = fetched.map_err(fetch_error("os_answer_file"))?;
-        return Ok(vec![("unattend.xml", body)]);
+        return Ok(vec![(name, body)]);
     }
-    let windows = plan.properties.get("OSFAMILY").is_some_and(|family| {
-        family.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("windows"))
-    });
     match &config.unattend {
-        Some(path) if windows => {
+        // Of a family that is not known the helper finds out; others do not look at the file.
+        Some(path) if family.is_none_or(OsFamily::is_windows) => {
             let body = fetch::small_file(path).map_err(fetch_error("UNATTEND"))?;
-            Ok(vec![("unattend.xml", body)])
+            Ok(vec![(name, body)])
         }
         _ => Ok(Vec::new()),
     }

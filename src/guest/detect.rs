@@ -4,6 +4,7 @@ use snf_fs::{Error, Tree};
 
 use super::disk::{Content, Disk};
 use super::distro::{Distro, OS_RELEASE, RELEASE_FILES};
+use super::windows::Windows;
 use crate::properties::{OsFamily, Properties, PropertyError};
 
 /// Why no root was chosen.
@@ -57,6 +58,8 @@ pub struct Root {
     pub family: Option<OsFamily>,
     /// What the system says of itself.
     pub distro: Distro,
+    /// The Windows, where it is one.
+    pub windows: Option<Windows>,
 }
 
 /// Finds the root. `needs_os` says whether the tasks need to know the system; where they do not,
@@ -70,9 +73,9 @@ pub fn find_root(
     let verdicts: Vec<Verdict> = (0..disk.volumes.len()).map(|index| judge(disk, index)).collect();
     if let Some(wanted) = wanted(disk, properties)? {
         let volume = &disk.volumes[wanted];
-        let (distro, detected) = match &verdicts[wanted] {
-            Verdict::Root(distro) => (distro.clone(), Some(OsFamily::Linux)),
-            Verdict::Files(_) if family.is_some() || !needs_os => (Distro::default(), None),
+        let system = match &verdicts[wanted] {
+            Verdict::Root(system) => Some(system),
+            Verdict::Files(_) if family.is_some() || !needs_os => None,
             Verdict::Files(reason) => {
                 let reason = format!("{reason}; if it is a system all the same, set OSFAMILY");
                 return Err(DetectError::Unusable { place: volume.place(), reason });
@@ -84,28 +87,24 @@ pub fn find_root(
                 });
             }
         };
-        return Ok(Root { volume: wanted, family: family.or(detected), distro });
+        return Ok(Root::new(wanted, family, system));
     }
-    let roots: Vec<(usize, &Distro)> = verdicts
+    let roots: Vec<(usize, &System)> = verdicts
         .iter()
         .enumerate()
         .filter_map(|(index, verdict)| match verdict {
-            Verdict::Root(distro) => Some((index, distro)),
+            Verdict::Root(system) => Some((index, system)),
             _ => None,
         })
         .collect();
     match roots.as_slice() {
-        [(volume, distro)] => Ok(Root {
-            volume: *volume,
-            family: family.or(Some(OsFamily::Linux)),
-            distro: (*distro).clone(),
-        }),
+        [(volume, system)] => Ok(Root::new(*volume, family, Some(*system))),
         [] => {
             let with_files: Vec<usize> = (0..verdicts.len())
                 .filter(|index| matches!(verdicts[*index], Verdict::Files(_)))
                 .collect();
             if let ([volume], true) = (with_files.as_slice(), !needs_os || family.is_some()) {
-                return Ok(Root { volume: *volume, family, distro: Distro::default() });
+                return Ok(Root::new(*volume, family, None));
             }
             Err(DetectError::None { tried: tried(disk) })
         }
@@ -147,10 +146,47 @@ fn tried(disk: &Disk) -> String {
     parts.collect::<Vec<_>>().join("; ")
 }
 
+impl Root {
+    fn new(volume: usize, told: Option<OsFamily>, system: Option<&System>) -> Self {
+        let (distro, windows) = match system {
+            Some(System::Linux(distro)) => (distro.clone(), None),
+            Some(System::Windows(windows)) => (windows_distro(windows), Some(windows.clone())),
+            None => (Distro::default(), None),
+        };
+        Self { volume, family: told.or(system.map(System::family)), distro, windows }
+    }
+}
+
+/// A Windows in the words that are there for distributions.
+fn windows_distro(windows: &Windows) -> Distro {
+    Distro {
+        id: windows.family().name().to_owned(),
+        version: windows.version_text(),
+        name: windows.name(),
+        ..Distro::default()
+    }
+}
+
+/// A system that was recognised.
+#[derive(Clone)]
+enum System {
+    Linux(Distro),
+    Windows(Windows),
+}
+
+impl System {
+    fn family(&self) -> OsFamily {
+        match self {
+            Self::Linux(_) => OsFamily::Linux,
+            Self::Windows(windows) => windows.family(),
+        }
+    }
+}
+
 /// What a volume turned out to be.
 enum Verdict {
     /// The root of a system.
-    Root(Distro),
+    Root(System),
     /// A file system that we can edit, without a system.
     Files(String),
     /// Nothing that we can edit.
@@ -198,17 +234,22 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
         }
     };
     volume.verdict = match &verdict {
-        Verdict::Root(distro) if distro.name.is_empty() => "a Linux system".into(),
-        Verdict::Root(distro) => distro.name.clone(),
+        Verdict::Root(System::Linux(distro)) if distro.name.is_empty() => "a Linux system".into(),
+        Verdict::Root(System::Linux(distro)) => distro.name.clone(),
+        Verdict::Root(System::Windows(windows)) => windows.name(),
         Verdict::Files(reason) | Verdict::Not(reason) => reason.clone(),
     };
     verdict
 }
 
-/// Whether a tree is the root of a Linux system.
+/// Whether a tree is the root of a system that is known.
 fn examine(tree: &Tree) -> Result<Verdict, Error> {
     if !soft(tree.is_dir("/etc"))? {
-        return Ok(Verdict::Files("it has no directory /etc".into()));
+        // What is odd about a Windows is told when it is worked on.
+        if let Ok(Some(windows)) = Windows::detect(tree) {
+            return Ok(Verdict::Root(System::Windows(windows)));
+        }
+        return Ok(Verdict::Files("it has no directory /etc and no Windows".into()));
     }
     let distro = match Distro::detect(tree) {
         Ok(distro) => distro,
@@ -216,7 +257,7 @@ fn examine(tree: &Tree) -> Result<Verdict, Error> {
         Err(error) => return Err(error),
     };
     if let Some(distro) = distro {
-        return Ok(Verdict::Root(distro));
+        return Ok(Verdict::Root(System::Linux(distro)));
     }
     let has_users = soft(tree.exists("/etc/passwd"))?;
     let programs = ["/bin", "/sbin/init", "/usr/bin", "/usr/lib/systemd", "/nix/store"];
@@ -225,7 +266,7 @@ fn examine(tree: &Tree) -> Result<Verdict, Error> {
     })?;
     // With /usr on a file system of its own, os-release is a symbolic link to nowhere here.
     if has_users && has_programs {
-        return Ok(Verdict::Root(Distro::default()));
+        return Ok(Verdict::Root(System::Linux(Distro::default())));
     }
     let mut missing: Vec<&str> = OS_RELEASE.to_vec();
     missing.extend(RELEASE_FILES.first().map(|(path, _)| *path));

@@ -10,5 +10,6 @@ pub mod passwd;
 pub mod probe;
 pub mod selinux;
 pub mod sshd_config;
+pub mod windows;
 
 pub use crate::properties::OsFamily;

@@ -73,6 +73,13 @@ impl Hive {
     }
 }
 
+/// Whether a hive was not closed cleanly, so that its logs are needed to open it.
+pub fn needs_logs(data: &[u8]) -> bool {
+    base_block(data).is_ok_and(|base| {
+        !base.is_intact() || base.primary_sequence_number != base.secondary_sequence_number
+    })
+}
+
 /// The base block of a log, and the log, where it is one.
 fn valid_log(log: &[u8]) -> Option<(BaseBlock, &[u8])> {
     let (base, _) = BaseBlock::read_from_prefix(log).ok()?;

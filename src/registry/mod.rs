@@ -13,6 +13,7 @@ mod hive;
 mod log;
 mod marvin;
 mod name;
+mod peek;
 mod read;
 mod subkeys;
 #[cfg(test)]
@@ -20,8 +21,9 @@ mod tests;
 
 pub use error::{HiveError, Result};
 pub use hive::{FileTime, Hive, Key};
-pub use log::Recovery;
+pub use log::{Recovery, needs_logs};
 pub use name::{Name, utf16_bytes, utf16_units};
+pub use peek::{Peek, PeekKey};
 pub use read::Value;
 
 /// No type.

@@ -169,6 +169,7 @@ impl Rules {
         let mut plan = parameters.plan().map_err(RulesError::Wrong)?;
         plan.hostname = self.text("HOSTNAME").filter(|name| !name.is_empty()).map(str::to_owned);
         plan.prepared = Prepared::read(self);
+        plan.windows.default_time_zone = self.text("WINDOWS_TIMEZONE").map(str::to_owned);
         // What the image's format implies (the host works it out) stands over the properties.
         for name in ["OSFAMILY", "ROOT_PARTITION"] {
             if let Some(value) = self.text(&format!("PROPERTY_{name}")).filter(|v| !v.is_empty()) {

@@ -3,14 +3,15 @@
 use snf_fs::Attributes;
 
 use super::context::CONFIG_MAX;
-use super::{Context, LINUX, Needs, Run, Task, TaskError};
+use super::{Context, LINUX_AND_WINDOWS, Needs, Run, Task, TaskError, windows};
+use crate::guest::OsFamily;
 use crate::guest::distro::Family;
 
 pub(super) static TASK: Task = Task {
     name: "AssignHostname",
     number: 50,
     summary: "set the host name, and the 127.0.1.1 line of /etc/hosts",
-    needs: Needs::System(LINUX),
+    needs: Needs::System(LINUX_AND_WINDOWS),
     applies: |plan| plan.hostname.is_some(),
     run: Run::Guest(run),
 };
@@ -53,6 +54,9 @@ pub fn check(name: &str) -> Result<(), String> {
 
 fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     let Some(name) = context.plan.hostname.clone() else { return Ok(()) };
+    if context.family.is_some_and(OsFamily::is_windows) {
+        return windows::computer_name::assign(context, &name);
+    }
     check(&name).map_err(TaskError::request)?;
     let old = set(context, &name)?;
     update_hosts(context, old.as_deref(), &name)?;

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
-use super::{Context, LINUX, Needs, Run, Task, TaskError};
+use super::{Context, LINUX_AND_WINDOWS, Needs, Run, Task, TaskError, windows};
 use crate::crypt;
+use crate::guest::OsFamily;
 use crate::guest::passwd::{self, EditError, User};
 use crate::guest::sshd_config::SshdConfig;
 use crate::plan::{Password, Who};
@@ -19,7 +20,7 @@ pub(super) static TASK: Task = Task {
     name: "ChangePassword",
     number: 50,
     summary: "set passwords and add authorized keys",
-    needs: Needs::System(LINUX),
+    needs: Needs::System(LINUX_AND_WINDOWS),
     applies: |plan| !plan.passwords.is_empty() || !plan.auth_keys.is_empty(),
     run: Run::Guest(run),
 };
@@ -28,6 +29,9 @@ const PASSWD: &str = "/etc/passwd";
 const SHADOW: &str = "/etc/shadow";
 
 fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    if context.family.is_some_and(OsFamily::is_windows) {
+        return windows::passwords::change(context);
+    }
     let plan = context.plan;
     let passwd = context.config(PASSWD)?.ok_or_else(|| {
         TaskError::request(format!("the image has no {PASSWD}, so it has no users"))

@@ -6,10 +6,12 @@ use serde::Serialize;
 use snf_fs::Tree;
 use snf_fs::error::display_name;
 
+use super::LaterGrowth;
 use crate::event::{Event, EventSink};
 use crate::guest::OsFamily;
 use crate::guest::disk::Disk;
 use crate::guest::distro::Distro;
+use crate::guest::windows::Windows;
 use crate::plan::Plan;
 use crate::random::{Clock, Entropy};
 use crate::sshkey::{self, KeyPair, KeyType};
@@ -47,6 +49,12 @@ pub struct Context<'a> {
     pub family: Option<OsFamily>,
     /// The guest's distribution.
     pub distro: Distro,
+    /// The guest's Windows, where it is one.
+    pub windows: Option<Windows>,
+    /// Where its answer file lies, once a task has installed it or found the image's own.
+    pub answer: Option<Vec<u8>>,
+    /// A file system that grows when all else has been written.
+    pub(crate) later: Option<LaterGrowth>,
     /// Randomness; a task takes a stream of its own from it.
     pub entropy: &'a Entropy,
     /// The time.

@@ -4,7 +4,8 @@ use snf_fs::error::display_name;
 use snf_fs::{Attributes, Stat};
 
 use super::context::CONFIG_MAX;
-use super::{Context, Needs, Run, Task, TaskError, hidden_at_boot};
+use super::{Context, Needs, Run, Task, TaskError, hidden_at_boot, windows};
+use crate::guest::OsFamily;
 use crate::guest::passwd;
 use crate::plan::PersonalityFile;
 
@@ -26,6 +27,9 @@ const PARENT_MODE: u16 = 0o750;
 const MANY: usize = 32;
 
 fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    if context.family.is_some_and(OsFamily::is_windows) {
+        return windows::personality::enforce(context);
+    }
     let plan = context.plan;
     let mut names = Names::default();
     plan.personality.iter().try_for_each(|file| enforce(context, file, &mut names))
@@ -37,7 +41,7 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
 /// the same and finds most of its work done.
 pub(crate) fn begin(context: &mut Context<'_>) -> Result<(), TaskError> {
     let plan = context.plan;
-    if plan.personality.len() <= MANY {
+    if plan.personality.len() <= MANY || context.family.is_some_and(OsFamily::is_windows) {
         return Ok(());
     }
     let mut names = Names::default();

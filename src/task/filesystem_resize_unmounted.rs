@@ -2,6 +2,7 @@
 
 use super::{DiskContext, Needs, Run, Task, TaskError};
 use crate::guest::disk::Content;
+use snf_fs::Kind;
 
 pub(super) static TASK: Task = Task {
     name: "FilesystemResizeUnmounted",
@@ -30,7 +31,12 @@ fn run(context: &mut DiskContext<'_>) -> Result<(), TaskError> {
         context.info(format!("{place} ({what}) has no file system that can be enlarged offline"));
         return Ok(());
     };
-    let before = fs.info()?.size;
+    let info = fs.info()?;
+    if info.kind == Kind::Ntfs {
+        context.info(format!("{place} ({what}) is enlarged by Windows, or when all else is done"));
+        return Ok(());
+    }
+    let before = info.size;
     if before >= size {
         context.info(format!("the file system of {place} fills it already"));
         return Ok(());

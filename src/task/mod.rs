@@ -18,6 +18,7 @@ mod mount_image;
 mod selinux_autorelabel;
 #[cfg(test)]
 pub(crate) mod testing;
+mod windows;
 
 pub use assign_hostname::check as check_hostname;
 pub use change_machine_id::check as check_machine_id;
@@ -26,6 +27,7 @@ pub(crate) use delete_ssh_keys::begin as begin_host_keys;
 pub use disk_context::DiskContext;
 pub(crate) use enforce_personality::begin as begin_personality;
 pub(crate) use selinux_autorelabel::install as install_labels;
+pub(crate) use windows::offline_resize::LaterGrowth;
 
 use crate::crypt::CryptError;
 use crate::guest::OsFamily;
@@ -72,8 +74,21 @@ pub enum Needs {
     Disk,
     /// The guest's file systems, whatever is on them.
     Files,
-    /// A guest whose system is one of these.
+    /// A guest whose system is one of these: on another one it is an error.
     System(&'static [OsFamily]),
+    /// The same, but on another system there is nothing to do.
+    Where(&'static [OsFamily]),
+}
+
+/// Whether a task can be done on a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It is done.
+    Run,
+    /// It means nothing there.
+    Skip,
+    /// It was asked for and cannot be done there.
+    Refuse,
 }
 
 /// One customization step.
@@ -111,6 +126,25 @@ impl Task {
         (named || self.number == mount_image::TASK.number) && (self.applies)(plan)
     }
 
+    /// Whether the task is for a guest of this family. A run of all tasks passes over those that
+    /// are for Linux on a Windows, and the other way round; one that was named is insisted on.
+    pub fn fit(&self, plan: &Plan, family: Option<OsFamily>) -> Fit {
+        let (families, quiet) = match self.needs {
+            Needs::Disk | Needs::Files => return Fit::Run,
+            Needs::System(families) => (families, false),
+            Needs::Where(families) => (families, true),
+        };
+        if family.is_some_and(|family| families.contains(&family)) {
+            return Fit::Run;
+        }
+        let for_windows = families.iter().all(|family| family.is_windows());
+        let on_windows = family.is_some_and(OsFamily::is_windows);
+        if quiet || (plan.only_tasks.is_none() && (for_windows || on_windows)) {
+            return Fit::Skip;
+        }
+        Fit::Refuse
+    }
+
     /// Runs a task that works on the guest; of another one there is nothing to do here.
     pub fn run_on_guest(&self, context: &mut Context<'_>) -> Result<(), TaskError> {
         match self.run {
@@ -129,20 +163,26 @@ impl Task {
 }
 
 const LINUX: &[OsFamily] = &[OsFamily::Linux];
+const LINUX_AND_WINDOWS: &[OsFamily] =
+    &[OsFamily::Linux, OsFamily::Windows, OsFamily::WindowsLegacy];
 
 /// All tasks, in their order.
-pub const TASKS: [&Task; 11] = [
+pub const TASKS: [&Task; 15] = [
     &fix_partition_table::TASK,
     &filesystem_resize_unmounted::TASK,
     &mount_image::TASK,
+    &windows::install_unattend::TASK,
+    &windows::extend::TASK,
     &add_swap::TASK,
     &assign_hostname::TASK,
     &change_machine_id::TASK,
     &change_password::TASK,
     &configure_network::TASK,
     &delete_ssh_keys::TASK,
+    &windows::remote_desktop::TASK,
     &selinux_autorelabel::TASK,
     &enforce_personality::TASK,
+    &windows::offline_resize::TASK,
 ];
 
 /// The task of that name.

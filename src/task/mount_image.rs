@@ -20,6 +20,9 @@ pub(super) static TASK: Task = Task {
 const FSTAB: &str = "/etc/fstab";
 
 fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    if context.family.is_some_and(OsFamily::is_windows) {
+        return Ok(());
+    }
     let Some(text) = fstab_text(context)? else { return Ok(()) };
     for entry in fstab::parse(&text) {
         if entry.target.iter().all(|byte| *byte == b'/') {

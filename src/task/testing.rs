@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::guest::OsFamily;
 use crate::guest::disk::{Disk, Volume};
 use crate::guest::distro::Distro;
+use crate::guest::windows::{Windows, fixture, pe};
 use crate::plan::Plan;
 use crate::random::{Clock, Entropy};
 use crate::storage::Storage;
@@ -22,6 +23,8 @@ pub(crate) struct Guest {
     pub(crate) plan: Plan,
     pub(crate) events: Vec<Event>,
     pub(crate) distro: Distro,
+    pub(crate) windows: Option<Windows>,
+    pub(crate) answer: Option<Vec<u8>>,
     pub(crate) fingerprints: Vec<super::Fingerprint>,
 }
 
@@ -35,6 +38,8 @@ impl Guest {
             plan: Plan::default(),
             events: Vec::new(),
             distro: Distro::default(),
+            windows: None,
+            answer: None,
             fingerprints: Vec::new(),
         }
     }
@@ -70,6 +75,31 @@ impl Guest {
         guest.tree().chmod("/etc/shadow", 0o640).unwrap();
         guest.tree().commit().unwrap();
         guest.renew();
+        guest
+    }
+
+    /// A generalized Windows Server 2022.
+    pub(crate) fn windows() -> Self {
+        let state = Some("IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE");
+        Self::windows_of(&fixture::system(), &fixture::software(false, state))
+    }
+
+    /// A Windows with these hives.
+    pub(crate) fn windows_of(system: &[u8], software: &[u8]) -> Self {
+        let mut guest = Self::empty();
+        guest.mkdir("/Windows/System32/config");
+        let sam = fixture::sam(false);
+        for (path, bytes) in [
+            ("ntoskrnl.exe", pe::executable(0x8664).as_slice()),
+            ("config/SYSTEM", system),
+            ("config/SOFTWARE", software),
+            ("config/SAM", &sam),
+        ] {
+            guest.tree().write(format!("/Windows/System32/{path}"), bytes, FILE).unwrap();
+        }
+        guest.tree().commit().unwrap();
+        guest.renew();
+        guest.windows = Windows::detect(guest.tree()).unwrap();
         guest
     }
 
@@ -136,8 +166,11 @@ impl Guest {
             disk: Disk::of_volumes(std::mem::take(&mut self.volumes)),
             storage: std::mem::take(&mut self.storage),
             root: 0,
-            family: Some(OsFamily::Linux),
+            family: Some(self.windows.as_ref().map_or(OsFamily::Linux, Windows::family)),
             distro: self.distro.clone(),
+            windows: self.windows.clone(),
+            answer: self.answer.take(),
+            later: None,
             key_maker: HostKeyMaker::new(&entropy),
             entropy: &entropy,
             clock: &clock,
@@ -148,6 +181,7 @@ impl Guest {
         let result = task.run_on_guest(&mut context);
         self.fingerprints = context.fingerprints;
         self.distro = context.distro;
+        self.answer = context.answer;
         self.volumes = context.disk.volumes;
         self.storage = context.storage;
         self.tree = Some(context.tree);

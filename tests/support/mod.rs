@@ -3,6 +3,8 @@
 
 pub mod console;
 pub mod disk;
+pub mod ganeti;
+pub mod hives;
 pub mod walk;
 
 use std::path::PathBuf;

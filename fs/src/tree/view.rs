@@ -103,6 +103,35 @@ impl Tree {
         Ok(content)
     }
 
+    /// Up to `length` bytes at `offset` of a regular file; fewer only at its end.
+    pub fn read_range(
+        &self,
+        path: impl AsRef<[u8]>,
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>> {
+        let walk = self.walk(path.as_ref(), true)?;
+        let place = walk.existing()?;
+        let path = walk.path();
+        let stat = self.stat_place(place).map_err(at_path(&path))?;
+        if stat.file_type != FileType::Regular {
+            return Err(Error::WrongType(walk.display(), "not a regular file"));
+        }
+        let wanted = stat.size.saturating_sub(offset).min(length as u64) as usize;
+        let mut content = vec![0; wanted];
+        let mut filled = 0;
+        while filled < wanted {
+            let part = content.get_mut(filled..).unwrap_or_default();
+            match self.fs(place).read(place.node, offset + filled as u64, part) {
+                Ok(0) => break,
+                Ok(count) => filled += count.min(wanted - filled),
+                Err(error) => return Err(at_path(&path)(error)),
+            }
+        }
+        content.truncate(filled);
+        Ok(content)
+    }
+
     /// Like [`Tree::read`], but `None` when there is no such file.
     pub fn read_optional(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Option<Vec<u8>>> {
         optional(self.read(path, limit))

@@ -93,6 +93,23 @@ pub(crate) struct Apply {
     #[arg(long, value_enum, help_heading = "What to change")]
     pub(crate) host_keys: Option<HostKeysArg>,
 
+    /// Windows: put this answer file (unattend.xml, sysprep.inf) in place of the image's own.
+    #[arg(long, value_name = "FILE", help_heading = "What to change")]
+    pub(crate) answer_file: Option<PathBuf>,
+
+    /// Windows: set the product key. SELECTOR is file:PATH, stdin or prompt.
+    #[arg(long, value_name = "SELECTOR", help_heading = "What to change")]
+    pub(crate) product_key: Option<String>,
+
+    /// Windows: set the time zone, by the name that Windows has for it.
+    #[arg(long, value_name = "NAME", help_heading = "What to change")]
+    pub(crate) time_zone: Option<String>,
+
+    /// Windows that is not generalized (sysprep): set the passwords in its registry, where its own
+    /// setup will not.
+    #[arg(long, help_heading = "How")]
+    pub(crate) offline_password: bool,
+
     /// Image properties as a JSON object (OSFAMILY, ROOT_PARTITION, PASSWD_HASHING_METHOD,
     /// EXCLUDE_TASK_..., ...).
     #[arg(long, value_name = "JSON", help_heading = "How")]

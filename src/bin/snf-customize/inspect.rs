@@ -86,11 +86,20 @@ fn guest_page(guest: &snf_image::inspect::GuestSummary) -> String {
         text.push_str(&format!(" on partition {number}"));
     }
     text.push('\n');
-    let mut rows = vec![
-        vec!["host name".to_owned(), guest.hostname.clone().unwrap_or_else(|| "none".to_owned())],
-        vec!["machine id".to_owned(), guest.machine_id.clone()],
-        vec!["cloud-init".to_owned(), if guest.cloud_init { "yes" } else { "no" }.to_owned()],
-    ];
+    let hostname = guest.hostname.clone().unwrap_or_else(|| "none".to_owned());
+    let mut rows = vec![vec!["host name".to_owned(), hostname]];
+    let yes_no = |yes| if yes { "yes" } else { "no" }.to_owned();
+    match &guest.windows {
+        Some(windows) => {
+            let state = windows.generalized.map_or_else(|| "unknown".to_owned(), yes_no);
+            rows.push(vec!["version".to_owned(), guest.version.clone()]);
+            rows.push(vec!["generalized".to_owned(), state]);
+        }
+        None => {
+            rows.push(vec!["machine id".to_owned(), guest.machine_id.clone()]);
+            rows.push(vec!["cloud-init".to_owned(), yes_no(guest.cloud_init)]);
+        }
+    }
     rows.extend(guest.mounts.iter().map(|mount| {
         let free = size(mount.free);
         vec![
@@ -105,7 +114,9 @@ fn guest_page(guest: &snf_image::inspect::GuestSummary) -> String {
             "none" => "empty password",
             _ => "password unknown",
         };
-        vec!["user".to_owned(), format!("{} ({}), {}, {password}", user.name, user.uid, user.shell)]
+        // Users of a Windows have no shell.
+        let shell = if user.shell.is_empty() { String::new() } else { format!("{}, ", user.shell) };
+        vec!["user".to_owned(), format!("{} ({}), {shell}{password}", user.name, user.uid)]
     }));
     rows.extend(
         guest.host_keys.iter().map(|key| {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use snf_image::params::check_keys;
+use snf_image::params::{check_keys, check_product_key};
 use snf_image::personality;
-use snf_image::plan::{HostKeys, MachineId, PersonalityFile, Plan, Who};
+use snf_image::plan::{HostKeys, MachineId, Password, PersonalityFile, Plan, Who};
 use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
@@ -40,6 +40,7 @@ pub(crate) struct Parsed {
     keys: Vec<(String, std::path::PathBuf)>,
     writes: Vec<WriteSpec>,
     machine_id: Option<MachineId>,
+    product_key: Option<Selector>,
     properties: Properties,
 }
 
@@ -53,7 +54,10 @@ impl Parsed {
             && args.write.is_empty()
             && args.personality.is_none()
             && args.machine_id.is_none()
-            && args.host_keys.is_none();
+            && args.host_keys.is_none()
+            && args.answer_file.is_none()
+            && args.product_key.is_none()
+            && args.time_zone.is_none();
         if nothing {
             return Err(Failure::usage(
                 "nothing to change was asked for; see snf-customize apply --help, or use inspect to look only",
@@ -90,8 +94,15 @@ impl Parsed {
         if let Some(problem) = properties.problems().first() {
             return Err(Failure::usage(problem.to_string()));
         }
+        if args.offline_password {
+            properties.set("OFFLINE_PASSWORD", "yes");
+        }
+        if args.answer_file.is_some() {
+            properties.set("IGNORE_UNATTEND", "yes");
+        }
+        let product_key = args.product_key.as_deref().map(product_key).transpose()?;
         let machine_id = args.machine_id.as_deref().map(machine_id).transpose()?;
-        Ok(Self { passwords, keys, writes, machine_id, properties })
+        Ok(Self { passwords, keys, writes, machine_id, product_key, properties })
     }
 
     /// Reads the files and asks the questions.
@@ -106,6 +117,10 @@ impl Parsed {
         ask_for("ChangeMachineId", self.machine_id.is_some());
         ask_for("ChangePassword", !self.passwords.is_empty() || !self.keys.is_empty());
         ask_for("DeleteSSHKeys", args.host_keys.is_some());
+        // On Windows nobody logs on from afar before the password is set; elsewhere it is skipped.
+        ask_for("DisableRemoteDesktopConnections", !self.passwords.is_empty());
+        let for_setup = args.answer_file.is_some() || args.time_zone.is_some();
+        ask_for("InstallUnattend", for_setup || self.product_key.is_some());
         ask_for("EnforcePersonality", !self.writes.is_empty() || args.personality.is_some());
         let mut plan = Plan {
             properties: self.properties,
@@ -149,6 +164,14 @@ impl Parsed {
                 Failure::input(format!("cannot use personality file {shown}: {error}"))
             })?;
         }
+        if let Some(path) = &args.answer_file {
+            let (bytes, _) = read_file(path, TEXT_MAX, "answer")?;
+            let text = Secret::new(std::mem::take(&mut *{ bytes }));
+            // The image decides which of the two it wants.
+            plan.windows.answer_file = Some(text.clone());
+            plan.windows.sysprep_inf = Some(text);
+        }
+        plan.windows.time_zone = args.time_zone.clone();
         for spec in self.writes {
             let (bytes, _) = read_file(&spec.source, CONTENTS_MAX, "content")?;
             plan.personality.push(PersonalityFile {
@@ -163,6 +186,16 @@ impl Parsed {
         }
 
         let mut inputs = Inputs::default();
+        if let Some(selector) = self.product_key {
+            let mut stream = entropy.derive("product key");
+            if let (Password::Clear(key), _) =
+                selector.resolve("the product key", &mut inputs, &mut stream)?
+            {
+                check_product_key(&key)
+                    .map_err(|problem| Failure::input(format!("the product key: {problem}")))?;
+                plan.windows.product_key = Some(key);
+            }
+        }
         let mut made = Vec::new();
         for (user, selector) in self.passwords {
             let mut stream = entropy.derive(&format!("password of {user}"));
@@ -173,6 +206,16 @@ impl Parsed {
             }
         }
         Ok(Request { plan, made, warnings: inputs.warnings })
+    }
+}
+
+/// Where a product key comes from: from the same places as a password, but for those that make one.
+fn product_key(text: &str) -> Result<Selector, Failure> {
+    match Selector::parse(text, "--product-key") {
+        Ok(selector @ (Selector::File(_) | Selector::Stdin | Selector::Prompt)) => Ok(selector),
+        _ => Err(Failure::usage(
+            "--product-key: a product key is given as file:PATH, stdin or prompt, never as itself",
+        )),
     }
 }
 

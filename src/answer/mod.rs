@@ -1,0 +1,8 @@
+//! Answer files of Windows: `unattend.xml` (Vista and later) and `sysprep.inf` (XP, Server 2003).
+
+mod encoding;
+pub mod sysprep;
+mod unattend;
+pub mod xml;
+
+pub use unattend::{AnswerFile, Pass, SHELL_SETUP};

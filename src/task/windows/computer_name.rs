@@ -1,0 +1,93 @@
+//! AssignHostname on Windows: the computer's name, by the rules of NetBIOS.
+
+use super::super::{Context, TaskError};
+use super::{Way, install_unattend};
+use crate::answer::{Pass, SHELL_SETUP};
+
+/// No NetBIOS name of a computer is longer.
+const NAME_MAX: usize = 15;
+
+/// The computer's name for a host name: its first part. Or why there is none.
+pub(in super::super) fn from_hostname(hostname: &str) -> Result<&str, String> {
+    let name = hostname.split('.').next().unwrap_or_default();
+    let wrong = |why: String| {
+        let of = if name == hostname {
+            String::new()
+        } else {
+            format!(", the first part of {},", hostname.escape_debug())
+        };
+        Err(format!("the computer name \"{}\"{of} {why}", name.escape_debug()))
+    };
+    if name.is_empty() {
+        return wrong("is empty".into());
+    }
+    if let Some(c) = name.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
+        let c = c.escape_debug();
+        return wrong(format!("has the character \"{c}\"; letters, digits and hyphens are valid"));
+    }
+    if name.len() > NAME_MAX {
+        return wrong(format!(
+            "has {} characters, and Windows takes no more than {NAME_MAX}",
+            name.len()
+        ));
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        return wrong("begins or ends with a hyphen".into());
+    }
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return wrong("has digits only, which Windows does not take".into());
+    }
+    Ok(name)
+}
+
+/// Sets the name in the answer file.
+pub(in super::super) fn assign(context: &mut Context<'_>, hostname: &str) -> Result<(), TaskError> {
+    let way = super::way(context)?;
+    let name = from_hostname(hostname).map_err(TaskError::request)?;
+    if way == Way::Offline {
+        context.warn(format!(
+            "the computer is not named {name}: the image is not generalized, so it keeps the name \
+             that it has"
+        ));
+        return Ok(());
+    }
+    if super::is_legacy(context) {
+        return install_unattend::edit_legacy(context, |inf| {
+            inf.set("UserData", "ComputerName", name);
+        });
+    }
+    install_unattend::edit(context, |file| {
+        file.set(Pass::Specialize, SHELL_SETUP, &["ComputerName"], name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::from_hostname;
+
+    #[test]
+    fn rules_of_names() {
+        for (hostname, name) in
+            [("vm1", "vm1"), ("VM-1.example.org", "VM-1"), ("a23456789012345", "a23456789012345")]
+        {
+            assert_eq!(from_hostname(hostname).unwrap(), name);
+        }
+        for (hostname, part) in [
+            ("", "is empty"),
+            (".x", "is empty"),
+            ("a234567890123456", "16 characters"),
+            ("long-instance-name.example.org", "18 characters"),
+            ("vm_1", "the character \"_\""),
+            ("vm 1", "the character \" \""),
+            ("größe", "the character \"ö\""),
+            ("-vm", "a hyphen"),
+            ("vm-", "a hyphen"),
+            ("12345", "digits only"),
+        ] {
+            let error = from_hostname(hostname).unwrap_err();
+            assert!(error.contains(part), "{hostname}: {error}");
+        }
+        let error = from_hostname("a/b.example.org").unwrap_err();
+        assert!(error.contains("the first part of a/b.example.org"), "{error}");
+    }
+}

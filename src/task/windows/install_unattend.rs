@@ -1,0 +1,213 @@
+//! InstallUnattend: the answer file, with product key and time zone.
+
+use snf_fs::error::display_name;
+
+use super::super::{Context, Needs, Run, Task, TaskError};
+use super::{Way, files, places, script};
+use crate::answer::sysprep::SysprepInf;
+use crate::answer::{AnswerFile, Pass, SHELL_SETUP};
+use crate::guest::windows::{SetupState, Windows};
+use crate::plan::Plan;
+use crate::secret::Secret;
+
+pub(in super::super) static TASK: Task = Task {
+    name: "InstallUnattend",
+    number: 35,
+    summary: "install the answer file of Windows' setup: the image's own, yours, or a default one",
+    needs: Needs::System(super::WINDOWS),
+    applies: |_| true,
+    run: Run::Guest(run),
+};
+
+/// Where the answer file of XP and Server 2003 lies.
+const SYSPREP_INF: &str = "/sysprep/sysprep.inf";
+
+fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    if super::way(context)? == Way::Offline {
+        context.info("the image is not generalized: its setup will read no answer file");
+        let request = &context.plan.windows;
+        if request.product_key.is_some() || request.time_zone.is_some() {
+            context.warn("product key and time zone are not set: the image is not generalized");
+        }
+        return Ok(());
+    }
+    place(context).map(drop)
+}
+
+/// The answer file, which is installed when this is asked for first.
+fn place(context: &mut Context<'_>) -> Result<Vec<u8>, TaskError> {
+    if let Some(place) = &context.answer {
+        return Ok(place.clone());
+    }
+    let windows = super::system(context)?;
+    if let SetupState::Generalized { audit: true } = windows.setup_state(&context.tree)? {
+        context
+            .warn("the image was generalized for audit mode: it will not ask for a login at first");
+    }
+    let place = if super::is_legacy(context) {
+        install_legacy(context, &windows)?
+    } else {
+        install(context, &windows)?
+    };
+    context.answer = Some(place.clone());
+    Ok(place)
+}
+
+fn install(context: &mut Context<'_>, windows: &Windows) -> Result<Vec<u8>, TaskError> {
+    let plan = context.plan;
+    let ignored = plan.properties.boolean("IGNORE_UNATTEND")?;
+    let own = if ignored { None } else { places::own(context, windows)? };
+    let place = match own {
+        Some(own) => {
+            context.info(format!("the image's own answer file {} is kept", display_name(&own)));
+            own
+        }
+        None => {
+            // Whatever Windows would find before ours, or have left from an earlier setup with the
+            // secrets that were in it.
+            for path in places::existing(context, windows)? {
+                if files::wipe(context, &path)? {
+                    context.info(format!("{}: removed", display_name(&path)));
+                }
+            }
+            let text = match &plan.windows.answer_file {
+                Some(given) => given.clone(),
+                None => AnswerFile::default_text(super::architecture(windows)),
+            };
+            let file = parse(&text, windows)
+                .map_err(|error| TaskError::request(format!("the answer file: {error}")))?;
+            check_architecture(context, &file, windows);
+            files::write(context, &places::own_place(windows), text.expose())?
+        }
+    };
+    context.answer = Some(place.clone());
+    let time_zone = time_zone(context, windows)?;
+    edit(context, |file| {
+        if let Some(key) = product_key(plan) {
+            file.set(Pass::Specialize, SHELL_SETUP, &["ProductKey"], key)?;
+        }
+        if let Some((zone, asked_for)) = time_zone {
+            let has = |pass| file.get(pass, SHELL_SETUP, &["TimeZone"]).is_some();
+            let (specialize, later) = (has(Pass::Specialize), has(Pass::OobeSystem));
+            if asked_for || !(specialize || later) {
+                file.set(Pass::Specialize, SHELL_SETUP, &["TimeZone"], &zone)?;
+                // A later pass would set another one.
+                if later {
+                    file.set(Pass::OobeSystem, SHELL_SETUP, &["TimeZone"], &zone)?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    if product_key(plan).is_some() {
+        script::clean_up(context)?;
+    }
+    Ok(place)
+}
+
+fn parse(text: &Secret, windows: &Windows) -> Result<AnswerFile, String> {
+    AnswerFile::parse(text.expose(), super::architecture(windows))
+}
+
+/// A file whose settings are all for another processor is of no use.
+fn check_architecture(context: &mut Context<'_>, file: &AnswerFile, windows: &Windows) {
+    let wanted = super::architecture(windows).name();
+    let there = file.architectures();
+    if !there.is_empty() && !there.iter().any(|name| name.eq_ignore_ascii_case(wanted)) {
+        let there: Vec<&str> = there.into_iter().collect();
+        context.warn(format!(
+            "the answer file has settings for {} only, and the image is for {wanted}",
+            there.join(", ")
+        ));
+    }
+}
+
+fn product_key(plan: &Plan) -> Option<&str> {
+    let key = plan.windows.product_key.as_ref()?;
+    std::str::from_utf8(key.expose()).ok().filter(|key| !key.is_empty())
+}
+
+/// The time zone that is wanted, and whether this image's owner asked for it.
+fn time_zone(
+    context: &Context<'_>,
+    windows: &Windows,
+) -> Result<Option<(String, bool)>, TaskError> {
+    let request = &context.plan.windows;
+    let (zone, asked_for) = match (&request.time_zone, &request.default_time_zone) {
+        (Some(zone), _) => (zone.trim(), true),
+        (None, Some(zone)) => (zone.trim(), false),
+        (None, None) => return Ok(None),
+    };
+    if zone.is_empty() {
+        return Ok(None);
+    }
+    // Setup stops at a zone that it does not know.
+    let known = windows.time_zones(&context.tree)?;
+    match known.iter().find(|known| known.eq_ignore_ascii_case(zone)) {
+        Some(known) => Ok(Some((known.clone(), asked_for))),
+        // The suffix says "without daylight saving time".
+        None if known.is_empty() || zone.ends_with("_dstoff") => {
+            Ok(Some((zone.to_owned(), asked_for)))
+        }
+        None => Err(TaskError::request(format!(
+            "the image knows no time zone \"{}\"; it has names such as {} (tzutil /l lists them)",
+            display_name(zone.as_bytes()),
+            known.iter().take(3).cloned().collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+/// Changes the answer file, which is installed first where it is not there yet.
+pub(super) fn edit(
+    context: &mut Context<'_>,
+    change: impl FnOnce(&mut AnswerFile) -> Result<(), String>,
+) -> Result<(), TaskError> {
+    let windows = super::system(context)?;
+    let place = place(context)?;
+    let fail =
+        |error| TaskError::request(format!("the answer file {}: {error}", display_name(&place)));
+    let bytes = Secret::new(context.tree.read(&place, files::TEXT_MAX)?);
+    let mut file = parse(&bytes, &windows).map_err(fail)?;
+    change(&mut file).map_err(fail)?;
+    context.tree.write(&place, file.bytes().expose(), files::FILE)?;
+    Ok(())
+}
+
+fn install_legacy(context: &mut Context<'_>, windows: &Windows) -> Result<Vec<u8>, TaskError> {
+    let plan = context.plan;
+    let ignored = plan.properties.boolean("IGNORE_UNATTEND")?;
+    let own = if ignored { None } else { files::read(context, SYSPREP_INF)? };
+    let (text, is_own) = match (own, &plan.windows.sysprep_inf) {
+        (Some(own), _) => {
+            context.info("the image's own sysprep.inf is kept");
+            (Secret::new(own), true)
+        }
+        (None, Some(given)) => (given.clone(), false),
+        (None, None) => (SysprepInf::default_text(), false),
+    };
+    let mut inf = SysprepInf::parse(text.expose());
+    if let Some(key) = product_key(plan) {
+        inf.set("UserData", "ProductKey", key);
+    }
+    if let Some((zone, asked_for)) = time_zone(context, windows)?
+        && (asked_for || !is_own)
+    {
+        match windows.time_zone_index(&context.tree, &zone)? {
+            Some(index) => inf.set("GuiUnattended", "TimeZone", &index.to_string()),
+            None => context.warn(format!("the image does not say the number of time zone {zone}")),
+        }
+    }
+    files::write(context, SYSPREP_INF, inf.bytes().expose())
+}
+
+/// Changes `sysprep.inf`, which is installed first where it is not there yet.
+pub(super) fn edit_legacy(
+    context: &mut Context<'_>,
+    change: impl FnOnce(&mut SysprepInf),
+) -> Result<(), TaskError> {
+    let place = place(context)?;
+    let mut inf = SysprepInf::parse(&context.tree.read(&place, files::TEXT_MAX)?);
+    change(&mut inf);
+    context.tree.write(&place, inf.bytes().expose(), files::FILE)?;
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! What tasks do on Windows: the answer file that its setup reads at the next start, and a command
+//! file that it runs once.
+
+pub(super) mod command;
+pub(super) mod computer_name;
+pub(super) mod extend;
+pub(super) mod files;
+pub(super) mod install_unattend;
+pub(super) mod offline_resize;
+pub(super) mod passwords;
+pub(super) mod personality;
+pub(super) mod places;
+pub(super) mod remote_desktop;
+pub(super) mod script;
+#[cfg(test)]
+mod tests;
+
+use super::{Context, TaskError};
+use crate::guest::OsFamily;
+use crate::guest::windows::{Architecture, RegistryError, SetupState, Windows};
+use crate::properties::PropertyError;
+use crate::registry::FileTime;
+
+/// Every Windows.
+pub(super) const WINDOWS: &[OsFamily] = &[OsFamily::Windows, OsFamily::WindowsLegacy];
+/// The property by which passwords are set in the registry itself.
+const OFFLINE_PASSWORD: &str = "OFFLINE_PASSWORD";
+
+impl From<RegistryError> for TaskError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Fs(error) => Self::Fs(error),
+            other => Self::Request(other.to_string()),
+        }
+    }
+}
+
+/// How a Windows is customised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It is generalized: its setup does what the answer file says.
+    Setup,
+    /// It is not, and the request knows that: only what can be done to its files is done.
+    Offline,
+}
+
+/// The guest's Windows.
+pub(super) fn system(context: &Context<'_>) -> Result<Windows, TaskError> {
+    context.windows.clone().ok_or_else(|| {
+        TaskError::request(
+            "OSFAMILY says that this is a Windows, and its root has no Windows\\System32 with a \
+             kernel and registry hives; name the right partition with ROOT_PARTITION",
+        )
+    })
+}
+
+/// The time that changes of a registry carry.
+pub(super) fn now(context: &Context<'_>) -> FileTime {
+    context.clock.now().into()
+}
+
+/// How this guest is to be customised; an error when it is not generalized and nobody has said
+/// that this is known.
+pub(super) fn way(context: &Context<'_>) -> Result<Way, TaskError> {
+    let windows = system(context)?;
+    match windows.setup_state(&context.tree)? {
+        SetupState::Generalized { .. } => Ok(Way::Setup),
+        SetupState::Complete(_) if offline(context)? => Ok(Way::Offline),
+        SetupState::Complete(reason) => Err(TaskError::request(format!(
+            "the image is not generalized ({reason}), so its setup will read no answer file; run \
+             sysprep /generalize /oobe /shutdown in it, or set only passwords, in its registry, \
+             with the property {OFFLINE_PASSWORD} (snf-customize: --offline-password)"
+        ))),
+    }
+}
+
+/// Whether passwords may be set in the registry itself.
+pub(super) fn offline(context: &Context<'_>) -> Result<bool, PropertyError> {
+    context.plan.properties.boolean(OFFLINE_PASSWORD)
+}
+
+/// The processor that answer files are for. One that is not known is taken for the usual one.
+pub(super) fn architecture(windows: &Windows) -> Architecture {
+    windows.architecture.unwrap_or(Architecture::Amd64)
+}
+
+/// Whether this is a Windows of before Vista.
+pub(super) fn is_legacy(context: &Context<'_>) -> bool {
+    context.family == Some(OsFamily::WindowsLegacy)
+}

@@ -1,0 +1,87 @@
+//! FilesystemResizeAfterUmount: NTFS enlarged offline, where that is asked for.
+
+use std::sync::Arc;
+
+use snf_fs::ntfs::grow;
+use snf_fs::{BlockDevice, Kind, Overlay, Slice};
+
+use super::super::{Context, Needs, Run, Task, TaskError};
+use crate::guest::disk::Volume;
+use crate::properties::PropertyError;
+use crate::storage::{Storage, StorageError};
+
+pub(in super::super) static TASK: Task = Task {
+    name: "FilesystemResizeAfterUmount",
+    number: 81,
+    summary: "enlarge NTFS offline to the size of its partition (OFFLINE_NTFSRESIZE)",
+    needs: Needs::Where(super::WINDOWS),
+    applies: |_| true,
+    run: Run::Guest(run),
+};
+
+/// Without a mark that has Windows check the volume at the next start.
+const NO_CHECK: &str = "OFFLINE_NTFSRESIZE_NOCHECK";
+
+/// Whether the volume is to be enlarged here, and not by Windows.
+pub(super) fn wanted(context: &Context<'_>) -> Result<bool, PropertyError> {
+    let properties = &context.plan.properties;
+    Ok(properties.boolean("OFFLINE_NTFSRESIZE")? || properties.boolean(NO_CHECK)?)
+}
+
+/// A volume that grows when everything else has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LaterGrowth {
+    start: u64,
+    size: u64,
+    check: bool,
+}
+
+/// Tries it on a copy in memory, so that a volume that cannot grow is an error before the first
+/// byte is written.
+fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    if !wanted(context)? {
+        return Ok(());
+    }
+    let ntfs =
+        context.tree.mounts().first().and_then(|(_, info)| info.as_ref().ok()).map(|i| i.kind);
+    let Some(volume) = context.disk.volumes.get(context.root) else { return Ok(()) };
+    if ntfs != Some(Kind::Ntfs) {
+        context.info(format!("{} is not NTFS: it is not enlarged", volume.place()));
+        return Ok(());
+    }
+    let check = !context.plan.properties.boolean(NO_CHECK)?;
+    let growth = LaterGrowth::new(volume, check);
+    let trial = Overlay::new(growth.device(&context.storage)?);
+    let grown = grow::grow(&trial, growth.size, grow::Options { check })?;
+    if grown.clusters == grown.before {
+        context.info(format!("the file system of {} fills it already", volume.place()));
+        return Ok(());
+    }
+    context.info(format!(
+        "the file system of {} is enlarged from {} to {} bytes{}",
+        volume.place(),
+        grown.before.saturating_mul(grown.cluster_size),
+        grown.clusters.saturating_mul(grown.cluster_size),
+        if check { ", and marked for a check at the first start" } else { "" }
+    ));
+    context.later = Some(growth);
+    Ok(())
+}
+
+impl LaterGrowth {
+    fn new(volume: &Volume, check: bool) -> Self {
+        Self { start: volume.start, size: volume.size, check }
+    }
+
+    fn device(&self, storage: &Storage) -> Result<Arc<dyn BlockDevice>, TaskError> {
+        let slice = Slice::new(storage.image(), self.start, self.size);
+        Ok(Arc::new(slice.map_err(StorageError::from)?))
+    }
+
+    /// Does it, after the commit.
+    pub(crate) fn apply(&self, storage: &Storage) -> Result<(), TaskError> {
+        let device = self.device(storage)?;
+        grow::grow(&*device, self.size, grow::Options { check: self.check })?;
+        Ok(())
+    }
+}
