@@ -1,4 +1,7 @@
 //! NTFS 3.1, the file system of Windows XP to 11 and Server 2025.
 
 pub mod check;
+pub mod fixup;
 pub mod grow;
+pub mod index;
+pub mod upcase;

@@ -1,0 +1,244 @@
+//! Index trees: directories, and the system's own indexes (`$SII`, `$SDH`, `$R`, ...).
+//!
+//! A tree is `$INDEX_ROOT`, whose entries lie in the MFT record, and INDX blocks in
+//! `$INDEX_ALLOCATION` that its entries point to. Every entry has a key, in inner nodes too; the
+//! child that an entry points to has the keys between it and the entry before.
+//!
+//! The functions here know nothing of records, run lists and bitmaps: an [`IndexStore`] does. What
+//! they read is checked before it is used, and a tree that leads back into itself, or is deeper
+//! than [`DEPTH`], is an error. A change is worked out in memory first: when one fails for want of
+//! room or because a block is corrupt, the tree is as it was.
+
+pub mod collate;
+mod edit;
+mod node;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use zerocopy::FromBytes;
+
+pub use self::collate::{Collation, key_name, name_key};
+pub use self::edit::{insert, remove, replace};
+use self::node::{BLOCK_HEADER, BLOCK_SIZES, ROOT_HEADER, parse};
+pub use self::node::{Entry, RawIndexRoot, View};
+use super::upcase::UpCase;
+use crate::error::{Error, Result};
+
+/// More levels than any honest tree has.
+pub const DEPTH: usize = 20;
+
+/// Where one index lies.
+pub trait IndexStore {
+    /// Which index this is, for errors: `record 5 index $I30`.
+    fn place(&self) -> String;
+    /// The value of `$INDEX_ROOT`.
+    fn root(&self) -> Result<Vec<u8>>;
+    /// Replaces the value of `$INDEX_ROOT`, and says whether there was room for it: where it says
+    /// no, nothing has changed, and the tree moves the entries out to a block. There must be room
+    /// for a value of 56 bytes; where there is not, that is an error.
+    fn set_root(&mut self, value: &[u8]) -> Result<bool>;
+    /// The INDX block at a VCN, of the size that the root says, its update sequence checked and
+    /// undone. A VCN that is not in `$INDEX_ALLOCATION` is a corrupt tree.
+    fn read_block(&self, vcn: u64) -> Result<Vec<u8>>;
+    /// Replaces the INDX block at a VCN; the store applies the update sequence.
+    fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()>;
+    /// Takes a block that is free in the index's `$BITMAP`, making `$INDEX_ALLOCATION` longer (or
+    /// making it at all, and `$BITMAP`) where there is none, and gives its VCN. When it is called,
+    /// the root has its smallest size, so that there is room in the record.
+    fn allocate_block(&mut self) -> Result<u64>;
+    /// Frees a block in `$BITMAP`.
+    fn free_block(&mut self, vcn: u64) -> Result<()>;
+}
+
+/// The value of `$INDEX_ROOT` of an index without entries.
+pub fn empty_root(indexed_type: u32, rule: u32, block: u32, blocks_per_buffer: u8) -> Vec<u8> {
+    node::Node::default().to_root(&RawIndexRoot {
+        IndexedAttributeType: indexed_type.into(),
+        CollationRule: rule.into(),
+        BytesPerIndexBuffer: block.into(),
+        BlocksPerIndexBuffer: blocks_per_buffer,
+        Reserved: [0; 3],
+    })
+}
+
+/// Reads what is before the entries of an `$INDEX_ROOT`, and checks it.
+pub fn root_header(store: &impl IndexStore, value: &[u8]) -> Result<RawIndexRoot> {
+    let bad = |detail: String| Err(Error::corrupt("$INDEX_ROOT", store.place(), detail));
+    let Ok((head, _)) = RawIndexRoot::read_from_prefix(value) else {
+        return bad(format!("it has {} bytes", value.len()));
+    };
+    let size = head.BytesPerIndexBuffer.get() as usize;
+    if !size.is_power_of_two() || !BLOCK_SIZES.contains(&size) {
+        return bad(format!("its blocks have {size} bytes"));
+    }
+    Ok(head)
+}
+
+/// What is the same for a whole walk.
+struct Context<'a, S> {
+    store: &'a S,
+    collation: Collation<'a>,
+    head: RawIndexRoot,
+    root: Vec<u8>,
+}
+
+type Places<'a> = Vec<(View<'a>, Option<u64>)>;
+
+impl<'a, S: IndexStore> Context<'a, S> {
+    fn open(store: &'a S, upcase: &'a UpCase) -> Result<Self> {
+        let root = store.root()?;
+        let head = root_header(store, &root)?;
+        let rule = head.CollationRule.get();
+        let Some(collation) = Collation::new(rule, upcase) else {
+            let place = store.place();
+            return Err(Error::corrupt("$INDEX_ROOT", place, format!("CollationRule {rule:#x}")));
+        };
+        Ok(Self { store, collation, head, root })
+    }
+
+    fn root_places(&self) -> Result<Places<'_>> {
+        parse(&self.root, ROOT_HEADER, &self.collation)
+            .map_err(|text| Error::corrupt("$INDEX_ROOT", self.store.place(), text))
+    }
+
+    fn corrupt(&self, vcn: u64, text: impl Into<String>) -> Error {
+        Error::corrupt("INDX block", format!("{}, VCN {vcn}", self.store.place()), text)
+    }
+
+    fn block(&self, vcn: u64) -> Result<Vec<u8>> {
+        let block = self.store.read_block(vcn)?;
+        let size = self.head.BytesPerIndexBuffer.get() as usize;
+        if block.len() != size {
+            return Err(self.corrupt(vcn, format!("{} bytes, not {size}", block.len())));
+        }
+        let own =
+            block.get(16..24).map_or(0, |b| u64::from_le_bytes(std::array::from_fn(|i| b[i])));
+        if own != vcn {
+            return Err(self.corrupt(vcn, format!("it says that it is that of VCN {own}")));
+        }
+        Ok(block)
+    }
+
+    fn block_places<'b>(&self, vcn: u64, block: &'b [u8]) -> Result<Places<'b>> {
+        parse(block, BLOCK_HEADER, &self.collation).map_err(|text| self.corrupt(vcn, text))
+    }
+
+    fn too_deep(&self) -> Error {
+        let text = format!("the tree is deeper than {DEPTH}, or leads back into itself");
+        Error::corrupt("index", self.store.place(), text)
+    }
+
+    /// Looks for the entry for which `probe`, which says how a key stands to the wanted one, says
+    /// equal.
+    fn search(&self, probe: &dyn Fn(&[u8]) -> Ordering) -> Result<Option<Entry>> {
+        let (mut found, mut next) = step(&self.root_places()?, probe);
+        for _ in 0..DEPTH {
+            let Some(vcn) = next.filter(|_| found.is_none()) else { return Ok(found) };
+            let block = self.block(vcn)?;
+            (found, next) = step(&self.block_places(vcn, &block)?, probe);
+        }
+        if next.is_some() && found.is_none() {
+            return Err(self.too_deep());
+        }
+        Ok(found)
+    }
+}
+
+fn step(places: &Places<'_>, probe: &dyn Fn(&[u8]) -> Ordering) -> (Option<Entry>, Option<u64>) {
+    let at = places.partition_point(|(view, _)| {
+        matches!(view, View::Entry(_)) && probe(view.key()) == Ordering::Less
+    });
+    match places.get(at) {
+        Some((view @ View::Entry(_), _)) if probe(view.key()) == Ordering::Equal => {
+            let node = node::Node::from_views(&[(*view, None)]);
+            (node.entries.into_iter().next().map(|(entry, _)| entry), None)
+        }
+        Some((_, child)) => (None, *child),
+        None => (None, None),
+    }
+}
+
+/// The entry with exactly this key.
+pub fn lookup(store: &impl IndexStore, upcase: &UpCase, key: &[u8]) -> Result<Option<Entry>> {
+    let context = Context::open(store, upcase)?;
+    if !context.collation.takes(key) {
+        return Ok(None);
+    }
+    context.search(&|other| context.collation.compare(other, key))
+}
+
+/// The entry of a directory that `name` names: the one that is spelled so, or else one that
+/// differs in case only, as Windows finds it. `None` where there is neither.
+pub fn find_name(store: &impl IndexStore, upcase: &UpCase, name: &[u16]) -> Result<Option<Entry>> {
+    let context = Context::open(store, upcase)?;
+    let Collation::FileName(_) = context.collation else {
+        let text = "it is not in the order of file names";
+        return Err(Error::corrupt("$INDEX_ROOT", store.place(), text));
+    };
+    let without_case = |key: &[u8]| {
+        let fold = |unit: u16| upcase.fold(unit);
+        key_name(key).map(fold).cmp(name.iter().map(|&unit| fold(unit)))
+    };
+    let exact =
+        |key: &[u8]| without_case(key).then_with(|| key_name(key).cmp(name.iter().copied()));
+    match context.search(&without_case)? {
+        // Most often there is one only, and it is the one.
+        Some(entry) if exact(entry.key()) != Ordering::Equal => {
+            Ok(context.search(&exact)?.or(Some(entry)))
+        }
+        found => Ok(found),
+    }
+}
+
+/// Calls `visit` for each entry, in order, until it says `false`. A block that is reached twice is
+/// an error, so that a tree of n blocks never costs more than n reads.
+pub fn walk(
+    store: &impl IndexStore,
+    upcase: &UpCase,
+    visit: &mut dyn FnMut(View<'_>) -> Result<bool>,
+) -> Result<()> {
+    let context = Context::open(store, upcase)?;
+    let mut seen = BTreeSet::new();
+    walk_places(&context, &context.root_places()?, 0, &mut seen, visit).map(|_| ())
+}
+
+fn walk_places<S: IndexStore>(
+    context: &Context<'_, S>,
+    places: &Places<'_>,
+    depth: usize,
+    seen: &mut BTreeSet<u64>,
+    visit: &mut dyn FnMut(View<'_>) -> Result<bool>,
+) -> Result<bool> {
+    for (view, child) in places {
+        if let Some(vcn) = *child {
+            if depth >= DEPTH {
+                return Err(context.too_deep());
+            }
+            if !seen.insert(vcn) {
+                return Err(context.corrupt(vcn, "two entries point to it"));
+            }
+            let block = context.block(vcn)?;
+            let places = context.block_places(vcn, &block)?;
+            if !walk_places(context, &places, depth + 1, seen, visit)? {
+                return Ok(false);
+            }
+        }
+        if matches!(view, View::Entry(_)) && !visit(*view)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the index has no entry at all.
+pub fn is_empty(store: &impl IndexStore, upcase: &UpCase) -> Result<bool> {
+    let mut empty = true;
+    walk(store, upcase, &mut |_| {
+        empty = false;
+        Ok(false)
+    })?;
+    Ok(empty)
+}
