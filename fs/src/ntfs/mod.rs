@@ -4,4 +4,8 @@ pub mod check;
 pub mod fixup;
 pub mod grow;
 pub mod index;
+pub mod lznt1;
+pub mod reparse;
+pub mod security;
+pub mod shortname;
 pub mod upcase;

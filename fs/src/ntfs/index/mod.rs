@@ -13,7 +13,7 @@ pub mod collate;
 mod edit;
 mod node;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -201,36 +201,57 @@ pub fn walk(
     visit: &mut dyn FnMut(View<'_>) -> Result<bool>,
 ) -> Result<()> {
     let context = Context::open(store, upcase)?;
-    let mut seen = BTreeSet::new();
-    walk_places(&context, &context.root_places()?, 0, &mut seen, visit).map(|_| ())
+    let mut walk = Walk { context: &context, seen: BTreeSet::new(), visit };
+    walk.places(&context.root_places()?, 0, None).map(|_| ())
 }
 
-fn walk_places<S: IndexStore>(
-    context: &Context<'_, S>,
-    places: &Places<'_>,
-    depth: usize,
-    seen: &mut BTreeSet<u64>,
+/// As [`walk`], beginning at the first entry whose key is not less than `from`.
+pub fn walk_from(
+    store: &impl IndexStore,
+    upcase: &UpCase,
+    from: &[u8],
     visit: &mut dyn FnMut(View<'_>) -> Result<bool>,
-) -> Result<bool> {
-    for (view, child) in places {
-        if let Some(vcn) = *child {
-            if depth >= DEPTH {
-                return Err(context.too_deep());
+) -> Result<()> {
+    let context = Context::open(store, upcase)?;
+    let mut walk = Walk { context: &context, seen: BTreeSet::new(), visit };
+    walk.places(&context.root_places()?, 0, Some(from)).map(|_| ())
+}
+
+struct Walk<'a, 'v, S> {
+    context: &'a Context<'a, S>,
+    seen: BTreeSet<u64>,
+    visit: &'v mut dyn FnMut(View<'_>) -> Result<bool>,
+}
+
+impl<S: IndexStore> Walk<'_, '_, S> {
+    fn places(&mut self, places: &Places<'_>, depth: usize, from: Option<&[u8]>) -> Result<bool> {
+        let context = self.context;
+        let first = from.map_or(0, |from| {
+            places.partition_point(|(view, _)| {
+                matches!(view, View::Entry(_))
+                    && context.collation.compare(view.key(), from).is_lt()
+            })
+        });
+        for (index, (view, child)) in places.iter().enumerate().skip(first) {
+            if let Some(vcn) = *child {
+                if depth >= DEPTH {
+                    return Err(context.too_deep());
+                }
+                if !self.seen.insert(vcn) {
+                    return Err(context.corrupt(vcn, "two entries point to it"));
+                }
+                let block = context.block(vcn)?;
+                let below = context.block_places(vcn, &block)?;
+                if !self.places(&below, depth + 1, from.filter(|_| index == first))? {
+                    return Ok(false);
+                }
             }
-            if !seen.insert(vcn) {
-                return Err(context.corrupt(vcn, "two entries point to it"));
-            }
-            let block = context.block(vcn)?;
-            let places = context.block_places(vcn, &block)?;
-            if !walk_places(context, &places, depth + 1, seen, visit)? {
+            if matches!(view, View::Entry(_)) && !(self.visit)(*view)? {
                 return Ok(false);
             }
         }
-        if matches!(view, View::Entry(_)) && !visit(*view)? {
-            return Ok(false);
-        }
+        Ok(true)
     }
-    Ok(true)
 }
 
 /// Whether the index has no entry at all.

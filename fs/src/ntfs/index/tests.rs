@@ -7,7 +7,7 @@ use crate::ntfs::fixup;
 use crate::testing::Random;
 
 /// An index in memory, whose blocks go through update sequences as on disk.
-struct Store {
+pub(in crate::ntfs) struct Store {
     root: Vec<u8>,
     root_room: usize,
     blocks: Vec<Option<Vec<u8>>>,
@@ -16,7 +16,7 @@ struct Store {
 }
 
 impl Store {
-    fn new(rule: u32, block: u32, root_room: usize) -> Self {
+    pub(in crate::ntfs) fn new(rule: u32, block: u32, root_room: usize) -> Self {
         let indexed = if rule == collate::FILE_NAME { 0x30 } else { 0 };
         let root = empty_root(indexed, rule, block, 1);
         Self { root, root_room, blocks: Vec::new(), most: usize::MAX, unit: 1 }
@@ -24,6 +24,30 @@ impl Store {
     fn used(&self) -> BTreeSet<u64> {
         let all = self.blocks.iter().enumerate();
         all.filter(|(_, b)| b.is_some()).map(|(i, _)| i as u64 * self.unit).collect()
+    }
+}
+
+impl<T: IndexStore> IndexStore for &mut T {
+    fn place(&self) -> String {
+        (**self).place()
+    }
+    fn root(&self) -> Result<Vec<u8>> {
+        (**self).root()
+    }
+    fn set_root(&mut self, value: &[u8]) -> Result<bool> {
+        (**self).set_root(value)
+    }
+    fn read_block(&self, vcn: u64) -> Result<Vec<u8>> {
+        (**self).read_block(vcn)
+    }
+    fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()> {
+        (**self).write_block(vcn, block)
+    }
+    fn allocate_block(&mut self) -> Result<u64> {
+        (**self).allocate_block()
+    }
+    fn free_block(&mut self, vcn: u64) -> Result<()> {
+        (**self).free_block(vcn)
     }
 }
 
@@ -72,7 +96,7 @@ impl IndexStore for Store {
 
 /// What the tree holds; its shape is checked: every block in use is reached, none is empty, and
 /// all leaves are equally deep.
-fn contents(store: &Store, upcase: &UpCase) -> Vec<Entry> {
+pub(in crate::ntfs) fn contents(store: &Store, upcase: &UpCase) -> Vec<Entry> {
     let context = Context::open(store, upcase).unwrap();
     let mut out = Vec::new();
     let mut depths = BTreeSet::new();
@@ -115,6 +139,17 @@ fn contents(store: &Store, upcase: &UpCase) -> Vec<Entry> {
     .unwrap();
     assert!(walked.iter().map(|w| &w.0[..]).eq(out.iter().map(Entry::key)));
     assert_eq!(is_empty(store, upcase).unwrap(), out.is_empty());
+    let pick = out.len() / 3;
+    if let Some(from) = out.get(pick).filter(|entry| context.collation.takes(entry.key())) {
+        let mut rest = 0;
+        walk_from(store, upcase, from.key(), &mut |view| {
+            assert_eq!(view.key(), out[pick + rest].key());
+            rest += 1;
+            Ok(true)
+        })
+        .unwrap();
+        assert_eq!(rest, out.len() - pick);
+    }
     out
 }
 
