@@ -223,6 +223,16 @@ pub trait FileSystem: Send {
         ))
     }
 
+    /// Most bytes that a name can have.
+    fn name_max(&self) -> usize {
+        255
+    }
+    /// Whether owner, group and mode are kept. Where they are not, setting them does nothing, and
+    /// [`FileSystem::stat`] says the same of every file.
+    fn keeps_owners(&self) -> bool {
+        true
+    }
+
     /// Whether anything waits for [`FileSystem::commit`].
     fn is_dirty(&self) -> bool;
     /// A point at which the file system is consistent: changes so far and changes after may be

@@ -1,4 +1,4 @@
-//! File systems in userspace: read and edit ext2/3/4 (later NTFS and FAT) on a block device or an
+//! File systems in userspace: read and edit ext2/3/4 and NTFS on a block device or an
 //! image file, without the kernel, without mounting, without root.
 //!
 //! Every change is held in memory until [`FileSystem::commit`]; a failure before that leaves the
@@ -13,6 +13,7 @@ pub mod filesystem;
 pub mod memory;
 pub mod ntfs;
 pub mod overlay;
+mod ranges;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tree;

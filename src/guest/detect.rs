@@ -210,9 +210,6 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
         }
         other => {
             let reason = match &other {
-                Content::Foreign("ntfs") => {
-                    "NTFS, and Windows images cannot be edited yet".to_owned()
-                }
                 Content::Foreign("swap") => "swap space".to_owned(),
                 Content::Foreign("crypto_LUKS") => {
                     "LUKS: what is encrypted cannot be edited".to_owned()

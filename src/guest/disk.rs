@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use snf_fs::error::display_name;
 use snf_fs::ext::{Ext, Options};
+use snf_fs::ntfs::Ntfs;
 use snf_fs::{BlockDevice, FileSystem, Info, Slice};
 
 use super::probe::{self, Probe};
@@ -120,7 +121,9 @@ impl Volume {
                 self.kind.clone().unwrap_or_else(|| "a file system".into())
             }
             Content::Foreign(kind) => (*kind).to_owned(),
-            Content::Broken(_) => format!("{}, damaged", self.kind.as_deref().unwrap_or("ext")),
+            Content::Broken(_) => {
+                format!("{}, damaged", self.kind.as_deref().unwrap_or(probe::EXT))
+            }
             Content::Extended => "extended partition".into(),
             Content::Empty => "empty".into(),
             Content::Unknown => "unknown content".into(),
@@ -258,6 +261,11 @@ fn look(volume: &mut Volume, device: Arc<dyn BlockDevice>, entropy: &Entropy, cl
         let seed = u64::from_le_bytes(stream.bytes());
         match Ext::open(device, Options { now: clock.now(), seed }) {
             Ok(ext) => volume.set_open(Box::new(ext)),
+            Err(error) => volume.content = Content::Broken(error.to_string()),
+        }
+    } else if signature.kind == probe::NTFS {
+        match Ntfs::open(device) {
+            Ok(ntfs) => volume.set_open(Box::new(ntfs.at(clock.now()))),
             Err(error) => volume.content = Content::Broken(error.to_string()),
         }
     }

@@ -32,6 +32,8 @@ pub enum Probe {
 
 /// ext2, ext3 or ext4: which one, the engine says.
 pub const EXT: &str = "ext";
+/// The kind that the NTFS engine opens.
+pub const NTFS: &str = "ntfs";
 
 /// Signatures without further data: kind, offset, bytes.
 const PLAIN: &[(&str, u64, &[u8])] = &[
@@ -73,7 +75,7 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
     if at(3, b"NTFS    ") {
         let serial = head.get(72..80).and_then(|b| <[u8; 8]>::try_from(b).ok());
         return known(Signature {
-            kind: "ntfs",
+            kind: NTFS,
             uuid: serial.map(|serial| format!("{:016X}", u64::from_le_bytes(serial))),
             label: None,
         });

@@ -17,7 +17,6 @@ pub mod mkfs;
 pub mod mmp;
 pub mod ops;
 mod quota;
-pub mod ranges;
 pub mod store;
 pub mod superblock;
 pub mod volume;

@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::journal::format::JBD2_MAGIC_NUMBER;
-use super::ranges::Ranges;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::ranges::Ranges;
 
 /// The content of one block; cheap to clone.
 pub type Block = Arc<[u8]>;

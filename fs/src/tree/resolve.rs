@@ -8,7 +8,6 @@ use crate::filesystem::{FileType, NodeId, Stat};
 pub const SYMLINK_MAX: usize = 40;
 /// How many bytes a path, or the target of a symbolic link, may have.
 pub const PATH_MAX: usize = 4096;
-const NAME_MAX: usize = 255;
 
 /// A node of one of the file systems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,7 +160,7 @@ impl Tree {
                 here.push(b'/');
             }
             here.extend_from_slice(&name);
-            if name.len() > NAME_MAX {
+            if name.len() > self.fs(dir).name_max() {
                 return Err(Error::NameTooLong(display_name(&here)));
             }
             let Some(place) = self.step(dir, &name).map_err(at_path(&here))? else {

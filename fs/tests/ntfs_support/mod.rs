@@ -1,6 +1,8 @@
 //! What the tests of NTFS share: volumes made by mkntfs, filled through ntfs-3g's FUSE mount.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod walk;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -153,6 +155,14 @@ impl Drop for Mount {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// An alternate data stream through the mount.
+pub fn stream(path: &Path, name: &str) -> Vec<u8> {
+    let mut value = vec![0; 1 << 20];
+    let count = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+    value.truncate(count);
+    value
 }
 
 pub fn bytes(random: &mut Random, count: usize) -> Vec<u8> {

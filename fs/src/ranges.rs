@@ -1,4 +1,4 @@
-//! Sets of block numbers kept as runs: freeing a swap file of many gigabytes takes a few entries,
+//! Sets of block or cluster numbers kept as runs: freeing a swap file of many gigabytes takes a few entries,
 //! not one for each of its millions of blocks.
 
 use std::collections::BTreeMap;

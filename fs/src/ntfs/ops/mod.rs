@@ -1,0 +1,251 @@
+//! [`Ntfs`]: the [`FileSystem`] that the layers below make together.
+//!
+//! Every operation that changes something is an attempt ([`Volume::attempt`]): when it fails half
+//! way, at a full disk for example, what it did is taken back and the file system in memory is as
+//! it was.
+
+mod names;
+mod owner;
+mod read;
+mod write;
+
+use std::sync::Arc;
+
+use super::grow;
+use super::inode::Inode;
+use super::layout::{VOLUME_NAME, records};
+use super::pieces::Step;
+use super::upcase::{NAME_MAX, to_utf8, units};
+use super::volume::Volume;
+use crate::device::BlockDevice;
+use crate::error::{Error, Result, display_name};
+use crate::filesystem::{
+    Attributes, CommitReport, DirEntry, FileSystem, Info, Kind, NodeId, Stat, Times, Timestamp,
+};
+use crate::overlay::Overlay;
+
+/// An NTFS volume.
+pub struct Ntfs {
+    volume: Volume,
+    /// Whether changes are known to be safe.
+    writable: bool,
+    /// What the commit ends with.
+    growth: Option<Growth>,
+}
+
+/// The volume is to become larger.
+#[derive(Clone, Copy)]
+struct Growth {
+    /// Bytes of the device to be used.
+    size: u64,
+    options: grow::Options,
+    /// Bytes of the volume then.
+    after: u64,
+}
+
+/// A file in the root directory by its name.
+pub(super) fn find_in_root(volume: &Volume, name: &str) -> Result<Option<Arc<Inode>>> {
+    let root = read::directory(volume, records::ROOT)?;
+    match read::find(volume, &root, name.as_bytes())? {
+        Some((reference, _)) => volume.referenced(reference).map(Some),
+        None => Ok(None),
+    }
+}
+
+impl Ntfs {
+    /// Opens the volume on a device.
+    pub fn open(device: Arc<dyn BlockDevice>) -> Result<Self> {
+        Ok(Self { volume: Volume::open(device)?, writable: false, growth: None })
+    }
+
+    /// The same with the time that new and changed files get, which is 1970 otherwise.
+    pub fn at(mut self, now: Timestamp) -> Self {
+        self.volume.now = now;
+        self
+    }
+
+    /// The layers below.
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    fn check_writable(&mut self) -> Result<()> {
+        if !self.writable {
+            self.volume.check_writable()?;
+            self.writable = true;
+        }
+        Ok(())
+    }
+
+    /// Runs a change as a whole or not at all.
+    fn change<T>(&mut self, work: impl FnOnce(&mut Volume) -> Result<T>) -> Result<T> {
+        self.check_writable()?;
+        self.volume.attempt(work)
+    }
+
+    /// Enlarges the volume to use `size` bytes of its device, at the end of the commit, and gives its
+    /// size then. With `check` it is marked so that Windows checks it at the next start.
+    pub fn grow_and(&mut self, size: u64, check: bool) -> Result<u64> {
+        self.check_writable()?;
+        let options = grow::Options { check };
+        // Whether it can be done is seen now, on a device that is thrown away.
+        let trial = Overlay::new(self.volume.store.device().clone());
+        for (offset, piece) in self.volume.store.pending().iter() {
+            if piece.step != Step::Fresh {
+                trial.write_at(offset, piece.bytes())?;
+            }
+        }
+        let grown = grow::grow(&trial, size, options)?;
+        if grown.clusters > grown.before {
+            let after = grown.clusters * grown.cluster_size;
+            self.growth = Some(Growth { size, options, after });
+        }
+        Ok(self.growth.map_or(self.volume.geometry.size, |growth| growth.after))
+    }
+
+    /// Names of the alternate data streams of a file or directory, and their sizes.
+    pub fn streams(&self, node: NodeId) -> Result<Vec<(Vec<u8>, u64)>> {
+        read::streams(&self.volume, node.0)
+    }
+
+    /// Reads from an alternate data stream, as [`FileSystem::read`] from a file.
+    pub fn read_stream(
+        &self,
+        node: NodeId,
+        name: &[u8],
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize> {
+        read::read_stream(&self.volume, node.0, name, offset, buf)
+    }
+}
+
+impl FileSystem for Ntfs {
+    fn info(&self) -> Result<Info> {
+        let volume = self.volume.inode(records::VOLUME)?;
+        let label = volume.find(VOLUME_NAME, &[]).and_then(|a| a.value());
+        let label = to_utf8(&label.map_or(Vec::new(), |value| units(value)));
+        let geometry = &self.volume.geometry;
+        Ok(Info {
+            kind: Kind::Ntfs,
+            uuid: format!("{:016X}", geometry.serial),
+            label: display_name(&label),
+            block_size: geometry.cluster as u32,
+            size: self.growth.map_or(geometry.size, |growth| growth.after),
+            free: self.volume.free_clusters()? * geometry.cluster,
+        })
+    }
+
+    fn root(&self) -> NodeId {
+        NodeId(records::ROOT)
+    }
+
+    fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>> {
+        Ok(read::lookup(&self.volume, dir.0, name)?.map(NodeId))
+    }
+
+    fn readdir(&self, dir: NodeId) -> Result<Vec<DirEntry>> {
+        read::readdir(&self.volume, dir.0)
+    }
+
+    fn stat(&self, node: NodeId) -> Result<Stat> {
+        read::stat(&self.volume, node.0)
+    }
+
+    fn read(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        read::read(&self.volume, node.0, offset, buf)
+    }
+
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
+        read::read_link(&self.volume, node.0)
+    }
+
+    fn xattrs(&self, node: NodeId) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.volume.inode(node.0)?;
+        Ok(Vec::new())
+    }
+
+    fn create(&mut self, dir: NodeId, name: &[u8], _: Attributes) -> Result<NodeId> {
+        self.change(|volume| write::make(volume, dir.0, name, false)).map(NodeId)
+    }
+
+    fn mkdir(&mut self, dir: NodeId, name: &[u8], _: Attributes) -> Result<NodeId> {
+        self.change(|volume| write::make(volume, dir.0, name, true)).map(NodeId)
+    }
+
+    fn symlink(&mut self, _: NodeId, name: &[u8], _: &[u8], _: Attributes) -> Result<NodeId> {
+        Err(Error::unsupported(
+            format!("making a symbolic link ({}) on NTFS", display_name(name)),
+            "write a file in its place, or make the link in Windows (mklink)",
+        ))
+    }
+
+    fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
+        self.change(|volume| write::replace(volume, node.0, content))
+    }
+
+    fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
+        self.change(|volume| write::append(volume, node.0, content))
+    }
+
+    fn unlink(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
+        self.change(|volume| write::unlink(volume, dir.0, name))
+    }
+
+    fn rmdir(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
+        self.change(|volume| write::rmdir(volume, dir.0, name))
+    }
+
+    fn rename(&mut self, from_dir: NodeId, from: &[u8], to_dir: NodeId, to: &[u8]) -> Result<()> {
+        self.change(|volume| write::rename(volume, from_dir.0, from, to_dir.0, to))
+    }
+
+    /// Nothing: NTFS has no such modes. Who may do what is in the security descriptor, which a new
+    /// file inherits from its directory.
+    fn chmod(&mut self, node: NodeId, _: u16) -> Result<()> {
+        self.volume.inode(node.0).map(|_| ())
+    }
+
+    /// Nothing, as [`FileSystem::chmod`].
+    fn chown(&mut self, node: NodeId, _: u32, _: u32) -> Result<()> {
+        self.volume.inode(node.0).map(|_| ())
+    }
+
+    fn set_times(&mut self, node: NodeId, times: Times) -> Result<()> {
+        self.change(|volume| write::set_times(volume, node.0, times))
+    }
+
+    fn set_xattr(&mut self, _: NodeId, name: &[u8], _: Option<&[u8]>) -> Result<()> {
+        Err(Error::unsupported(
+            format!("the extended attribute {} on NTFS", display_name(name)),
+            "leave it away",
+        ))
+    }
+
+    fn grow(&mut self, size: u64) -> Result<u64> {
+        self.grow_and(size, true)
+    }
+
+    /// 255 UTF-16 units, of which each can need three bytes.
+    fn name_max(&self) -> usize {
+        3 * NAME_MAX
+    }
+
+    fn keeps_owners(&self) -> bool {
+        false
+    }
+
+    fn is_dirty(&self) -> bool {
+        !self.volume.store.pending().is_empty() || self.growth.is_some()
+    }
+
+    fn commit(&mut self) -> Result<CommitReport> {
+        let report = self.volume.commit()?;
+        if let Some(growth) = self.growth.take() {
+            let device = self.volume.store.device().clone();
+            grow::grow(&*device, growth.size, growth.options)?;
+            *self = Self::open(device)?.at(self.volume.now);
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,206 @@
+//! Bytes of the volume: a bounded cache over the device, and every change held back until commit.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::pieces::{Piece, Pieces, Step};
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+
+/// Bytes of clean metadata kept. The MFT of a Windows image has some hundred MiB, most of it
+/// looked at once; the hot part is the upper directories and the records being worked on.
+const CACHE_BYTES: usize = 16 << 20;
+/// What the cache reads at once: neighbours in the MFT are wanted soon.
+const PAGE: u64 = 16 << 10;
+
+#[derive(Debug, Default)]
+struct Cache {
+    pages: HashMap<u64, (Arc<[u8]>, bool)>,
+    /// Second-chance queue: a page that was hit since it was queued goes round once more.
+    queue: VecDeque<u64>,
+}
+
+/// A change to take back: the range that it covered, and what was pending there before.
+#[derive(Debug)]
+struct Undo {
+    range: Range<u64>,
+    before: Vec<(u64, Piece)>,
+}
+
+/// All bytes of one volume.
+pub struct Store {
+    device: Arc<dyn BlockDevice>,
+    size: u64,
+    cache: RefCell<Cache>,
+    pending: Pieces,
+    undo: Vec<Undo>,
+    /// Attempts that are not finished.
+    depth: usize,
+}
+
+impl Store {
+    /// A store of the first `size` bytes of `device`.
+    pub fn new(device: Arc<dyn BlockDevice>, size: u64) -> Self {
+        Self {
+            device,
+            size,
+            cache: RefCell::default(),
+            pending: Pieces::default(),
+            undo: Vec::new(),
+            depth: 0,
+        }
+    }
+
+    /// The device below.
+    pub fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.device
+    }
+
+    fn check(&self, offset: u64, length: usize) -> Result<()> {
+        match offset.checked_add(length as u64) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(Error::corrupt(
+                "run list",
+                format!("byte {offset}"),
+                format!("{length} bytes there leave the volume of {} bytes", self.size),
+            )),
+        }
+    }
+
+    /// Reads metadata through the cache.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.check(offset, buf.len())?;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let page = self.page(at / PAGE)?;
+            let from = (at % PAGE) as usize;
+            let count = page.len().saturating_sub(from).min(buf.len() - done);
+            buf[done..done + count].copy_from_slice(&page[from..from + count]);
+            done += count;
+        }
+        self.pending.lay_over(offset, buf);
+        Ok(())
+    }
+
+    /// Reads file content past the cache.
+    pub fn read_content(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.check(offset, buf.len())?;
+        self.device.read_at(offset, buf)?;
+        self.pending.lay_over(offset, buf);
+        Ok(())
+    }
+
+    /// Reads what the device has, without the pending changes.
+    pub fn read_committed(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.check(offset, buf.len())?;
+        Ok(self.device.read_at(offset, buf)?)
+    }
+
+    fn page(&self, number: u64) -> Result<Arc<[u8]>> {
+        if let Some(entry) = self.cache.borrow_mut().pages.get_mut(&number) {
+            entry.1 = true;
+            return Ok(entry.0.clone());
+        }
+        let start = number * PAGE;
+        let mut bytes = vec![0; PAGE.min(self.size - start) as usize];
+        self.device.read_at(start, &mut bytes)?;
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut cache = self.cache.borrow_mut();
+        while cache.pages.len() >= CACHE_BYTES / PAGE as usize {
+            let Some(oldest) = cache.queue.pop_front() else { break };
+            match cache.pages.get_mut(&oldest) {
+                Some(entry) if entry.1 => {
+                    entry.1 = false;
+                    cache.queue.push_back(oldest);
+                }
+                _ => {
+                    cache.pages.remove(&oldest);
+                }
+            }
+        }
+        cache.queue.push_back(number);
+        cache.pages.insert(number, (bytes.clone(), false));
+        Ok(bytes)
+    }
+
+    /// Writes bytes, to be on the device in the given step of the commit.
+    pub fn write(&mut self, offset: u64, bytes: impl Into<Arc<[u8]>>, step: Step) -> Result<()> {
+        let bytes = bytes.into();
+        self.check(offset, bytes.len())?;
+        let range = offset..offset + bytes.len() as u64;
+        let before = self.pending.insert(offset, bytes, step);
+        self.note(range, before);
+        Ok(())
+    }
+
+    /// Whether this byte is written by the open transaction to a place that was free before it, so
+    /// that it may be written over in any step.
+    pub fn is_fresh(&self, offset: u64) -> bool {
+        self.pending.step_at(offset) == Some(Step::Fresh)
+    }
+
+    /// The step in which this byte waits to be written.
+    pub fn step_at(&self, offset: u64) -> Option<Step> {
+        self.pending.step_at(offset)
+    }
+
+    /// Forgets what was to be written to a range, which is free now.
+    pub fn forget(&mut self, range: Range<u64>) {
+        let before = self.pending.remove(range.clone());
+        self.note(range, before);
+    }
+
+    fn note(&mut self, range: Range<u64>, before: Vec<(u64, Piece)>) {
+        if self.depth > 0 {
+            self.undo.push(Undo { range, before });
+        }
+    }
+
+    /// Starts an attempt, which can be taken back. Attempts nest.
+    pub fn begin(&mut self) -> usize {
+        self.depth += 1;
+        self.undo.len()
+    }
+
+    /// Ends the innermost attempt and keeps its changes.
+    pub fn keep(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth == 0 {
+            self.undo.clear();
+        }
+    }
+
+    /// Ends the innermost attempt, which began at `mark`, and takes its changes back.
+    pub fn roll_back(&mut self, mark: usize) {
+        while self.undo.len() > mark {
+            let Some(undo) = self.undo.pop() else { break };
+            self.pending.remove(undo.range);
+            self.pending.restore(undo.before);
+        }
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    /// What waits to be written.
+    pub fn pending(&self) -> &Pieces {
+        &self.pending
+    }
+
+    /// Tells that all that waited is on the device.
+    pub fn committed(&mut self) {
+        for (offset, piece) in self.pending.iter() {
+            let mut cache = self.cache.borrow_mut();
+            let end = offset + piece.bytes().len() as u64;
+            for page in offset / PAGE..end.div_ceil(PAGE) {
+                cache.pages.remove(&page);
+            }
+        }
+        let mut cache = self.cache.borrow_mut();
+        let Cache { pages, queue } = &mut *cache;
+        queue.retain(|number| pages.contains_key(number));
+        drop(cache);
+        self.pending.clear();
+    }
+}

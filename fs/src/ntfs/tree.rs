@@ -1,0 +1,276 @@
+//! Index trees of files: what [`super::index`] wants to know of records, run lists and bitmaps.
+
+use super::alloc::change_bits;
+use super::attribute::{Attribute, Body, Mapping};
+use super::boot::Geometry;
+use super::fixup;
+use super::index::{self, IndexStore};
+use super::inode::Inode;
+use super::layout::{BITMAP, INDEX_ALLOCATION, INDEX_ROOT};
+use super::mft::end_of;
+use super::pieces::Step;
+use super::record::Record;
+use super::save::UNNUMBERED;
+use super::volume::Volume;
+use crate::error::{Error, Result, display_name};
+
+/// The name of a directory's index: `$I30`.
+pub const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
+
+/// Which index of which file, for errors.
+pub(super) fn place(inode: &Inode, name: &[u16]) -> String {
+    let name = display_name(&super::upcase::to_utf8(name));
+    format!("record {} index {name}", inode.number)
+}
+
+/// Bytes that one VCN counts in an index with blocks of `block` bytes: a cluster, or 512 bytes
+/// where a block is smaller than a cluster.
+pub(super) fn vcn_unit(block: usize, geometry: &Geometry) -> u64 {
+    if block as u64 >= geometry.cluster { geometry.cluster } else { 512 }
+}
+
+/// The value of an index's root.
+pub(super) fn root(inode: &Inode, name: &[u16]) -> Result<Vec<u8>> {
+    let root = inode.find(INDEX_ROOT, name).and_then(Attribute::value);
+    root.cloned().ok_or_else(|| {
+        Error::corrupt("$INDEX_ROOT", place(inode, name), "there is none that can be read")
+    })
+}
+
+/// Bytes of the blocks of an index, from its root.
+pub(super) fn block_size(inode: &Inode, name: &[u16]) -> Result<usize> {
+    let reader = Reader { volume: None, inode, name };
+    let head = index::root_header(&reader, &root(inode, name)?)?;
+    Ok(head.BytesPerIndexBuffer.get() as usize)
+}
+
+/// Reads a block, checks its update sequence and undoes it.
+pub(super) fn read_block(
+    volume: &Volume,
+    inode: &Inode,
+    name: &[u16],
+    vcn: u64,
+) -> Result<Vec<u8>> {
+    let corrupt = |text: String| {
+        Error::corrupt("INDX block", format!("{}, VCN {vcn}", place(inode, name)), text)
+    };
+    let size = block_size(inode, name)?;
+    let Some(blocks) = inode.find(INDEX_ALLOCATION, name) else {
+        return Err(corrupt("the index has no blocks".to_owned()));
+    };
+    let offset = vcn.checked_mul(vcn_unit(size, &volume.geometry));
+    let offset = offset
+        .filter(|offset| offset.checked_add(size as u64).is_some_and(|end| end <= blocks.size()));
+    let Some(offset) = offset else {
+        return Err(corrupt(format!("the blocks have only {} bytes", blocks.size())));
+    };
+    let mut block = vec![0; size];
+    volume.read_metadata(blocks, offset, &mut block)?;
+    fixup::apply(&mut block, b"INDX").map_err(corrupt)?;
+    Ok(block)
+}
+
+/// An index that is only looked at.
+pub struct Reader<'a> {
+    volume: Option<&'a Volume>,
+    inode: &'a Inode,
+    name: &'a [u16],
+}
+
+impl<'a> Reader<'a> {
+    /// The index `name` of a file.
+    pub fn new(volume: &'a Volume, inode: &'a Inode, name: &'a [u16]) -> Self {
+        Self { volume: Some(volume), inode, name }
+    }
+}
+
+fn only_read<T>() -> Result<T> {
+    Err(Error::Invalid("this index is only looked at".to_owned()))
+}
+
+impl IndexStore for Reader<'_> {
+    fn place(&self) -> String {
+        place(self.inode, self.name)
+    }
+    fn root(&self) -> Result<Vec<u8>> {
+        root(self.inode, self.name)
+    }
+    fn set_root(&mut self, _: &[u8]) -> Result<bool> {
+        only_read()
+    }
+    fn read_block(&self, vcn: u64) -> Result<Vec<u8>> {
+        match self.volume {
+            Some(volume) => read_block(volume, self.inode, self.name, vcn),
+            None => only_read(),
+        }
+    }
+    fn write_block(&mut self, _: u64, _: &[u8]) -> Result<()> {
+        only_read()
+    }
+    fn allocate_block(&mut self) -> Result<u64> {
+        only_read()
+    }
+    fn free_block(&mut self, _: u64) -> Result<()> {
+        only_read()
+    }
+}
+
+/// An index that is changed. [`Editor::finish`] ends it; the file is to be saved then.
+pub struct Editor<'a> {
+    volume: &'a mut Volume,
+    inode: &'a mut Inode,
+    name: &'a [u16],
+}
+
+/// `$BITMAP` of an index grows by whole words.
+const WORD: usize = 8;
+/// Bytes of a `$BITMAP` of an index at most: 8 million blocks.
+const BITMAP_MAX: u64 = 1 << 20;
+/// The least room for a root that is asked for: one entry that points to a block.
+const LEAST_ROOT: usize = 56;
+
+impl<'a> Editor<'a> {
+    /// The index `name` of a file, to be changed.
+    pub(super) fn new(volume: &'a mut Volume, inode: &'a mut Inode, name: &'a [u16]) -> Self {
+        Self { volume, inode, name }
+    }
+
+    fn bits(&self) -> Result<Vec<u8>> {
+        match self.inode.find(BITMAP, self.name) {
+            Some(bitmap) => self.volume.whole_value(bitmap, BITMAP_MAX),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn set_bits(&mut self, bits: &[u8]) -> Result<()> {
+        self.volume.set_value(self.inode, BITMAP, self.name, bits)
+    }
+
+    /// Where a VCN is in the bitmap.
+    fn bit(&self, vcn: u64) -> Result<u64> {
+        let size = block_size(self.inode, self.name)?;
+        Ok(vcn.saturating_mul(vcn_unit(size, &self.volume.geometry)) / size as u64)
+    }
+
+    fn corrupt(&self, text: String) -> Error {
+        Error::corrupt("$INDEX_ALLOCATION", place(self.inode, self.name), text)
+    }
+
+    /// Gives back the blocks of an index that has none in use any more.
+    pub(super) fn finish(self) -> Result<()> {
+        if self.inode.find(BITMAP, self.name).is_none() || self.bits()?.iter().any(|&b| b != 0) {
+            return Ok(());
+        }
+        for type_code in [INDEX_ALLOCATION, BITMAP] {
+            if let Some(attribute) = self.inode.remove(type_code, self.name) {
+                self.volume.release_value(&attribute)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl IndexStore for Editor<'_> {
+    fn place(&self) -> String {
+        place(self.inode, self.name)
+    }
+
+    fn root(&self) -> Result<Vec<u8>> {
+        root(self.inode, self.name)
+    }
+
+    fn set_root(&mut self, value: &[u8]) -> Result<bool> {
+        let room = Record::new(0, &self.volume.geometry).room();
+        let others =
+            self.inode.attributes.iter().filter(|attribute| {
+                attribute.type_code != INDEX_ROOT || attribute.name != self.name
+            });
+        let others: usize = others.map(Attribute::encoded_size).sum();
+        let new = Attribute::resident(INDEX_ROOT, self.name, value.to_vec());
+        if value.len() > LEAST_ROOT && others + new.encoded_size() > room {
+            return Ok(false);
+        }
+        match self.inode.find_mut(INDEX_ROOT, self.name) {
+            Some(Attribute { body: Body::Resident(old), .. }) => *old = value.to_vec(),
+            _ => return Err(self.corrupt("the index has no $INDEX_ROOT".to_owned())),
+        }
+        Ok(true)
+    }
+
+    fn read_block(&self, vcn: u64) -> Result<Vec<u8>> {
+        read_block(self.volume, self.inode, self.name, vcn)
+    }
+
+    fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()> {
+        let unit = vcn_unit(block.len(), &self.volume.geometry);
+        let blocks = self.inode.find(INDEX_ALLOCATION, self.name).and_then(Attribute::mapping);
+        let places = blocks
+            .zip(vcn.checked_mul(unit))
+            .and_then(|(blocks, offset)| self.volume.places(&blocks.runs, offset, block.len()));
+        let Some(places) = places else {
+            return Err(self.corrupt(format!("VCN {vcn} has no clusters")));
+        };
+        let mut bytes = block.to_vec();
+        fixup::protect(&mut bytes).map_err(|text| self.corrupt(text))?;
+        let cluster = self.volume.geometry.cluster;
+        let fresh = places.iter().all(|(place, _)| self.volume.is_fresh(place / cluster));
+        self.volume.write_places(&places, &bytes, if fresh { Step::Fresh } else { Step::Change })
+    }
+
+    fn allocate_block(&mut self) -> Result<u64> {
+        let size = block_size(self.inode, self.name)? as u64;
+        let geometry = self.volume.geometry;
+        let mut blocks = match self.inode.find(INDEX_ALLOCATION, self.name) {
+            Some(attribute) => attribute.clone(),
+            None => {
+                let mut new = Attribute::resident(INDEX_ALLOCATION, self.name, Vec::new());
+                new.instance = UNNUMBERED;
+                new.body = Body::Mapped(Mapping::default());
+                self.inode.attributes.push(new.clone());
+                new
+            }
+        };
+        let Body::Mapped(mapping) = &mut blocks.body else {
+            return Err(self.corrupt("it is resident".to_owned()));
+        };
+        let mut bits = self.bits()?;
+        let count = mapping.size / size;
+        let free = (0..count).find(|&bit| {
+            bits.get((bit / 8) as usize).is_none_or(|byte| byte >> (bit % 8) & 1 == 0)
+        });
+        let bit = match free {
+            Some(bit) => bit,
+            None => {
+                let end = (count + 1) * size;
+                let have = mapping.runs.clusters();
+                let wanted = geometry.clusters_for(end).saturating_sub(have);
+                let near = end_of(mapping);
+                let more = self.volume.allocate(wanted, near)?;
+                more.iter().for_each(|run| mapping.runs.push(run));
+                mapping.size = end;
+                mapping.valid = end;
+                count
+            }
+        };
+        mapping.valid = mapping.valid.max((bit + 1) * size);
+        let byte = (bit / 8) as usize;
+        if byte >= bits.len() {
+            bits.resize((byte + 1).next_multiple_of(WORD), 0);
+        }
+        bits[byte] |= 1 << (bit % 8);
+        if let Some(attribute) = self.inode.find_mut(INDEX_ALLOCATION, self.name) {
+            *attribute = blocks;
+        }
+        self.set_bits(&bits)?;
+        Ok(bit * size / vcn_unit(size as usize, &geometry))
+    }
+
+    fn free_block(&mut self, vcn: u64) -> Result<()> {
+        let bit = self.bit(vcn)?;
+        let mut bits = self.bits()?;
+        if !change_bits(&mut bits, bit..bit + 1, false) {
+            return Err(self.corrupt(format!("VCN {vcn} is free in $BITMAP already")));
+        }
+        self.set_bits(&bits)
+    }
+}
