@@ -1,8 +1,9 @@
-//! Measures the ext engine on a real image; `cargo xtask bench ext` calls it.
+//! Measures the engines on real images; `cargo xtask bench ext` and `bench ntfs` call it.
 //!
 //! - `ext_bench edit IMAGE [START_BYTE]`: the blocks of 4 KiB that opening and replacing /etc/shadow
 //!   reads and writes. Nothing is written to the image; the edit is committed to a copy in memory.
 //! - `ext_bench walk IMAGE [START_BYTE]`: finds, reads and hashes every file.
+//! - `ext_bench inject IMAGE`: ten files put into the directory `d1` of an NTFS volume, as `edit` does it.
 //! - `ext_bench tree DIRECTORY`: the same with what the kernel has mounted there.
 //! - `ext_bench grow IMAGE`: enlarges the bare file system to its file's size, for good.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -17,8 +18,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use snf_fs::ext::{Ext, Options};
+use snf_fs::ntfs::Ntfs;
 use snf_fs::testing::{Fault, FaultDevice};
-use snf_fs::{BlockDevice, DeviceError, FileDevice, FileSystem, FileType, NodeId, Slice};
+use snf_fs::{
+    Attributes, BlockDevice, DeviceError, FileDevice, FileSystem, FileType, NodeId, Slice,
+};
 
 /// Counts what passes, and keeps writes to itself (512-byte sectors).
 struct Counting {
@@ -29,6 +33,33 @@ struct Counting {
     writes: AtomicU64,
     write_blocks: AtomicU64,
     flushes: AtomicU64,
+}
+
+impl Counting {
+    fn new(below: Slice) -> Self {
+        Self {
+            below,
+            written: Mutex::default(),
+            reads: AtomicU64::new(0),
+            read_blocks: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            write_blocks: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+        }
+    }
+
+    fn print(&self, since: Instant) {
+        let elapsed = since.elapsed();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        println!(
+            "{} blocks read in {} requests, {} blocks written in {} requests, {} flushes, {elapsed:?}",
+            count(&self.read_blocks),
+            count(&self.reads),
+            count(&self.write_blocks),
+            count(&self.writes),
+            count(&self.flushes),
+        );
+    }
 }
 
 /// Blocks of 4 KiB that a request touches.
@@ -81,11 +112,12 @@ fn main() {
     match words.as_slice() {
         ["edit", image, start @ ..] => edit(image, start),
         ["walk", image, start @ ..] => walk(image, start),
+        ["inject", image] => inject(image),
         ["tree", directory] => tree(Path::new(directory)),
         ["grow", image] => grow(image),
         _ => {
             eprintln!(
-                "usage: ext_bench edit|walk IMAGE [START_BYTE] | tree DIRECTORY | grow IMAGE"
+                "usage: ext_bench edit|walk IMAGE [START_BYTE] | inject IMAGE | tree DIRECTORY | grow IMAGE"
             );
             std::process::exit(2);
         }
@@ -101,15 +133,7 @@ fn slice(image: &str, start: &[&str]) -> Slice {
 }
 
 fn edit(image: &str, start: &[&str]) {
-    let counting = Arc::new(Counting {
-        below: slice(image, start),
-        written: Mutex::default(),
-        reads: AtomicU64::new(0),
-        read_blocks: AtomicU64::new(0),
-        writes: AtomicU64::new(0),
-        write_blocks: AtomicU64::new(0),
-        flushes: AtomicU64::new(0),
-    });
+    let counting = Arc::new(Counting::new(slice(image, start)));
     let since = Instant::now();
     let mut fs = Ext::open(counting.clone(), Options::default()).unwrap();
     let shadow = find(&fs, "etc/shadow").expect("the image has /etc/shadow");
@@ -118,16 +142,21 @@ fn edit(image: &str, start: &[&str]) {
     content.extend_from_slice(b"new:*:1:0:99999:7:::\n");
     fs.replace(shadow, &content).unwrap();
     fs.commit().unwrap();
-    let elapsed = since.elapsed();
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    println!(
-        "{} blocks read in {} requests, {} blocks written in {} requests, {} flushes, {elapsed:?}",
-        count(&counting.read_blocks),
-        count(&counting.reads),
-        count(&counting.write_blocks),
-        count(&counting.writes),
-        count(&counting.flushes),
-    );
+    counting.print(since);
+}
+
+fn inject(image: &str) {
+    let counting = Arc::new(Counting::new(slice(image, &[])));
+    let since = Instant::now();
+    let mut fs = Ntfs::open(counting.clone()).unwrap();
+    let dir = fs.lookup(fs.root(), b"d1").unwrap().expect("the volume has a directory d1");
+    let attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
+    for index in 0..10usize {
+        let node = fs.create(dir, format!("injected {index}.conf").as_bytes(), attributes).unwrap();
+        fs.replace(node, &vec![b'x'; 1_000 * index]).unwrap();
+    }
+    fs.commit().unwrap();
+    counting.print(since);
 }
 
 /// What a walk saw.
@@ -157,7 +186,13 @@ impl Seen {
 
 fn walk(image: &str, start: &[&str]) {
     let since = Instant::now();
-    let fs = Ext::open(Arc::new(slice(image, start)), Options::default()).unwrap();
+    let device = Arc::new(slice(image, start));
+    let mut magic = [0; 4];
+    device.read_at(3, &mut magic).unwrap();
+    let fs: Box<dyn FileSystem> = match &magic {
+        b"NTFS" => Box::new(Ntfs::open(device).unwrap()),
+        _ => Box::new(Ext::open(device, Options::default()).unwrap()),
+    };
     let mut seen = Seen::default();
     let mut buf = vec![0; 1 << 20];
     let mut todo = vec![fs.root()];

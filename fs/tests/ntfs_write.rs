@@ -317,3 +317,59 @@ fn growing_waits_for_the_commit() {
     fs.commit().unwrap();
     assert!(matches!(fs.create(fs.root(), b"no", ANY), Err(Error::ReadOnly(_))));
 }
+
+#[test]
+fn fragments_need_attribute_lists_of_files_and_of_the_mft() {
+    let image = Image::make("-c 512", 10);
+    let mut fs = open(&image);
+    let root = fs.root();
+    // Until nothing fits any more; then every other one goes.
+    let mut names = Vec::new();
+    loop {
+        let name = format!("f{}", names.len());
+        let made = fs.create(root, name.as_bytes(), ANY).and_then(|node| {
+            names.push(name);
+            fs.replace(node, &[b'f'; 900])
+        });
+        match made {
+            Ok(()) => {}
+            Err(Error::NoSpace(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    fs.commit().unwrap();
+    for name in names.iter().step_by(2) {
+        fs.unlink(root, name.as_bytes()).unwrap();
+    }
+    let expected = through_us(&fs);
+    fs.commit().unwrap();
+    verify(&image, &expected, "every other one");
+
+    let free = fs.info().unwrap().free as usize;
+    let big = fs.create(root, b"big", ANY).unwrap();
+    let content = bytes(&mut Random(2), free - 40_000);
+    fs.replace(big, &content).unwrap();
+    let inode = fs.volume().inode(big.0).unwrap();
+    assert!(inode.extensions.len() > 2, "{}", inode.extensions.len());
+    fs.append(big, b"and more").unwrap();
+    let expected = through_us(&fs);
+    fs.commit().unwrap();
+    verify(&image, &expected, "a file in pieces");
+    // It becomes whole again, and the MFT needs more pieces than its record names.
+    fs.replace(big, b"small").unwrap();
+    assert!(fs.volume().inode(big.0).unwrap().extensions.is_empty());
+    fs.commit().unwrap();
+    let records = fs.volume().record_count();
+    let mut made = 0;
+    while fs.volume().inode(0).unwrap().extensions.is_empty() && made < 5_000 {
+        match fs.create(root, format!("record {made}").as_bytes(), ANY) {
+            Ok(_) => made += 1,
+            Err(Error::NoSpace(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(fs.volume().record_count() > records, "{made}");
+    let expected = through_us(&fs);
+    fs.commit().unwrap();
+    verify(&image, &expected, "the MFT in pieces");
+}

@@ -25,6 +25,8 @@ use crate::filesystem::CommitReport;
 
 /// Pieces that lie side by side are written together, up to this many bytes.
 const WRITE_MAX: usize = 1 << 20;
+/// Records and index blocks are written one by one: the fewer sectors, the fewer are torn.
+const ALONE: usize = 0;
 /// The unit in which a report counts.
 const BLOCK: u64 = 4096;
 
@@ -40,7 +42,7 @@ impl Volume {
             let these = pieces.iter().filter(move |(_, piece)| piece.step == step);
             these.map(|(offset, piece)| (*offset, piece.bytes().to_vec()))
         };
-        let data_blocks = self.write_all(of(Step::Fresh))?;
+        let data_blocks = self.write_all(of(Step::Fresh), WRITE_MAX)?;
         self.flush()?;
         let mut mark = self.volume_record()?;
         self.write_mark(&mut mark, true)?;
@@ -55,15 +57,15 @@ impl Volume {
             }
             first.push((offset, both));
         }
-        let mut metadata_blocks = self.write_all(first)?;
-        metadata_blocks += self.write_all(of(Step::NewRecord))?;
+        let mut metadata_blocks = self.write_all(first, WRITE_MAX)?;
+        metadata_blocks += self.write_all(of(Step::NewRecord), ALONE)?;
         self.flush()?;
-        metadata_blocks += self.write_all(of(Step::Record))?;
+        metadata_blocks += self.write_all(of(Step::Record), ALONE)?;
         self.flush()?;
-        metadata_blocks += self.write_all(of(Step::Change))?;
+        metadata_blocks += self.write_all(of(Step::Change), ALONE)?;
         self.flush()?;
-        metadata_blocks += self.write_all(of(Step::FreedRecord))?;
-        metadata_blocks += self.write_all(last)?;
+        metadata_blocks += self.write_all(of(Step::FreedRecord), ALONE)?;
+        metadata_blocks += self.write_all(last, WRITE_MAX)?;
         self.flush()?;
         self.write_mark(&mut mark, false)?;
 
@@ -73,8 +75,13 @@ impl Volume {
         Ok(CommitReport { metadata_blocks, data_blocks, transactions: 0, replayed: false })
     }
 
-    /// Writes in the order of the places, neighbours together; how many blocks that were.
-    fn write_all(&self, writes: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Result<u64> {
+    /// Writes in the order of the places, neighbours together up to `most` bytes; how many blocks
+    /// that were.
+    fn write_all(
+        &self,
+        writes: impl IntoIterator<Item = (u64, Vec<u8>)>,
+        most: usize,
+    ) -> Result<u64> {
         let mut blocks = 0;
         let mut open: Option<(u64, Vec<u8>)> = None;
         let mut write = |open: Option<(u64, Vec<u8>)>| -> Result<()> {
@@ -87,8 +94,7 @@ impl Volume {
         for (offset, bytes) in writes {
             match &mut open {
                 Some((start, last))
-                    if *start + last.len() as u64 == offset
-                        && last.len() + bytes.len() <= WRITE_MAX =>
+                    if *start + last.len() as u64 == offset && last.len() + bytes.len() <= most =>
                 {
                     last.extend_from_slice(&bytes);
                 }

@@ -5,6 +5,7 @@ mod copy;
 mod create;
 mod customize;
 mod ext;
+mod ntfs;
 
 use std::cell::OnceCell;
 use std::fs;
@@ -26,6 +27,7 @@ const TOPICS: &[(&str, Topic)] = &[
     ("create", create::bench),
     ("copy", copy::bench),
     ("ext", ext::bench),
+    ("ntfs", ntfs::bench),
 ];
 
 /// What topics share.
