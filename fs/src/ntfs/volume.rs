@@ -41,6 +41,8 @@ pub(super) struct Space {
     pub new_records: BTreeSet<u64>,
     /// Security ids of what is made in directories with a security id: files and directories.
     pub inherited: BTreeMap<(u32, bool), u32>,
+    /// Whether names in a directory get short ones, as far as that was looked at.
+    pub short_names: BTreeMap<u64, bool>,
     /// Where the search for free clusters goes on.
     pub next_cluster: u64,
     /// Below this number no record is free.

@@ -67,7 +67,16 @@ fn refresh(volume: &Volume, inode: &Inode, name: &mut FileName) -> Result<()> {
 }
 
 /// Whether directories of this volume have short names beside long ones: the root has, or this one.
-fn makes_short_names(volume: &Volume, dir: &Inode) -> Result<bool> {
+fn makes_short_names(volume: &mut Volume, dir: &Inode) -> Result<bool> {
+    if let Some(&known) = volume.space.short_names.get(&dir.number) {
+        return Ok(known);
+    }
+    let found = has_short_names(volume, dir)?;
+    volume.space.short_names.insert(dir.number, found);
+    Ok(found)
+}
+
+fn has_short_names(volume: &Volume, dir: &Inode) -> Result<bool> {
     let root = volume.inode(records::ROOT)?;
     for inode in [&*root, dir] {
         let (mut seen, mut found) = (0, false);
