@@ -99,7 +99,8 @@ pub fn assemble(reader: &Reader<'_>, mft: &Mft, report: &mut Report) -> Result<F
     let mut files = Files::default();
     for (number, record) in mft.records.iter().enumerate() {
         let (Some(record), number) = (record, number as u64) else { continue };
-        if record.base & RECORD_MASK != 0 {
+        // The MFT's own extension records have a base of number 0, and its sequence number.
+        if record.base != 0 {
             extension(mft, record, number, report);
             continue;
         }

@@ -97,7 +97,10 @@ impl Ntfs {
         }
         let grown = grow::grow(&trial, size, options)?;
         if grown.clusters > grown.before {
-            let after = grown.clusters * grown.cluster_size;
+            let sector = u64::from(self.volume.geometry.sector);
+            let used = size.min(self.volume.store.device().len());
+            // The last sector is for the copy of the boot sector.
+            let after = (used / sector - 1) * sector;
             self.growth = Some(Growth { size, options, after });
         }
         Ok(self.growth.map_or(self.volume.geometry.size, |growth| growth.after))
