@@ -159,11 +159,11 @@ pub fn customize_instance(
         && tasks.iter().any(|task| task.name == "DeleteSSHKeys")
     {
         let comment = format!("root@{hostname}");
-        match plan.prepared.rsa_key(&comment) {
-            Some(key) => key_maker.give_rsa(key.clone()),
-            // The slowest part of a run begins before the image is looked at.
-            None => key_maker.start_rsa(&comment),
+        for key in plan.prepared.keys(&comment) {
+            key_maker.give(key.clone());
         }
+        // Unless it was given, the slowest part of a run begins before the image is looked at.
+        key_maker.start_rsa(&comment);
     }
     for name in &excluded {
         events.event(Event::Info(format!("{name}: left out, as the image's properties say")));

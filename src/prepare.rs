@@ -11,15 +11,20 @@ use crate::rules::{Rules, WriteError};
 use crate::secret::Secret;
 use crate::sshkey::{self, KeyPair, KeyType};
 
-const RSA_KEY: &str = "PREPARED_RSA_KEY";
+/// The variable of a host key: an array of the private key, the public one and the fingerprint.
+fn key_variable(key_type: KeyType) -> String {
+    format!("PREPARED_{}_KEY", key_type.label())
+}
+
 const HASHES: &str = "PREPARED_PASSWD_HASHES";
 
 /// What was computed beforehand. Each thing is used once at most: for the first key of its kind,
 /// for the first user.
 #[derive(Clone, Debug, Default)]
 pub struct Prepared {
-    /// A fresh RSA host key.
-    pub rsa_key: Option<KeyPair>,
+    /// A fresh host key of each kind. RSA's takes seconds; the small ones take code that a VM
+    /// without KVM has to translate first.
+    pub keys: Vec<KeyPair>,
     /// crypt(3) hashes of the plan's clear-text password, by different methods.
     pub password_hashes: Vec<Secret>,
 }
@@ -42,8 +47,9 @@ pub fn prepare(plan: &Plan, hostname: &str, entropy: &Entropy) -> Prepared {
     }
     if plan.host_keys == HostKeys::New && runs("DeleteSSHKeys") {
         let comment = format!("root@{hostname}");
-        let mut stream = entropy.derive("rsa");
-        prepared.rsa_key = Some(sshkey::generate(KeyType::Rsa, &comment, &mut stream));
+        prepared.keys = KeyType::ALL
+            .map(|kind| sshkey::generate(kind, &comment, &mut entropy.derive(kind.name())))
+            .to_vec();
     }
     prepared
 }
@@ -63,9 +69,9 @@ fn hashes(plan: &Plan, clear: &Secret, entropy: &Entropy) -> Vec<Secret> {
 impl Prepared {
     /// Writes it into the rules.
     pub fn write(&self, rules: &mut Rules) -> Result<(), WriteError> {
-        if let Some(key) = &self.rsa_key {
+        for key in &self.keys {
             let values = [key.private.expose(), key.public.as_bytes(), key.fingerprint.as_bytes()];
-            rules.set_array(RSA_KEY, values)?;
+            rules.set_array(&key_variable(key.key_type), values)?;
         }
         if !self.password_hashes.is_empty() {
             rules.set_array(HASHES, self.password_hashes.iter().map(Secret::expose))?;
@@ -75,34 +81,14 @@ impl Prepared {
 
     /// Reads it from the rules. What does not look right is left out.
     pub fn read(rules: &Rules) -> Self {
-        let key = rules.array(RSA_KEY);
-        let text = |index| {
-            let value: Option<&&Secret> = key.get(&index);
-            value.and_then(|value| std::str::from_utf8(value.expose()).ok())
-        };
-        let rsa_key = match (text(0), text(1), text(2)) {
-            (Some(private), Some(public), Some(fingerprint))
-                if private.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n")
-                    && public.starts_with("ssh-rsa ")
-                    && public.ends_with('\n')
-                    && fingerprint.starts_with("SHA256:") =>
-            {
-                Some(KeyPair {
-                    key_type: KeyType::Rsa,
-                    private: Secret::new(private),
-                    public: public.to_owned(),
-                    fingerprint: fingerprint.to_owned(),
-                })
-            }
-            _ => None,
-        };
         // Without a password there is nothing that they could be hashes of.
         let hashes = if rules.get("PASSWD").is_some_and(|password| !password.expose().is_empty()) {
             rules.array(HASHES).into_values().cloned().collect()
         } else {
             Vec::new()
         };
-        Self { rsa_key, password_hashes: hashes }
+        let keys = KeyType::ALL.into_iter().filter_map(|kind| read_key(rules, kind)).collect();
+        Self { keys, password_hashes: hashes }
     }
 
     /// The hash that was made by a method.
@@ -111,11 +97,27 @@ impl Prepared {
         self.password_hashes.iter().find(|hash| hash.expose().starts_with(prefix))
     }
 
-    /// The RSA key, if it was made with this comment.
-    pub fn rsa_key(&self, comment: &str) -> Option<&KeyPair> {
+    /// The keys that were made with this comment.
+    pub fn keys(&self, comment: &str) -> impl Iterator<Item = &KeyPair> {
         let ending = format!(" {comment}\n");
-        self.rsa_key.as_ref().filter(|key| key.public.ends_with(&ending))
+        self.keys.iter().filter(move |key| key.public.ends_with(&ending))
     }
+}
+
+fn read_key(rules: &Rules, key_type: KeyType) -> Option<KeyPair> {
+    let values = rules.array(&key_variable(key_type));
+    let text = |index| std::str::from_utf8(values.get(&index)?.expose()).ok();
+    let (private, public, fingerprint) = (text(0)?, text(1)?, text(2)?);
+    let looks_right = private.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+        && public.strip_prefix(key_type.algorithm()).is_some_and(|rest| rest.starts_with(' '))
+        && public.ends_with('\n')
+        && fingerprint.starts_with("SHA256:");
+    looks_right.then(|| KeyPair {
+        key_type,
+        private: Secret::new(private),
+        public: public.to_owned(),
+        fingerprint: fingerprint.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -138,31 +140,39 @@ mod tests {
         assert_eq!(arrived.password_hashes, prepared.password_hashes);
         assert!(arrived.hash(Method::Yescrypt).is_some() && arrived.hash(Method::Sha512).is_some());
         assert!(arrived.hash(Method::Md5).is_none());
-        let key = arrived.rsa_key("root@vm1").unwrap();
-        assert_eq!(key.fingerprint, prepared.rsa_key.unwrap().fingerprint);
-        assert!(arrived.rsa_key("root@vm").is_none(), "another host's comment");
+        let keys: Vec<_> = arrived.keys("root@vm1").collect();
+        assert_eq!(keys.len(), KeyType::ALL.len());
+        for (key, made) in keys.iter().zip(&prepared.keys) {
+            assert_eq!(key.key_type, made.key_type);
+            assert_eq!(key.fingerprint, made.fingerprint);
+        }
+        assert_eq!(arrived.keys("root@vm").count(), 0, "another host's comment");
     }
 
     #[test]
     fn nothing_is_prepared_that_will_not_be_used() {
         let mut plan = Plan::default();
         plan.properties.set("EXCLUDE_TASK_DeleteSSHKeys", "yes");
-        assert!(prepare(&plan, "vm1", &Entropy::seeded(1)).rsa_key.is_none());
+        assert!(prepare(&plan, "vm1", &Entropy::seeded(1)).keys.is_empty());
         let mut plan = Plan {
             passwords: vec![(Who::Default, Password::Clear(Secret::new("secret")))],
             ..Plan::default()
         };
         plan.properties.set("OSFAMILY", "windows");
         let prepared = prepare(&plan, "vm1", &Entropy::seeded(1));
-        assert!(prepared.rsa_key.is_none() && prepared.password_hashes.is_empty());
+        assert!(prepared.keys.is_empty() && prepared.password_hashes.is_empty());
     }
 
     #[test]
     fn junk_in_the_rules_is_left_out() {
         let mut rules = Rules::default();
-        rules.set_array(RSA_KEY, ["x", "ssh-rsa x\n", "SHA256:x"]).unwrap();
-        assert!(Prepared::read(&rules).rsa_key.is_none());
-        rules.set(RSA_KEY, "one").unwrap();
-        assert!(Prepared::read(&rules).rsa_key.is_none());
+        let variable = key_variable(KeyType::Rsa);
+        for private in ["x", "-----BEGIN OPENSSH PRIVATE KEY-----\n"] {
+            // A key of one kind in the place of another.
+            rules.set_array(&variable, [private, "ssh-ed25519 x\n", "SHA256:x"]).unwrap();
+            assert!(Prepared::read(&rules).keys.is_empty());
+        }
+        rules.set(&variable, "one").unwrap();
+        assert!(Prepared::read(&rules).keys.is_empty());
     }
 }

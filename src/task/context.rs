@@ -124,23 +124,23 @@ pub(crate) fn read_hostname(tree: &Tree) -> snf_fs::Result<Option<String>> {
 pub struct HostKeyMaker {
     entropy: Entropy,
     rsa: Option<(String, mpsc::Receiver<KeyPair>)>,
-    prepared: Option<KeyPair>,
+    prepared: Vec<KeyPair>,
 }
 
 impl HostKeyMaker {
     /// Draws from streams of its own.
     pub fn new(entropy: &Entropy) -> Self {
-        Self { entropy: entropy.derive("host keys"), rsa: None, prepared: None }
+        Self { entropy: entropy.derive("host keys"), rsa: None, prepared: Vec::new() }
     }
 
-    /// Takes over an RSA key that was made beforehand: it is the first that is asked for.
-    pub fn give_rsa(&mut self, key: KeyPair) {
-        self.prepared = Some(key);
+    /// Takes over a key that was made beforehand: it is the first of its kind that is asked for.
+    pub fn give(&mut self, key: KeyPair) {
+        self.prepared.push(key);
     }
 
     /// Begins to make an RSA key with this comment, unless that has begun.
     pub fn start_rsa(&mut self, comment: &str) {
-        if self.rsa.is_some() || self.prepared.is_some() {
+        if self.rsa.is_some() || self.prepared.iter().any(|key| key.key_type == KeyType::Rsa) {
             return;
         }
         let (sender, receiver) = mpsc::channel();
@@ -157,11 +157,10 @@ impl HostKeyMaker {
 
     /// A key of a kind, the next one if there was one already.
     pub fn make(&mut self, key_type: KeyType, comment: &str, index: usize) -> KeyPair {
-        if key_type == KeyType::Rsa
-            && index == 0
-            && let Some(key) = self.prepared.take()
+        if index == 0
+            && let Some(given) = self.prepared.iter().position(|key| key.key_type == key_type)
         {
-            return key;
+            return self.prepared.swap_remove(given);
         }
         if key_type == KeyType::Rsa
             && index == 0
