@@ -13,6 +13,10 @@ pub(crate) struct CommandLine {
     pub(crate) protocol: Option<String>,
     /// How long the whole customization may take.
     pub(crate) timeout: Option<Duration>,
+    /// HELPER_DEBUG: how long the VM stays up after a failure, with a shell on serial 4.
+    pub(crate) debug: Option<Duration>,
+    /// `snf_image_times`: log when each step was reached. For `cargo xtask bench helper`.
+    pub(crate) times: bool,
 }
 
 impl CommandLine {
@@ -23,16 +27,22 @@ impl CommandLine {
             rules_dev: "/dev/fd0".to_owned(),
             protocol: None,
             timeout: None,
+            debug: None,
+            times: false,
         };
         for word in text.split_whitespace() {
             match word.split_once('=') {
                 None if word == "snf_image_activate_helper" => line.activated = true,
+                None if word == "snf_image_times" => line.times = true,
                 Some(("rules_dev", device)) if !device.is_empty() => {
                     line.rules_dev = device.to_owned();
                 }
                 Some(("snf_image_protocol", version)) => line.protocol = Some(version.to_owned()),
                 Some(("snf_image_timeout", seconds)) => {
                     line.timeout = seconds.parse().ok().map(Duration::from_secs);
+                }
+                Some(("snf_image_debug", seconds)) => {
+                    line.debug = seconds.parse().ok().map(Duration::from_secs);
                 }
                 _ => {}
             }
@@ -66,11 +76,12 @@ mod tests {
     fn our_words_are_found_among_the_kernels() {
         let line = CommandLine::parse(
             "console=ttyS0 quiet snf_image_activate_helper rules_dev=/dev/vdb \
-             snf_image_protocol=1 snf_image_timeout=108 hypervisor=kvm\n",
+             snf_image_protocol=1 snf_image_timeout=108 snf_image_debug=3600 hypervisor=kvm\n",
         );
         assert!(line.activated);
         assert_eq!(line.rules_dev, "/dev/vdb");
         assert_eq!(line.timeout, Some(Duration::from_secs(108)));
+        assert_eq!(line.debug, Some(Duration::from_secs(3600)));
         assert_eq!(line.refusal("1"), None);
         assert!(line.refusal("2").unwrap().contains("protocol 1, this helper 2"));
     }
@@ -78,7 +89,7 @@ mod tests {
     #[test]
     fn the_originals_command_line_will_do() {
         let line = CommandLine::parse("console=ttyS0 snf_image_activate_helper rules_dev=/dev/fd0");
-        assert_eq!((line.refusal("1"), line.timeout), (None, None));
+        assert_eq!((line.refusal("1"), line.timeout, line.debug), (None, None, None));
     }
 
     #[test]

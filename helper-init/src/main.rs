@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod cmdline;
+mod debug;
 mod device;
 mod filter;
 mod floppy;
@@ -14,6 +15,7 @@ mod modules;
 mod pid1;
 mod report;
 mod serial;
+mod shell;
 mod supervise;
 mod worker;
 
@@ -30,8 +32,10 @@ fn main() -> ExitCode {
         pid1::run();
     }
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(worker::ARGUMENT) {
-        return worker::run(arguments);
+    match arguments.next().as_deref() {
+        Some(worker::ARGUMENT) => return worker::run(arguments),
+        Some(debug::ARGUMENT) => return debug::shell(arguments),
+        _ => {}
     }
     eprintln!("{BANNER}\nThis is PID 1 of the helper VM; it does nothing elsewhere.");
     ExitCode::from(2)

@@ -11,7 +11,7 @@ use rustix::system::{RebootCommand, reboot};
 use crate::cmdline::CommandLine;
 use crate::serial::{Serial, one_line};
 use crate::supervise::{self, Lines};
-use crate::{BANNER, PROTOCOL, device, floppy, modules, worker};
+use crate::{BANNER, PROTOCOL, debug, device, floppy, modules, worker};
 
 /// How long a device may take to appear.
 const DEVICE_LIMIT: Duration = Duration::from_secs(10);
@@ -26,22 +26,33 @@ pub(crate) fn run() -> ! {
         power_off();
     }));
     let mut lines = None;
-    let result = prepare(&mut lines);
+    let mut line = None;
+    let result = prepare(&mut lines, &mut line);
     let mut lines = lines.unwrap_or_default();
-    let result = result.and_then(|(line, started)| supervise::run(&line, started, &mut lines));
+    let result = result.and_then(|(line, started)| supervise::run(line, started, &mut lines));
+    let mut debug = None;
     let result = match result {
         Ok(()) => "SUCCESS".to_owned(),
         Err(error) => {
             lines.log(&format!("ERROR: {error}"));
             lines.monitor("ERROR", &error);
+            debug = line.as_ref().and_then(|line| Some((line, line.debug?, error.clone())));
             error_line(&error)
         }
     };
     // Everything is on the disk before the host hears of it.
+    lines.mark("sync");
     rustix::fs::sync();
+    lines.mark("power-off");
+    if line.as_ref().is_some_and(|line| line.times) {
+        lines.log_marks();
+    }
     let mut serial = Serial::open("/dev/ttyS1");
     serial.line(&result);
     serial.drain();
+    if let Some((line, limit, error)) = debug {
+        debug::run(&line.rules_dev, &error, limit, &mut lines);
+    }
     lines.drain();
     power_off();
 }
@@ -51,7 +62,10 @@ fn error_line(error: &str) -> String {
 }
 
 /// Everything before the worker starts.
-fn prepare(lines: &mut Option<Lines>) -> Result<(CommandLine, Duration), String> {
+fn prepare<'a>(
+    lines: &mut Option<Lines>,
+    line: &'a mut Option<CommandLine>,
+) -> Result<(&'a CommandLine, Duration), String> {
     let started = uptime();
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         let _ = fs::create_dir(target);
@@ -64,15 +78,19 @@ fn prepare(lines: &mut Option<Lines>) -> Result<(CommandLine, Duration), String>
     fs::create_dir(worker::EMPTY).map_err(|e| format!("cannot make {}: {e}", worker::EMPTY))?;
     let mut opened = Lines::open();
     opened.log(BANNER);
-    *lines = Some(opened);
+    opened.mark_at("mounts", started);
+    let lines = lines.insert(opened);
 
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|e| format!("cannot read the kernel command line: {e}"))?;
-    let line = CommandLine::parse(&text);
-    if let Some(refusal) = line.refusal(PROTOCOL) {
+    let parsed = CommandLine::parse(&text);
+    if let Some(refusal) = parsed.refusal(PROTOCOL) {
         return Err(refusal);
     }
+    let line = &*line.insert(parsed);
+    lines.mark("modules");
     modules::load_all(Path::new("/modules"))?;
+    lines.mark("device");
     device::wait_for(Path::new(&line.rules_dev), DEVICE_LIMIT)
         .map_err(|e| format!("cannot find the parameter disk {}: {e}", line.rules_dev))?;
     floppy::hurry(&line.rules_dev);

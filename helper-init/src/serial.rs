@@ -31,7 +31,8 @@ impl Serial {
     }
 }
 
-fn open_raw(path: &str) -> io::Result<File> {
+/// Opens a line for reading and writing, raw.
+pub(crate) fn open_raw(path: &str) -> io::Result<File> {
     let no_controlling_terminal = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)

@@ -24,6 +24,8 @@ const MONITOR_LINES: usize = 100;
 const MONITOR_RESERVE: usize = 2;
 /// Longest line on the console.
 const LOG_LINE: usize = 900;
+/// Most steps whose time is noted.
+const MARKS: usize = 64;
 /// Most lines the worker may log.
 const LOG_LINES: usize = 2000;
 
@@ -34,6 +36,8 @@ pub(crate) struct Lines {
     monitor: Serial,
     monitor_lines: usize,
     log_lines: usize,
+    /// When what was reached, since the kernel's start.
+    marks: Vec<(String, Duration)>,
 }
 
 impl Lines {
@@ -44,6 +48,26 @@ impl Lines {
             monitor: Serial::open("/dev/ttyS2"),
             monitor_lines: 0,
             log_lines: 0,
+            marks: Vec::new(),
+        }
+    }
+
+    /// Notes that something begins now.
+    pub(crate) fn mark(&mut self, what: &str) {
+        self.mark_at(what, uptime());
+    }
+
+    /// Notes that something began at `time`.
+    pub(crate) fn mark_at(&mut self, what: &str, time: Duration) {
+        if self.marks.len() < MARKS {
+            self.marks.push((what.to_owned(), time));
+        }
+    }
+
+    /// Logs the notes, in milliseconds since the kernel's start.
+    pub(crate) fn log_marks(&mut self) {
+        for (what, time) in std::mem::take(&mut self.marks) {
+            self.log(&format!("time {what} {:.1}", time.as_secs_f64() * 1000.0));
         }
     }
 
@@ -74,6 +98,7 @@ impl Lines {
 
 /// Starts the worker and returns its result.
 pub(crate) fn run(line: &CommandLine, started: Duration, lines: &mut Lines) -> Result<(), String> {
+    lines.mark("worker");
     let child = Command::new("/proc/self/exe")
         .args([worker::ARGUMENT, &line.rules_dev])
         .env_clear()
@@ -168,11 +193,16 @@ impl Worker {
         for line in self.messages.read() {
             match Message::decode(&line) {
                 Some(Message::TaskStart(name)) => {
+                    lines.mark(&name);
                     lines.log(&format!("task {name}"));
                     lines.monitor("TASK_START", &name);
                     self.task = Some(name);
                 }
                 Some(Message::TaskEnd(name)) => {
+                    lines.mark(match name.as_str() {
+                        "MountImage" => "(labels, keys)",
+                        _ => "(commit)",
+                    });
                     lines.monitor("TASK_END", &name);
                     self.task = None;
                 }
@@ -181,7 +211,10 @@ impl Worker {
                     lines.log(&format!("warning: {text}"));
                     lines.monitor("WARNING", &text);
                 }
-                Some(Message::Done) => self.end = Some(Ok(())),
+                Some(Message::Done) => {
+                    lines.mark("worker's end");
+                    self.end = Some(Ok(()));
+                }
                 Some(Message::Failed(text)) => self.end = Some(Err(text)),
                 None => lines.log("the worker said something that makes no sense"),
             }

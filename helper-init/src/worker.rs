@@ -49,6 +49,13 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
 fn prepare(rules_dev: &str) -> Result<(Arc<dyn BlockDevice>, Disks), String> {
     let parameters = open(rules_dev, false)
         .map_err(|e| format!("cannot open the parameter disk {rules_dev}: {e}"))?;
+    let disks = open_disks(rules_dev, true)?;
+    confine()?;
+    Ok((parameters, disks))
+}
+
+/// Every disk but the parameter disk.
+pub(crate) fn open_disks(rules_dev: &str, writable: bool) -> Result<Disks, String> {
     let mut disks = Disks::new();
     let entries = fs::read_dir("/sys/block").map_err(|e| format!("cannot list /sys/block: {e}"))?;
     for entry in entries.flatten() {
@@ -56,14 +63,18 @@ fn prepare(rules_dev: &str) -> Result<(Arc<dyn BlockDevice>, Disks), String> {
         // A disk that refuses to be written (the parameter disk) is none of the instance's.
         if path.starts_with("/dev/vd")
             && path != rules_dev
-            && let Ok(disk) = open(&path, true)
+            && let Ok(disk) = open(&path, writable)
         {
             disks.insert(path, disk);
         }
     }
+    Ok(disks)
+}
+
+/// Gives up all but what is open.
+pub(crate) fn confine() -> Result<(), String> {
     drop_rights().map_err(|e| format!("cannot give up root's rights: {e}"))?;
-    filter::apply().map_err(|e| format!("cannot set the system call filter: {e}"))?;
-    Ok((parameters, disks))
+    filter::apply().map_err(|e| format!("cannot set the system call filter: {e}"))
 }
 
 fn open(path: &str, writable: bool) -> io::Result<Arc<dyn BlockDevice>> {

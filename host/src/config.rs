@@ -95,7 +95,7 @@ pub struct Config {
     pub helper_user: String,
     /// `HELPER_MEMORY` in MiB; `None`: what the helper needs.
     pub helper_memory: Option<u32>,
-    /// `HELPER_DEBUG`: the helper tells more.
+    /// `HELPER_DEBUG`: the helper tells more, and one that failed stays up.
     pub helper_debug: bool,
     /// `HELPER_ACCEL`.
     pub helper_accel: Acceleration,

@@ -10,7 +10,7 @@ use crate::util::{Result, shell, step, text};
 pub const OLD_PASSWORD: &str = "old-password";
 
 /// A tarball of a Debian system, made by debootstrap once.
-fn tree(release: &str) -> Result<PathBuf> {
+pub fn tree(release: &str) -> Result<PathBuf> {
     let tarball = cache()?.join(format!("debian-{release}-1.tar"));
     if tarball.is_file() {
         return Ok(tarball);

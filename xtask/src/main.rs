@@ -19,7 +19,7 @@ usage: cargo xtask COMMAND
   demo    build all, deploy a real Debian image through `create`, customise another offline
   test    run every test (installs what they need)
   bench   measure against other tools, in one run; TOPIC... for a part of it:
-          customize, create, copy, ext
+          customize, create, copy, helper, ext, ntfs
   stage   only build, and lay out as an installed system would have it (target/stage)
   ganeti  the OS provider under a real one-node Ganeti cluster
   setup   only install what the tests need and build the Debian images
@@ -79,6 +79,10 @@ fn setup() -> Result<std::path::PathBuf> {
     setup::kernel("cloud-amd64")?;
     setup::kernel("amd64")?;
     setup::kernel("6.12-cloud-amd64")?;
+    for release in ["bullseye", "trixie"] {
+        setup::kernel_of(release, "cloud-amd64")?;
+        setup::kernel_of(release, "amd64")?;
+    }
     setup::hives()?;
     ganeti::tree()?;
     debian::image("bookworm")

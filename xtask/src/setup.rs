@@ -26,6 +26,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("zstd", "zstd"),
     ("xz", "xz-utils"),
     ("bzip2", "bzip2"),
+    ("lz4", "lz4"),
+    ("lzop", "lzop"),
     ("setpriv", "util-linux"),
     ("getcap", "libcap2-bin"),
     ("perl", "perl"),
@@ -152,41 +154,85 @@ impl Kernel {
 /// The current kernel of a flavour (`cloud-amd64`, `amd64`), downloaded and unpacked once; it is
 /// not installed on this machine.
 pub fn kernel(flavour: &str) -> Result<Kernel> {
+    let script = r#"
+        flavour=$1
+        depends() { apt-cache depends "linux-image-$flavour" 2>/dev/null |
+            sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1; }
+        package=$(depends)
+        if [ -z "$package" ]; then apt-get update -q >/dev/null; package=$(depends); fi
+        [ -n "$package" ] || { echo "apt knows no linux-image-$flavour" >&2; exit 1; }
+        apt-get download -q "$package" >/dev/null"#;
+    fetch_kernel(flavour, flavour, script)
+}
+
+/// The same of another release of Debian, from the machine's own mirror. Kernels of its security
+/// suite would be newer, and are not needed here.
+pub fn kernel_of(release: &str, flavour: &str) -> Result<Kernel> {
+    let script = format!(
+        r#"
+        flavour=$1
+        {OTHER_RELEASES}
+        echo "deb $mirror {release} main" > sources.list
+        apt-get $apt update -q >/dev/null
+        package=$(apt-cache $apt depends "linux-image-$flavour" 2>/dev/null |
+            sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+        [ -n "$package" ] || {{ echo "{release} has no linux-image-$flavour" >&2; exit 1; }}
+        apt-get $apt download -q "$package" >/dev/null"#
+    );
+    fetch_kernel(&format!("{release}-{flavour}"), flavour, &script)
+}
+
+/// Runs `download` in an empty directory; it leaves one package there. `name` is what tests call
+/// this kernel.
+fn fetch_kernel(name: &str, flavour: &str, download: &str) -> Result<Kernel> {
     let kernels = cache()?.join("kernels");
-    let marker = kernels.join(format!("current-{flavour}"));
+    let marker = kernels.join(format!("current-{name}"));
+    let of = |version: &str| Kernel {
+        root: kernels.join(format!("linux-image-{version}")),
+        version: version.to_owned(),
+    };
     if let Ok(version) = fs::read_to_string(&marker) {
-        let kernel = Kernel {
-            root: kernels.join(format!("linux-image-{version}")),
-            version: version.clone(),
-        };
+        let kernel = of(&version);
         if kernel.image().is_file() && kernel.modules().is_dir() {
             return Ok(kernel);
         }
     }
-    step(&format!("fetching Debian's {flavour} kernel"), || {
-        let script = r#"
-            cache=$1 flavour=$2
-            mkdir -p "$cache/dl"
-            depends() { apt-cache depends "linux-image-$flavour" 2>/dev/null |
-                sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1; }
-            package=$(depends)
-            if [ -z "$package" ]; then apt-get update -q >/dev/null; package=$(depends); fi
-            [ -n "$package" ] || { echo "apt knows no linux-image-$flavour" >&2; exit 1; }
-            cd "$cache/dl"
-            apt-get download -q "$package" >/dev/null
-            deb=$(ls -t "$package"_*.deb | head -n 1)
-            rm -rf "$cache/$package.new"
-            dpkg-deb -x "$deb" "$cache/$package.new"
-            rm -rf "$cache/$package" "$deb"
-            mv "$cache/$package.new" "$cache/$package"
-            version=${package#linux-image-}
-            depmod -b "$cache/$package" "$version"
-            printf %s "$version" > "$cache/current-$flavour"
-            printf %s "$version""#;
-        let version = shell(script, &[&text(&kernels), flavour])?;
-        Ok(Kernel { root: kernels.join(format!("linux-image-{version}")), version })
+    step(&format!("fetching Debian's {name} kernel"), || {
+        let script = format!(
+            r#"
+            kernels=$2 name=$3
+            work=$(mktemp -d)
+            trap 'rm -rf "$work"' EXIT
+            cd "$work"
+            {download}
+            mkdir -p "$kernels"
+            deb=$(ls linux-image-*.deb)
+            package=${{deb%%_*}}
+            rm -rf "$kernels/$package.new"
+            dpkg-deb -x "$deb" "$kernels/$package.new"
+            rm -rf "$kernels/$package"
+            mv "$kernels/$package.new" "$kernels/$package"
+            version=${{package#linux-image-}}
+            # From trixie on a kernel package has its modules in /usr/lib.
+            [ -e "$kernels/$package/lib" ] || ln -s usr/lib "$kernels/$package/lib"
+            depmod -b "$kernels/$package" "$version"
+            printf %s "$version" > "$kernels/current-$name"
+            printf %s "$version""#
+        );
+        Ok(of(&shell(&script, &[flavour, &text(&kernels), name])?))
     })
 }
+
+/// Shell text: in the working directory, apt options (`$apt`) for a `sources.list` of one's own, with
+/// the machine's Debian `$mirror`.
+const OTHER_RELEASES: &str = r#"
+            mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' \
+                /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep '/debian/*$' | head -n 1)
+            [ -n "$mirror" ] || { echo "the apt sources name no Debian mirror" >&2; exit 1; }
+            mkdir -p lists/partial cache/archives/partial
+            apt="-o Dir::Etc::sourcelist=$PWD/sources.list -o Dir::Etc::sourceparts=/dev/null
+                -o Dir::State::lists=$PWD/lists -o Dir::Cache=$PWD/cache -o APT::Sandbox::User=root
+                -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false""#;
 
 /// Registry hives of a real Windows, from the tests of Debian's source package dfwinreg
 /// (Apache-2.0), fetched once from the machine's own mirror.
@@ -196,18 +242,14 @@ pub fn hives() -> Result<()> {
         return Ok(());
     }
     step("fetching registry hives (source package dfwinreg)", || {
-        let script = r#"
+        let script = format!(
+            r#"
             place=$1
             work=$(mktemp -d)
             trap 'rm -rf "$work"' EXIT
             cd "$work"
-            mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' \
-                /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep '/debian/*$' | head -n 1)
-            [ -n "$mirror" ] || { echo "the apt sources name no Debian mirror" >&2; exit 1; }
-            mkdir -p lists/partial cache/archives/partial
+            {OTHER_RELEASES}
             echo "deb-src $mirror trixie main" > sources.list
-            apt="-o Dir::Etc::sourcelist=$work/sources.list -o Dir::Etc::sourceparts=/dev/null
-                -o Dir::State::lists=$work/lists -o Dir::Cache=$work/cache -o APT::Sandbox::User=root"
             apt-get $apt update -q >/dev/null
             apt-get $apt source -q --download-only --tar-only dfwinreg >/dev/null
             tar xzf dfwinreg_*.orig.tar.gz --wildcards '*/test_data/*'
@@ -216,7 +258,8 @@ pub fn hives() -> Result<()> {
                 cp dfwinreg-*/test_data/$hive "$place.new/"
             done
             rm -rf "$place"
-            mv "$place.new" "$place""#;
-        shell(script, &[&text(&place)]).map(|_| ())
+            mv "$place.new" "$place""#
+        );
+        shell(&script, &[&text(&place)]).map(|_| ())
     })
 }

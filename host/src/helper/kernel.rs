@@ -69,11 +69,8 @@ pub fn newest(root: &Path) -> Result<Kernel, KernelError> {
         let Some(release) = name.to_str().and_then(|n| n.strip_prefix("vmlinuz-")) else {
             continue;
         };
-        let modules = ["lib/modules", "usr/lib/modules"]
-            .map(|d| root.join(d).join(release))
-            .into_iter()
-            .find(|d| d.join("kernel").is_dir());
-        if let Some(modules) = modules {
+        let modules = modules_directory(root, release);
+        if modules.join("kernel").is_dir() {
             kernels.push(Kernel { release: release.to_owned(), image: entry.path(), modules });
         }
     }
@@ -83,6 +80,12 @@ pub fn newest(root: &Path) -> Result<Kernel, KernelError> {
             modules: root.join("lib/modules").display().to_string(),
         }
     })
+}
+
+/// Where the modules of a release lie: packages from Debian trixie on have them in `/usr/lib`.
+pub fn modules_directory(root: &Path, release: &str) -> PathBuf {
+    let [usual, merged] = ["lib/modules", "usr/lib/modules"].map(|d| root.join(d).join(release));
+    if merged.is_dir() && !usual.is_dir() { merged } else { usual }
 }
 
 /// Compares versions: runs of digits as numbers, the rest as text.

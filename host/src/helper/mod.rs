@@ -5,9 +5,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod debug;
 mod error;
 mod image;
 pub mod kernel;
+mod lzop;
 pub mod modules;
 pub mod protocol;
 pub mod qemu;
@@ -15,6 +17,7 @@ mod run;
 mod spawn;
 pub mod unpack;
 pub mod update;
+mod walls;
 
 pub use crate::config::Acceleration;
 pub use error::HelperError;
@@ -39,7 +42,8 @@ pub struct HelperConfig {
     pub acceleration: Acceleration,
     /// The QEMU to run: a name looked up in PATH, or a path.
     pub qemu: PathBuf,
-    /// HELPER_DEBUG: a talkative kernel and helper.
+    /// HELPER_DEBUG: a talkative kernel and helper; after a failure the VM stays up for a while, with
+    /// a shell.
     pub debug: bool,
 }
 

@@ -189,6 +189,25 @@ impl ModuleTree {
     }
 }
 
+/// A module without the signature that is appended to it: a kernel that does not insist on
+/// signatures would still hash the whole module to check one. The layout is `struct
+/// module_signature` of include/linux/module_signature.h, behind the signature itself and before
+/// the magic string.
+pub fn without_signature(mut module: Vec<u8>) -> Vec<u8> {
+    const MAGIC: &[u8] = b"~Module signature appended~\n";
+    const STRUCT: usize = 12;
+    let signature = || {
+        let rest = module.strip_suffix(MAGIC)?;
+        let (rest, module_signature) = rest.split_last_chunk::<STRUCT>()?;
+        let (_, sig_len) = module_signature.split_last_chunk::<4>()?;
+        rest.len().checked_sub(u32::from_be_bytes(*sig_len) as usize)
+    };
+    if let Some(length) = signature() {
+        module.truncate(length);
+    }
+    module
+}
+
 /// `kernel/drivers/char/hw_random/virtio-rng.ko.xz` is `virtio_rng`.
 fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
@@ -255,6 +274,23 @@ mod tests {
     fn names_follow_the_kernel() {
         for path in ["kernel/a/virtio-rng.ko", "/x/virtio_rng.ko.xz", "virtio-rng.ko.zst"] {
             assert_eq!(module_name(path), "virtio_rng");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_signature_is_cut_off() {
+        let signed = [
+            &b"module"[..],
+            b"signature",
+            &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+            b"~Module signature appended~\n",
+        ]
+        .concat();
+        assert_eq!(without_signature(signed.clone()), b"module");
+        let mut wrong = signed.clone();
+        wrong[26] = 99;
+        for kept in [b"module".to_vec(), signed[..signed.len() - 1].to_vec(), wrong] {
+            assert_eq!(without_signature(kept.clone()), kept);
         }
     }
 

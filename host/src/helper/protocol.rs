@@ -409,6 +409,30 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_takes_no_memory() {
+        let (mut log, mut result, mut monitor) =
+            (LogReader::default(), ResultReader::default(), MonitorReader::default());
+        for byte in [0, b'x', b'\n', 0xff] {
+            let piece = vec![byte; 1 << 20];
+            for _ in 0..16 {
+                log.feed(&piece, &mut |_| {});
+                result.feed(&piece);
+                let _ = monitor.feed(&piece, &mut |_| {});
+            }
+        }
+        let held = log.line.capacity()
+            + log.tail.iter().map(String::capacity).sum::<usize>()
+            + result.line.capacity()
+            + monitor.line.capacity();
+        assert!(held < 64 << 10, "{held} bytes");
+        let mut monitor = MonitorReader::default();
+        let line = [b"STDERR:100:".as_slice(), &[b'x'; 500], b"\n"].concat();
+        let _ = monitor.feed(&line, &mut |_| {});
+        let _ = monitor.feed(&[[b'x'; 512].as_slice(), b"\n"].concat().repeat(5000), &mut |_| {});
+        assert!(monitor.stderr.is_none() && monitor.ended);
+    }
+
+    #[test]
     fn only_a_whole_first_line_is_a_result() {
         let read = |bytes: &[u8]| {
             let mut reader = ResultReader::default();

@@ -46,6 +46,9 @@ pub struct Invocation<'a> {
     pub serial: [BorrowedFd<'a>; 3],
     /// Ganeti's HYPERVISOR.
     pub hypervisor: &'a str,
+    /// HELPER_DEBUG: the listening socket behind the fourth serial line, and for how many seconds
+    /// the VM stays up after a failure.
+    pub debug: Option<(BorrowedFd<'a>, u64)>,
     /// Let QEMU itself change to this user (after it has opened /dev/kvm).
     pub run_as: Option<&'a str>,
 }
@@ -99,6 +102,12 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
     for (n, serial) in vm.serial.iter().enumerate() {
         add("-chardev", format!("socket,id=serial{n},fd={}", serial.as_raw_fd()));
         add("-serial", format!("chardev:serial{n}"));
+    }
+
+    if let Some((listener, _)) = vm.debug {
+        let fd = listener.as_raw_fd();
+        add("-chardev", format!("socket,id=serial3,fd={fd},server=on,wait=off"));
+        add("-serial", "chardev:serial3".into());
     }
 
     // One entropy source: keys, salts and ids are made in there.
@@ -182,6 +191,9 @@ fn kernel_command_line(vm: &Invocation<'_>) -> String {
     if limit >= 10 {
         line.push_str(&format!(" snf_image_timeout={}", limit - limit / 10));
     }
+    if let Some((_, seconds)) = vm.debug {
+        line.push_str(&format!(" snf_image_debug={seconds}"));
+    }
     let hypervisor: String =
         vm.hypervisor.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
     if !hypervisor.is_empty() {
@@ -226,6 +238,7 @@ mod tests {
             parameters: file.as_fd(),
             serial: [file.as_fd(); 3],
             hypervisor: "kvm evil=1",
+            debug: None,
             run_as: None,
         })
     }
@@ -245,6 +258,7 @@ mod tests {
         assert!(line.contains("rules_dev=/dev/vdc"));
         assert!(line.contains(" hypervisor=kvmevil1"), "no second word of the kernel's line");
         assert!(!line.contains("-device floppy"));
+        assert!(!line.contains("serial3") && !line.contains("snf_image_debug"), "no way in");
     }
 
     #[test]

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal};
 
+use super::debug::{DEBUG_LIMIT, DebugSocket};
 use super::image::{HelperImage, ParameterDisk};
 use super::protocol::{
     LogReader, MonitorReader, ProtocolError, ResultReader, VmResult, clean_line,
 };
 use super::qemu::{Invocation, QemuDisk, arguments};
 use super::spawn::{Identity, Limits, spawn};
+use super::walls::{ControlGroup, landlock};
 use super::{Acceleration, HelperConfig, HelperError, HelperReport, HelperSink, VmDisk, VmRequest};
 use crate::cancel::Cancel;
 
@@ -89,19 +91,26 @@ fn attempt(
 ) -> Result<Outcome, HelperError> {
     let mut vm = Vm::start(config, helper, request, acceleration)?;
     let kvm_deadline = (acceleration == Acceleration::Kvm).then(|| vm.started + KVM_PATIENCE);
-    let soft_deadline = vm.started + config.soft_timeout;
-    let hard_deadline = soft_deadline + config.hard_timeout;
+    let mut soft_deadline = vm.started + config.soft_timeout;
+    let mut waits_for_person = false;
     let mut terminated = false;
     let mut unusable = None;
 
     let status = loop {
         let deadline = match kvm_deadline {
-            _ if terminated => hard_deadline,
+            _ if terminated => soft_deadline + config.hard_timeout,
             Some(deadline) if !vm.log.heard_hello() => deadline.min(soft_deadline),
             _ => soft_deadline,
         };
         if vm.wait(deadline, sink)? {
             break vm.reap(sink)?;
+        }
+        if let (Some(debug), Some(VmResult::Error(_))) = (&vm.debug, vm.result.result())
+            && !waits_for_person
+        {
+            waits_for_person = true;
+            soft_deadline = Instant::now() + DEBUG_LIMIT + config.hard_timeout;
+            sink.warning(&debug.how_to_attach());
         }
         if let Err(cancelled) = cancel.check() {
             vm.kill(sink)?;
@@ -191,6 +200,9 @@ fn words(status: ExitStatus) -> String {
 /// A running QEMU and our ends of its lines.
 struct Vm {
     child: Child,
+    /// After QEMU has ended, whatever it may have left goes with its group.
+    _group: Option<ControlGroup>,
+    debug: Option<DebugSocket>,
     pidfd: OwnedFd,
     reaped: bool,
     started: Instant,
@@ -263,7 +275,14 @@ impl Vm {
             }
         }
 
+        let debug = match config.debug {
+            true => Some(DebugSocket::make().map_err(HelperError::system("make a socket"))?),
+            false => None,
+        };
+        let debug_seconds = DEBUG_LIMIT.as_secs();
+        let listener = debug.as_ref().map(|debug| debug.listener.as_fd());
         let mut inherited = vec![kernel.as_fd(), initramfs.as_fd(), parameters.as_fd()];
+        inherited.extend(listener);
         inherited.extend(their_fds.iter().copied());
         for disk in &disks {
             if let QemuDisk::File(fd) | QemuDisk::Device(fd) = disk {
@@ -283,15 +302,27 @@ impl Vm {
             parameters: parameters.as_fd(),
             serial: their_fds.try_into().map_err(|_| too_few())?,
             hypervisor: &request.hypervisor,
+            debug: listener.map(|listener| (listener, debug_seconds)),
             run_as,
         };
-        let wall = config.soft_timeout.saturating_add(config.hard_timeout).as_secs();
+        let mut wall = config.soft_timeout.saturating_add(config.hard_timeout).as_secs();
+        if debug.is_some() {
+            wall = wall.saturating_add(debug_seconds);
+        }
+        let guest_memory = u64::from(memory_mib) << 20;
+        // A disk that QEMU reaches over the network needs the network, and files (keys,
+        // configuration) that only its library knows.
+        let isolate = !request.disks.iter().any(|disk| matches!(disk, VmDisk::Uri(_)));
+        // A kernel without Landlock gives empty rules; an error leaves the other walls.
+        let rules = || landlock(&config.qemu, &[kernel.as_fd(), initramfs.as_fd()]).ok();
+        let group = ControlGroup::make(guest_memory);
         let limits = Limits {
             // Two threads may be busy at once, and a little more for the start.
             cpu_seconds: wall.saturating_mul(3).saturating_add(10),
-            // A disk that QEMU reaches over the network needs the network.
-            isolate: !request.disks.iter().any(|disk| matches!(disk, VmDisk::Uri(_))),
-            address_space: (u64::from(memory_mib) << 20).saturating_add(2 << 30),
+            isolate,
+            landlock: isolate.then(rules).flatten(),
+            group: group.as_ref().map(ControlGroup::procs),
+            address_space: guest_memory.saturating_add(2 << 30),
         };
         let mut command = Command::new(&config.qemu);
         command.args(arguments(&invocation));
@@ -312,6 +343,8 @@ impl Vm {
         let stderr = child.stderr.take();
         let vm = Self {
             child,
+            _group: group,
+            debug,
             pidfd,
             reaped: false,
             started,

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use landlock::RulesetCreated;
 use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::UnshareFlags;
 
@@ -59,14 +60,18 @@ impl Identity {
 }
 
 /// Limits of the child.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+#[derive(Debug)]
+pub(super) struct Limits<'a> {
     /// Seconds of processor time.
     pub(super) cpu_seconds: u64,
     /// Bytes of address space.
     pub(super) address_space: u64,
-    /// Whether it gets an empty network of its own (which takes root).
+    /// Whether it gets an empty network of its own.
     pub(super) isolate: bool,
+    /// What it may reach of the file systems.
+    pub(super) landlock: Option<RulesetCreated>,
+    /// Where its control group takes processes.
+    pub(super) group: Option<BorrowedFd<'a>>,
 }
 
 /// Starts `command` as `identity` (or as we are), with `inherited` descriptors besides its error
@@ -74,12 +79,20 @@ pub(super) struct Limits {
 pub(super) fn spawn(
     command: &mut Command,
     identity: Option<Identity>,
-    limits: Limits,
+    limits: Limits<'_>,
     inherited: &[BorrowedFd<'_>],
 ) -> io::Result<Child> {
     use std::os::fd::AsRawFd;
     let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = rustix::process::getpid();
+    let (cpu_seconds, address_space) = (limits.cpu_seconds, limits.address_space);
+    let (isolate, mut rules) = (limits.isolate, limits.landlock);
+    let group = limits.group.map(|fd| fd.as_raw_fd());
+    let mut name_spaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if !rustix::process::geteuid().is_root() {
+        // Which gives the right to the others.
+        name_spaces |= UnshareFlags::NEWUSER;
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.process_group(0).current_dir("/").env_clear();
     if let Some(path) = std::env::var_os("PATH") {
@@ -92,24 +105,29 @@ pub(super) fn spawn(
         command.pre_exec(move || {
             for (resource, value) in [
                 (Resource::Core, 0),
-                (Resource::Cpu, limits.cpu_seconds),
-                (Resource::As, limits.address_space),
+                (Resource::Cpu, cpu_seconds),
+                (Resource::As, address_space),
                 (Resource::Nofile, 256),
             ] {
                 let limit = Rlimit { current: Some(value), maximum: Some(value) };
                 rustix::process::setrlimit(resource, limit)?;
             }
-            if limits.isolate {
-                // Where the kernel or a container refuses them, the other walls stand.
-                let _ = rustix::thread::unshare_unsafe(
-                    UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
-                );
+            // Where the kernel or a container refuses one of these walls, the others stand.
+            if let Some(group) = group {
+                // SAFETY: the caller holds the descriptor open over the call of spawn().
+                let _ = rustix::io::write(BorrowedFd::borrow_raw(group), b"0");
+            }
+            if isolate {
+                let _ = rustix::thread::unshare_unsafe(name_spaces);
             }
             if let Some(identity) = &identity {
                 rustix::thread::set_thread_groups(&identity.groups)?;
                 rustix::thread::set_thread_gid(identity.gid)?;
                 rustix::thread::set_thread_uid(identity.uid)?;
-                rustix::thread::set_no_new_privs(true)?;
+            }
+            rustix::thread::set_no_new_privs(true)?;
+            if let Some(rules) = rules.take() {
+                let _ = rules.restrict_self();
             }
             // After the change of user, which clears it.
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

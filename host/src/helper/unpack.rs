@@ -3,6 +3,8 @@
 
 use std::io::Read;
 
+use super::lzop::LzopError;
+
 /// How a byte string is compressed, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -55,9 +57,6 @@ pub enum UnpackError {
     /// More comes out than is sensible.
     #[error("more than {0} MiB come out of it")]
     TooLarge(usize),
-    /// Not built in.
-    #[error("{0:?} compression is not supported; use a kernel with gzip, xz, zstd or lz4")]
-    Unsupported(Compression),
 }
 
 /// Unpacks `bytes`, which are compressed with `compression`, to at most `limit` bytes. What
@@ -79,8 +78,12 @@ pub fn unpack(
             Box::new(ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|e| damaged(&e))?)
         }
         Compression::Lz4Legacy => return lz4_legacy(bytes, limit),
-        Compression::Bzip2 | Compression::Lzo => {
-            return Err(UnpackError::Unsupported(compression));
+        Compression::Bzip2 => Box::new(bzip2::read::BzDecoder::new(bytes)),
+        Compression::Lzo => {
+            return super::lzop::unpack(bytes, limit).map_err(|error| match error {
+                LzopError::TooLarge => UnpackError::TooLarge(limit >> 20),
+                LzopError::Damaged(what) => damaged(&what),
+            });
         }
     };
     let mut out = Vec::new();
@@ -142,13 +145,18 @@ mod tests {
 
     #[test]
     fn unpacks_what_the_tools_pack() {
-        let content: Vec<u8> = (0..3_000_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let content: Vec<u8> = (0..750_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         for (command, compression) in [
             (&["gzip", "-c"][..], Compression::Gzip),
             (&["xz", "-c", "--check=crc32", "--x86", "--lzma2=dict=1MiB"], Compression::Xz),
             (&["xz", "-c", "--format=lzma"], Compression::Lzma),
             (&["zstd", "-c", "-q"], Compression::Zstd),
             (&["lz4", "-c", "-l", "-q"], Compression::Lz4Legacy),
+            (&["bzip2", "-c", "-9"], Compression::Bzip2),
+            (&["lzop", "-c", "-9"], Compression::Lzo),
+            // Without a checksum, with those of the packed data, with CRC instead of Adler.
+            (&["lzop", "-c", "-F"], Compression::Lzo),
+            (&["lzop", "-c", "--crc32", "-CC"], Compression::Lzo),
         ] {
             let packed = pack(command, &content);
             assert_eq!(Compression::of(&packed), Some(compression));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::image::{DESCRIPTION, Description, ParameterDisk};
 use super::kernel::{self, BzImage, Kernel, KernelError};
-use super::modules::{ModuleTree, ModulesError};
+use super::modules::{ModuleTree, ModulesError, without_signature};
 use super::protocol::PROTOCOL_VERSION;
 use crate::cpio::{CpioWriter, TooLarge};
 
@@ -215,7 +215,13 @@ pub fn build(options: &Options) -> Result<Built, UpdateError> {
     if tree.has(SERIAL) {
         wanted.insert(0, SERIAL);
     }
-    let modules = tree.closure(&wanted)?;
+    let mut modules = tree.closure(&wanted)?;
+    let signed_only = enforces_signatures(&kernel);
+    if !signed_only {
+        for module in &mut modules {
+            module.content = without_signature(std::mem::take(&mut module.content));
+        }
+    }
     let init = read_init(options)?;
     let initramfs = initramfs(&init, &modules)?;
     let elf = image.unpack()?;
@@ -236,7 +242,7 @@ pub fn build(options: &Options) -> Result<Built, UpdateError> {
         parameter_disk,
         pvh,
         modules: modules.iter().map(|m| m.name.clone()).collect(),
-        command_line: command_line(enforces_signatures(&kernel)),
+        command_line: command_line(signed_only),
     };
     let json = serde_json::to_string_pretty(&description)
         .map_err(|e| io_error("describe the helper".to_owned())(e.into()))?;
@@ -307,7 +313,7 @@ fn find_kernel(options: &Options) -> Result<(Kernel, BzImage), UpdateError> {
         problem: "its header does not say its version".to_owned(),
     })?;
     let modules =
-        options.modules.clone().unwrap_or_else(|| root.join("lib/modules").join(&release));
+        options.modules.clone().unwrap_or_else(|| kernel::modules_directory(&root, &release));
     Ok((Kernel { release, image: path.clone(), modules }, image))
 }
 

@@ -5,6 +5,7 @@ mod copy;
 mod create;
 mod customize;
 mod ext;
+mod helper;
 mod ntfs;
 
 use std::cell::OnceCell;
@@ -26,6 +27,7 @@ const TOPICS: &[(&str, Topic)] = &[
     ("customize", customize::bench),
     ("create", create::bench),
     ("copy", copy::bench),
+    ("helper", helper::bench),
     ("ext", ext::bench),
     ("ntfs", ntfs::bench),
 ];

@@ -1,0 +1,238 @@
+//! The locked room: what a QEMU could reach, what a hostile image can make the helper say, and how
+//! lines that break the protocol end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod vm_support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use snf_image_host::helper::{HelperConfig, HelperError, MonitorMessage};
+
+use vm_support::*;
+
+/// A configuration whose QEMU is a script that has the first serial lines as descriptors `${s[0]}`
+/// to `${s[2]}`.
+fn stand_in(dir: &Path, script: &str) -> HelperConfig {
+    let find = r#"for arg; do case $arg in socket,id=serial*) s+=("${arg##*fd=}");; esac; done"#;
+    let qemu = qemu_script(dir, &format!("{find}\n{script}"));
+    HelperConfig { qemu, soft_timeout: Duration::from_secs(120), ..config(helper()) }
+}
+
+#[test]
+fn a_qemu_that_looks_around() {
+    let dir = tempfile::tempdir().unwrap();
+    let readable = dir.path().join("readable");
+    fs::write(&readable, "x").unwrap();
+    fs::set_permissions(&readable, fs::Permissions::from_mode(0o644)).unwrap();
+    let writable = dir.path().join("writable");
+    fs::create_dir(&writable).unwrap();
+    fs::set_permissions(&writable, fs::Permissions::from_mode(0o777)).unwrap();
+    let script = format!(
+        r#"
+        say() {{ echo "$*" >&"${{s[0]}}"; }}
+        cat {readable} >/dev/null 2>&1 && say reads
+        cat /etc/hostname >/dev/null 2>&1 && say reads-etc
+        echo > {writable}/x 2>/dev/null && say writes
+        ls /proc/1/ >/dev/null 2>&1 && say lists-proc
+        kill -0 {me} 2>/dev/null && say signals
+        (exec 9<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && say connects
+        ls /usr/bin >/dev/null && say runs-usr
+        say uid $UID
+        say core $(ulimit -c) files $(ulimit -n)
+        echo "ERROR: done" >&"${{s[1]}}""#,
+        readable = readable.display(),
+        writable = writable.display(),
+        me = std::process::id(),
+        port = {
+            // Something that would answer.
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            std::mem::forget(listener);
+            port
+        },
+    );
+    let (error, heard) = failure(&stand_in(dir.path(), &script), "");
+    assert_eq!(error.to_string(), "done");
+    assert_eq!(
+        heard.console,
+        ["runs-usr", "uid 65534", "core 0 files 256"],
+        "and nothing else is in reach"
+    );
+}
+
+/// What the real QEMU is, while it runs.
+#[test]
+fn the_real_qemu_behind_its_walls() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = guest(dir.path());
+    let disk = open(&path);
+    let config = config(helper());
+    let runner = std::thread::spawn(move || {
+        run(&config, disk, &rules("/dev/vda", "walls.example.org"), &mut Heard::default()).unwrap();
+    });
+    let limit = Instant::now() + Duration::from_secs(60);
+    let pid = loop {
+        let found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let ours = status.contains(&format!("\nPPid:\t{}\n", std::process::id()));
+            // Other tests have theirs.
+            let disks = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+            let has_ours =
+                disks.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|file| file == path);
+            (ours
+                && has_ours
+                && line.starts_with(b"qemu-system-x86_64")
+                && status.contains("\nSeccomp:\t2"))
+            .then_some(pid)
+        });
+        if let Some(pid) = found {
+            break pid;
+        }
+        assert!(Instant::now() < limit, "no QEMU was seen");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    let status = read("status");
+    for line in ["Uid:\t65534\t65534\t65534\t65534", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"]
+    {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    let limits = read("limits");
+    assert!(limits.contains("Max core file size        0"), "{limits}");
+    let cgroup = read("cgroup");
+    if cgroup.contains("0::/") && Path::new("/sys/fs/cgroup/unified").exists() {
+        assert!(cgroup.contains(&format!("snf-image-helper-{}-", std::process::id())), "{cgroup}");
+    }
+    for space in ["net", "ipc", "uts"] {
+        let of = |who: &str| fs::read_link(format!("/proc/{who}/ns/{space}")).unwrap();
+        assert_ne!(of("self"), of(&pid.to_string()), "{space}");
+    }
+    // Nothing of a file system is open for writing but the disk.
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let info = read(&format!("fdinfo/{}", entry.file_name().to_str().unwrap()));
+        let flags = info.lines().find_map(|l| l.strip_prefix("flags:\t")).unwrap();
+        let writes = u32::from_str_radix(flags, 8).unwrap() & 3 != 0;
+        if writes && target.starts_with('/') && target != "/dev/null" {
+            assert_eq!(target, path.display().to_string());
+        }
+    }
+    runner.join().unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn floods_half_lines_junk_and_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |script: &str| {
+        let (error, heard) = failure(&stand_in(dir.path(), script), "");
+        (error, heard)
+    };
+    // Half a result is none, and half a message spoils a success.
+    let (error, _) = run(r#"printf SUCCES >&"${s[1]}""#);
+    assert!(matches!(error, HelperError::NoResult { .. }), "{error}");
+    let (error, _) = run(r#"printf SUCCESS >&"${s[1]}""#);
+    assert!(matches!(error, HelperError::NoResult { .. }), "{error}");
+    let half = r#"echo SUCCESS >&"${s[1]}"; printf 'TASK_START:Mou' >&"${s[2]}""#;
+    let (error, _) = run(half);
+    assert!(matches!(error, HelperError::Protocol(_)), "{error}");
+    let (error, _) = run(r#"echo SUCCESS >&"${s[1]}"; echo SUCCESS >&"${s[2]}""#);
+    assert!(matches!(error, HelperError::Protocol(_)), "{error}");
+    let (error, heard) =
+        run(r#"echo SUCCESS >&"${s[1]}"; head -c 300000 /dev/urandom >&"${s[2]}""#);
+    assert!(matches!(error, HelperError::Protocol(_)), "{error}");
+    assert!(heard.monitor.len() <= 100);
+
+    // 8 MiB on each line at once, with QEMU's own words.
+    let (error, heard) = run(r#"flood() { yes "$1" | tr -d '\n' | head -c 8388608; }
+           flood x >&"${s[0]}" & flood y >&"${s[2]}" & yes noise | head -c 8388608 >&2 &
+           yes noise | head -c 8388608 >&"${s[0]}" & wait
+           echo SUCCESS >&"${s[1]}"; flood z >&"${s[1]}""#);
+    assert!(matches!(error, HelperError::Protocol(_)), "{error}");
+    let said: usize = heard.console.iter().map(String::len).sum();
+    assert!(said <= (1 << 20) + 1024, "{said} bytes of console");
+
+    // It says nothing and closes its lines: no result, as soon as it ends; and it ends in time.
+    let closes = r#"for n in "${s[@]}"; do exec {n}>&-; done; exec sleep 77777"#;
+    let config =
+        HelperConfig { soft_timeout: Duration::from_millis(700), ..stand_in(dir.path(), closes) };
+    let (error, _) = failure(&config, "");
+    assert!(matches!(error, HelperError::SoftTimeout(_)), "{error}");
+}
+
+#[test]
+fn a_hostile_guest_cannot_forge_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    // Whatever reaches a message from the image: the system's name, users, paths, patterns.
+    let forged = "SUCCESS\rSUCCESS\u{85}SUCCESS\u{2028}TASK_END:x\u{1b}[2J";
+    let os_release = format!("ID=debian\nPRETTY_NAME=$'Debian\\nSUCCESS\\n{forged}'\n");
+    let path = guest_with(
+        dir.path(),
+        &[
+            ("os-release", &os_release),
+            ("ssh/sshd_config", &format!("AuthorizedKeysFile /{forged}/%u\nHostKey /{forged}\n")),
+            (
+                "fstab",
+                &format!("/dev/vda / ext4 defaults 0 1\nUUID={forged} /{forged} ext4 d 0 2\n"),
+            ),
+        ],
+    );
+    let before = fs::read(&path).unwrap();
+    let rules = rules("/dev/vda", "x").replace(PROPERTIES, r#"{"USERS":"SUCCESS\nSUCCESS"}"#);
+    let rules = format!("{rules}export SNF_IMAGE_PASSWD=x\n");
+    let mut heard = Heard::default();
+    let error = run(&config(helper()), open(&path), &rules, &mut heard).unwrap_err();
+    let HelperError::Failed(text) = &error else { panic!("{error}") };
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+    assert!(before == fs::read(&path).unwrap());
+    for message in &heard.monitor {
+        let text = match message {
+            MonitorMessage::TaskStart(name) | MonitorMessage::TaskEnd(name) => {
+                assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "{name:?}");
+                continue;
+            }
+            MonitorMessage::Warning(text) | MonitorMessage::Error(text) => text,
+            MonitorMessage::Stderr(lines) => panic!("{lines:?}"),
+        };
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+    for line in &heard.console {
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_takes_too_long_is_stopped_in_its_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..150).map(|n| format!("user{n}")).collect();
+    let lines = |format: &dyn Fn(&str) -> String| -> String {
+        names.iter().map(|name| format(name)).collect()
+    };
+    let passwd = lines(&|name| format!("{name}:x:1000:1000::/home/{name}:/bin/sh\n"));
+    let shadow = lines(&|name| format!("{name}:*:19000:0:99999:7:::\n"));
+    let passwd = format!("root:x:0:0:root:/root:/bin/bash\n{passwd}");
+    let shadow = format!("root:*:19000:0:99999:7:::\n{shadow}");
+    let path = guest_with(dir.path(), &[("passwd", &passwd), ("shadow", &shadow)]);
+    let before = fs::read(&path).unwrap();
+    let properties = format!(
+        r#"{{"USERS":"{}","PASSWD_HASHING_METHOD":"yescrypt","EXCLUDE_TASK_DeleteSSHKeys":"yes"}}"#,
+        names.join(" ")
+    );
+    let rules = rules("/dev/vda", "x").replace(PROPERTIES, &properties);
+    let rules = format!("{rules}export SNF_IMAGE_PASSWD=x\n");
+    let script = r#"exec qemu-system-x86_64 "${@/snf_image_timeout=54/snf_image_timeout=12}""#;
+    let scripts = tempfile::tempdir().unwrap();
+    let config = HelperConfig { qemu: qemu_script(scripts.path(), script), ..config(helper()) };
+    let error = run(&config, open(&path), &rules, &mut Heard::default()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the customization did not finish within 12 s and was stopped in task ChangePassword"
+    );
+    assert!(before == fs::read(&path).unwrap(), "the disk has changed");
+}
