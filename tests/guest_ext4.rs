@@ -210,6 +210,32 @@ fn full_plan() -> Plan {
     }
 }
 
+/// FAT has no owners and modes: what root makes goes there, and nothing else.
+#[test]
+fn a_file_goes_to_the_efi_system_partition() {
+    let image = Image::gpt();
+    let mut plan = full_plan();
+    plan.auth_keys.clear();
+    plan.personality.truncate(1);
+    let file = &mut plan.personality[0];
+    (file.path, file.owner, file.mode) = ("/boot/efi/EFI/own/start.nsh".into(), None, None);
+    image.customize(&plan, Mode::Commit).unwrap();
+    let esp = image.dir.path().join("esp-after");
+    let mut bytes = vec![0; 8 * MIB as usize];
+    File::open(&image.path).unwrap().read_exact_at(&mut bytes, MIB).unwrap();
+    fs::write(&esp, bytes).unwrap();
+    let esp = esp.to_str().unwrap();
+    run("fsck.fat", &["-n", esp]);
+    let (code, text) = command("mtype", &["-i", esp, "::/EFI/own/start.nsh"]);
+    assert_eq!((code, text.as_str()), (0, "content of /etc/new/dir/file\n"));
+
+    plan.personality[0].owner = Some("ann".into());
+    let before = image.bytes();
+    let error = image.customize(&plan, Mode::Commit).unwrap_err().to_string();
+    assert!(error.contains("FAT"), "{error}");
+    assert!(image.bytes() == before);
+}
+
 #[test]
 fn everything_on_a_gpt_disk() {
     let image = Image::gpt();
@@ -378,12 +404,13 @@ fn inspect_tells_what_is_there() {
     assert!(image.bytes() == before);
     assert_eq!(inspection.table.as_deref(), Some("GPT"));
     let verdicts: Vec<&str> = inspection.volumes.iter().map(|v| v.verdict.as_str()).collect();
-    assert_eq!(verdicts, ["vfat, which cannot be edited", "Debian 12", "it has no directory /etc"]);
+    let no_root = "it has no directory /etc";
+    assert_eq!(verdicts, [no_root, "Debian 12", no_root]);
     let guest = inspection.guest.unwrap();
     assert_eq!(guest.hostname.as_deref(), Some("image"));
     assert_eq!(guest.machine_id, "0123456789abcdef0123456789abcdef");
     let mounts: Vec<&str> = guest.mounts.iter().map(|mount| mount.path.as_str()).collect();
-    assert_eq!(mounts, ["/", "/var"]);
+    assert_eq!(mounts, ["/", "/boot/efi", "/var"]);
     let users: Vec<&str> = guest.users.iter().map(|user| user.name.as_str()).collect();
     assert_eq!(users, ["root", "ann"]);
     assert!(inspection.warnings.is_empty(), "{:?}", inspection.warnings);

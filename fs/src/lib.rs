@@ -1,4 +1,4 @@
-//! File systems in userspace: read and edit ext2/3/4 and NTFS on a block device or an
+//! File systems in userspace: read and edit ext2/3/4, NTFS and FAT on a block device or an
 //! image file, without the kernel, without mounting, without root.
 //!
 //! Every change is held in memory until [`FileSystem::commit`]; a failure before that leaves the
@@ -9,6 +9,7 @@
 pub mod device;
 pub mod error;
 pub mod ext;
+pub mod fat;
 pub mod filesystem;
 pub mod memory;
 pub mod ntfs;

@@ -100,9 +100,13 @@ pub fn find_root(
     match roots.as_slice() {
         [(volume, system)] => Ok(Root::new(*volume, family, Some(*system))),
         [] => {
-            let with_files: Vec<usize> = (0..verdicts.len())
+            let mut with_files: Vec<usize> = (0..verdicts.len())
                 .filter(|index| matches!(verdicts[*index], Verdict::Files(_)))
                 .collect();
+            // An EFI system partition stands beside what is meant.
+            if with_files.len() > 1 {
+                with_files.retain(|index| disk.volumes[*index].kind.as_deref() != Some("vfat"));
+            }
             if let ([volume], true) = (with_files.as_slice(), !needs_os || family.is_some()) {
                 return Ok(Root::new(*volume, family, None));
             }

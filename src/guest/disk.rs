@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use snf_fs::error::display_name;
 use snf_fs::ext::{Ext, Options};
+use snf_fs::fat::{self, Fat};
 use snf_fs::ntfs::Ntfs;
-use snf_fs::{BlockDevice, FileSystem, Info, Slice};
+use snf_fs::{BlockDevice, Error, FileSystem, Info, Slice};
 
 use super::probe::{self, Probe};
 use crate::disk_adapter::DiskAdapter;
@@ -256,17 +257,21 @@ fn look(volume: &mut Volume, device: Arc<dyn BlockDevice>, entropy: &Entropy, cl
     volume.uuid = signature.uuid;
     volume.label = signature.label;
     volume.content = Content::Foreign(signature.kind);
-    if signature.kind == probe::EXT {
-        let mut stream = entropy.derive(&format!("ext {}", volume.number.unwrap_or(0)));
-        let seed = u64::from_le_bytes(stream.bytes());
-        match Ext::open(device, Options { now: clock.now(), seed }) {
-            Ok(ext) => volume.set_open(Box::new(ext)),
-            Err(error) => volume.content = Content::Broken(error.to_string()),
+    let opened: Result<Box<dyn FileSystem>, Error> = match signature.kind {
+        probe::EXT => {
+            let mut stream = entropy.derive(&format!("ext {}", volume.number.unwrap_or(0)));
+            let seed = u64::from_le_bytes(stream.bytes());
+            let options = Options { now: clock.now(), seed };
+            Ext::open(device, options).map(|ext| Box::new(ext) as _)
         }
-    } else if signature.kind == probe::NTFS {
-        match Ntfs::open(device) {
-            Ok(ntfs) => volume.set_open(Box::new(ntfs.at(clock.now()))),
-            Err(error) => volume.content = Content::Broken(error.to_string()),
+        probe::FAT => {
+            Fat::open(device, fat::Options { now: clock.now() }).map(|fat| Box::new(fat) as _)
         }
+        probe::NTFS => Ntfs::open(device).map(|ntfs| Box::new(ntfs.at(clock.now())) as _),
+        _ => return,
+    };
+    match opened {
+        Ok(fs) => volume.set_open(fs),
+        Err(error) => volume.content = Content::Broken(error.to_string()),
     }
 }

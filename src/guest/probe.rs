@@ -34,6 +34,8 @@ pub enum Probe {
 pub const EXT: &str = "ext";
 /// The kind that the NTFS engine opens.
 pub const NTFS: &str = "ntfs";
+/// FAT12, FAT16 or FAT32.
+pub const FAT: &str = "vfat";
 
 /// Signatures without further data: kind, offset, bytes.
 const PLAIN: &[(&str, u64, &[u8])] = &[
@@ -97,7 +99,7 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
         let serial = serial.and_then(|b| <[u8; 4]>::try_from(b).ok()).map(u32::from_le_bytes);
         let label = label.and_then(text).filter(|label| label != "NO NAME");
         return known(Signature {
-            kind: "vfat",
+            kind: FAT,
             uuid: serial.map(|s| format!("{:04X}-{:04X}", s >> 16, s & 0xffff)),
             label,
         });

@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
     ("mkfs.xfs", "xfsprogs"),
+    ("mcopy", "mtools"),
     ("mkntfs", "ntfs-3g"),
     ("ssh-keygen", "openssh-client"),
     ("setfattr", "attr"),

@@ -1,0 +1,187 @@
+//! The boot sector's BIOS parameter block: where everything is.
+
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+
+/// Entries of a table that is kept in memory as a whole: 8 Mi clusters.
+const MOST_CLUSTERS: u32 = 8 << 20;
+/// FATs with fewer clusters than this have 12 bits for each.
+const FAT12_BELOW: u32 = 4085;
+
+/// How many bits of the table a cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Fat12,
+    Fat16,
+    Fat32,
+}
+
+impl Width {
+    pub(super) fn bits(self) -> u64 {
+        match self {
+            Self::Fat12 => 12,
+            Self::Fat16 => 16,
+            Self::Fat32 => 32,
+        }
+    }
+}
+
+/// What the boot sector says, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) width: Width,
+    /// BPB_BytsPerSec.
+    pub(super) sector: u64,
+    /// Bytes of a cluster.
+    pub(super) cluster: usize,
+    /// First byte of the first table.
+    pub(super) table: u64,
+    /// Bytes of one table.
+    pub(super) table_size: u64,
+    /// BPB_NumFATs.
+    pub(super) tables: u64,
+    /// The one table in use where they do not mirror each other (BPB_ExtFlags).
+    pub(super) active: Option<u64>,
+    /// First byte and bytes of the root directory of FAT12 and FAT16.
+    pub(super) fixed_root: Option<(u64, usize)>,
+    /// First cluster of the root directory of FAT32.
+    pub(super) root_cluster: u32,
+    /// First byte of cluster 2.
+    pub(super) data: u64,
+    /// One more than the highest cluster number.
+    pub(super) end: u32,
+    /// BPB_FSInfo, as a byte on the volume.
+    pub(super) info: Option<u64>,
+    /// BS_VolID.
+    pub(super) serial: u32,
+    /// BS_VolLab.
+    pub(super) label: [u8; 11],
+    /// The byte of the boot sector whose lowest bit says "not cleanly unmounted".
+    pub(super) state: u64,
+    /// Bytes of the whole volume.
+    pub(super) size: u64,
+}
+
+fn le16(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+fn le32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+impl Geometry {
+    pub(super) fn read(device: &dyn BlockDevice) -> Result<Self> {
+        let bad = |detail: String| Err(Error::corrupt("FAT boot sector", "byte 0", detail));
+        if device.len() < 512 {
+            return bad(format!("the volume has {} bytes", device.len()));
+        }
+        let mut boot = [0; 512];
+        device.read_at(0, &mut boot)?;
+        Self::parse(&boot, device.len())
+    }
+
+    pub(super) fn parse(boot: &[u8; 512], length: u64) -> Result<Self> {
+        let bad = |detail: String| Err(Error::corrupt("FAT boot sector", "byte 0", detail));
+        if boot[510..] != [0x55, 0xaa] || !matches!(boot[0], 0xeb | 0xe9) {
+            return bad("it is none of FAT".to_owned());
+        }
+        let (sector, per_cluster) = (u64::from(le16(boot, 11)), u64::from(boot[13]));
+        if !sector.is_power_of_two() || !(512..=4096).contains(&sector) {
+            return bad(format!("BPB_BytsPerSec is {sector}"));
+        }
+        if !per_cluster.is_power_of_two() || sector * per_cluster > 256 << 10 {
+            return bad(format!("BPB_SecPerClus is {per_cluster}"));
+        }
+        let (reserved, tables) = (u64::from(le16(boot, 14)), u64::from(boot[16]));
+        let roots = u64::from(le16(boot, 17));
+        let sectors = match le16(boot, 19) {
+            0 => u64::from(le32(boot, 32)),
+            few => u64::from(few),
+        };
+        let is_32 = le16(boot, 22) == 0;
+        let table_sectors = u64::from(if is_32 { le32(boot, 36) } else { le16(boot, 22) });
+        if reserved == 0 || !(1..=4).contains(&tables) || table_sectors == 0 {
+            return bad(format!(
+                "{tables} tables of {table_sectors} sectors behind {reserved} reserved ones"
+            ));
+        }
+        if sectors * sector > length {
+            return bad(format!(
+                "{sectors} sectors of {sector} bytes, and {length} bytes are there"
+            ));
+        }
+        let root_sectors = (32 * roots).div_ceil(sector);
+        let first_data = reserved + tables * table_sectors + root_sectors;
+        let Some(data_sectors) = sectors.checked_sub(first_data).filter(|&count| count > 0) else {
+            return bad(format!("{sectors} sectors, and the data begin at the {first_data}th"));
+        };
+        let clusters = (data_sectors / per_cluster).min(u64::from(u32::MAX)) as u32;
+        let width = match (is_32, clusters) {
+            (true, _) => Width::Fat32,
+            (false, ..FAT12_BELOW) => Width::Fat12,
+            _ => Width::Fat16,
+        };
+        // A table too short for all clusters makes those at the end unusable.
+        let table_size = table_sectors * sector;
+        let most = (table_size * 8 / width.bits()).saturating_sub(2);
+        let clusters = u64::from(clusters).min(most) as u32;
+        let limit = if width == Width::Fat16 { 0xfff5 } else { MOST_CLUSTERS };
+        if clusters == 0 || clusters > limit {
+            return Err(Error::unsupported(
+                format!("a FAT volume of {clusters} clusters"),
+                format!("volumes of 1 to {limit} clusters can be edited"),
+            ));
+        }
+        let end = clusters + 2;
+        let root_cluster = if is_32 { le32(boot, 44) & 0x0fff_ffff } else { 0 };
+        if is_32 && !(2..end).contains(&root_cluster) {
+            return bad(format!("BPB_RootClus is {root_cluster}, of {clusters} clusters"));
+        }
+        if is_32 && le16(boot, 42) != 0 {
+            return Err(Error::unsupported(
+                format!("FAT32 of version {:#x}", le16(boot, 42)),
+                "version 0 is known",
+            ));
+        }
+        let flags = if is_32 { le16(boot, 40) } else { 0 };
+        let active = (flags & 0x80 != 0).then_some(u64::from(flags & 15));
+        if active.is_some_and(|active| active >= tables) {
+            return bad(format!("BPB_ExtFlags is {flags:#x}, and there are {tables} tables"));
+        }
+        let root_at = (reserved + tables * table_sectors) * sector;
+        let info = Some(u64::from(le16(boot, 48)))
+            .filter(|&at| is_32 && at > 0 && at < reserved)
+            .map(|at| at * sector);
+        let own = if is_32 { 67 } else { 39 };
+        Ok(Self {
+            width,
+            sector,
+            cluster: (sector * per_cluster) as usize,
+            table: reserved * sector,
+            table_size,
+            tables,
+            active,
+            fixed_root: (!is_32).then_some((root_at, 32 * roots as usize)),
+            root_cluster,
+            data: first_data * sector,
+            end,
+            info,
+            serial: le32(boot, own),
+            label: std::array::from_fn(|index| boot[own + 4 + index]),
+            state: if is_32 { 65 } else { 37 },
+            size: sectors * sector,
+        })
+    }
+
+    /// First byte of a cluster.
+    pub(super) fn place(&self, cluster: u32) -> u64 {
+        self.data + u64::from(cluster.saturating_sub(2)) * self.cluster as u64
+    }
+
+    /// First byte of each table that is written.
+    pub(super) fn table_copies(&self) -> Vec<u64> {
+        let all = (0..self.tables).filter(|&index| self.active.is_none_or(|one| one == index));
+        all.map(|index| self.table + index * self.table_size).collect()
+    }
+}
