@@ -10,9 +10,11 @@ use std::time::Duration;
 use snf_image::random::Clock;
 use snf_image::rules::Rules;
 
+use crate::backend::{self, Kind};
 use crate::cancel::Cancel;
 use crate::config::{Acceleration, Config, ConfigError};
 use crate::create::helper_config;
+use crate::disk;
 use crate::floppy;
 use crate::helper::{
     HelperConfig, HelperError, HelperImage, HelperSink, MonitorMessage, VmDisk, VmRequest,
@@ -68,6 +70,11 @@ pub fn check(config: Result<Config, ConfigError>, cancel: &Cancel) -> Vec<Findin
     out.push(user(&config.helper_user));
     if let Some(program) = &config.progress_monitor {
         out.push(executable("PROGRESS_MONITOR", program));
+    }
+    out.push(directory("SPOOL_DIR", &config.spool_dir));
+    out.push(storage_daemon(&disk::daemon(&config)));
+    for kind in [Kind::Source, Kind::Destination] {
+        out.push(back_ends(&config, kind));
     }
     let helper = helper_config(&config);
     out.push(qemu(&helper.qemu));
@@ -153,6 +160,34 @@ fn qemu(program: &Path) -> Finding {
             "{} does not run; install qemu-system-x86 or set HELPER_QEMU",
             program.display()
         )),
+    }
+}
+
+fn storage_daemon(program: &Path) -> Finding {
+    let out = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    match out {
+        Ok(out) if out.status.success() => Finding::Good(format!(
+            "{} is there, for disks that have only a URI (access=userspace)",
+            program.display()
+        )),
+        _ => Finding::Remark(format!(
+            "{} does not run; disks that have only a URI (access=userspace) cannot be deployed to \
+             before qemu-system-common is installed",
+            program.display()
+        )),
+    }
+}
+
+fn back_ends(config: &Config, kind: Kind) -> Finding {
+    let what = match kind {
+        Kind::Source => "images",
+        Kind::Destination => "disks",
+    };
+    match backend::survey(&config.backends_dir, kind) {
+        Ok(names) => {
+            Finding::Good(format!("back-ends for {what}, in their order: {}", names.join(", ")))
+        }
+        Err(error) => Finding::Missing(error.to_string()),
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::process::DumpableBehavior;
 
 use crate::cancel::Cancel;
 use crate::check;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config};
 use crate::create::{self, Qemu};
 use crate::env::{EnvError, Environment};
 use crate::helper::update;
@@ -99,9 +99,10 @@ fn script(
         return Err(format!("unexpected argument {argument:?}: Ganeti passes none").into());
     }
     harden();
+    let env = Environment::take();
     let cancel = Cancel::on_signals()?;
-    let env = Environment::current();
-    let config = configuration(env.variant()?)?;
+    let config = config::of_process(env.variant()?)?;
+    log::set_debug(config.image_debug || env.debug_level()? > 0);
     for warning in &config.warnings {
         log::warning(warning);
     }
@@ -116,11 +117,6 @@ fn harden() {
     }
 }
 
-fn configuration(variant: Option<&str>) -> Result<Config, ConfigError> {
-    let named = std::env::var_os(config::PATH_VARIABLE).map(PathBuf::from);
-    Config::load(named.as_deref(), variant)
-}
-
 fn create(node: &Node) -> Result<(), Failure> {
     Ok(create::create(&node.env, &node.config, &node.cancel, &mut Qemu)?)
 }
@@ -131,7 +127,7 @@ fn rename(node: &Node) -> Result<(), Failure> {
 
 fn export(node: &Node) -> Result<(), Failure> {
     let mut output = transfer::standard_output()?;
-    Ok(transfer::export(&node.env, &node.cancel, &mut output)?)
+    Ok(transfer::export(&node.env, &node.config, &node.cancel, &mut output)?)
 }
 
 fn import(node: &Node) -> Result<(), Failure> {
@@ -144,9 +140,10 @@ fn verify(args: &[OsString]) -> Result<(), Failure> {
     if let Some(other) = args.iter().find(|arg| arg.as_bytes() != b"parameters") {
         return Err(format!("verify can check \"parameters\", not {other:?}").into());
     }
-    let env = Environment::current();
+    let env = Environment::take();
     env.check_api_version()?;
-    let problems = verify::problems(&env);
+    let cancel = Cancel::on_signals()?;
+    let problems = verify::problems(&env, &cancel);
     let Some((last, first)) = problems.split_last() else { return Ok(()) };
     for problem in first {
         log::error(&problem.to_string());
@@ -155,14 +152,14 @@ fn verify(args: &[OsString]) -> Result<(), Failure> {
 }
 
 fn update_helper(args: Vec<OsString>) -> Result<(), Failure> {
-    let text = update::command(args, &configuration(None)?.helper_dir)?;
+    let text = update::command(args, &config::of_process(None)?.helper_dir)?;
     print(&text)
 }
 
 fn check() -> Result<(), Failure> {
     harden();
     let cancel = Cancel::on_signals()?;
-    let findings = check::check(configuration(None), &cancel);
+    let findings = check::check(config::of_process(None), &cancel);
     let mut missing = 0;
     for finding in &findings {
         print(&finding.to_string())?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use snf_image::secret::Secret;
 
+use crate::backend::Settings;
 use crate::parameters;
 use crate::shellvars::{self, Assignment};
 
@@ -15,6 +16,8 @@ use crate::shellvars::{self, Assignment};
 pub const DEFAULT_PATH: &str = "/etc/default/snf-image";
 /// Where the variants' files lie (`NAME.conf`).
 pub const DEFAULT_VARIANTS_DIR: &str = "/etc/ganeti/snf-image/variants";
+/// Where external back-ends lie.
+pub const DEFAULT_BACKENDS_DIR: &str = "/etc/ganeti/snf-image/backends";
 /// Environment variable that names another configuration file.
 pub const PATH_VARIABLE: &str = "SNF_IMAGE_CONFIG";
 /// A configuration file is a page of text; anything larger is not one.
@@ -119,6 +122,14 @@ pub struct Config {
     pub rename_hostname: bool,
     /// `IMPORT_SHORT`: a dump smaller than the disk is not an error.
     pub import_short: bool,
+    /// `BACKENDS_DIR`: where external back-ends lie.
+    pub backends_dir: PathBuf,
+    /// `BACKEND_TIMEOUT`: how long a back-end may be silent.
+    pub backend_timeout: Duration,
+    /// `STORAGE_DAEMON`: the program that opens disks without a path; `None`: looked for in `PATH`.
+    pub storage_daemon: Option<PathBuf>,
+    /// `SPOOL_DIR`: where images are kept that cannot be read while they arrive.
+    pub spool_dir: PathBuf,
     /// OS parameters that were set here or in the variant's file, by lower-case name.
     pub parameters: BTreeMap<String, Secret>,
     /// Things to tell the admin that stop nothing.
@@ -148,6 +159,10 @@ impl Default for Config {
             windows_timezone: "GMT Standard Time".into(),
             rename_hostname: false,
             import_short: false,
+            backends_dir: DEFAULT_BACKENDS_DIR.into(),
+            backend_timeout: Duration::from_secs(120),
+            storage_daemon: None,
+            spool_dir: "/var/tmp".into(),
             parameters: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -188,6 +203,11 @@ impl Config {
         let mut config = Self::default();
         match named {
             Some(path) => {
+                // Beside a named configuration lies what belongs to it, so that a test or a second
+                // installation does not see this node's.
+                if let Some(parent) = path.parent() {
+                    config.backends_dir = parent.join("backends");
+                }
                 let text = read(path)
                     .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
                 config.apply(path, &text)?;
@@ -195,8 +215,6 @@ impl Config {
             None => config.apply_if_there(Path::new(DEFAULT_PATH))?,
         }
         if let Some(variant) = variant {
-            // Beside a named configuration lie its variants, so that a test or a second
-            // installation does not see this node's.
             let dir = match named.and_then(Path::parent) {
                 Some(parent) => parent.join("variants"),
                 None => PathBuf::from(DEFAULT_VARIANTS_DIR),
@@ -204,6 +222,19 @@ impl Config {
             config.apply_if_there(&dir.join(format!("{variant}.conf")))?;
         }
         Ok(config)
+    }
+
+    /// How external back-ends are run.
+    pub fn backend_settings(&self) -> Settings {
+        let debug = if self.image_debug { "yes" } else { "no" };
+        Settings {
+            folder: self.backends_dir.clone(),
+            patience: self.backend_timeout,
+            variables: vec![
+                ("IMAGE_DIR".into(), self.image_dir.display().to_string()),
+                ("IMAGE_DEBUG".into(), debug.into()),
+            ],
+        }
     }
 
     fn apply_if_there(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -273,6 +304,10 @@ impl Config {
             }
             "RENAME_HOSTNAME" => self.rename_hostname = boolean(value)?,
             "IMPORT_SHORT" => self.import_short = boolean(value)?,
+            "BACKENDS_DIR" => self.backends_dir = absolute(value)?,
+            "BACKEND_TIMEOUT" => self.backend_timeout = duration(value)?,
+            "STORAGE_DAEMON" => self.storage_daemon = optional_path(value)?,
+            "SPOOL_DIR" => self.spool_dir = absolute(value)?,
             _ => {
                 let lower = key.to_ascii_lowercase();
                 if key != key.to_ascii_uppercase() || !parameters::is_known(&lower) {
@@ -283,6 +318,12 @@ impl Config {
         }
         Ok(true)
     }
+}
+
+/// The configuration that this process is to use, with the file of `variant`.
+pub fn of_process(variant: Option<&str>) -> Result<Config, ConfigError> {
+    let named = std::env::var_os(PATH_VARIABLE).map(PathBuf::from);
+    Config::load(named.as_deref(), variant)
 }
 
 fn read(path: &Path) -> io::Result<String> {

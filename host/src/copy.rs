@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::{AlignedBuffer, align_up, is_zero};
 use crate::cancel::{Cancel, Cancelled};
+use crate::destination::Destination;
 use crate::source::{ImageReader, Part, SourceError};
-use crate::target::{Target, TargetError};
+use crate::target::TargetError;
 
 /// Bytes moved in one go.
 const CHUNK: usize = 4 << 20;
@@ -91,14 +92,14 @@ enum Message {
 }
 
 /// Fails when the image is known to be too large for the disk.
-pub fn check_fits(size: Option<u64>, offset: u64, target: &Target) -> Result<(), CopyError> {
+pub fn check_fits(
+    size: Option<u64>,
+    offset: u64,
+    target: &dyn Destination,
+) -> Result<(), CopyError> {
     let needed = offset.saturating_add(size.unwrap_or(0));
     if needed > target.size() {
-        return Err(CopyError::TooLarge {
-            needed,
-            available: target.size(),
-            disk: target.path().display().to_string(),
-        });
+        return Err(CopyError::TooLarge { needed, available: target.size(), disk: target.name() });
     }
     Ok(())
 }
@@ -107,7 +108,7 @@ pub fn check_fits(size: Option<u64>, offset: u64, target: &Target) -> Result<(),
 /// well; nothing is written when the image is known not to fit.
 pub fn copy_image(
     image: Box<dyn ImageReader>,
-    target: &mut Target,
+    target: &mut dyn Destination,
     offset: u64,
     cancel: &Cancel,
     progress: Progress<'_>,
@@ -202,7 +203,7 @@ fn read_all(
 }
 
 struct Writer<'a> {
-    target: &'a mut Target,
+    target: &'a mut dyn Destination,
     start: u64,
     /// Where the next byte of the image goes.
     position: u64,
@@ -217,10 +218,7 @@ impl Writer<'_> {
         let available = self.target.size();
         match self.position.checked_add(length) {
             Some(end) if end <= available => Ok(()),
-            _ => Err(CopyError::Overflow {
-                disk: self.target.path().display().to_string(),
-                available,
-            }),
+            _ => Err(CopyError::Overflow { disk: self.target.name(), available }),
         }
     }
 
@@ -275,8 +273,8 @@ impl Writer<'_> {
         // lies behind the image becomes zero anyway.
         let room = self.target.size() - self.position;
         let padded = align_up(end as u64).min(at as u64 + room) as usize;
-        let last = end == padded || padded > buffer.as_slice().len();
-        if last {
+        let whole = end == padded || padded > buffer.as_slice().len();
+        if whole || self.target.in_order() {
             self.target.write(self.position, &buffer.as_slice()[at..end])?;
         } else {
             let mut copy = AlignedBuffer::new(padded - at);
@@ -294,6 +292,7 @@ impl Writer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::Target;
     use std::io::Write as _;
 
     /// Gives a list of parts.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -14,9 +13,11 @@ use snf_image::random::{Clock, Entropy};
 use snf_image::rules::{Rules, WriteError, variable_of};
 use snf_image::secret::Secret;
 
+use crate::backend::BackendError;
 use crate::cancel::{Cancel, Cancelled};
 use crate::config::Config;
-use crate::copy::{self, CopyError};
+use crate::copy::CopyError;
+use crate::disk::{DiskError, OpenDisk};
 use crate::env::{Disk, EnvError, Environment};
 use crate::fetch::{self, FetchError};
 use crate::floppy::{self, FloppyError};
@@ -24,13 +25,13 @@ use crate::helper::{
     HelperConfig, HelperError, HelperImage, HelperReport, HelperSink, MonitorMessage, VmDisk,
     VmRequest, guest_disk, run_helper,
 };
+use crate::lay;
 use crate::log;
-use crate::mbr;
 use crate::monitor::Monitor;
 use crate::parameters;
 use crate::source::id::{self, ImageId};
 use crate::source::{self, SourceError};
-use crate::target::{Target, TargetError};
+use crate::target::TargetError;
 
 /// Why an instance was not deployed. Everything the node did for it is undone but for what was
 /// written to the disk.
@@ -70,6 +71,12 @@ pub enum CreateError {
     /// The disk.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// Opening a disk.
+    #[error(transparent)]
+    OpenDisk(#[from] DiskError),
+    /// A back-end that is asked for disks.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A parameter that the rules cannot hold.
     #[error(transparent)]
     Rules(#[from] WriteError),
@@ -110,7 +117,9 @@ impl CreateError {
                 SourceError::Id { .. } => error.to_string(),
                 _ => "the image could not be read".into(),
             },
-            Self::Copy(_) | Self::Target(_) => "the image could not be copied to the disk".into(),
+            Self::Copy(_) | Self::Target(_) | Self::OpenDisk(_) | Self::Backend(_) => {
+                "the image could not be copied to the disk".into()
+            }
             Self::Helper(HelperError::Failed(text)) => text.clone(),
             Self::Helper(HelperError::SoftTimeout(_) | HelperError::HardTimeout(..)) => {
                 "customising the image took too long".into()
@@ -204,7 +213,10 @@ fn deploy(
     let parameters = os_parameters(env, config, cancel)?;
     let plan = parameters.plan().map_err(CreateError::Parameters)?;
     let disks = env.disks()?;
-    let system = system_disk(&disks)?;
+    log::debug(|| format!("OS parameters: {}", names_of(env, config)));
+    for disk in &disks {
+        log::debug(|| format!("disk {}: {disk:?}", disk.index));
+    }
     let img_id = parameters.img_id.as_deref().unwrap_or_default();
     let image_id: ImageId = img_id.parse()?;
     let mut helper = helper_config(config);
@@ -223,19 +235,11 @@ fn deploy(
     }
     let preparation = customise.then(|| start_preparation(&plan, env)).transpose()?;
 
-    let mut target = Target::open(system)?;
-    match source::open(&image_id, config, cancel)? {
+    let mut system = lay::system_disk(&disks, config, cancel)?;
+    match source::open(&image_id, config, Some(system.size()), cancel)? {
         Some(image) => {
-            let name = id::display(img_id);
             monitor.info("copying the image to the disk");
-            log::info(&format!("copying {name} to {}", target.path().display()));
-            let report = lay_image(image, plan.format, &mut target, cancel, monitor)?;
-            let seconds = report.elapsed.as_secs_f64();
-            log::info(&format!(
-                "copied {:.0} MiB, {:.0} MiB of it data, in {seconds:.2} s",
-                report.size as f64 / f64::from(1 << 20),
-                report.written as f64 / f64::from(1 << 20),
-            ));
+            system.lay(&id::display(img_id), image, plan.format, cancel, monitor)?;
         }
         None => log::info("no image to copy: the disk is customised as it is"),
     }
@@ -250,15 +254,16 @@ fn deploy(
         prepared.write(&mut rules)?;
     }
     files.insert(0, ("rules", rules.write()));
+    let mut system = system.open(config, cancel)?;
     let request = VmRequest {
-        disks: vm_disks(&disks, &target)?,
+        disks: vm_disks(&disks, &system, config, cancel)?,
         parameters: parameter_disk(&files)?,
         hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
     };
     drop(files);
     customise_in_vm(&helper, &request, cancel, runner, monitor)?;
     // QEMU wrote through another description of the same file.
-    target.flush()?;
+    system.destination().flush()?;
     Ok(())
 }
 
@@ -268,6 +273,19 @@ const WINDOWS_MEMORY_MIB: u32 = 384;
 /// Whether the image is, or may be, a Windows.
 fn plan_is_windows(plan: &Plan) -> bool {
     plan.properties.os_family().ok().flatten().is_some_and(OsFamily::is_windows)
+}
+
+/// The names of the OS parameters and where each comes from, for the log.
+fn names_of(env: &Environment, config: &Config) -> String {
+    let all = parameters::collect(env, config);
+    let names: Vec<String> = all
+        .keys()
+        .map(|name| match env.parameters().contains_key(name) {
+            true => format!("{name} (Ganeti)"),
+            false => format!("{name} (configuration)"),
+        })
+        .collect();
+    names.join(", ")
 }
 
 /// Whether the parameters will fit onto a parameter disk, with room for what is prepared.
@@ -341,86 +359,22 @@ fn os_parameters(
     if problems.is_empty() { Ok(all) } else { Err(CreateError::Parameters(problems)) }
 }
 
-/// The path of the disk that the image goes to: the first one.
-fn system_disk(disks: &[Disk]) -> Result<&Path, CreateError> {
-    let Some(first) = disks.first() else {
-        return Err(CreateError::Disk("the instance has no disk (DISK_COUNT is 0)".into()));
-    };
-    if first.read_only {
-        return Err(CreateError::Disk(
-            "the first disk is read-only (DISK_0_ACCESS=ro); an image cannot be deployed to it"
-                .into(),
-        ));
-    }
-    first.path.as_deref().ok_or_else(|| {
-        CreateError::Disk(format!(
-            "the first disk has no path on this node, only the URI {:?}; images are deployed to \
-             block devices and files: use the disk template's kernel access (access=kernelspace)",
-            first.uri.as_deref().unwrap_or_default()
-        ))
-    })
-}
-
 /// The disks that the VM gets: the system disk, then all others that may be written.
 fn writable(disks: &[Disk]) -> impl Iterator<Item = &Disk> {
     disks.iter().filter(|disk| !disk.read_only)
 }
 
-fn vm_disks(disks: &[Disk], system: &Target) -> Result<Vec<VmDisk>, CreateError> {
-    let duplicate = |file: &File| {
-        file.try_clone()
-            .map_err(|source| CreateError::System { action: "duplicate a descriptor", source })
-    };
-    let mut out = Vec::new();
-    for disk in writable(disks) {
-        out.push(match (&disk.path, &disk.uri) {
-            (_, _) if disk.index == 0 => VmDisk::Open(duplicate(system.file())?),
-            (Some(path), _) => VmDisk::Open(duplicate(Target::open(path)?.file())?),
-            (None, Some(uri)) => VmDisk::Uri(uri.clone()),
-            (None, None) => {
-                return Err(EnvError::Missing(format!("DISK_{}_PATH", disk.index)).into());
-            }
-        });
+fn vm_disks(
+    disks: &[Disk],
+    system: &OpenDisk,
+    config: &Config,
+    cancel: &Cancel,
+) -> Result<Vec<VmDisk>, CreateError> {
+    let mut out = vec![system.for_vm()?];
+    for disk in writable(disks).filter(|disk| disk.index != 0) {
+        out.push(OpenDisk::open(&lay::place_of(disk)?, config, cancel)?.for_vm()?);
     }
     Ok(out)
-}
-
-/// Copies the image; a bare file system goes into the one partition of a fresh table.
-fn lay_image(
-    image: Box<dyn source::ImageReader>,
-    format: ImageFormat,
-    target: &mut Target,
-    cancel: &Cancel,
-    monitor: &mut Monitor,
-) -> Result<copy::CopyReport, CreateError> {
-    let partition_type = match format {
-        ImageFormat::DiskDump => None,
-        ImageFormat::ExtDump => Some(mbr::TYPE_LINUX),
-        ImageFormat::NtfsDump => Some(mbr::TYPE_NTFS),
-    };
-    let offset = partition_type.map_or(0, |_| mbr::PARTITION_OFFSET);
-    copy::check_fits(image.size(), offset, target)?;
-    let mut table = None;
-    if let Some(partition_type) = partition_type {
-        let signature = entropy()?.bytes();
-        table = mbr::single_partition(target.size(), partition_type, signature);
-        if table.is_none() {
-            return Err(CreateError::Disk(format!(
-                "the disk {} is too small for a partition at sector 2048",
-                target.path().display()
-            )));
-        }
-        // Nothing of an older table or boot loader may stay in front of the partition.
-        target.zero(0, offset, cancel)?;
-    }
-    let mut progress = |position, total| monitor.position(position, total);
-    let report = copy::copy_image(image, target, offset, cancel, &mut progress)?;
-    if let Some(table) = table {
-        // Last, so that a copy that was cut short does not look like a disk.
-        target.write(0, &table)?;
-        target.flush()?;
-    }
-    Ok(report)
 }
 
 /// What goes onto the parameter disk besides the rules: the answer file for Windows.
@@ -535,7 +489,7 @@ pub(crate) fn parameter_disk(files: &[(&str, Secret)]) -> Result<File, CreateErr
     Ok(floppy::build(&files, Clock::system().now(), entropy()?.bytes())?)
 }
 
-fn entropy() -> Result<Entropy, CreateError> {
+pub(crate) fn entropy() -> Result<Entropy, CreateError> {
     Entropy::from_os().map_err(|source| CreateError::System { action: "get random bytes", source })
 }
 

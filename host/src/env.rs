@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use snf_image::secret::Secret;
+
+use crate::{log, scrub};
 
 /// More disks or NICs than this are taken for a mistake (Ganeti itself allows 16 and 8).
 const MAX_COUNT: usize = 64;
@@ -54,8 +56,10 @@ pub struct Disk {
 /// The one disk that `export` reads or `import` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transfer {
-    /// `EXPORT_DEVICE` or `IMPORT_DEVICE`.
-    pub device: PathBuf,
+    /// `EXPORT_DEVICE` or `IMPORT_DEVICE`; not set when the storage has only a URI.
+    pub device: Option<PathBuf>,
+    /// `EXPORT_DISK_URI` or `IMPORT_DISK_URI`.
+    pub uri: Option<String>,
     /// `EXPORT_INDEX` or `IMPORT_INDEX`.
     pub index: usize,
     /// `EXP_SIZE_FD`: the descriptor to write the size to.
@@ -72,9 +76,14 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment of this process.
-    pub fn current() -> Self {
-        Self::from_vars(std::env::vars_os())
+    /// The environment of this process. The values of the OS parameters are wiped there: the only
+    /// copies are those in the result. Call this before there are threads.
+    pub fn take() -> Self {
+        let out = Self::from_vars(std::env::vars_os());
+        if let Err(error) = scrub::environment("OSP_") {
+            log::warning(&format!("the OS parameters stay in /proc/self/environ: {error}"));
+        }
+        out
     }
 
     /// Any environment. Names that are not text are left out, as nothing of ours has such a name.
@@ -85,7 +94,7 @@ impl Environment {
             match name.strip_prefix("OSP_") {
                 Some(parameter) if !parameter.is_empty() => {
                     out.parameters
-                        .insert(parameter.to_ascii_lowercase(), Secret::new(value.as_bytes()));
+                        .insert(parameter.to_ascii_lowercase(), Secret::new(value.into_vec()));
                 }
                 _ => {
                     out.vars.insert(name, value);
@@ -227,7 +236,8 @@ impl Environment {
             return Err(EnvError::Missing(name("PATH")));
         }
         let read_only = match self.text(&name("ACCESS"))? {
-            None | Some("" | "rw" | "w") => false,
+            // How QEMU reaches the disk says nothing against writing to it.
+            None | Some("" | "rw" | "w" | "userspace" | "kernelspace") => false,
             Some("ro") => true,
             Some(other) => {
                 return Err(wrong(name("ACCESS"), format!("{other:?} is neither rw nor ro")));
@@ -275,14 +285,14 @@ impl Environment {
 
     fn transfer(&self, prefix: &str) -> Result<Transfer, EnvError> {
         let device = format!("{prefix}_DEVICE");
-        let path = self
-            .vars
-            .get(&device)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-            .ok_or_else(|| EnvError::Missing(device.clone()))?;
-        if !path.is_absolute() {
-            return Err(wrong(device, format!("{path:?} is not an absolute path")));
+        let path = self.vars.get(&device).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let uri = self.non_empty(&format!("{prefix}_DISK_URI"))?;
+        match &path {
+            None if uri.is_none() => return Err(EnvError::Missing(device)),
+            Some(path) if !path.is_absolute() => {
+                return Err(wrong(device, format!("{path:?} is not an absolute path")));
+            }
+            _ => {}
         }
         let size_fd = self.number("EXP_SIZE_FD")?;
         if size_fd.is_some_and(|fd: i32| fd < 3) {
@@ -290,6 +300,7 @@ impl Environment {
         }
         Ok(Transfer {
             device: path,
+            uri,
             index: self.number(&format!("{prefix}_INDEX"))?.unwrap_or(0),
             size_fd,
         })

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use snf_image::secret::Secret;
 
+use crate::ftp;
 use crate::source::SourceError;
 use crate::source::id::{self, Location};
 use crate::source::local;
@@ -17,7 +18,9 @@ const MAX_SIZE: u64 = 1 << 20;
 #[non_exhaustive]
 pub enum FetchError {
     /// Not a URL we fetch.
-    #[error("{0:?} is not a URL that can be fetched; use http://, https:// or file:///PATH")]
+    #[error(
+        "{0:?} is not a URL that can be fetched; use http://, https://, ftp:// or file:///PATH"
+    )]
     Url(String),
     /// It cannot be read.
     #[error("cannot read {url}: {source}")]
@@ -41,6 +44,10 @@ pub enum FetchError {
 /// What a URL leads to. It may hold passwords, so it is a secret.
 pub fn small(url: &str) -> Result<Secret, FetchError> {
     let shown = id::display(url);
+    if url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("ftp://")) {
+        let io_error = |source| FetchError::Io { url: shown.clone(), source };
+        return read_bounded(ftp::open(url).map_err(io_error)?, &shown);
+    }
     // The same grammar as for images, so that `file:` and `http:` mean the same everywhere.
     let location = url.parse::<id::ImageId>().map(|id| id.location);
     match location {
@@ -85,7 +92,7 @@ mod tests {
         assert!(small(&url).unwrap_err().to_string().contains("larger than 1 MiB"));
         for (url, why) in [
             ("debian", "is not a URL"),
-            ("ftp://x/y", "is not a URL"),
+            ("ftp://127.0.0.1:1/y", "cannot read ftp://127.0.0.1:1/y"),
             ("file:///nonexistent", "does not exist"),
             ("file:///dev/zero", "is not a plain file"),
         ] {

@@ -2,6 +2,21 @@
 //! reads them.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static DEBUG: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`debug`] says something (IMAGE_DEBUG, or Ganeti's DEBUG_LEVEL).
+pub fn set_debug(on: bool) {
+    DEBUG.store(on, Ordering::Relaxed);
+}
+
+/// A detail, for somebody who looks for what went wrong. Never the value of an OS parameter.
+pub fn debug(text: impl FnOnce() -> String) {
+    if DEBUG.load(Ordering::Relaxed) {
+        line(&format!("snf-image: debug: {}", text()));
+    }
+}
 
 /// Writes one line to standard error. Control characters in the text are escaped, so that one
 /// message stays one line.

@@ -8,11 +8,12 @@ use crate::config::Config;
 use crate::create::{
     CreateError, HelperRunner, base_rules, customise_in_vm, helper_config, parameter_disk,
 };
+use crate::disk::OpenDisk;
 use crate::env::Environment;
-use crate::helper::{VmDisk, VmRequest};
+use crate::helper::VmRequest;
+use crate::lay;
 use crate::log;
 use crate::monitor::Monitor;
-use crate::target::Target;
 
 /// Tasks that a rename must not do again.
 const EXCLUDED: [&str; 14] = [
@@ -54,26 +55,21 @@ pub fn rename(
         log::info("there is no disk to change the host name in");
         return Ok(());
     };
-    let Some(path) = &disk.path else {
-        return Err(CreateError::Disk("the first disk has no path on this node".into()));
-    };
+    let place = lay::place_of(disk)?;
     let helper = helper_config(config);
     runner.check(&helper)?;
     let mut rules = base_rules(env, config, 1)?;
     rules.set("TYPE", "diskdump")?;
     rules.set("PROPERTIES", properties())?;
-    let mut target = Target::open(path)?;
-    let request =
-        VmRequest {
-            disks: vec![VmDisk::Open(target.file().try_clone().map_err(|source| {
-                CreateError::System { action: "duplicate a descriptor", source }
-            })?)],
-            parameters: parameter_disk(&[("rules", rules.write())])?,
-            hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
-        };
-    log::info(&format!("{old} is now {new}; changing the host name in {}", path.display()));
+    let mut target = OpenDisk::open(&place, config, cancel)?;
+    let request = VmRequest {
+        disks: vec![target.for_vm()?],
+        parameters: parameter_disk(&[("rules", rules.write())])?,
+        hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+    };
+    log::info(&format!("{old} is now {new}; changing the host name in {}", place.text()));
     customise_in_vm(&helper, &request, cancel, runner, &mut Monitor::to_log())?;
-    target.flush()?;
+    target.destination().flush()?;
     Ok(())
 }
 
@@ -97,6 +93,11 @@ mod tests {
         for task in EXCLUDED {
             assert!(properties.excluded(task, true).unwrap());
         }
+        let names = snf_image::task::TASKS.map(|task| task.name);
+        let left = names.into_iter().filter(|name| !EXCLUDED.contains(name));
+        // The label is that of the file that holds the name.
+        let expected = ["MountImage", "AssignHostname", "SELinuxAutorelabel"];
+        assert_eq!(left.collect::<Vec<_>>(), expected, "a new task must be excluded, or be here");
         assert!(!properties.excluded("AssignHostname", true).unwrap());
         assert!(!properties.excluded("MountImage", true).unwrap());
     }

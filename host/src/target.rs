@@ -41,6 +41,14 @@ pub enum TargetError {
         /// What the system said.
         source: io::Error,
     },
+    /// A back-end that writes the disk.
+    #[error("the back-end {name} {problem}")]
+    Backend {
+        /// Its name.
+        name: String,
+        /// What it did.
+        problem: String,
+    },
     /// A signal came.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

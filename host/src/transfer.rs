@@ -9,12 +9,13 @@ use crate::buffer::AlignedBuffer;
 use crate::cancel::{Cancel, Cancelled};
 use crate::config::Config;
 use crate::copy::{self, CopyError};
+use crate::disk::{self, DiskError, OpenDisk, Place};
 use crate::env::{EnvError, Environment, Transfer};
 use crate::log;
 use crate::source::raw::RawImage;
 use crate::source::stream::StreamImage;
 use crate::source::{ImageReader, Part, SourceError, local};
-use crate::target::{Target, TargetError};
+use crate::storage::{RemoteDisk, RemoteImage, StorageError};
 
 /// Why a disk was not exported or imported.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,10 @@ pub enum TransferError {
     Copy(#[from] CopyError),
     /// The disk.
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Disk(#[from] DiskError),
+    /// A disk that has no path.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// The dump ended early.
     #[error(
         "the import ended after {found} bytes, but disk {index} has {expected}: the export is truncated \
@@ -61,14 +65,20 @@ pub enum TransferError {
 /// Writes the disk to `output`. Holes are not read, only their zeros are written.
 pub fn export(
     env: &Environment,
+    config: &Config,
     cancel: &Cancel,
     output: &mut dyn Write,
 ) -> Result<(), TransferError> {
     env.check_api_version()?;
     let transfer = env.export()?;
-    let file = local::open_file_url(&transfer.device)?;
-    let name = transfer.device.display().to_string();
-    let mut image = RawImage::new(file, &name)?;
+    let place = place_of(&transfer, "EXPORT_DEVICE")?;
+    let name = place.text();
+    let mut image: Box<dyn ImageReader> = match &place {
+        Place::Path(path) => Box::new(RawImage::new(local::open_file_url(path)?, &name)?),
+        Place::Uri(uri) => {
+            Box::new(RemoteImage::new(RemoteDisk::open(&disk::daemon(config), uri, cancel)?))
+        }
+    };
     let size = image.size().unwrap_or(0);
     tell_size(&transfer, size);
     let started = Instant::now();
@@ -108,6 +118,11 @@ pub fn export(
     Ok(())
 }
 
+fn place_of(transfer: &Transfer, device: &str) -> Result<Place, EnvError> {
+    Place::choose(transfer.device.as_deref(), transfer.uri.as_deref())
+        .ok_or_else(|| EnvError::Missing(device.to_owned()))
+}
+
 /// Ganeti shows progress when it knows how much is to come. It can do without.
 fn tell_size(transfer: &Transfer, size: u64) {
     let Some(fd) = transfer.size_fd else { return };
@@ -129,7 +144,9 @@ pub fn import(
 ) -> Result<(), TransferError> {
     env.check_api_version()?;
     let transfer = env.import()?;
-    let mut target = Target::open(&transfer.device)?;
+    let place = place_of(&transfer, "IMPORT_DEVICE")?;
+    let mut opened = OpenDisk::open(&place, config, cancel)?;
+    let target = opened.destination();
     // What Ganeti promised the disk to be; a device may be a little larger than that, and the
     // dump of one that was is too.
     let promised = env
@@ -139,7 +156,7 @@ pub fn import(
         .filter(|bytes| *bytes <= target.size());
     let expected = promised.unwrap_or_else(|| target.size());
     let image = StreamImage::new(input, "the export on standard input", None);
-    let report = copy::copy_image(Box::new(image), &mut target, 0, cancel, &mut |_, _| {})?;
+    let report = copy::copy_image(Box::new(image), target, 0, cancel, &mut |_, _| {})?;
     if report.size < expected && !config.import_short {
         return Err(TransferError::Truncated {
             found: report.size,
@@ -150,7 +167,7 @@ pub fn import(
     log::info(&format!(
         "imported {} bytes to {} ({} of them data) in {:.1} s",
         report.size,
-        target.path().display(),
+        place.text(),
         report.written,
         report.elapsed.as_secs_f64()
     ));

@@ -3,12 +3,16 @@
 
 use snf_image::params::{OsParameters, Problem};
 
+use crate::backend::{Backends, Choice, Kind};
+use crate::cancel::Cancel;
+use crate::config;
 use crate::env::Environment;
 use crate::parameters;
-use crate::source::id::ImageId;
+use crate::source::SourceError;
+use crate::source::id::{self, ImageId, Location};
 
 /// What is wrong, in the order of the parameters' names.
-pub fn problems(env: &Environment) -> Vec<Problem> {
+pub fn problems(env: &Environment, cancel: &Cancel) -> Vec<Problem> {
     let mut problems = Vec::new();
     for name in env.parameters().keys().filter(|name| !parameters::is_known(name)) {
         problems.push(Problem {
@@ -23,19 +27,36 @@ pub fn problems(env: &Environment) -> Vec<Problem> {
             let listed = problems.iter().any(|problem| problem.parameter == "img_id");
             // An empty img_id is one that was taken back: `create` asks for it.
             if let Some(id) = given.img_id.as_deref().filter(|id| !id.is_empty() && !listed)
-                && let Err(error) = id.parse::<ImageId>()
+                && let Some(problem) = image_problem(env, id, cancel)
             {
-                problems.push(Problem {
-                    parameter: "img_id".into(),
-                    problem: match error {
-                        crate::source::SourceError::Id { problem, .. } => problem,
-                        other => other.to_string(),
-                    },
-                });
+                problems.push(Problem { parameter: "img_id".into(), problem });
             }
         }
     }
     problems
+}
+
+/// What is wrong with the id of an image, whether or not there is such an image.
+fn image_problem(env: &Environment, id: &str, cancel: &Cancel) -> Option<String> {
+    let id = match id.parse::<ImageId>() {
+        Ok(id) => id,
+        Err(SourceError::Id { problem, .. }) => return Some(problem),
+        Err(other) => return Some(other.to_string()),
+    };
+    let Location::Foreign(scheme) = &id.location else { return None };
+    // Only a back-end can know it, and where those lie the configuration says.
+    let variant = env.variant().ok().flatten();
+    let choice =
+        config::of_process(variant).map_err(|error| error.to_string()).and_then(|config| {
+            Backends::read(&config.backend_settings(), Kind::Source)
+                .and_then(|backends| backends.choose(&id.place, None, cancel))
+                .map_err(|error| error.to_string())
+        });
+    match choice {
+        Ok(Choice::Program(_) | Choice::Own) => None,
+        Ok(Choice::Nobody | Choice::Disabled(_)) => Some(id::no_source(scheme)),
+        Err(problem) => Some(problem),
+    }
 }
 
 #[cfg(test)]
@@ -44,7 +65,7 @@ mod tests {
 
     fn names(pairs: &[(&str, &str)]) -> Vec<String> {
         let env = Environment::from_vars(pairs.iter().map(|(k, v)| (k.into(), v.into())));
-        problems(&env).into_iter().map(|problem| problem.parameter).collect()
+        problems(&env, &Cancel::new()).into_iter().map(|problem| problem.parameter).collect()
     }
 
     #[test]

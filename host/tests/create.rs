@@ -1,144 +1,14 @@
 //! `create` with a stand-in for the helper VM: everything but QEMU is real.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::ffi::OsString;
+mod support;
+
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
-use snf_image::rules::Rules;
 use snf_image_host::cancel::Cancel;
-use snf_image_host::config::{Acceleration, Config};
-use snf_image_host::create::{CreateError, HelperRunner, create};
-use snf_image_host::env::Environment;
-use snf_image_host::helper::{
-    HelperConfig, HelperError, HelperReport, HelperSink, MonitorMessage, VmDisk, VmRequest,
-};
 use snf_image_host::rename::rename;
-
-/// Looks at what the VM would get.
-struct StandIn {
-    fail: Option<&'static str>,
-    missing: bool,
-    runs: usize,
-    rules: Rules,
-    disks: usize,
-}
-
-impl StandIn {
-    fn new() -> Self {
-        Self { fail: None, missing: false, runs: 0, rules: Rules::default(), disks: 0 }
-    }
-}
-
-impl HelperRunner for StandIn {
-    fn check(&self, config: &HelperConfig) -> Result<(), HelperError> {
-        if self.missing { Err(HelperError::NotBuilt(config.directory.clone())) } else { Ok(()) }
-    }
-
-    fn run(
-        &mut self,
-        _config: &HelperConfig,
-        request: &VmRequest,
-        _cancel: &Cancel,
-        sink: &mut dyn HelperSink,
-    ) -> Result<HelperReport, HelperError> {
-        self.runs += 1;
-        self.disks = request.disks.len();
-        // The floppy is read the way a helper does: as an ext2 file system.
-        let dir = tempfile::tempdir().unwrap();
-        let floppy = dir.path().join("floppy");
-        let mut image = vec![0; 1440 * 1024];
-        request.parameters.read_exact_at(&mut image, 0).unwrap();
-        fs::write(&floppy, &image).unwrap();
-        let out = std::process::Command::new("debugfs")
-            .args(["-R", "cat rules"])
-            .arg(&floppy)
-            .output()
-            .unwrap();
-        self.rules = Rules::parse(&out.stdout).unwrap();
-        // The disk is written through the descriptor that QEMU would get.
-        let VmDisk::Open(disk) = &request.disks[0] else { panic!("no descriptor") };
-        disk.write_all_at(b"customised", 4096).unwrap();
-        sink.console("a line");
-        sink.monitor(MonitorMessage::TaskStart("MountImage".into()));
-        match self.fail {
-            Some(text) => Err(HelperError::Failed(text.into())),
-            None => Ok(HelperReport {
-                acceleration: Acceleration::Tcg,
-                elapsed: Duration::from_secs(1),
-            }),
-        }
-    }
-}
-
-struct Lab {
-    dir: tempfile::TempDir,
-    vars: Vec<(String, String)>,
-    config: Config,
-}
-
-impl Lab {
-    /// An image of 1 MiB + 5 bytes and a disk of 8 MiB full of old bytes.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("images")).unwrap();
-        let mut image = vec![0; (1 << 20) + 5];
-        image[..3].copy_from_slice(b"abc");
-        image[700_000..700_003].copy_from_slice(b"def");
-        image[1 << 20..].copy_from_slice(b"tail!");
-        fs::write(dir.path().join("images/small"), &image).unwrap();
-        fs::write(dir.path().join("disk"), vec![0xaa; 8 << 20]).unwrap();
-        let mut lab = Self { dir, vars: Vec::new(), config: Config::default() };
-        lab.config.image_dir = lab.dir.path().join("images");
-        for (name, value) in [
-            ("OS_API_VERSION", "20"),
-            ("INSTANCE_NAME", "inst1.example.test"),
-            ("HYPERVISOR", "kvm"),
-            ("DISK_COUNT", "1"),
-            ("DISK_0_ACCESS", "rw"),
-            ("NIC_COUNT", "1"),
-            ("NIC_0_MAC", "aa:00:00:00:00:01"),
-            ("OSP_IMG_ID", "small"),
-            ("OSP_IMG_FORMAT", "diskdump"),
-            ("OSP_IMG_PASSWD", "it's a $ecret"),
-        ] {
-            lab.set(name, value);
-        }
-        let disk = lab.disk().display().to_string();
-        lab.set("DISK_0_PATH", &disk);
-        lab
-    }
-
-    fn set(&mut self, name: &str, value: &str) {
-        self.vars.retain(|(n, _)| n != name);
-        self.vars.push((name.into(), value.into()));
-    }
-
-    fn disk(&self) -> std::path::PathBuf {
-        self.dir.path().join("disk")
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        fs::read(self.disk()).unwrap()
-    }
-
-    fn env(&self) -> Environment {
-        Environment::from_vars(
-            self.vars.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))),
-        )
-    }
-
-    fn run(&self, runner: &mut StandIn) -> Result<(), CreateError> {
-        create(&self.env(), &self.config, &Cancel::new(), runner)
-    }
-
-    fn untouched(&self) -> bool {
-        let bytes = self.bytes();
-        bytes.len() == 8 << 20 && bytes.iter().all(|b| *b == 0xaa)
-    }
-}
+use support::{Lab, StandIn};
 
 #[test]
 fn a_whole_disk() {
@@ -202,9 +72,9 @@ fn refused_before_the_first_byte() {
         ("no disk", |lab, _| lab.set("DISK_COUNT", "0")),
         ("read-only", |lab, _| lab.set("DISK_0_ACCESS", "ro")),
         ("DISK_0_PATH is not set", |lab, _| lab.set("DISK_0_PATH", "")),
-        ("has no path on this node, only the URI", |lab, _| {
+        ("the scheme sheepdog: is not supported", |lab, _| {
             lab.set("DISK_0_PATH", "");
-            lab.set("DISK_0_URI", "rbd:pool/x");
+            lab.set("DISK_0_URI", "sheepdog:x");
         }),
         ("OS_API_VERSION", |lab, _| lab.set("OS_API_VERSION", "5")),
         ("helper is not built", |_, runner| runner.missing = true),
@@ -296,6 +166,19 @@ fn several_disks_and_read_only_ones() {
 }
 
 #[test]
+fn every_way_that_ganeti_attaches_a_disk() {
+    for frontend in ["paravirtual", "ide", "scsi-hd", "scsi-block", "scsi-generic", "sd", ""] {
+        let mut lab = Lab::new();
+        lab.set("DISK_0_FRONTEND_TYPE", frontend);
+        lab.set("INSTANCE_HV_disk_type", frontend);
+        let mut runner = StandIn::new();
+        lab.run(&mut runner).unwrap();
+        // The helper has its own bus, whatever the instance has.
+        assert_eq!(runner.rules.devices(), ["/dev/vda"], "{frontend}");
+    }
+}
+
+#[test]
 fn compressed_images_and_checksums() {
     let lab = Lab::new();
     let images = lab.dir.path().join("images");
@@ -340,6 +223,52 @@ fn compressed_images_and_checksums() {
     let error = lab.run(&mut StandIn::new()).unwrap_err();
     let text = snf_image_host::log::chain(&error);
     assert!(text.contains("SHA-256") && text.contains(&sum), "{text}");
+}
+
+#[test]
+fn containers_that_arrive_as_streams() {
+    let lab = Lab::new();
+    let images = lab.dir.path().join("images");
+    let shell = |command: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let out = shell.arg("-c").arg(command).current_dir(&images).output().unwrap();
+        assert!(out.status.success(), "{command}: {out:?}");
+    };
+    shell("truncate -s 2M small && qemu-img convert -c -O qcow2 small small.qcow2");
+    shell("xz -k small.qcow2 && zstd -q small.qcow2 && head -c 70000 small.qcow2 >cut.qcow2");
+    let sum = sha256(&images.join("small.qcow2.zst"));
+    for id in ["small.qcow2.xz".to_owned(), format!("small.qcow2.zst#sha256={sum}")] {
+        let mut lab = Lab::new();
+        lab.config.image_dir = images.clone();
+        lab.set("OSP_IMG_ID", &id);
+        lab.run(&mut StandIn::new()).unwrap();
+        let bytes = lab.bytes();
+        assert_eq!(&bytes[1 << 20..(1 << 20) + 5], b"tail!", "{id}");
+        assert!(!bytes.contains(&0xaa), "{id}");
+    }
+    for (id, why) in [
+        (format!("small.qcow2.zst#sha256={}", "0".repeat(64)), "should be"),
+        ("small#compression=none&format=qcow2".to_owned(), "is not a qcow2 image"),
+        ("small.qcow2.xz#compression=gz".to_owned(), "cannot read the image"),
+    ] {
+        let mut lab = Lab::new();
+        lab.config.image_dir = images.clone();
+        lab.set("OSP_IMG_ID", &id);
+        let error = snf_image_host::log::chain(&lab.run(&mut StandIn::new()).unwrap_err());
+        assert!(error.contains(why), "{id}: {error}");
+        assert!(lab.untouched(), "{id}");
+    }
+    // What cannot fit is not even fetched, and a folder that is not there is named.
+    shell("qemu-img create -q -f qcow2 large.qcow2 1G && gzip large.qcow2");
+    let mut lab = Lab::new();
+    lab.config.image_dir = images.clone();
+    lab.set("OSP_IMG_ID", "large.qcow2.gz");
+    let error = lab.run(&mut StandIn::new()).unwrap_err().to_string();
+    assert!(error.contains("holds a disk of 1073741824 bytes"), "{error}");
+    lab.set("OSP_IMG_ID", "small.qcow2.xz");
+    lab.config.spool_dir = "/nonexistent".into();
+    let error = lab.run(&mut StandIn::new()).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent (SPOOL_DIR)") && lab.untouched(), "{error}");
 }
 
 fn sha256(path: &Path) -> String {

@@ -119,6 +119,38 @@ fn errors_are_one_line_of_utf8() {
 }
 
 #[test]
+fn more_to_read_where_it_is_asked_for() {
+    let os = Os::new();
+    let disk = os.path("disk");
+    fs::write(&disk, vec![0xaa; 4096]).unwrap();
+    for (level, config, more) in
+        [("0", "", false), ("1", "", true), ("0", "IMAGE_DEBUG=yes\n", true)]
+    {
+        let text_of = fs::read_to_string(os.path("default")).unwrap();
+        fs::write(
+            os.path("default"),
+            format!("{}{config}", text_of.replace("IMAGE_DEBUG=yes\n", "")),
+        )
+        .unwrap();
+        let out = os
+            .instance("create", &disk)
+            .env("DEBUG_LEVEL", level)
+            .env("OSP_IMG_ID", "none")
+            .env("OSP_IMG_FORMAT", "diskdump")
+            .env("OSP_IMG_PASSWD", "SECRET-VALUE")
+            .output()
+            .unwrap();
+        let said = text(&out);
+        assert_eq!(
+            said.contains("debug: OS parameters: img_format (Ganeti), img_id"),
+            more,
+            "{said}"
+        );
+        assert!(!said.contains("SECRET-VALUE"), "{said}");
+    }
+}
+
+#[test]
 fn a_wrong_configuration_names_file_line_and_key() {
     let os = Os::new();
     fs::write(os.path("default"), "IMAGE_DIR=/x\n\nHELPER_ACCEL=warp\n").unwrap();
@@ -225,6 +257,11 @@ fn a_signal_ends_it_with_a_sentence_and_no_secret_leaks() {
         std::thread::sleep(Duration::from_millis(300));
         let cmdline = fs::read(format!("/proc/{}/cmdline", child.id())).unwrap();
         assert!(!String::from_utf8_lossy(&cmdline).contains("SECRET-VALUE"));
+        // The other variables are there still, and of this one the name.
+        let environ = fs::read(format!("/proc/{}/environ", child.id())).unwrap();
+        let environ = String::from_utf8_lossy(&environ);
+        assert!(environ.contains("INSTANCE_NAME=inst1") && environ.contains("OSP_IMG_PASSWD="));
+        assert!(!environ.contains("SECRET-VALUE"), "{environ}");
         let started = Instant::now();
         let pid = child.id().to_string();
         Command::new("kill").args(["-s", signal, &pid]).status().unwrap();

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a developer runs.
 
 mod bench;
+mod deb;
 mod debian;
 mod demo;
 mod ganeti;
@@ -21,6 +22,7 @@ usage: cargo xtask COMMAND
   bench   measure against other tools, in one run; TOPIC... for a part of it:
           customize, create, copy, helper, ext, ntfs
   stage   only build, and lay out as an installed system would have it (target/stage)
+  deb     a Debian package of it all (in the target directory)
   ganeti  the OS provider under a real one-node Ganeti cluster
   setup   only install what the tests need and build the Debian images
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["demo"] => Box::new(demo::demo),
         ["bench", topics @ ..] => Box::new(|| bench::bench(topics)),
         ["stage"] => Box::new(|| stage::stage().map(|stage| println!("{}", stage.root.display()))),
+        ["deb"] => Box::new(|| deb::deb().map(|package| println!("{}", package.display()))),
         ["ganeti"] => Box::new(ganeti::ganeti),
         ["setup"] => Box::new(|| setup().map(|_| ())),
         ["help" | "-h" | "--help"] => {

@@ -3,7 +3,10 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::storage::StorageDaemon;
 
 mod debug;
 mod error;
@@ -68,8 +71,8 @@ pub enum VmDisk {
     /// A regular file or block device, opened for reading and writing. QEMU gets the descriptor,
     /// so it needs no rights on the path.
     Open(File),
-    /// An address that only QEMU understands (`rbd:pool/image`).
-    Uri(String),
+    /// A disk that a storage daemon has open: QEMU gets a connection to it.
+    Remote(Arc<StorageDaemon>),
 }
 
 /// What one VM is to work on.

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::image::{HelperImage, ParameterDisk};
 use super::protocol::PROTOCOL_VERSION;
 use super::{Acceleration, HelperConfig, guest_disk};
+use crate::storage::EXPORT;
 
 /// A disk as QEMU gets it.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub enum QemuDisk<'a> {
     File(BorrowedFd<'a>),
     /// An inherited descriptor of a block device.
     Device(BorrowedFd<'a>),
-    /// An address that QEMU resolves.
-    Uri(&'a str),
+    /// An inherited connection to a storage daemon.
+    Nbd(BorrowedFd<'a>),
 }
 
 /// What one command line is made from.
@@ -51,11 +52,6 @@ pub struct Invocation<'a> {
     pub debug: Option<(BorrowedFd<'a>, u64)>,
     /// Let QEMU itself change to this user (after it has opened /dev/kvm).
     pub run_as: Option<&'a str>,
-}
-
-/// Escapes a value for QEMU's `key=value,...` options, where a comma is written twice.
-pub fn escape(value: &str) -> String {
-    value.replace(',', ",,")
 }
 
 /// All arguments after the program's name.
@@ -119,9 +115,7 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
         match disk {
             QemuDisk::File(fd) => file_node(&mut add, &node, n + 1, "file", *fd, false),
             QemuDisk::Device(fd) => file_node(&mut add, &node, n + 1, "host_device", *fd, false),
-            QemuDisk::Uri(uri) => {
-                add("-drive", format!("if=none,id={node},format=raw,file={}", escape(uri)));
-            }
+            QemuDisk::Nbd(fd) => nbd_node(&mut add, &node, *fd),
         }
         virtio_disk(&mut add, &node, n);
     }
@@ -159,6 +153,17 @@ fn file_node(
         "-blockdev",
         format!("driver=raw,node-name={node},file={node}-bytes,read-only={read_only}"),
     );
+}
+
+fn nbd_node(add: &mut dyn FnMut(&str, String), node: &str, fd: BorrowedFd<'_>) {
+    add(
+        "-blockdev",
+        format!(
+            "driver=nbd,node-name={node}-bytes,server.type=fd,server.str={},export={EXPORT}",
+            fd.as_raw_fd()
+        ),
+    );
+    add("-blockdev", format!("driver=raw,node-name={node},file={node}-bytes"));
 }
 
 /// Attaches a node as virtio disk number `n`. The kernel names disks in the order of PCI
@@ -247,14 +252,15 @@ mod tests {
     fn no_network_no_defaults_formats_said() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let args = build(
-            vec![QemuDisk::File(file.as_fd()), QemuDisk::Uri("rbd:a,b/c")],
+            vec![QemuDisk::File(file.as_fd()), QemuDisk::Nbd(file.as_fd())],
             ParameterDisk::Virtio,
         );
         let line = args.join(" ");
         assert!(line.contains("-nodefaults"));
         assert!(line.contains("-sandbox on,obsolete=deny,elevateprivileges=deny"));
         assert!(!line.contains("-net") && !line.contains("virtio-net"));
-        assert!(line.contains("format=raw,file=rbd:a,,b/c"));
+        assert!(line.contains("server.type=fd,server.str="));
+        assert!(line.contains("driver=raw,node-name=disk1,file=disk1-bytes"));
         assert!(line.contains("rules_dev=/dev/vdc"));
         assert!(line.contains(" hypervisor=kvmevil1"), "no second word of the kernel's line");
         assert!(!line.contains("-device floppy"));

@@ -245,10 +245,23 @@ impl Vm {
         let serial: [Option<UnixStream>; 3] = ours.try_into().map_err(|_| too_few())?;
         let their_fds: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
 
+        // A connection for each run: a second one must not find what a first one left in it.
+        let mut connections = Vec::new();
+        for disk in &request.disks {
+            if let VmDisk::Remote(daemon) = disk {
+                connections.push(
+                    daemon.connect().map_err(HelperError::system("reach the storage daemon"))?,
+                );
+            }
+        }
+        let mut connected = connections.iter();
         let mut disks = Vec::new();
         for disk in &request.disks {
             disks.push(match disk {
-                VmDisk::Uri(uri) => QemuDisk::Uri(uri),
+                VmDisk::Remote(_) => match connected.next() {
+                    Some(connection) => QemuDisk::Nbd(connection.as_fd()),
+                    None => return Err(too_few()),
+                },
                 VmDisk::Open(file) => {
                     let metadata =
                         file.metadata().map_err(HelperError::system("look at the disk"))?;
@@ -285,9 +298,8 @@ impl Vm {
         inherited.extend(listener);
         inherited.extend(their_fds.iter().copied());
         for disk in &disks {
-            if let QemuDisk::File(fd) | QemuDisk::Device(fd) = disk {
-                inherited.push(*fd);
-            }
+            let (QemuDisk::File(fd) | QemuDisk::Device(fd) | QemuDisk::Nbd(fd)) = disk;
+            inherited.push(*fd);
         }
         let (parameter_disk, memory_mib) = fit_parameters(config, helper, &parameters)?;
         let invocation = Invocation {
@@ -311,16 +323,14 @@ impl Vm {
         }
         let guest_memory = u64::from(memory_mib) << 20;
         // A disk that QEMU reaches over the network needs the network, and files (keys,
-        // configuration) that only its library knows.
-        let isolate = !request.disks.iter().any(|disk| matches!(disk, VmDisk::Uri(_)));
         // A kernel without Landlock gives empty rules; an error leaves the other walls.
         let rules = || landlock(&config.qemu, &[kernel.as_fd(), initramfs.as_fd()]).ok();
         let group = ControlGroup::make(guest_memory);
         let limits = Limits {
             // Two threads may be busy at once, and a little more for the start.
             cpu_seconds: wall.saturating_mul(3).saturating_add(10),
-            isolate,
-            landlock: isolate.then(rules).flatten(),
+            isolate: true,
+            landlock: rules(),
             group: group.as_ref().map(ControlGroup::procs),
             address_space: guest_memory.saturating_add(2 << 30),
         };

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use crate::backend::{BackendError, Backends, Choice, Kind};
 use crate::cancel::{Cancel, Cancelled};
 use crate::config::Config;
+use crate::log;
 
 pub mod http;
 pub mod id;
@@ -12,6 +14,7 @@ pub mod local;
 pub mod packed;
 pub mod qcow2;
 pub mod raw;
+mod spool;
 pub mod stream;
 mod sums;
 
@@ -77,6 +80,9 @@ pub enum SourceError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A back-end that is asked for images.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A signal came.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -100,12 +106,34 @@ pub fn fill(reader: &mut dyn io::Read, buf: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Opens an image; `None` when there is none to copy.
+/// Opens an image; `None` when there is none to copy. `room` is the size of the disk it is for.
 pub fn open(
     image: &ImageId,
     config: &Config,
+    room: Option<u64>,
     cancel: &Cancel,
 ) -> Result<Option<Box<dyn ImageReader>>, SourceError> {
+    let shown = id::display(&image.place);
+    let wrong = |problem: String| SourceError::Id { id: shown.clone(), problem };
+    let backends = Backends::read(&config.backend_settings(), Kind::Source)?;
+    match backends.choose(&image.place, image.location.own_backend(), cancel)? {
+        Choice::Own => {}
+        Choice::Program(program) => {
+            backends.tell(&program);
+            let reader = backends.open_source(&program, &image.place, cancel)?;
+            let size = reader.size();
+            return stream(reader, size, image, &shown, config, room, cancel).map(Some);
+        }
+        Choice::Disabled(name) => {
+            return Err(wrong(format!("the back-end {name} is disabled on this node")));
+        }
+        Choice::Nobody => {
+            let Location::Foreign(scheme) = &image.location else {
+                return Err(wrong("no back-end of this node knows it".into()));
+            };
+            return Err(wrong(id::no_source(scheme)));
+        }
+    }
     let mut image = image.clone();
     if let (None, Location::Local(name)) = (&image.checksum, &image.location) {
         image.checksum = sums::beside(&config.image_dir, name)?;
@@ -118,33 +146,31 @@ pub fn open(
         }
         Location::File(path) => (format!("{path:?}"), local::open_file_url(path)?),
         Location::Http(url) => {
-            let name = id::display(url);
+            let io_error = |source| SourceError::Io { name: shown.clone(), offset: None, source };
             let url = url.clone();
-            let reader = cancel.wait(move || http::HttpReader::open(&url))?;
-            let reader = reader.map_err(|source| SourceError::Io {
-                name: name.clone(),
-                offset: None,
-                source,
-            })?;
+            let reader = cancel.wait(move || http::HttpReader::open(&url))?.map_err(io_error)?;
             let size = reader.size();
-            return stream(reader, size, image, &name).map(Some);
+            return stream(reader, size, image, &shown, config, room, cancel).map(Some);
         }
+        Location::Foreign(scheme) => return Err(wrong(id::no_source(scheme))),
     };
-    if image.container == Container::Qcow2 {
-        if let Some(checksum) = &image.checksum {
-            verify_file(&file, checksum, &name, cancel)?;
+    if image.compression == Compression::None {
+        if image.container == Container::Qcow2 {
+            if let Some(checksum) = &image.checksum {
+                verify_file(&file, checksum, &name, cancel)?;
+            }
+            return Ok(Some(Box::new(qcow2::Qcow2Image::new(file, &name)?)));
         }
-        return Ok(Some(Box::new(qcow2::Qcow2Image::new(file, &name)?)));
-    }
-    if image.compression == Compression::None && image.checksum.is_none() {
-        return Ok(Some(Box::new(RawImage::new(file, &name)?)));
+        if image.checksum.is_none() {
+            return Ok(Some(Box::new(RawImage::new(file, &name)?)));
+        }
     }
     let size = size_of(&file).map_err(|source| SourceError::Io {
         name: name.clone(),
         offset: None,
         source,
     })?;
-    stream(file, Some(size), image, &name).map(Some)
+    stream(file, Some(size), image, &name, config, room, cancel).map(Some)
 }
 
 fn size_of(file: &File) -> io::Result<u64> {
@@ -176,20 +202,34 @@ fn stream(
     size: Option<u64>,
     image: &ImageId,
     name: &str,
+    config: &Config,
+    room: Option<u64>,
+    cancel: &Cancel,
 ) -> Result<Box<dyn ImageReader>, SourceError> {
-    // Only the size of an uncompressed file is the image's.
+    // Only the size of an uncompressed file is that of what comes out.
     let size = size.filter(|_| image.compression == Compression::None);
-    let reader: Box<dyn Read + Send> = match &image.checksum {
+    let mut reader: Box<dyn Read + Send> = match &image.checksum {
         Some(checksum) => Box::new(Verified::new(reader, checksum)),
         None => Box::new(reader),
     };
-    if image.compression == Compression::None {
-        return Ok(Box::new(StreamImage::new(reader, name, size)));
+    if image.compression != Compression::None {
+        let unpacked = ToTheEnd::new(reader, image.compression);
+        reader = Box::new(unpacked.map_err(|source| SourceError::Io {
+            name: name.to_owned(),
+            offset: None,
+            source,
+        })?);
     }
-    let unpacked = ToTheEnd::new(reader, image.compression).map_err(|source| SourceError::Io {
-        name: name.to_owned(),
-        offset: None,
-        source,
-    })?;
-    Ok(Box::new(StreamImage::new(unpacked, name, size)))
+    if image.container == Container::Qcow2 {
+        log::info(&format!(
+            "keeping the image {name} in {}: qcow2 cannot be read while it arrives",
+            config.spool_dir.display()
+        ));
+        let (dir, own_name, own_cancel) =
+            (config.spool_dir.clone(), name.to_owned(), cancel.clone());
+        let file = cancel
+            .wait(move || spool::spool(reader, size, room, &dir, &own_name, &own_cancel))??;
+        return Ok(Box::new(qcow2::Qcow2Image::new(file, name)?));
+    }
+    Ok(Box::new(StreamImage::new(reader, name, size)))
 }

@@ -27,6 +27,15 @@ const ALL_ZERO: u64 = 1;
 /// Decompression is spread over at most this many threads.
 const MAX_THREADS: usize = 4;
 
+/// What is said of a file that begins otherwise.
+pub(super) const NOT_QCOW2: &str =
+    "is not a qcow2 image: it does not begin with QFI\\xfb (if it is raw, say #format=raw)";
+
+/// The size of the disk in an image that begins with `start`; `None` when that is no qcow2.
+pub(super) fn virtual_size(start: &[u8]) -> Option<u64> {
+    (start.len() >= 72 && start[..4] == MAGIC).then(|| be64(start, 24))
+}
+
 /// Where the bytes of one guest cluster are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cluster {
@@ -72,10 +81,7 @@ impl Qcow2Image {
         let length = header.len().min(usize::try_from(file_size).unwrap_or(usize::MAX));
         file.read_exact_at(&mut header[..length], 0).map_err(|e| io_error(0, e))?;
         if length < 72 || header[..4] != MAGIC {
-            return Err(bad(
-                "is not a qcow2 image: it does not begin with QFI\\xfb (if it is raw, say #format=raw)"
-                    .into(),
-            ));
+            return Err(bad(NOT_QCOW2.into()));
         }
         let u32_at = |at: usize| be32(&header, at);
         let u64_at = |at: usize| be64(&header, at);

@@ -1,0 +1,114 @@
+//! Programs that the scripts run beside QEMU: each in a process group of its own, with nothing of
+//! our environment, and gone when we are.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+
+/// A running program. Dropping it ends it and whatever it has started.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    reaped: bool,
+}
+
+impl Program {
+    /// Starts `command` with an empty environment but for `PATH`, a locale of UTF-8 and
+    /// `variables`. Besides its standard streams it inherits `inherited`. It is killed when the
+    /// calling thread ends, so call this on one that lives as long as the program is needed.
+    pub fn spawn(
+        command: &mut Command,
+        variables: &[(&str, &OsStr)],
+        inherited: &[BorrowedFd<'_>],
+    ) -> io::Result<Self> {
+        let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        let parent = rustix::process::getpid();
+        command.process_group(0).current_dir("/").env_clear().env("LC_ALL", "C.UTF-8");
+        let path = std::env::var_os("PATH");
+        command.env("PATH", path.unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+        command.envs(variables.iter().copied());
+        // SAFETY: between fork and exec only system calls are made: no allocation, no lock. The
+        // vector was filled before the fork.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(move || {
+                let none = Rlimit { current: Some(0), maximum: Some(0) };
+                rustix::process::setrlimit(Resource::Core, none)?;
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                if rustix::process::getppid() != Some(parent) {
+                    return Err(io::Error::from(rustix::io::Errno::CANCELED));
+                }
+                for &fd in &fds {
+                    // SAFETY: the caller holds these descriptors open over the call of spawn().
+                    let fd = BorrowedFd::borrow_raw(fd);
+                    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+                }
+                Ok(())
+            });
+        }
+        Ok(Self { child: command.spawn()?, reaped: false })
+    }
+
+    /// Its standard streams, to be taken.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit status, once it has ended. What it has left running in its group ends then, too.
+    pub fn status(&mut self) -> io::Result<Option<ExitStatus>> {
+        if !self.reaped {
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed());
+            let Some(pid) = pid else { return Ok(None) };
+            if rustix::process::waitid(WaitId::Pid(pid), look)?.is_none() {
+                return Ok(None);
+            }
+            // It has not been waited for yet, so its number is not somebody else's.
+            self.kill_group();
+            self.reaped = true;
+        }
+        self.child.wait().map(Some)
+    }
+
+    fn kill_group(&self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    /// Waits for its end until `deadline`, or until `stop` says so; `None` when it still runs.
+    pub fn wait_until(
+        &mut self,
+        deadline: Instant,
+        stop: &dyn Fn() -> bool,
+    ) -> io::Result<Option<ExitStatus>> {
+        let mut nap = Duration::from_millis(1);
+        loop {
+            let status = self.status()?;
+            if status.is_some() || Instant::now() >= deadline || stop() {
+                return Ok(status);
+            }
+            std::thread::sleep(nap);
+            nap = (nap * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill_group();
+            let _ = self.child.wait();
+        }
+    }
+}
