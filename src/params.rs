@@ -198,14 +198,6 @@ impl OsParameters {
         {
             problems.push(Problem::new("os_product_key", problem));
         }
-        if let Some(data) = filled_secret(&self.cloud_userdata) {
-            let decoded = std::str::from_utf8(data.expose())
-                .map_err(|_| "is not text".to_owned())
-                .and_then(personality::decode_base64);
-            if let Err(problem) = decoded {
-                problems.push(Problem::new("cloud_userdata", format!("it {problem}")));
-            }
-        }
         self.collect_plan(&mut problems);
         problems
     }
@@ -268,6 +260,17 @@ impl OsParameters {
                 plan.properties.set("OSFAMILY", family);
             }
             plan.properties.set("ROOT_PARTITION", "1");
+        }
+        if let Some(data) = filled_secret(&self.cloud_userdata) {
+            let decoded = std::str::from_utf8(data.expose())
+                .map_err(|_| "is not text".to_owned())
+                .and_then(personality::decode_base64);
+            match decoded {
+                Ok(data) => plan.cloud_userdata = Some(data),
+                Err(problem) => {
+                    problems.push(Problem::new("cloud_userdata", format!("it {problem}")));
+                }
+            }
         }
         if let Some(json) = filled_secret(&self.img_personality) {
             match std::str::from_utf8(json.expose()) {

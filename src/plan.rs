@@ -143,9 +143,22 @@ pub struct Plan {
     pub nics: Vec<Nic>,
     /// What only Windows knows.
     pub windows: WindowsRequest,
+    /// User data for cloud-init.
+    pub cloud_userdata: Option<Secret>,
+    /// Whether cloud-init is to tell more.
+    pub cloud_init_debug: bool,
     /// What was computed beforehand.
     pub prepared: Prepared,
     /// Tasks to run, by name; `None` means all that apply. The command line runs only what it
     /// was asked for, Ganeti's create runs all.
     pub only_tasks: Option<BTreeSet<String>>,
+}
+
+impl Plan {
+    /// Whether cloud-init is to take part: the image is made for it (`CLOUD_INIT`), or there are
+    /// user data for it.
+    pub fn wants_cloud_init(&self) -> bool {
+        // A value that is neither yes nor no was refused before.
+        self.cloud_userdata.is_some() || self.properties.boolean("CLOUD_INIT").unwrap_or(false)
+    }
 }

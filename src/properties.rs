@@ -8,6 +8,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::crypt::Method;
+use crate::personality::decode_base64;
 
 /// The merged properties of image and instance; keys are upper case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -320,6 +321,15 @@ impl Properties {
         .into_iter()
         .flatten()
         .collect();
+        if let Some(text) = self.filled("CUSTOM_TASK")
+            && decode_base64(text).is_err()
+        {
+            problems.push(PropertyError::Value {
+                name: "CUSTOM_TASK".to_owned(),
+                value: "...".to_owned(),
+                valid: "a program in base64",
+            });
+        }
         problems.extend(BOOLEANS.iter().filter_map(|name| self.boolean(name).err()));
         problems.extend(
             self.values

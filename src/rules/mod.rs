@@ -170,6 +170,7 @@ impl Rules {
         plan.hostname = self.text("HOSTNAME").filter(|name| !name.is_empty()).map(str::to_owned);
         plan.prepared = Prepared::read(self);
         plan.windows.default_time_zone = self.text("WINDOWS_TIMEZONE").map(str::to_owned);
+        plan.cloud_init_debug = self.text("CLOUD_INIT_DEBUG").is_some_and(is_yes);
         // What the image's format implies (the host works it out) stands over the properties.
         for name in ["OSFAMILY", "ROOT_PARTITION"] {
             if let Some(value) = self.text(&format!("PROPERTY_{name}")).filter(|v| !v.is_empty()) {
@@ -220,6 +221,11 @@ const VARIABLES: [(&str, &str); 9] = [
 /// The variable (without prefix) that carries an OS parameter to the helper, if one does.
 pub fn variable_of(parameter: &str) -> Option<&'static str> {
     VARIABLES.iter().find(|(name, _)| *name == parameter).map(|(_, variable)| *variable)
+}
+
+/// A yes in the words that properties take.
+fn is_yes(text: &str) -> bool {
+    ["yes", "true", "1", "on", "set"].iter().any(|yes| text.trim().eq_ignore_ascii_case(yes))
 }
 
 fn checked_name(name: &str) -> Result<String, WriteError> {

@@ -60,7 +60,8 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     check(&name).map_err(TaskError::request)?;
     let old = set(context, &name)?;
     update_hosts(context, old.as_deref(), &name)?;
-    if context.has_cloud_init()? && !preserves_hostname(context)? {
+    let seeded = super::initialize_datasource::seeded(context)?;
+    if context.has_cloud_init()? && !seeded && !preserves_hostname(context)? {
         // It would set another name, or none, at the next boot.
         let text = "# Written by snf-image, which set the host name.\npreserve_hostname: true\n";
         let dir = Attributes { mode: 0o755, uid: 0, gid: 0 };

@@ -1,5 +1,6 @@
 //! ChangePassword: passwords and authorized keys of users that the guest has.
 
+mod cloud_user;
 mod keys;
 mod method;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeSet;
 use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
+use self::cloud_user::CloudUser;
 use super::{Context, LINUX_AND_WINDOWS, Needs, Run, Task, TaskError, windows};
 use crate::crypt;
 use crate::guest::OsFamily;
@@ -37,12 +39,19 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
         TaskError::request(format!("the image has no {PASSWD}, so it has no users"))
     })?;
     let mut changed = BTreeSet::new();
+    let mut cloud = CloudUser::of(context)?;
     for (who, password) in &plan.passwords {
         for name in names(context, who)? {
-            let user = find(&passwd, &name)?;
             // A hash made beforehand has one salt: it is for one user.
             let prepared = changed.is_empty() && *who == Who::Default;
+            if cloud.is_yet_to_be_made(&passwd, &name) {
+                cloud.password = Some(hash_of(context, &name, password, prepared)?);
+                changed.insert(name.into_bytes());
+                continue;
+            }
+            let user = find(&passwd, &name)?;
             set_password(context, &user, password, prepared)?;
+            cloud.keeps_password |= cloud.is(&name);
             changed.insert(user.name);
         }
     }
@@ -50,11 +59,18 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     let mut with_keys = BTreeSet::new();
     for (who, lines) in &plan.auth_keys {
         for name in names(context, who)? {
+            if cloud.is_yet_to_be_made(&passwd, &name) {
+                cloud.keys.extend(lines.lines().map(str::trim).map(str::to_owned));
+                with_keys.insert(name.into_bytes());
+                continue;
+            }
             let user = find(&passwd, &name)?;
             keys::add(context, &sshd, &user, lines)?;
+            cloud.root_has_keys |= user.uid == 0;
             with_keys.insert(user.name);
         }
     }
+    cloud.write(context)?;
     warn_of_sshd(context, &sshd, &passwd, &changed, &with_keys)
 }
 
@@ -91,20 +107,7 @@ fn set_password(
     prepared: bool,
 ) -> Result<(), TaskError> {
     let shown = display_name(&user.name);
-    let hash = match password {
-        Password::Hash(hash) => hash.clone(),
-        Password::Clear(clear) => {
-            let method = method::choose(context)?;
-            match context.plan.prepared.hash(method).filter(|_| prepared) {
-                Some(hash) => hash.clone(),
-                None => {
-                    let mut entropy = context.entropy.derive(&format!("salt {shown}"));
-                    crypt::hash(method, clear, &mut entropy)
-                        .map_err(|source| TaskError::Crypt { user: shown.clone(), source })?
-                }
-            }
-        }
-    };
+    let hash = hash_of(context, &shown, password, prepared)?;
     let Some(shadow) = context.config(SHADOW)? else {
         return edit_passwd(context, user, hash.expose());
     };
@@ -118,6 +121,29 @@ fn set_password(
         edit_passwd(context, user, b"x")?;
     }
     Ok(())
+}
+
+/// The hash to store.
+fn hash_of(
+    context: &Context<'_>,
+    user: &str,
+    password: &Password,
+    prepared: bool,
+) -> Result<Secret, TaskError> {
+    Ok(match password {
+        Password::Hash(hash) => hash.clone(),
+        Password::Clear(clear) => {
+            let method = method::choose(context)?;
+            match context.plan.prepared.hash(method).filter(|_| prepared) {
+                Some(hash) => hash.clone(),
+                None => {
+                    let mut entropy = context.entropy.derive(&format!("salt {user}"));
+                    crypt::hash(method, clear, &mut entropy)
+                        .map_err(|source| TaskError::Crypt { user: user.to_owned(), source })?
+                }
+            }
+        }
+    })
 }
 
 fn edit_passwd(context: &mut Context<'_>, user: &User, field: &[u8]) -> Result<(), TaskError> {
@@ -175,7 +201,7 @@ fn warn_of_sshd(
             ));
         }
     }
-    if context.has_cloud_init()? {
+    if context.has_cloud_init()? && !super::initialize_datasource::seeded(context)? {
         context.warn(
             "cloud-init is in the image and may lock or change passwords at boot \
              (lock_passwd, disable_root, ssh_pwauth in /etc/cloud)",

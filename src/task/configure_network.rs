@@ -2,12 +2,12 @@
 //! network. Interfaces are told apart by their hardware addresses, not by the names that a kernel
 //! may give them, wherever the guest's tools can do that.
 
-mod render;
+pub(super) mod render;
 
 use snf_fs::Attributes;
 
 use super::context::CONFIG_MAX;
-use super::{Context, LINUX, Needs, Run, Task, TaskError};
+use super::{Context, LINUX, Needs, Run, Task, TaskError, initialize_datasource};
 use crate::guest::distro::Family;
 
 pub(super) static TASK: Task = Task {
@@ -44,6 +44,10 @@ const WICKED_DIR: &str = "/etc/sysconfig/network";
 const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 
 fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    if initialize_datasource::seeds_network(context)? {
+        // cloud-init has it from its seed, and writes it the guest's way.
+        return Ok(());
+    }
     let Some(tool) = choose(context)? else {
         context.warn(
             "the network was not configured: the image has neither netplan, systemd-networkd, \

@@ -4,6 +4,7 @@ use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
 use super::context::CONFIG_MAX;
+use super::initialize_datasource::{CONFIG_DIR, put};
 use super::{Context, Fingerprint, LINUX, Needs, Run, Task, TaskError, hidden_at_boot};
 use crate::guest::sshd_config::SshdConfig;
 use crate::plan::HostKeys;
@@ -52,6 +53,11 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
         context.info(format!("new SSH host key: {} {} {}", key.kind, key.bits, key.fingerprint));
     }
     context.fingerprints.extend(made);
+    if context.plan.host_keys == HostKeys::New && context.has_cloud_init()? {
+        // It would replace them at the first boot, and the fingerprints would be wrong.
+        let text = "# Written by snf-image, which made new host keys.\nssh_deletekeys: false\n";
+        put(context, CONFIG_DIR, "99-snf-image-ssh.cfg", text.as_bytes(), 0o644)?;
+    }
     Ok(())
 }
 

@@ -14,7 +14,9 @@ mod filesystem_resize_unmounted;
 mod fix_partition_table;
 #[cfg(test)]
 mod hostile;
+mod initialize_datasource;
 mod mount_image;
+mod run_custom_task;
 mod selinux_autorelabel;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -167,10 +169,11 @@ const LINUX_AND_WINDOWS: &[OsFamily] =
     &[OsFamily::Linux, OsFamily::Windows, OsFamily::WindowsLegacy];
 
 /// All tasks, in their order.
-pub const TASKS: [&Task; 15] = [
+pub const TASKS: [&Task; 17] = [
     &fix_partition_table::TASK,
     &filesystem_resize_unmounted::TASK,
     &mount_image::TASK,
+    &initialize_datasource::TASK,
     &windows::install_unattend::TASK,
     &windows::extend::TASK,
     &add_swap::TASK,
@@ -182,6 +185,7 @@ pub const TASKS: [&Task; 15] = [
     &windows::remote_desktop::TASK,
     &selinux_autorelabel::TASK,
     &enforce_personality::TASK,
+    &run_custom_task::TASK,
     &windows::offline_resize::TASK,
 ];
 

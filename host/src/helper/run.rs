@@ -322,7 +322,6 @@ impl Vm {
             wall = wall.saturating_add(debug_seconds);
         }
         let guest_memory = u64::from(memory_mib) << 20;
-        // A disk that QEMU reaches over the network needs the network, and files (keys,
         // A kernel without Landlock gives empty rules; an error leaves the other walls.
         let rules = || landlock(&config.qemu, &[kernel.as_fd(), initramfs.as_fd()]).ok();
         let group = ControlGroup::make(guest_memory);

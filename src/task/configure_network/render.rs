@@ -12,21 +12,33 @@ fn eth(nic: &Nic) -> String {
 /// netplan. The identifier sorts before what images commonly have (`all-en`, `ens3`), because the
 /// first match counts.
 pub(super) fn netplan(nics: &[Nic]) -> String {
-    let mut out = format!("{HEADER}network:\n  version: 2\n  ethernets:\n");
+    let lines = ethernets(nics).into_iter().map(|line| format!("  {line}\n"));
+    format!("{HEADER}network:\n{}", lines.collect::<String>())
+}
+
+/// The network of a cloud-init seed: version 2 of its format, which is netplan's without the outer
+/// key (versions of cloud-init before 19 do not take that one off).
+pub(in crate::task) fn cloud_init(nics: &[Nic]) -> String {
+    format!("{HEADER}{}\n", ethernets(nics).join("\n"))
+}
+
+/// The lines of both.
+fn ethernets(nics: &[Nic]) -> Vec<String> {
+    let mut out = vec!["version: 2".to_owned(), "ethernets:".to_owned()];
     for nic in nics {
-        out.push_str(&format!(
-            "    a-snf-nic{}:\n      match:\n        macaddress: \"{}\"\n",
-            nic.index, nic.mac
-        ));
-        out.push_str(&format!("      dhcp4: {}\n", nic.ipv4 == Ipv4::Dhcp));
-        out.push_str(&format!("      dhcp6: {}\n", nic.ipv6 == Ipv6::Dhcp));
-        out.push_str(&format!("      accept-ra: {}\n", nic.ipv6 != Ipv6::None));
+        out.push(format!("  a-snf-nic{}:", nic.index));
+        out.push("    match:".to_owned());
+        out.push(format!("      macaddress: \"{}\"", nic.mac));
+        out.push(format!("    dhcp4: {}", nic.ipv4 == Ipv4::Dhcp));
+        out.push(format!("    dhcp6: {}", nic.ipv6 == Ipv6::Dhcp));
+        out.push(format!("    accept-ra: {}", nic.ipv6 != Ipv6::None));
         if let Ipv4::Static { address, prefix, gateway } = nic.ipv4 {
-            out.push_str(&format!("      addresses:\n        - \"{address}/{prefix}\"\n"));
+            out.push("    addresses:".to_owned());
+            out.push(format!("      - \"{address}/{prefix}\""));
             if let Some(gateway) = gateway {
-                out.push_str(&format!(
-                    "      routes:\n        - to: \"0.0.0.0/0\"\n          via: \"{gateway}\"\n"
-                ));
+                out.push("    routes:".to_owned());
+                out.push("      - to: \"0.0.0.0/0\"".to_owned());
+                out.push(format!("        via: \"{gateway}\""));
             }
         }
     }

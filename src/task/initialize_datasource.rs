@@ -1,0 +1,274 @@
+//! InitializeDatasource: a seed for cloud-init, so that it takes the instance's name, network and
+//! user data from the disk itself and looks for them nowhere else.
+//!
+//! What cloud-init does at the first boot and what the other tasks do must not meet. With a seed,
+//! AssignHostname writes no `preserve_hostname`, ConfigureNetwork leaves the network to the seed,
+//! and ChangePassword hands the image's default user, who does not exist before the first boot,
+//! to cloud-init. The host keys that DeleteSSHKeys makes stay in any case.
+
+use snf_fs::Attributes;
+
+use super::configure_network::render;
+use super::context::CONFIG_MAX;
+use super::{Context, LINUX, Needs, Run, Task, TaskError};
+use crate::guest::glob;
+use crate::plan::Plan;
+use crate::secret::Secret;
+
+pub(super) static TASK: Task = Task {
+    name: "InitializeDatasource",
+    number: 35,
+    summary: "give cloud-init a NoCloud seed: name, network and user data",
+    needs: Needs::System(LINUX),
+    applies: Plan::wants_cloud_init,
+    run: Run::Guest(run),
+};
+
+const MAIN: &str = "/etc/cloud/cloud.cfg";
+const OFF: &str = "/etc/cloud/cloud-init.disabled";
+/// Where the image's own settings lie, and ours behind them.
+pub(super) const CONFIG_DIR: &str = "/etc/cloud/cloud.cfg.d";
+const OURS: &[u8] = b"/etc/cloud/cloud.cfg.d/99-snf-image-";
+const SEED: &str = "/var/lib/cloud/seed/nocloud";
+const NO_USER_DATA: &[u8] = b"#cloud-config\n{}\n";
+
+/// Whether this run makes a seed.
+pub(super) fn seeded(context: &Context<'_>) -> Result<bool, TaskError> {
+    let plan = context.plan;
+    Ok(TASK.wanted(plan) && !plan.properties.excluded(TASK.name, true)?)
+}
+
+fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+    for (path, wanted, problem) in [
+        (MAIN, true, "the image has no cloud-init (there is no /etc/cloud/cloud.cfg)"),
+        (OFF, false, "cloud-init is switched off in the image (/etc/cloud/cloud-init.disabled)"),
+    ] {
+        if context.tree.exists(path)? != wanted {
+            return Err(TaskError::request(format!(
+                "{problem}, and CLOUD_INIT or cloud_userdata asks for it; take another image, or \
+                 leave them out"
+            )));
+        }
+    }
+    let id: [u8; 16] = context.entropy.derive("cloud-init instance").bytes();
+    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut meta = format!("instance-id: \"iid-{id}\"\n");
+    if let Some(name) = &context.plan.hostname {
+        meta.push_str(&format!("local-hostname: {}\n", quote(name)));
+    }
+    context.tree.mkdir_all("/var/lib/cloud/seed", Attributes { mode: 0o755, uid: 0, gid: 0 })?;
+    context.tree.mkdir_all(SEED, Attributes { mode: 0o700, uid: 0, gid: 0 })?;
+    put(context, SEED, "meta-data", meta.as_bytes(), 0o600)?;
+    let user_data = context.plan.cloud_userdata.clone();
+    let user_data = user_data.as_ref().map_or(NO_USER_DATA, Secret::expose);
+    put(context, SEED, "user-data", user_data, 0o600)?;
+    // What an earlier seed had and this one has not.
+    remove(context, &format!("{SEED}/vendor-data"))?;
+    if seeds_network(context)? {
+        let text = render::cloud_init(&context.plan.nics);
+        put(context, SEED, "network-config", text.as_bytes(), 0o600)?;
+        remove(context, &format!("{CONFIG_DIR}/99-snf-image-network.cfg"))?;
+    } else {
+        remove(context, &format!("{SEED}/network-config"))?;
+    }
+    remove(context, &format!("{CONFIG_DIR}/99-snf-image-hostname.cfg"))?;
+    let mut text = String::from(
+        "# Written by snf-image: the instance's data lie in /var/lib/cloud/seed/nocloud.\n\
+         datasource_list: [ NoCloud, None ]\n",
+    );
+    if context.plan.cloud_init_debug {
+        text.push_str("output: {all: '| tee -a /var/log/cloud-init-output.log /dev/console'}\n");
+    }
+    put(context, CONFIG_DIR, "99-snf-image-datasource.cfg", text.as_bytes(), 0o644)
+}
+
+/// Whether the seed carries the network. It does not where the image tells cloud-init to leave the
+/// network alone: then it is configured as on any other image.
+pub(super) fn seeds_network(context: &Context<'_>) -> Result<bool, TaskError> {
+    let plan = context.plan;
+    if plan.nics.is_empty()
+        || !seeded(context)?
+        || !super::configure_network::TASK.wanted(plan)
+        || plan.properties.excluded("ConfigureNetwork", true)?
+    {
+        return Ok(false);
+    }
+    for text in configuration(context)? {
+        let off = text.lines().any(|line| {
+            let line = line.split('#').next().unwrap_or_default();
+            line.split_once("config:").is_some_and(|(_, value)| {
+                value.trim_matches([' ', '}', '"', '\'']).eq_ignore_ascii_case("disabled")
+            })
+        });
+        if off {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The user whom cloud-init makes at the first boot, if the image names one.
+pub(super) fn default_user(context: &Context<'_>) -> Result<Option<String>, TaskError> {
+    let mut found = None;
+    for text in configuration(context)? {
+        let mut inside: Option<usize> = None;
+        for line in text.lines() {
+            let line = line.split(" #").next().unwrap_or_default();
+            let (depth, word) = (line.len() - line.trim_start().len(), line.trim());
+            if word.is_empty() || word.starts_with('#') {
+                continue;
+            }
+            if word == "default_user:" {
+                inside = Some(depth);
+            } else if inside.is_some_and(|outer| depth <= outer) {
+                inside = None;
+            } else if inside.is_some()
+                && let Some(name) = word.strip_prefix("name:")
+            {
+                found = Some(name.trim().trim_matches(['"', '\'']).to_owned());
+            }
+        }
+    }
+    Ok(found.filter(|name| !name.is_empty()))
+}
+
+/// The image's own settings of cloud-init, the later ones stronger; not those that we wrote.
+fn configuration(context: &Context<'_>) -> Result<Vec<String>, TaskError> {
+    let mut paths = vec![MAIN.as_bytes().to_vec()];
+    paths.extend(glob::expand(&context.tree, format!("{CONFIG_DIR}/*.cfg").as_bytes())?);
+    paths.retain(|path| !path.starts_with(OURS));
+    let mut out = Vec::new();
+    for path in paths {
+        let text = context.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
+        out.push(String::from_utf8_lossy(&text).into_owned());
+    }
+    Ok(out)
+}
+
+/// Writes one of our files: root's, with exactly this mode.
+pub(super) fn put(
+    context: &mut Context<'_>,
+    dir: &str,
+    name: &str,
+    content: &[u8],
+    mode: u16,
+) -> Result<(), TaskError> {
+    context.tree.mkdir_all(dir, Attributes { mode: 0o755, uid: 0, gid: 0 })?;
+    let path = format!("{dir}/{name}");
+    context.tree.write(&path, content, Attributes { mode, uid: 0, gid: 0 })?;
+    context.tree.chown(&path, 0, 0)?;
+    context.tree.chmod(&path, mode)?;
+    Ok(())
+}
+
+fn remove(context: &mut Context<'_>, path: &str) -> Result<(), TaskError> {
+    match context.tree.unlink(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A string as YAML takes it in any place: JSON's form.
+pub(super) fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Ipv4, Ipv6, Mac, Nic};
+    use crate::plan::{Password, Who};
+    use crate::task::testing::Guest;
+    use crate::task::{TASKS, assign_hostname, change_password, configure_network};
+
+    fn guest() -> Guest {
+        let mut guest = Guest::debian();
+        guest.write(
+            MAIN,
+            "users:\n - default\ndisable_root: true\nsystem_info:\n   default_user:\n     \
+             name: debian # who\n     lock_passwd: True\n   distro: debian\n",
+        );
+        guest.write("/usr/sbin/netplan", "");
+        guest.tree().commit().unwrap();
+        guest.renew();
+        guest.plan.properties.set("CLOUD_INIT", "yes");
+        guest.plan.hostname = Some("vm1.example.org".into());
+        let nic =
+            Nic { index: 0, mac: Mac([0xaa, 0, 0, 0, 0, 1]), ipv4: Ipv4::Dhcp, ipv6: Ipv6::None };
+        guest.plan.nics = vec![nic];
+        guest
+    }
+
+    #[test]
+    fn a_seed_and_nothing_that_works_against_it() {
+        let mut guest = guest();
+        guest.plan.cloud_userdata = Some(Secret::new("#!/bin/sh\necho hello\n"));
+        for task in [&TASK, &assign_hostname::TASK, &configure_network::TASK] {
+            guest.run(task).unwrap();
+        }
+        let meta = guest.read("/var/lib/cloud/seed/nocloud/meta-data");
+        assert!(meta.contains("local-hostname: \"vm1.example.org\"\n"), "{meta}");
+        assert_eq!(guest.read("/var/lib/cloud/seed/nocloud/user-data"), "#!/bin/sh\necho hello\n");
+        let network = guest.read("/var/lib/cloud/seed/nocloud/network-config");
+        assert!(network.contains("version: 2\n") && network.contains("aa:00:00:00:00:01"));
+        for file in ["meta-data", "user-data", "network-config"] {
+            let path = format!("/var/lib/cloud/seed/nocloud/{file}");
+            assert_eq!(guest.attributes(&path), (0o600, 0, 0), "{file}");
+        }
+        let changed = guest.changed();
+        assert!(!changed.iter().any(|path| path.contains("netplan")), "{changed:?}");
+        assert!(!changed.iter().any(|path| path.ends_with("-hostname.cfg")), "{changed:?}");
+        assert!(guest.read("/etc/hostname").starts_with("vm1"));
+    }
+
+    #[test]
+    fn an_image_that_keeps_its_network_to_itself() {
+        for text in ["network: {config: disabled}\n", "network:\n  config: \"disabled\"\n"] {
+            let mut guest = guest();
+            guest.write(&format!("{CONFIG_DIR}/90-own.cfg"), text);
+            guest.run(&TASK).unwrap();
+            guest.run(&configure_network::TASK).unwrap();
+            assert!(!guest.tree().exists(format!("{SEED}/network-config")).unwrap());
+            assert!(guest.tree().exists("/etc/netplan/60-snf-image.yaml").unwrap());
+        }
+    }
+
+    #[test]
+    fn the_user_that_is_yet_to_be_made() {
+        let mut guest = guest();
+        guest.plan.properties.set("USERS", "root debian");
+        guest.plan.passwords = vec![(Who::Default, Password::Hash(Secret::new("$6$a$b")))];
+        guest.plan.auth_keys = vec![(Who::Default, "ssh-ed25519 AAAA me\n".into())];
+        guest.run(&TASK).unwrap();
+        guest.run(&change_password::TASK).unwrap();
+        let path = format!("{CONFIG_DIR}/99-snf-image-user.cfg");
+        let text = guest.read(&path);
+        for line in [
+            "disable_root: false\n",
+            "    lock_passwd: false\n",
+            "    passwd: \"$6$a$b\"\n",
+            "      - \"ssh-ed25519 AAAA me\"\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert_eq!(guest.attributes(&path), (0o600, 0, 0));
+        assert!(guest.read("/etc/shadow").starts_with("root:$6$a$b:"));
+        guest.plan.properties.set("USERS", "mallory");
+        let error = guest.run(&change_password::TASK).unwrap_err().to_string();
+        assert!(error.contains("no user \"mallory\""), "{error}");
+    }
+
+    #[test]
+    fn an_image_without_it_is_an_error() {
+        let mut guest = Guest::debian();
+        guest.plan.properties.set("CLOUD_INIT", "yes");
+        let error = guest.run(&TASK).unwrap_err().to_string();
+        assert!(error.contains("has no cloud-init"), "{error}");
+        guest.write(MAIN, "");
+        guest.write(OFF, "");
+        let error = guest.run(&TASK).unwrap_err().to_string();
+        assert!(error.contains("switched off"), "{error}");
+        assert!(TASKS.iter().any(|task| std::ptr::eq(*task, &TASK)));
+    }
+}
