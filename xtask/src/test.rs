@@ -28,7 +28,6 @@ pub fn test() -> Result<()> {
     })?;
     let cache = cache()?;
     let stage = crate::stage::stage()?;
-    crate::ganeti::life(&stage)?;
     run_visible(
         command(env!("CARGO"), ["test", "--workspace", "--no-fail-fast"])
             .env("SNF_TEST_CACHE", text(&cache))

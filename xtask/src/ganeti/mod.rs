@@ -23,7 +23,7 @@ pub fn ganeti() -> Result<()> {
 }
 
 /// Brings a cluster up, runs the whole life of instances on it, and takes it down.
-pub fn life(stage: &Stage) -> Result<()> {
+fn life(stage: &Stage) -> Result<()> {
     let lab = step("bringing up Ganeti", Lab::up)?;
     let result = all(&lab, stage);
     let down = step("taking Ganeti down", || lab.down());
