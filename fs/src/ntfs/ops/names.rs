@@ -262,7 +262,7 @@ pub fn leave_indexes(volume: &mut Volume, inode: &Inode, all: bool) -> Result<()
     }
     let id = inode.find(super::super::layout::OBJECT_ID, &[]).and_then(Attribute::value);
     if let Some(key) = id.and_then(|id| id.get(..16)).filter(|_| all) {
-        leave(volume, "$ObjId", "$O", &key.to_vec())?;
+        leave(volume, "$ObjId", "$O", key)?;
     }
     Ok(())
 }
