@@ -87,6 +87,5 @@ fn setup() -> Result<std::path::PathBuf> {
         setup::kernel_of(release, "amd64")?;
     }
     setup::hives()?;
-    ganeti::tree()?;
     debian::image("bookworm")
 }

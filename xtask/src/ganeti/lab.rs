@@ -31,7 +31,7 @@ pub fn fail<T>(text: impl Into<String>) -> Result<T> {
 }
 
 /// What the cluster's own root is made of; slow the first time.
-pub fn tree() -> Result<PathBuf> {
+fn tree() -> Result<PathBuf> {
     // The number goes up when root.sh makes something else.
     let tree = cache()?.join("ganeti-root-1");
     if !tree.is_dir() {

@@ -8,8 +8,6 @@ use crate::stage::{Stage, stage};
 use crate::util::{Result, command, output, run, step, text};
 use lab::{Lab, NODE, fail, same};
 
-pub use lab::tree;
-
 const SECRET: &str = "seCret-17-word";
 const PRIVATE_KEY_COMMENT: &str = "private-lab-comment";
 /// Where a secret parameter must never be found, and where not even a private one.
