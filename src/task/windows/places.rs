@@ -10,7 +10,7 @@ use crate::guest::windows::{Windows, hives, path};
 const PLACES: [&str; 7] = [
     "%/Panther/Unattend/Unattend.xml",
     "%/Panther/Unattend/Autounattend.xml",
-    "%/Panther/Unattend.xml",
+    "%/Panther/unattend.xml",
     "%/System32/Sysprep/Unattend.xml",
     "%/System32/Sysprep/Panther/Unattend.xml",
     "/Unattend.xml",
