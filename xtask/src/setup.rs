@@ -43,7 +43,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// Python modules that tests use, and the package each comes from.
-const MODULES: &[(&str, &str)] = &[("hivex.py", "python3-hivex")];
+const MODULES: &[(&str, &str)] = &[("hivex/__init__.py", "python3-hivex")];
 
 /// Where slow things are kept: `SNF_IMAGE_CACHE`, or `/var/cache/snf-image`.
 pub fn cache() -> Result<PathBuf> {
