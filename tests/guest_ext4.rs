@@ -332,7 +332,7 @@ fn hostile_guests_are_refused_and_left_alone() {
                 fs::rename(tree.join("etc"), tree.join("old")).unwrap();
                 symlink("/../../../../etc", tree.join("etc")).unwrap();
             },
-            "no operating system was found (the disk (ext4, label test): it has no directory /etc)",
+            "no operating system was found (the disk (ext4, label test): it has no directory /etc and no Windows)",
         ),
         (
             "/root/.ssh leads to /dev",
@@ -404,7 +404,7 @@ fn inspect_tells_what_is_there() {
     assert!(image.bytes() == before);
     assert_eq!(inspection.table.as_deref(), Some("GPT"));
     let verdicts: Vec<&str> = inspection.volumes.iter().map(|v| v.verdict.as_str()).collect();
-    let no_root = "it has no directory /etc";
+    let no_root = "it has no directory /etc and no Windows";
     assert_eq!(verdicts, [no_root, "Debian 12", no_root]);
     let guest = inspection.guest.unwrap();
     assert_eq!(guest.hostname.as_deref(), Some("image"));
