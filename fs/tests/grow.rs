@@ -58,7 +58,7 @@ fn descriptor_blocks(text: &str) -> u64 {
         .map(|groups| groups.split_whitespace().map(|word| word.parse().unwrap()).collect())
         .unwrap_or_default();
     let is_power = |mut n: u64, base: u64| {
-        while n.is_multiple_of(base) {
+        while n > 1 && n.is_multiple_of(base) {
             n /= base;
         }
         n == 1
