@@ -410,7 +410,7 @@ fn inspect_tells_what_is_there() {
     assert_eq!(guest.hostname.as_deref(), Some("image"));
     assert_eq!(guest.machine_id, "0123456789abcdef0123456789abcdef");
     let mounts: Vec<&str> = guest.mounts.iter().map(|mount| mount.path.as_str()).collect();
-    assert_eq!(mounts, ["/", "/boot/efi", "/var"]);
+    assert_eq!(mounts, ["/", "/var", "/boot/efi"]);
     let users: Vec<&str> = guest.users.iter().map(|user| user.name.as_str()).collect();
     assert_eq!(users, ["root", "ann"]);
     assert!(inspection.warnings.is_empty(), "{:?}", inspection.warnings);

@@ -113,8 +113,7 @@ fn signals_within_the_vm() {
         fs::write(node.path("images/small"), noise(2, 1 << 20)).unwrap();
         fs::write(node.path("sleep"), "").unwrap();
         let child = node.create("inst1", "small", &disk).spawn().unwrap();
-        let running = node.path("run/pid");
-        wait_for("the stand-in", || running.exists().then_some(()));
+        let vm = stand_in(&node);
         let started = Instant::now();
         signal(&child, name);
         let out = child.wait_with_output().unwrap();
@@ -124,8 +123,6 @@ fn signals_within_the_vm() {
             let last = log.lines().last().unwrap_or_default();
             assert!(last.contains("stopped by signal"), "{name}: {log}");
         }
-        let vm: u32 =
-            wait_for("its number", || fs::read_to_string(&running).ok()?.trim().parse().ok());
         wait_for("the end of the VM", || {
             let stat = fs::read_to_string(format!("/proc/{vm}/stat"));
             stat.map_or(true, |stat| stat.contains(") Z ")).then_some(())

@@ -14,16 +14,13 @@ use snf_image_host::helper::protocol::PROTOCOL_VERSION;
 pub const MARK_AT: usize = 4096;
 
 /// Reads the host name from the parameter disk, writes it to the first disk, says SUCCESS. With a
-/// file `sleep` beside it, it says that it is there and never ends. It runs as nobody, as QEMU does, so
+/// file `sleep` beside it, it never ends. It runs as nobody, as QEMU does, so
 /// it must do with the descriptors it is given.
 const QEMU: &str = r#"#!/usr/bin/python3
 import os, re, sys, time
 line = ' '.join(sys.argv)
 here = os.path.dirname(sys.argv[0])
 if os.path.exists(here + '/sleep'):
-    with open(here + '/run/new', 'w') as file:
-        file.write(str(os.getpid()))
-    os.rename(here + '/run/new', here + '/run/pid')
     time.sleep(1000)
 number = lambda pattern: int(re.search(pattern, line).group(1))
 parameters = os.pread(number(r'fd=(\d+),set=2'), 4 << 20, 0)
@@ -40,14 +37,13 @@ pub struct Node {
 impl Node {
     pub fn new() -> Self {
         let node = Self { dir: tempfile::tempdir().unwrap() };
-        for name in ["images", "helper", "tmp", "run"] {
+        for name in ["images", "helper", "tmp"] {
             fs::create_dir(node.path(name)).unwrap();
         }
         let mode = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         mode(node.dir.path(), 0o755);
-        mode(&node.path("run"), 0o777);
         for name in ["vmlinux", "initramfs"] {
             fs::write(node.path("helper").join(name), "none").unwrap();
         }
@@ -146,6 +142,17 @@ pub fn processes() -> Vec<u32> {
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// The stand-in of a node, once it is a process. It may write no file, not even its number.
+pub fn stand_in(node: &Node) -> u32 {
+    let program = format!("python3\0{}\0", node.path("qemu").display());
+    wait_for("the stand-in", || {
+        processes().into_iter().find(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&program)
+        })
+    })
 }
 
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
