@@ -39,13 +39,16 @@ fn same_as_e2fsck(dir: &Path, image: &[u8], what: &str) -> usize {
         }
         let ours = vol.store.read(n).unwrap();
         let at = n as usize * size;
-        assert!(
-            *ours == theirs[at..at + size],
-            "{what}: block {n}: {:x?} {:x?} {:x?}",
-            &ours[..8],
-            &theirs[at..at + 8],
-            &image[at..at + 8]
-        );
+        let their = &theirs[at..at + size];
+        if let Some(byte) = (0..size).find(|&byte| ours[byte] != their[byte]) {
+            let part = byte..(byte + 32).min(size);
+            panic!(
+                "{what}: block {n} from byte {byte}: {:x?}, e2fsck {:x?}, before {:x?}",
+                &ours[part.clone()],
+                &their[part.clone()],
+                &image[at..][part]
+            );
+        }
         replayed += usize::from(*ours != image[at..at + size]);
     }
     replayed
