@@ -113,7 +113,7 @@ fn signals_within_the_vm() {
         fs::write(node.path("images/small"), noise(2, 1 << 20)).unwrap();
         fs::write(node.path("sleep"), "").unwrap();
         let child = node.create("inst1", "small", &disk).spawn().unwrap();
-        let vm = stand_in(&node);
+        let vm = running_vm(&node);
         let started = Instant::now();
         signal(&child, name);
         let out = child.wait_with_output().unwrap();

@@ -145,7 +145,7 @@ pub fn processes() -> Vec<u32> {
 }
 
 /// The stand-in of a node, once it is a process. It may write no file, not even its number.
-pub fn stand_in(node: &Node) -> u32 {
+pub fn running_vm(node: &Node) -> u32 {
     let program = format!("python3\0{}\0", node.path("qemu").display());
     wait_for("the stand-in", || {
         processes().into_iter().find(|pid| {
