@@ -18,7 +18,7 @@ use snf_image_host::cancel::Cancel;
 use snf_image_host::copy::copy_image;
 use snf_image_host::source::raw::RawImage;
 use snf_image_host::target::Target;
-use stand_in::{MARK_AT, Node, ended, noise, signal, sparse, wait_for};
+use stand_in::{MARK_AT, Node, ended, noise, running_vm, signal, sparse, wait_for};
 
 /// What a signal may take to end a deployment, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(20);
