@@ -17,7 +17,7 @@ mod peek;
 mod read;
 mod subkeys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::{HiveError, Result};
 pub use hive::{FileTime, Hive, Key};

@@ -178,6 +178,15 @@ fn rewrite_base(data: &mut [u8], change: impl FnOnce(&mut BaseBlock)) {
 /// Where a page goes, and its bytes.
 type Page = (u32, Vec<u8>);
 
+/// The pages in which two states of a hive differ.
+fn difference(old: &[u8], new: &[u8]) -> Vec<Page> {
+    let pages = (PAGE..new.len()).step_by(512).filter_map(|at| {
+        let page = &new[at..at + 512];
+        (old.get(at..at + 512) != Some(page)).then(|| ((at - PAGE) as u32, page.to_vec()))
+    });
+    pages.collect()
+}
+
 /// Old and new state of a hive, and the pages in which they differ.
 fn two_states() -> (Vec<u8>, Vec<u8>, Vec<Page>) {
     let mut hive = empty(5);
@@ -187,12 +196,21 @@ fn two_states() -> (Vec<u8>, Vec<u8>, Vec<Page>) {
     let mut hive = Hive::open(old.clone(), NOW).unwrap();
     hive.set_value(key, "a", REG_BINARY, &[7; 9000]).unwrap();
     let new = hive.finish();
-    let pages = (PAGE..new.len()).step_by(512).filter_map(|at| {
-        let page = &new[at..at + 512];
-        (old.get(at..at + 512) != Some(page)).then(|| ((at - PAGE) as u32, page.to_vec()))
-    });
-    let pages = pages.collect();
+    let pages = difference(&old, &new);
     (old, new, pages)
+}
+
+/// The old state as a Windows leaves it that was not shut down, and the log that leads to the new one.
+pub(crate) fn not_closed(old: &[u8], new: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut dirty = old.to_vec();
+    rewrite_base(&mut dirty, |base| base.primary_sequence_number.set(10));
+    let mut log = old[..512].to_vec();
+    rewrite_base(&mut log, |base| {
+        base.file_type.set(6);
+        base.primary_sequence_number.set(10);
+    });
+    log.extend(entry(10, (new.len() - PAGE) as u32, &difference(old, new)));
+    (dirty, log)
 }
 
 fn entry(number: u32, bins: u32, pages: &[Page]) -> Vec<u8> {

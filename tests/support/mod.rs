@@ -6,6 +6,7 @@ pub mod disk;
 pub mod ganeti;
 pub mod hives;
 pub mod walk;
+pub mod windows;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use snf_fs::ntfs::grow;
+use snf_fs::ntfs::{Ntfs, grow};
 use snf_fs::{BlockDevice, Kind, Overlay, Slice};
 
 use super::super::{Context, Needs, Run, Task, TaskError};
@@ -57,6 +57,8 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
         context.info(format!("the file system of {} fills it already", volume.place()));
         return Ok(());
     }
+    // Growing looks at marks and at the log; a hibernated system (hiberfil.sys) is a file.
+    Ntfs::open(growth.device(&context.storage)?)?.volume().check_writable()?;
     context.info(format!(
         "the file system of {} is enlarged from {} to {} bytes{}",
         volume.place(),

@@ -353,6 +353,60 @@ fn a_broken_registry_is_a_sentence() {
     assert!(guest.fail(&change_password::TASK).contains("has no /Windows/System32/config/SAM"));
 }
 
+/// SYSTEM of a Windows that was not shut down: its log is replayed; without it, it is refused.
+#[test]
+fn a_registry_that_was_not_closed() {
+    let old = fixture::system();
+    let mut hive = Hive::open(old.clone(), NOW).unwrap();
+    let select = hive.key("Select").unwrap().unwrap();
+    hive.set_text(select, "Replayed", "yes").unwrap();
+    let (dirty, log) = crate::registry::tests::not_closed(&old, &hive.finish());
+    let state = Some("IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE");
+    let mut guest = Guest::windows_of(&dirty, &fixture::software(false, state));
+    let error = guest.fail(&remote_desktop::TASK);
+    assert!(error.contains("/Windows/System32/config/SYSTEM: "), "{error}");
+    assert!(error.contains("was not closed cleanly") && error.contains("fast startup"), "{error}");
+    assert!(guest.changed().is_empty());
+    guest
+        .tree()
+        .write(
+            "/Windows/System32/config/system.log1",
+            &log,
+            snf_fs::Attributes { mode: 0o644, uid: 0, gid: 0 },
+        )
+        .unwrap();
+    guest.run(&remote_desktop::TASK).unwrap();
+    assert_eq!(terminal_server(&mut guest), Some(1));
+    let data = guest.tree().read("/Windows/System32/config/SYSTEM", 1 << 24).unwrap();
+    let hive = Hive::open(data, NOW).unwrap();
+    let select = hive.key("Select").unwrap().unwrap();
+    assert_eq!(hive.text(select, "Replayed").unwrap().as_deref(), Some("yes"));
+}
+
+/// What was not there is not there afterwards, and what was refused stays refused.
+#[test]
+fn remote_desktop_comes_back_as_it_was() {
+    let state = Some("IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE");
+    let with = |value: Option<u32>| {
+        let mut hive = Hive::open(fixture::system(), NOW).unwrap();
+        let key = hive.key("ControlSet001\\Control\\Terminal Server").unwrap().unwrap();
+        match value {
+            Some(number) => hive.set_number(key, "fDenyTSConnections", number).unwrap(),
+            None => assert!(hive.delete_value(key, "fDenyTSConnections").unwrap()),
+        }
+        Guest::windows_of(&hive.finish(), &fixture::software(false, state))
+    };
+    let restore = format!("{SCRIPTS}/remote-desktop.cmd");
+    let mut guest = with(None);
+    guest.run(&remote_desktop::TASK).unwrap();
+    assert_eq!(terminal_server(&mut guest), Some(1));
+    let text = guest.read(&restore);
+    assert!(text.contains("reg delete") && text.contains("/v fDenyTSConnections /f\r\n"), "{text}");
+    let mut guest = with(Some(1));
+    guest.run(&remote_desktop::TASK).unwrap();
+    assert!(!guest.tree().exists(&restore).unwrap() && guest.changed().is_empty());
+}
+
 #[test]
 fn what_is_for_linux_is_passed_over() {
     use super::super::Fit;
