@@ -23,6 +23,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setfattr", "attr"),
     ("setfacl", "acl"),
     ("cpio", "cpio"),
+    ("busybox", "busybox-static"),
     ("depmod", "kmod"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),

@@ -373,7 +373,14 @@ pub fn join(parts: Vec<Attribute>, geometry: &Geometry) -> Result<Vec<Attribute>
         if kind == INDEX_ROOT || kind == super::layout::FILE_NAME {
             return Err(format!("its attribute {kind:#x} is not resident"));
         }
+        // NTFS counts bytes in 63 bits; a hole may claim more.
         let room = mapping.runs.clusters().saturating_mul(geometry.cluster);
+        if i64::try_from(room).is_err() {
+            let clusters = mapping.runs.clusters();
+            return Err(format!(
+                "attribute {kind:#x} has {clusters} clusters, too many for a file"
+            ));
+        }
         if mapping.size > room {
             return Err(format!("attribute {kind:#x} has {} bytes in {room}", mapping.size));
         }

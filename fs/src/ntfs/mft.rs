@@ -26,7 +26,7 @@ impl Volume {
     fn mft_bitmap(&self) -> Result<&Attribute> {
         let bitmap = self.mft.find(BITMAP, &[]);
         let bitmap = bitmap.ok_or_else(|| self.mft.corrupt("the MFT has no $BITMAP"))?;
-        if bitmap.size() * 8 < self.record_count() {
+        if bitmap.size() < self.record_count().div_ceil(8) {
             return Err(self.mft.corrupt(format!(
                 "$BITMAP has {} bytes for {} records",
                 bitmap.size(),

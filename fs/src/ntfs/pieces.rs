@@ -97,12 +97,6 @@ impl Pieces {
         }
     }
 
-    /// The step of the piece that has this byte.
-    pub fn step_at(&self, offset: u64) -> Option<Step> {
-        let (&start, piece) = self.by_offset.range(..=offset).next_back()?;
-        (start + piece.len() > offset).then_some(piece.step)
-    }
-
     /// Takes a range out; what was there comes back.
     pub fn remove(&mut self, range: Range<u64>) -> Vec<(u64, Piece)> {
         let mut out = Vec::new();
@@ -175,7 +169,6 @@ mod tests {
             let mut part = vec![0; random.below(300 - from)];
             pieces.lay_over(from as u64, &mut part);
             assert_eq!(part, plain[from..from + part.len()]);
-            assert_eq!(pieces.step_at(from as u64).is_some(), plain[from] != 0);
         }
     }
 }

@@ -136,17 +136,6 @@ impl Store {
         Ok(())
     }
 
-    /// Whether this byte is written by the open transaction to a place that was free before it, so
-    /// that it may be written over in any step.
-    pub fn is_fresh(&self, offset: u64) -> bool {
-        self.pending.step_at(offset) == Some(Step::Fresh)
-    }
-
-    /// The step in which this byte waits to be written.
-    pub fn step_at(&self, offset: u64) -> Option<Step> {
-        self.pending.step_at(offset)
-    }
-
     /// Forgets what was to be written to a range, which is free now.
     pub fn forget(&mut self, range: Range<u64>) {
         let before = self.pending.remove(range.clone());

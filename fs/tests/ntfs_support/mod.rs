@@ -1,6 +1,8 @@
 //! What the tests of NTFS share: volumes made by mkntfs, filled through ntfs-3g's FUSE mount.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod edit;
+pub mod linux;
 pub mod walk;
 
 use std::ffi::OsStr;

@@ -7,6 +7,8 @@
 mod names;
 mod owner;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::sync::Arc;
