@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use snf_fs::tree::CommitError;
-use snf_fs::{BlockDevice, Tree};
+use snf_fs::{BlockDevice, DeviceError, Tree};
 
 use crate::event::{Event, EventSink};
 use crate::guest::detect::{self, DetectError};
@@ -57,6 +57,9 @@ pub enum CustomizeError {
     /// The partition table or a swap area could not be read or written.
     #[error("the partition table could not be changed: {0}")]
     Storage(#[from] StorageError),
+    /// The disk failed to read, and whoever read may have taken it for something else.
+    #[error("the disk cannot be read everywhere: {0}; nothing was changed")]
+    Read(#[source] DeviceError),
     /// The changes could not be written, or not all.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -189,6 +192,7 @@ pub fn customize_instance(
     let mut report = if on_guest.is_empty() {
         let mut report = Report::nothing(mode, excluded);
         report.open_milliseconds = milliseconds(started);
+        storage.check_reads().map_err(CustomizeError::Read)?;
         if mode == Mode::Commit {
             commit(&storage, None, &mut disk, grown, &mut report)?;
         }
@@ -302,7 +306,10 @@ fn run(
     started: Instant,
 ) -> Result<Report, CustomizeError> {
     let needs_os = tasks.iter().any(|task| task.fit(plan, None) == Fit::Refuse);
-    let root = detect::find_root(&mut disk, &plan.properties, needs_os)?;
+    let root = detect::find_root(&mut disk, &plan.properties, needs_os);
+    // Without this, a partition that could not be read is one without a system.
+    storage.check_reads().map_err(CustomizeError::Read)?;
+    let root = root?;
     let warnings = std::mem::take(&mut disk.warnings);
     let volume = &mut disk.volumes[root.volume];
     let root_partition = volume.number;
@@ -377,6 +384,7 @@ fn run(
         open_milliseconds,
         commit_milliseconds: 0,
     };
+    context.storage.check_reads().map_err(CustomizeError::Read)?;
     if mode == Mode::Commit {
         let Context { storage, tree, disk, later, .. } = &mut context;
         commit(storage, Some(tree), disk, grown, &mut report)?;

@@ -181,6 +181,13 @@ impl Storage {
         self.image.held() > 0 || self.others.iter().any(|other| other.held() > 0)
     }
 
+    /// The first failure of a disk to read, if there was one before the commit. A task may have taken
+    /// it for damage in a partition that is none of its business; no run goes on with a failing disk.
+    pub fn check_reads(&self) -> Result<(), DeviceError> {
+        self.image.check_reads()?;
+        self.others.iter().try_for_each(|other| other.check_reads())
+    }
+
     /// Writes what was held: first the other disks' swap areas, then the partition table. The file
     /// systems are committed after this: a partition larger than its file system works.
     pub fn commit(&self) -> Result<(), DeviceError> {

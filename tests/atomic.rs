@@ -3,14 +3,14 @@
 
 mod deployed;
 
-use std::io;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use deployed::*;
 use snf_fs::ext::{Ext, Options};
-use snf_fs::testing::{Event, RecordingDevice};
-use snf_fs::{BlockDevice, DeviceError, FileSystem, MemoryDevice};
-use snf_image::customize::Mode;
+use snf_fs::testing::{Event, Fault, FaultDevice, RecordingDevice};
+use snf_fs::{BlockDevice, DeviceError, FileSystem, MemoryDevice, Overlay, Slice};
+use snf_image::customize::{CustomizeError, Mode};
 use snf_image::disk_adapter::DiskAdapter;
 use snf_image::plan::{Password, PersonalityFile, Plan, Who};
 use snf_image::secret::Secret;
@@ -90,46 +90,78 @@ fn a_cut_at_any_write_leaves_a_working_disk() {
     }
 }
 
-/// Fails at the n-th write.
-struct Failing {
-    device: MemoryDevice,
-    left: Mutex<u32>,
+/// The image as a run may change it: what is written stays in memory.
+fn scratch(base: &Arc<MemoryDevice>) -> Arc<Overlay> {
+    Arc::new(Overlay::new(base.clone()))
 }
 
-impl BlockDevice for Failing {
-    fn len(&self) -> u64 {
-        self.device.len()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
-        self.device.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
-        let mut left = self.left.lock().unwrap();
-        if *left == 0 {
-            let source = io::Error::from_raw_os_error(5);
-            return Err(DeviceError { operation: "write", offset, length: buf.len(), source });
-        }
-        *left -= 1;
-        self.device.write_at(offset, buf)
-    }
-    fn flush(&self) -> Result<(), DeviceError> {
-        Ok(())
-    }
+/// What `/etc/hostname` says in the root partition of a disk.
+fn hostname(disk: &Arc<Overlay>, number: Option<u32>, what: &str) -> String {
+    let table = snf_partition::read(&DiskAdapter(&**disk))
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (start, size) = match (table, number) {
+        (Some(table), Some(number)) => table.byte_range(table.partition(number).unwrap()),
+        _ => (0, disk.len()),
+    };
+    let slice = Arc::new(Slice::new(disk.clone(), start, size).unwrap());
+    let fs = Ext::open(slice, Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let etc = fs.lookup(fs.root(), b"etc").unwrap().unwrap();
+    let node = fs.lookup(etc, b"hostname").unwrap().unwrap();
+    let mut bytes = vec![0; 20];
+    let length = fs.read(node, 0, &mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
+/// Every read, write and flush of a whole run fails in turn, and the disk is full from every write
+/// on: an error that says so, and a disk as it was, or one with the old or the new content.
 #[test]
-fn a_write_that_fails_is_an_error_and_the_table_stays_readable() {
-    let image = Image::new(Layout::Gpt, 100);
-    let before = image.bytes();
-    for count in 0..8 {
-        let device = Arc::new(Failing {
-            device: MemoryDevice::new(before.clone()),
-            left: Mutex::new(count),
-        });
-        let error =
-            customize_on(device.clone(), Vec::new(), &plan(None), Mode::Commit).unwrap_err();
-        assert!(error.to_string().contains("error 5"), "{error}");
-        assert!(snf_partition::read(&DiskAdapter(&device.device)).unwrap().is_some());
+fn a_device_that_fails_anywhere_is_an_error() {
+    for (layout, swap) in [
+        (Layout::Gpt, Some("2:16")),
+        (Layout::Logical, Some("6:16")),
+        (Layout::Mbr, Some("c")),
+        (Layout::Bare, None),
+    ] {
+        let image = Image::new(layout, 90);
+        let base = Arc::new(MemoryDevice::new(image.bytes()));
+        let other = Arc::new(MemoryDevice::new(vec![0; 1 << 20]));
+        let mut plan = plan(swap);
+        plan.passwords = vec![(Who::Default, Password::Hash(Secret::new("$6$salt$hash")))];
+        plan.auth_keys = vec![(Who::Default, "ssh-ed25519 AAAA key".into())];
+        let attempt = |fault: Fault, on_other: bool| {
+            let (disk, second) = (scratch(&base), scratch(&other));
+            let [on_disk, on_second] =
+                if on_other { [Fault::None, fault] } else { [fault, Fault::None] };
+            let first = Arc::new(FaultDevice::new(disk.clone(), on_disk));
+            let second = Arc::new(FaultDevice::new(second, on_second));
+            let none: Arc<dyn BlockDevice> = Arc::new(MemoryDevice::new(vec![0; 4096]));
+            let others: Vec<Arc<dyn BlockDevice>> = vec![none, second.clone()];
+            let result = customize_on(first.clone(), others, &plan, Mode::Commit);
+            (result, disk, if on_other { second } else { first })
+        };
+        let mut seen = HashSet::new();
+        for on_other in [false, true] {
+            let (result, disk, counted) = attempt(Fault::None, on_other);
+            result.unwrap();
+            assert_eq!(hostname(&disk, image.number, "whole"), "grown\n", "{layout:?}");
+            let faults = counted.counts().faults();
+            let enough = if on_other { 4 * usize::from(swap == Some("c")) } else { 60 };
+            assert!(faults.len() >= enough, "{layout:?}: {} faults", faults.len());
+            for fault in faults {
+                let what = format!("{layout:?}, other disk {on_other}, {fault:?}");
+                let (result, disk, _) = attempt(fault, on_other);
+                let Err(error) = result else { panic!("{what}: nobody noticed") };
+                let expected = if matches!(fault, Fault::Full(_)) { "28" } else { "error 5" };
+                assert!(error.to_string().contains(expected), "{what}: {error}");
+                if matches!(error, CustomizeError::Read(_)) {
+                    assert_eq!(disk.held(), 0, "{what}");
+                }
+                let name = hostname(&disk, image.number, &what);
+                assert!(name == "image\n" || name == "grown\n", "{what}: {name:?}");
+                seen.insert((std::mem::discriminant(&error), name));
+            }
+        }
+        assert!(seen.len() >= 4, "{layout:?}: {seen:?}");
     }
 }
 

@@ -18,7 +18,8 @@ const MAX_HELD: u64 = 256 << 20;
 /// itself. Dropped before that, it leaves the device byte for byte as it was.
 ///
 /// Partition tables and swap signatures, which have no journal, wait here for the moment at which
-/// the rest of a run is known to be good.
+/// the rest of a run is known to be good. A read that failed in the meantime says that it is not:
+/// whoever read may have taken the failure for damage, and gone another way.
 pub struct Overlay {
     device: Arc<dyn BlockDevice>,
     state: Mutex<State>,
@@ -34,6 +35,8 @@ struct State {
     blocks: BTreeMap<u64, Vec<u8>>,
     /// Bytes in `log`.
     held: u64,
+    /// The first read that the device failed.
+    failed_read: Option<DeviceError>,
 }
 
 enum Operation {
@@ -56,10 +59,16 @@ impl Overlay {
         self.state().held
     }
 
-    /// Writes all that was held, in order. After an error the device may have a part of it, and
-    /// reads still see all.
+    /// The first failure of the device to read, if there was one before the commit.
+    pub fn check_reads(&self) -> Result<(), DeviceError> {
+        self.state().check_reads()
+    }
+
+    /// Writes all that was held, in order; nothing if the device failed to read before. After an
+    /// error of a write the device may have a part of it, and reads still see all.
     pub fn commit(&self) -> Result<(), DeviceError> {
         let mut state = self.state();
+        state.check_reads()?;
         for operation in &state.log {
             match operation {
                 Operation::Write { offset, bytes } => self.device.write_at(*offset, bytes)?,
@@ -77,6 +86,21 @@ impl Overlay {
         let source = io::Error::new(io::ErrorKind::InvalidInput, text);
         DeviceError { operation, offset, length, source }
     }
+}
+
+impl State {
+    fn check_reads(&self) -> Result<(), DeviceError> {
+        self.failed_read.as_ref().map_or(Ok(()), |error| Err(again(error)))
+    }
+}
+
+/// The same error once more.
+fn again(error: &DeviceError) -> DeviceError {
+    let source = match error.source.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.source.kind(), error.source.to_string()),
+    };
+    DeviceError { source, ..*error }
 }
 
 /// The parts of `offset..offset + length` block by block: the block, where in it the part begins,
@@ -103,8 +127,13 @@ impl BlockDevice for Overlay {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
-        let state = self.state();
-        self.device.read_at(offset, buf)?;
+        let mut state = self.state();
+        if let Err(error) = self.device.read_at(offset, buf) {
+            if !state.open {
+                state.failed_read.get_or_insert_with(|| again(&error));
+            }
+            return Err(error);
+        }
         if state.blocks.is_empty() {
             return Ok(());
         }
@@ -169,6 +198,7 @@ impl BlockDevice for Overlay {
 mod tests {
     use super::*;
     use crate::device::MemoryDevice;
+    use crate::testing::{Fault, FaultDevice};
 
     #[test]
     fn holds_until_commit_and_is_transparent_after() {
@@ -198,6 +228,20 @@ mod tests {
         assert_eq!(device.to_vec()[1], b'x');
         assert_eq!(overlay.held(), 0);
         overlay.commit().unwrap();
+    }
+
+    #[test]
+    fn a_read_that_failed_prevents_the_commit() {
+        let memory = Arc::new(MemoryDevice::new(vec![0; 8192]));
+        let overlay = Overlay::new(Arc::new(FaultDevice::new(memory.clone(), Fault::Read(1))));
+        let mut bytes = [0; 512];
+        overlay.write_at(0, b"x").unwrap();
+        overlay.check_reads().unwrap();
+        assert!(overlay.read_at(4096, &mut bytes).is_err());
+        overlay.read_at(4096, &mut bytes).unwrap();
+        let error = overlay.commit().unwrap_err();
+        assert_eq!((error.offset, error.source.raw_os_error()), (4096, Some(5)));
+        assert_eq!(memory.to_vec(), [0; 8192]);
     }
 
     #[test]

@@ -320,6 +320,19 @@ pub fn which(image: &[u8], old: &[u8], new: &[u8], difference: &Difference, what
     true
 }
 
+/// A copy of an image that is mounted. The kernel may write at any time: two copies that are the
+/// same are of one moment.
+pub fn at_one_moment(image: &Path) -> Vec<u8> {
+    let mut copy = std::fs::read(image).unwrap();
+    loop {
+        let again = std::fs::read(image).unwrap();
+        if copy == again {
+            return copy;
+        }
+        copy = again;
+    }
+}
+
 /// A loop mount that ends with the value.
 pub struct Mount(pub PathBuf);
 

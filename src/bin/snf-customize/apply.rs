@@ -112,7 +112,9 @@ impl Exit {
         use snf_image::task::TaskError;
         match error {
             CustomizeError::Storage(StorageError::Partition(error)) => Self::of_table(error),
-            CustomizeError::Storage(StorageError::Device(_)) => Self::Device,
+            CustomizeError::Storage(StorageError::Device(_)) | CustomizeError::Read(_) => {
+                Self::Device
+            }
             CustomizeError::Storage(StorageError::Swap(_)) => Self::Refused,
             CustomizeError::Table(error) => Self::of_table(error),
             CustomizeError::Detect(_) | CustomizeError::Request(_) => Self::Refused,
