@@ -105,7 +105,13 @@ const YES: &[Row] = &[
     ("`bigalloc`", &[("-t ext4 -b 1024 -C 16384 -O bigalloc", Nothing)]),
     (
         "block sizes 1k, 2k, 4k",
-        &[("-t ext4 -b 1024", Nothing), ("-t ext4 -b 2048", Nothing), ("-t ext4 -b 4096", Nothing)],
+        &[
+            ("-t ext4 -b 1024", Nothing),
+            ("-t ext4 -b 2048", Nothing),
+            ("-t ext4 -b 4096", Nothing),
+            // Groups so small that the reserved inodes are in two of them.
+            ("-t ext4 -b 1024 -g 256 -N 3072 -O ^resize_inode", Nothing),
+        ],
     ),
     (
         "block sizes 8k to 64k",

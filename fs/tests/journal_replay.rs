@@ -273,13 +273,7 @@ fn commit_blocks(image: &[u8]) -> Vec<usize> {
 fn the_kernel_finishes_our_commit() {
     let dir = scratch();
     for flavour in [&FLAVOURS[0], &FLAVOURS[2], &FLAVOURS[3], &FLAVOURS[6]] {
-        let old = make(dir.path(), flavour, 8192, 1024);
-        let new = customise(dir.path(), &old);
-        let difference = difference(&old, &new);
-        let device = Arc::new(RecordingDevice::new(old.clone()));
-        let (mut vol, _) = open_on(device.clone());
-        stage(&mut vol, &new, &difference);
-        commit(&mut vol).unwrap();
+        let Committed { old, new, difference, device, .. } = committed(dir.path(), flavour, 8192);
         let events = device.events().len();
         let path = dir.path().join("cut.img");
         let mut states = BTreeSet::new();
@@ -413,8 +407,22 @@ fn open_and_commit(dir: &Path, image: &[u8], what: &str) -> Vec<u8> {
 #[test]
 fn orphans_are_finished() {
     let dir = scratch();
-    for flavour in [&FLAVOURS[0], &FLAVOURS[2]] {
-        let image = make(dir.path(), flavour, 8192, 1024);
+    // Without a name, a file is in its owner's quota until it is freed.
+    let quota = Flavour {
+        name: "ext4 quota",
+        args: &[
+            "-t",
+            "ext4",
+            "-O",
+            "quota,project,^orphan_file",
+            "-E",
+            "quotatype=usrquota:grpquota:prjquota",
+        ],
+        journal: (0, 0),
+    };
+    for flavour in [&FLAVOURS[0], &FLAVOURS[2], &quota] {
+        // mke2fs -d leaves quota files behind what it copied.
+        let image = repair(dir.path(), &make(dir.path(), flavour, 8192, 1024), flavour.name);
         let path = dir.path().join("orphans.img");
         std::fs::write(&path, &image).unwrap();
         let number = |name: &str| {

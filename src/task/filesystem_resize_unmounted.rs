@@ -27,6 +27,11 @@ fn run(context: &mut DiskContext<'_>) -> Result<(), TaskError> {
     };
     let volume = &mut disk.volumes[index];
     let (place, what, size) = (volume.place(), volume.describe(), volume.size);
+    if let Content::Broken(error) = &volume.content {
+        let text = format!("the file system of {place} ({what}) keeps its size: {error}");
+        context.warn(text);
+        return Ok(());
+    }
     let Content::Open(fs) = &mut volume.content else {
         context.info(format!("{place} ({what}) has no file system that can be enlarged offline"));
         return Ok(());

@@ -60,32 +60,44 @@ pub(super) fn is_on(vol: &Volume) -> bool {
     files(vol).iter().any(|&ino| ino != 0)
 }
 
+/// Who an inode is counted for: user, group, project.
+fn ids(vol: &Volume, inode: &Inode) -> [u32; 3] {
+    let project = if vol.sb.has_ro_compat(ro_compat::PROJECT) { inode.projid() } else { 0 };
+    [inode.uid(), inode.gid(), project]
+}
+
 /// Counts that an inode changed from `old` (`None`: not in use) to `new`.
 pub(super) fn note(vol: &mut Volume, old: Option<&Inode>, new: &Inode) {
-    let files = files(vol);
     for (inode, sign) in [(old, -1), (Some(new), 1)] {
-        let Some(inode) = inode else { continue };
-        let counted = inode.links() > 0
-            && inode.file_type().is_some()
-            && (inode.ino == ROOT_INO || inode.ino >= vol.sb.first_ino())
-            && !files.contains(&inode.ino)
-            && inode.ino != vol.sb.raw.s_orphan_file_inum.get()
-            && !inode.has_flag(flags::EA_INODE);
-        if !counted {
-            continue;
+        if let Some(inode) = inode.filter(|inode| inode.links() > 0) {
+            count(vol, inode, sign);
         }
-        let project = if vol.sb.has_ro_compat(ro_compat::PROJECT) && inode.extra_isize() >= 32 {
-            inode.raw.i_projid.get()
-        } else {
-            0
-        };
-        let space = inode.blocks_512(&vol.sb).saturating_mul(512).min(i64::MAX as u64) as i64;
-        for (kind, id) in [inode.uid(), inode.gid(), project].into_iter().enumerate() {
-            if files[kind] != 0 {
-                let usage = vol.quota.entry((kind, id)).or_default();
-                usage.space = usage.space.saturating_add(sign * space);
-                usage.inodes += sign;
-            }
+    }
+}
+
+/// Counts out an inode that has lost its last name and is about to be freed: the kernel keeps it
+/// counted until then.
+pub(super) fn note_orphan(vol: &mut Volume, inode: &Inode) {
+    count(vol, inode, -1);
+}
+
+/// Adds what an inode takes to its owner's usage, or (`sign` -1) takes it away.
+fn count(vol: &mut Volume, inode: &Inode, sign: i64) {
+    let files = files(vol);
+    let counted = inode.file_type().is_some()
+        && (inode.ino == ROOT_INO || inode.ino >= vol.sb.first_ino())
+        && !files.contains(&inode.ino)
+        && inode.ino != vol.sb.raw.s_orphan_file_inum.get()
+        && !inode.has_flag(flags::EA_INODE);
+    if !counted {
+        return;
+    }
+    let space = inode.blocks_512(&vol.sb).saturating_mul(512).min(i64::MAX as u64) as i64;
+    for (kind, id) in ids(vol, inode).into_iter().enumerate() {
+        if files[kind] != 0 {
+            let usage = vol.quota.entry((kind, id)).or_default();
+            usage.space = usage.space.saturating_add(sign * space);
+            usage.inodes += sign;
         }
     }
 }
@@ -94,8 +106,7 @@ pub(super) fn note(vol: &mut Volume, old: Option<&Inode>, new: &Inode) {
 /// that refers to it. Their space is in its `i_blocks`.
 pub(super) fn note_values(vol: &mut Volume, inode: &Inode, count: i64) {
     let files = files(vol);
-    let project = if vol.sb.has_ro_compat(ro_compat::PROJECT) { inode.projid() } else { 0 };
-    for (kind, id) in [inode.uid(), inode.gid(), project].into_iter().enumerate() {
+    for (kind, id) in ids(vol, inode).into_iter().enumerate() {
         if files[kind] != 0 && count != 0 {
             vol.quota.entry((kind, id)).or_default().inodes += count;
         }

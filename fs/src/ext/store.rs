@@ -348,12 +348,7 @@ impl Store {
         self.current.freed.insert(blocks);
     }
 
-    /// Whether the open transaction freed this block. Allocators prefer others.
-    pub fn was_freed(&self, number: u64) -> bool {
-        self.current.freed.contains(number)
-    }
-
-    /// Runs of blocks in `range` that the open transaction freed, in order.
+    /// Runs of blocks in `range` that the open transaction freed, in order. Allocators prefer others.
     pub fn freed_in(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         self.current.freed.within(range)
     }

@@ -334,8 +334,9 @@ impl Superblock {
                 raw.s_inodes_count
             ));
         }
+        // Where groups have eight inodes each, the reserved ones reach into the second.
         if raw.s_rev_level.get() >= 1
-            && (raw.s_first_ino.get() < 11 || raw.s_first_ino.get() > inodes_per_group)
+            && (raw.s_first_ino.get() < 11 || raw.s_first_ino.get() > raw.s_inodes_count.get())
         {
             return corrupt(format!("s_first_ino is {}", raw.s_first_ino));
         }

@@ -14,7 +14,7 @@ use crate::ext::checksum::crc32c;
 use crate::ext::inode::flags;
 use crate::ext::superblock::{compat, ro_compat};
 use crate::ext::volume::Volume;
-use crate::ext::{map, ops};
+use crate::ext::{map, ops, quota};
 
 /// Orphans finished at most. A list that is longer is a loop, or the rest can wait.
 const MAX_ORPHANS: usize = 100_000;
@@ -126,6 +126,7 @@ fn finish(vol: &mut Volume, ino: u32) -> Result<()> {
         return Err(Error::corrupt("orphan", format!("inode {ino}"), "it is of no known type"));
     }
     if inode.links() == 0 {
+        quota::note_orphan(vol, &inode);
         return ops::free(vol, &mut inode);
     }
     inode.raw.i_dtime = U32::new(0);
