@@ -166,7 +166,8 @@ fn random_damage() {
         let limit = Duration::from_secs(seconds.unwrap_or(2));
         let mut errors = std::collections::BTreeMap::<String, u32>::new();
         let mut rounds = 0;
-        while started.elapsed() < limit {
+        // On a busy machine the time alone would be a handful of rounds.
+        while started.elapsed() < limit || rounds < 300 {
             rounds += 1;
             let mut bytes = base.bytes.clone();
             for _ in 0..=random.below(3) {
@@ -186,7 +187,7 @@ fn random_damage() {
             {
                 *errors.entry(structure.to_owned()).or_default() += 1;
             }
-            assert!(began.elapsed() < Duration::from_secs(20), "{args}: round {rounds} is slow");
+            assert!(began.elapsed() < Duration::from_secs(60), "{args}: round {rounds} is slow");
         }
         assert!(errors.len() > 4, "{args}: {errors:?} in {rounds} rounds");
     }
