@@ -1,4 +1,4 @@
-//! Programs that the scripts run beside QEMU: each in a process group of its own, with nothing of
+//! Programs that the scripts run, QEMU among them: each in a process group of its own, with nothing of
 //! our environment, and gone when we are.
 
 use std::ffi::OsStr;
@@ -9,6 +9,43 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+
+/// Has `command` start in a process group of its own, with an empty environment but for `PATH` and a
+/// locale of UTF-8, without core dumps, and with the descriptors `inherited` besides its standard
+/// streams, which must be open when it is spawned. It is killed when the thread that spawns it ends.
+/// `before` runs in the child first: it may make system calls, but neither allocate nor take a lock.
+pub(crate) fn bind(
+    command: &mut Command,
+    inherited: &[BorrowedFd<'_>],
+    mut before: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
+    let parent = rustix::process::getpid();
+    command.process_group(0).current_dir("/").env_clear().env("LC_ALL", "C.UTF-8");
+    let path = std::env::var_os("PATH");
+    command.env("PATH", path.unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+    // SAFETY: between fork and exec only system calls are made: no allocation, no lock. The
+    // vector was filled before the fork.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(move || {
+            before()?;
+            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            rustix::process::setrlimit(Resource::Core, none)?;
+            // After a change of user, which clears it.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            if rustix::process::getppid() != Some(parent) {
+                return Err(io::Error::from(rustix::io::Errno::CANCELED));
+            }
+            for &fd in &fds {
+                // SAFETY: the caller holds these descriptors open over the spawn.
+                let fd = BorrowedFd::borrow_raw(fd);
+                rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+            }
+            Ok(())
+        });
+    }
+}
 
 /// A running program. Dropping it ends it and whatever it has started.
 #[derive(Debug)]
@@ -26,31 +63,8 @@ impl Program {
         variables: &[(&str, &OsStr)],
         inherited: &[BorrowedFd<'_>],
     ) -> io::Result<Self> {
-        let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
-        let parent = rustix::process::getpid();
-        command.process_group(0).current_dir("/").env_clear().env("LC_ALL", "C.UTF-8");
-        let path = std::env::var_os("PATH");
-        command.env("PATH", path.unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+        bind(command, inherited, || Ok(()));
         command.envs(variables.iter().copied());
-        // SAFETY: between fork and exec only system calls are made: no allocation, no lock. The
-        // vector was filled before the fork.
-        #[allow(unsafe_code)]
-        unsafe {
-            command.pre_exec(move || {
-                let none = Rlimit { current: Some(0), maximum: Some(0) };
-                rustix::process::setrlimit(Resource::Core, none)?;
-                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-                if rustix::process::getppid() != Some(parent) {
-                    return Err(io::Error::from(rustix::io::Errno::CANCELED));
-                }
-                for &fd in &fds {
-                    // SAFETY: the caller holds these descriptors open over the call of spawn().
-                    let fd = BorrowedFd::borrow_raw(fd);
-                    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
-                }
-                Ok(())
-            });
-        }
         Ok(Self { child: command.spawn()?, reaped: false })
     }
 

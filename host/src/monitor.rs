@@ -5,11 +5,12 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::child::Program;
 use crate::log;
 
 /// Position messages come at most this often to a program, and much more rarely into a log.
@@ -22,48 +23,59 @@ const PATIENCE: Duration = Duration::from_secs(2);
 enum Sink {
     Log,
     Program {
-        child: Child,
+        program: Program,
         input: ChildStdin,
     },
-    /// The program is gone; the deployment goes on.
-    Dead(Option<Child>),
+    /// The program does not listen any more; the deployment goes on.
+    Dead(Option<Program>),
 }
 
 /// Where progress goes.
 pub struct Monitor {
     sink: Sink,
     last_position: Option<Instant>,
+    /// Whether the end was reached.
+    complete: bool,
+    /// What positions are about: `type` and `disk` of their messages.
+    about: (&'static str, Option<usize>),
 }
 
 impl Monitor {
-    /// Messages into the log.
-    pub fn to_log() -> Self {
-        Self { sink: Sink::Log, last_position: None }
+    /// Messages to the program that is configured, or else into the log.
+    pub fn new(program: Option<&Path>, instance: &str) -> Self {
+        program.map_or_else(Self::to_log, |program| Self::to_program(program, instance))
     }
 
-    /// Messages to a program that is started with the instance's name as its argument and an
-    /// environment of nothing but `PATH`. When it cannot be started they go into the log.
+    /// Messages into the log.
+    pub fn to_log() -> Self {
+        Self::with(Sink::Log)
+    }
+
+    fn with(sink: Sink) -> Self {
+        Self { sink, last_position: None, complete: false, about: ("image-copy-progress", None) }
+    }
+
+    /// Has the positions be those of one of the instance's disks and not those of an image. They
+    /// come from a process for each disk.
+    #[must_use]
+    pub fn about(mut self, kind: &'static str, disk: usize) -> Self {
+        self.about = (kind, Some(disk));
+        self
+    }
+
+    /// Messages to a program that is started with the instance's name as its argument. It ends when
+    /// the calling thread does. When it cannot be started they go into the log.
     pub fn to_program(program: &Path, instance: &str) -> Self {
         let mut command = Command::new(program);
-        command.arg(instance).stdin(Stdio::piped()).stdout(Stdio::null()).env_clear();
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
-        match command.spawn() {
-            Ok(mut child) => {
-                let sink = match child.stdin.take() {
-                    Some(input) => {
-                        // A pipe that is full must not stop us.
-                        if rustix::io::ioctl_fionbio(&input, true).is_ok() {
-                            Sink::Program { child, input }
-                        } else {
-                            Sink::Dead(Some(child))
-                        }
-                    }
-                    None => Sink::Dead(Some(child)),
-                };
-                Self { sink, last_position: None }
-            }
+        command.arg(instance).stdin(Stdio::piped()).stdout(Stdio::null());
+        let started = Program::spawn(&mut command, &[], &[]).and_then(|mut program| {
+            let input = program.child().stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+            // A pipe that is full must not stop us.
+            rustix::io::ioctl_fionbio(&input, true)?;
+            Ok(Sink::Program { program, input })
+        });
+        match started {
+            Ok(sink) => Self::with(sink),
             Err(error) => {
                 log::warning(&format!(
                     "cannot start the progress monitor {}: {error}; progress goes into this log",
@@ -88,11 +100,10 @@ impl Monitor {
                     log::warning(&format!(
                         "the progress monitor does not listen any more ({error}); going on without it"
                     ));
-                    if let Sink::Program { child, input } =
+                    if let Sink::Program { program, .. } =
                         std::mem::replace(&mut self.sink, Sink::Dead(None))
                     {
-                        drop(input);
-                        self.sink = Sink::Dead(Some(child));
+                        self.sink = Sink::Dead(Some(program));
                     }
                 }
             }
@@ -109,10 +120,14 @@ impl Monitor {
         self.send(json!({"type": "image-error", "messages": [text]}), true);
     }
 
-    /// How far the copy is. Most calls send nothing.
+    /// How far the copy is, in bytes. Most calls send nothing.
     pub fn position(&mut self, position: u64, total: Option<u64>) {
         let Some(total) = total.filter(|total| *total > 0) else { return };
         let last = position >= total;
+        if std::mem::replace(&mut self.complete, last) && last {
+            return;
+        }
+        let position = position.min(total);
         if matches!(self.sink, Sink::Log) && io::stderr().is_terminal() {
             self.bar(position, total);
             return;
@@ -128,15 +143,13 @@ impl Monitor {
         }
         self.last_position = Some(now);
         let percent = (position as f64 / total as f64 * 10_000.0).round() / 100.0;
-        self.send(
-            json!({
-                "type": "image-copy-progress",
-                "position": position,
-                "total": total,
-                "progress": percent,
-            }),
-            last,
-        );
+        let (kind, disk) = self.about;
+        let mut message =
+            json!({"type": kind, "position": position, "total": total, "progress": percent});
+        if let (Some(disk), Some(object)) = (disk, message.as_object_mut()) {
+            object.insert("disk".into(), json!(disk));
+        }
+        self.send(message, last);
     }
 
     /// Somebody watches: a bar that stays on its line.
@@ -216,26 +229,14 @@ fn write_line(input: &mut ChildStdin, line: &str, must_arrive: bool) -> io::Resu
 impl Drop for Monitor {
     /// The program sees the end of its input and gets a moment to end.
     fn drop(&mut self) {
-        let child = match std::mem::replace(&mut self.sink, Sink::Log) {
-            Sink::Program { child, input } => {
-                drop(input);
-                Some(child)
-            }
-            Sink::Dead(child) => child,
+        let program = match std::mem::replace(&mut self.sink, Sink::Log) {
+            Sink::Program { program, .. } => Some(program),
+            Sink::Dead(program) => program,
             Sink::Log => None,
         };
-        let Some(mut child) = child else { return };
-        let limit = Instant::now() + PATIENCE;
-        let mut nap = Duration::from_millis(1);
-        while Instant::now() < limit {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(nap);
-            nap = (nap * 2).min(Duration::from_millis(50));
+        if let Some(mut program) = program {
+            let _ = program.wait_until(Instant::now() + PATIENCE, &|| false);
         }
-        let _ = child.kill();
-        let _ = child.wait();
     }
 }
 

@@ -12,6 +12,7 @@ use crate::copy::{self, CopyError};
 use crate::disk::{self, DiskError, OpenDisk, Place};
 use crate::env::{EnvError, Environment, Transfer};
 use crate::log;
+use crate::monitor::Monitor;
 use crate::source::raw::RawImage;
 use crate::source::stream::StreamImage;
 use crate::source::{ImageReader, Part, SourceError, local};
@@ -81,6 +82,7 @@ pub fn export(
     };
     let size = image.size().unwrap_or(0);
     tell_size(&transfer, size);
+    let mut monitor = monitor(env, config, "disk-export-progress", &transfer)?;
     let started = Instant::now();
     let mut buffer = AlignedBuffer::new(1 << 20);
     let zeros = AlignedBuffer::new(1 << 20);
@@ -92,6 +94,7 @@ pub fn export(
         let mut write = |bytes: &[u8]| {
             output.write_all(bytes).map_err(|source| TransferError::Output { offset, source })?;
             offset += bytes.len() as u64;
+            monitor.position(offset, Some(size));
             Ok::<(), TransferError>(())
         };
         match part {
@@ -121,6 +124,17 @@ pub fn export(
 fn place_of(transfer: &Transfer, device: &str) -> Result<Place, EnvError> {
     Place::choose(transfer.device.as_deref(), transfer.uri.as_deref())
         .ok_or_else(|| EnvError::Missing(device.to_owned()))
+}
+
+/// Who hears how far it is.
+fn monitor(
+    env: &Environment,
+    config: &Config,
+    kind: &'static str,
+    transfer: &Transfer,
+) -> Result<Monitor, EnvError> {
+    let monitor = Monitor::new(config.progress_monitor.as_deref(), env.instance_name()?);
+    Ok(monitor.about(kind, transfer.index))
 }
 
 /// Ganeti shows progress when it knows how much is to come. It can do without.
@@ -156,7 +170,10 @@ pub fn import(
         .filter(|bytes| *bytes <= target.size());
     let expected = promised.unwrap_or_else(|| target.size());
     let image = StreamImage::new(input, "the export on standard input", None);
-    let report = copy::copy_image(Box::new(image), target, 0, cancel, &mut |_, _| {})?;
+    let mut monitor = monitor(env, config, "disk-import-progress", &transfer)?;
+    // The stream does not tell its own size: it should be the disk's.
+    let mut progress = |position, _| monitor.position(position, Some(expected));
+    let report = copy::copy_image(Box::new(image), target, 0, cancel, &mut progress)?;
     if report.size < expected && !config.import_short {
         return Err(TransferError::Truncated {
             found: report.size,

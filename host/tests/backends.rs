@@ -1,17 +1,17 @@
 //! External back-ends: programs that know further places for images and disks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
+mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use common::lab::{Lab, StandIn};
 use snf_image_host::backend::{Kind, survey};
 use snf_image_host::cancel::Cancel;
 use snf_image_host::log;
-use support::{Lab, StandIn};
 
 /// A program in `src` or `dst`.
 fn program(lab: &Lab, kind: Kind, name: &str, text: &str) -> PathBuf {

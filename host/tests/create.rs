@@ -1,14 +1,14 @@
 //! `create` with a stand-in for the helper VM: everything but QEMU is real.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
+mod common;
 
 use std::fs;
 use std::path::Path;
 
+use common::lab::{Lab, StandIn};
 use snf_image_host::cancel::Cancel;
 use snf_image_host::rename::rename;
-use support::{Lab, StandIn};
 
 #[test]
 fn a_whole_disk() {

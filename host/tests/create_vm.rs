@@ -2,98 +2,47 @@
 //! qemu-system-x86_64 and the kernel that `cargo xtask setup` fetches.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+mod vm_support;
+
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use snf_image_host::helper::update::{self, Options};
+use common::node::{processes, sparse, wait_for};
+use vm_support::{guest_with, helper};
 
+/// Of an instance's disk.
+const SIZE: u64 = 96 << 20;
 /// Of the one test that looks for it: the others run at the same time.
 const SECRET: &str = "pAss-word-of-the-test";
 
-/// Kernel, initramfs and a small Debian-like image, made once.
-struct Lab {
-    dir: tempfile::TempDir,
-}
-
+/// Helper, configuration and a small image, made once.
 fn lab() -> &'static Path {
-    static LAB: OnceLock<Lab> = OnceLock::new();
+    static LAB: OnceLock<tempfile::TempDir> = OnceLock::new();
     LAB.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        update::build(&Options {
-            directory: dir.path().join("helper"),
-            root: Some(kernel_root()),
-            init: Some(init()),
-            ..Options::default()
-        })
-        .unwrap();
-        let tree = dir.path().join("tree");
-        fs::create_dir_all(tree.join("etc/ssh")).unwrap();
-        fs::create_dir_all(tree.join("root")).unwrap();
-        for (name, text) in [
-            ("os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian 12\"\n"),
-            ("debian_version", "12.5\n"),
-            ("passwd", "root:x:0:0:root:/root:/bin/bash\n"),
-            ("shadow", "root:*:19000:0:99999:7:::\n"),
-            ("group", "root:x:0:\n"),
-            ("hostname", "old\n"),
-            ("hosts", "127.0.0.1 localhost\n127.0.1.1 old\n"),
-            ("fstab", "/dev/vda1 / ext4 defaults 0 1\n"),
-            ("machine-id", ""),
-            ("ssh/sshd_config", ""),
-        ] {
-            fs::write(tree.join("etc").join(name), text).unwrap();
-        }
+        let files = [("fstab", "/dev/vda1 / ext4 defaults 0 1\n"), ("ssh/sshd_config", "")];
+        let image = guest_with(dir.path(), &files);
         fs::create_dir(dir.path().join("images")).unwrap();
-        let image = dir.path().join("images/mini.ext4");
-        fs::File::create(&image).unwrap().set_len(24 << 20).unwrap();
-        let out =
-            Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&tree).arg(&image).output();
-        assert!(out.unwrap().status.success());
-        fs::write(
-            dir.path().join("default"),
-            format!(
-                "IMAGE_DIR=\"{0}/images\"\nHELPER_DIR=\"{0}/helper\"\nHELPER_ACCEL=tcg\n",
-                dir.path().display()
-            ),
-        )
-        .unwrap();
-        Lab { dir }
+        fs::rename(image, dir.path().join("images/mini.ext4")).unwrap();
+        let config = format!(
+            "IMAGE_DIR=\"{}/images\"\nHELPER_DIR=\"{}\"\nHELPER_ACCEL=tcg\nHELPER_SOFT_TIMEOUT=300\n",
+            dir.path().display(),
+            helper().display()
+        );
+        fs::write(dir.path().join("default"), config).unwrap();
+        dir
     })
-    .dir
     .path()
 }
 
-fn init() -> PathBuf {
-    if let Some(path) = std::env::var_os("SNF_HELPER_INIT") {
-        return path.into();
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "snf-helper-init", "--profile", "helper"])
-        .args(["--target", "x86_64-unknown-linux-musl", "--target-dir"])
-        .arg(target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()
-        .unwrap();
-    assert!(status.success(), "cannot build snf-helper-init; run cargo xtask setup");
-    target.join("x86_64-unknown-linux-musl/helper/snf-helper-init")
-}
-
-fn kernel_root() -> PathBuf {
-    let cache = std::env::var_os("SNF_TEST_CACHE").unwrap_or_else(|| "/var/cache/snf-image".into());
-    let kernels = Path::new(&cache).join("kernels");
-    let version = fs::read_to_string(kernels.join("current-cloud-amd64"))
-        .expect("no kernel; run cargo xtask setup");
-    kernels.join(format!("linux-image-{version}"))
-}
-
-/// Starts `create` onto a fresh disk of 64 MiB.
+/// Starts `create` onto a fresh disk.
 fn create(disk: &Path, extra: &[(&str, &str)]) -> Child {
-    fs::File::create(disk).unwrap().set_len(64 << 20).unwrap();
+    sparse(disk, SIZE);
     Command::new(env!("CARGO_BIN_EXE_snf-image-host"))
         .arg("create")
         .env_clear()
@@ -121,24 +70,6 @@ fn qemu_of(parent: u32) -> Option<u32> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.contains(&format!("\nPPid:\t{parent}\n")) && status.contains("qemu")
     })
-}
-
-fn processes() -> Vec<u32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let limit = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < limit, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn gone(pid: u32) -> bool {
@@ -190,7 +121,7 @@ fn a_deployment_that_tells_no_secrets() {
     assert!(gone(qemu));
     assert!(guest_file(&disk, "/etc/hostname").starts_with("inst1"));
     assert!(guest_file(&disk, "/etc/shadow").starts_with("root:$"));
-    assert_eq!(fs::metadata(&disk).unwrap().len(), 64 << 20);
+    assert_eq!(fs::metadata(&disk).unwrap().len(), SIZE);
 }
 
 #[test]
@@ -201,7 +132,35 @@ fn a_disk_that_has_only_a_uri() {
     let (code, log) = said(create(&disk, &[("DISK_0_PATH", ""), ("DISK_0_URI", &uri)]));
     assert_eq!(code, Some(0), "{log}");
     assert!(guest_file(&disk, "/etc/hostname").starts_with("inst1"));
-    assert_eq!(fs::metadata(&disk).unwrap().len(), 64 << 20);
+    assert_eq!(fs::metadata(&disk).unwrap().len(), SIZE);
+}
+
+#[test]
+fn several_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<_> = (0..5)
+        .map(|n| {
+            let (name, disk) = (format!("inst{n}.example.test"), dir.path().join(n.to_string()));
+            let child = create(&disk, &[("INSTANCE_NAME", &name), ("OSP_IMG_PASSWD", &name)]);
+            (name, disk, child)
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for (name, disk, child) in all {
+        let (code, log) = said(child);
+        assert_eq!(code, Some(0), "{log}");
+        let short = name.split('.').next().unwrap();
+        assert!(guest_file(&disk, "/etc/hostname").starts_with(short), "{name}");
+        let shadow = guest_file(&disk, "/etc/shadow");
+        let hash = shadow.strip_prefix("root:").unwrap().split(':').next().unwrap();
+        let script = "exit(crypt($ARGV[0], $ARGV[1]) ne $ARGV[1])";
+        let status = Command::new("perl").args(["-e", script, &name, hash]).status();
+        assert!(status.expect("perl must be installed").success(), "{name}: {shadow}");
+        ids.push(guest_file(&disk, "/etc/machine-id"));
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "two instances share a machine id: {ids:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![cfg(feature = "network")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod stand_in;
+mod common;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,11 +14,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use common::node::{MARK_AT, Node, ended, noise, running_vm, signal, sparse, wait_for};
 use snf_image_host::cancel::Cancel;
 use snf_image_host::copy::copy_image;
 use snf_image_host::source::raw::RawImage;
 use snf_image_host::target::Target;
-use stand_in::{MARK_AT, Node, ended, noise, running_vm, signal, sparse, wait_for};
 
 /// What a signal may take to end a deployment, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(20);
@@ -112,6 +112,9 @@ fn signals_within_the_vm() {
         sparse(&disk, 8 << 20);
         fs::write(node.path("images/small"), noise(2, 1 << 20)).unwrap();
         fs::write(node.path("sleep"), "").unwrap();
+        // A monitor that does not look at the end of its input ends with us, too.
+        let monitor = node.program("monitor", "#!/bin/sh\nwhile :; do sleep 1; done\n");
+        node.configure(&format!("PROGRESS_MONITOR=\"{}\"\n", monitor.display()));
         let child = node.create("inst1", "small", &disk).spawn().unwrap();
         let vm = running_vm(&node);
         let started = Instant::now();

@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -169,6 +171,22 @@ fn export_and_import_are_the_same_bytes() {
     std::os::unix::fs::FileExt::write_all_at(&file, b"data", 5 << 20).unwrap();
     let size = os.path("size");
     let dump = os.path("dump");
+    let monitor = os.path("monitor");
+    fs::write(&monitor, "#!/bin/sh\nexec cat >>\"$0-heard\"\n").unwrap();
+    fs::set_permissions(&monitor, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut config = fs::OpenOptions::new().append(true).open(os.path("default")).unwrap();
+    writeln!(config, "PROGRESS_MONITOR=\"{}\"", monitor.display()).unwrap();
+    let heard = |kind: &str, disk: usize| {
+        let text = fs::read_to_string(os.path("monitor-heard")).unwrap();
+        let last: serde_json::Value =
+            serde_json::from_str(text.lines().last().unwrap()).expect("JSON");
+        fs::remove_file(os.path("monitor-heard")).unwrap();
+        assert_eq!(last["type"], kind, "{text}");
+        assert_eq!(last["disk"], disk, "{text}");
+        assert_eq!((&last["position"], &last["total"]), (&last["total"], &(9u32 << 20).into()));
+        assert_eq!(last["progress"], 100.0);
+        assert_eq!(text.matches("100.0").count(), 1, "{text}");
+    };
     let mut shell = Command::new("bash");
     shell.arg("-c").arg(format!("exec 11>{}; exec ./export >{}", size.display(), dump.display()));
     let export = os.instance("export", &disk);
@@ -186,6 +204,7 @@ fn export_and_import_are_the_same_bytes() {
     assert_eq!(fs::read_to_string(&size).unwrap(), "9437184\n");
     let bytes = fs::read(&disk).unwrap();
     assert!(fs::read(&dump).unwrap() == bytes);
+    heard("disk-export-progress", 0);
 
     let import = |input: &[u8], size_mib: &str, extra: &[(&str, &str)]| {
         let target = os.path("target");
@@ -207,10 +226,13 @@ fn export_and_import_are_the_same_bytes() {
     let (out, found) = import(&bytes, "9", &[]);
     assert!(out.status.success(), "{out:?}");
     assert!(found == bytes);
+    heard("disk-import-progress", 0);
     for cut in [0, 1, 5 << 20, (9 << 20) - 1] {
         let (out, _) = import(&bytes[..cut], "9", &[]);
         assert_eq!(out.status.code(), Some(1), "{cut}");
         assert!(text(&out).contains("truncated"), "{out:?}");
+        let heard = fs::read_to_string(os.path("monitor-heard")).unwrap_or_default();
+        assert!(!heard.contains("100.0"), "{heard}");
     }
     let (out, found) = import(&bytes[..8 << 20], "8", &[]);
     assert!(out.status.success(), "a device may be larger than Ganeti asked: {out:?}");
@@ -272,6 +294,44 @@ fn a_signal_ends_it_with_a_sentence_and_no_secret_leaks() {
         let said = text(&out);
         assert!(said.contains("stopped by signal") && !said.contains("SECRET"), "{said}");
     }
+}
+
+#[test]
+fn a_crash_leaves_no_core() {
+    let os = Os::new();
+    let disk = os.path("disk");
+    fs::write(&disk, vec![0xaa; 1 << 20]).unwrap();
+    // Whether a process that may dump its memory does so when it crashes.
+    let dumps = |program: &str| {
+        let import = os.instance("import", &disk);
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("ulimit -c unlimited; exec {program}")])
+            .current_dir(&os.dir)
+            .env_clear()
+            .envs(import.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .env("IMPORT_DEVICE", &disk)
+            .env("OSP_IMG_PASSWD", "SECRET-VALUE")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let wiped = |pid: u32| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            !environ.is_empty() && !String::from_utf8_lossy(&environ).contains("SECRET")
+        };
+        let limit = Instant::now() + Duration::from_secs(60);
+        while program != "sleep 1000" && !wiped(child.id()) {
+            assert!(Instant::now() < limit, "{program} does not wipe its environment");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        Command::new("kill").args(["-s", "SEGV", &child.id().to_string()]).status().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(11), "{program}");
+        status.core_dumped()
+    };
+    println!("others leave one: {}", dumps("sleep 1000"));
+    assert!(!dumps("snf-image/import"));
 }
 
 #[test]

@@ -1,19 +1,19 @@
 //! Disks that have only a URI: through QEMU's storage daemon.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
+mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use common::lab::{Lab, StandIn};
 use snf_image_host::cancel::Cancel;
 use snf_image_host::env::Environment;
 use snf_image_host::rename::rename;
 use snf_image_host::storage::RemoteDisk;
 use snf_image_host::transfer::{export, import};
-use support::{Lab, StandIn};
 
 const DAEMON: &str = "qemu-storage-daemon";
 

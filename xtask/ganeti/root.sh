@@ -18,13 +18,13 @@ cp -L /etc/resolv.conf "$NEW/etc/resolv.conf"
 cp -a /etc/apt/apt.conf.d/. "$NEW/etc/apt/apt.conf.d/" 2>/dev/null || true
 printf '#!/bin/sh\nexit 101\n' >"$NEW/usr/sbin/policy-rc.d"
 chmod 755 "$NEW/usr/sbin/policy-rc.d"
-# socat moves exports, setcap (libcap2-bin) is wanted by Ganeti's start script. The mounts end with
-# the namespace, whatever happens.
+# socat moves exports, setcap (libcap2-bin) is wanted by Ganeti's start script, cloud-init reads the seed
+# that a guest gets. The mounts end with the namespace, whatever happens.
 unshare -m --propagation private sh -c "
   mount -t proc proc $NEW/proc; mount --rbind /dev $NEW/dev; mount -t sysfs sysfs $NEW/sys
   export DEBIAN_FRONTEND=noninteractive
   chroot $NEW sh -ec 'apt-get update; apt-get install -y --no-install-recommends ganeti \
-    openssh-client socat qemu-system-x86 qemu-utils iputils-arping libcap2-bin lsb-base; apt-get clean'"
+    openssh-client socat qemu-system-x86 qemu-utils iputils-arping libcap2-bin lsb-base cloud-init; apt-get clean'"
 rm -rf "$NEW"/var/lib/apt/lists/* "$NEW"/usr/share/doc/* "$NEW"/usr/share/locale/* "$NEW/etc/resolv.conf"
 sync -f "$NEW"
 mv "$NEW" "$ROOT"

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::stage::Stage;
 use crate::util::{Result, checkout, command, output, run, step, target_dir, text};
 
 /// Ganeti's scripts, each a link.
@@ -13,20 +14,24 @@ const DOCS: [&str; 4] = ["README.md", "CHANGELOG.md", "docs/host.md", "docs/help
 
 /// Builds the package and gives its path.
 pub fn deb() -> Result<PathBuf> {
-    let stage = crate::stage::stage()?;
-    step("packing the Debian package", || pack(&stage.root.join("bin"), &stage.os))
+    pack(&crate::stage::stage()?)
 }
 
-fn pack(bin: &Path, os: &Path) -> Result<PathBuf> {
+/// Packs what was built.
+pub fn pack(stage: &Stage) -> Result<PathBuf> {
+    step("packing the Debian package", || tree(&stage.root.join("bin"), &stage.os))
+}
+
+fn tree(bin: &Path, os: &Path) -> Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
     let top = checkout().join(target_dir());
     let root = top.join("deb");
     let _ = fs::remove_dir_all(&root);
     let packaging = checkout().join("packaging");
     let mut tree = Tree { root: root.clone() };
-    tree.copy(&bin.join("snf-customize"), "usr/bin/snf-customize", 0o755)?;
-    tree.copy(&bin.join("snf-image-host"), &HOST[1..], 0o755)?;
-    tree.copy(&bin.join("snf-helper-init"), "usr/lib/snf-image/snf-helper-init", 0o755)?;
+    tree.program(&bin.join("snf-customize"), "usr/bin/snf-customize")?;
+    tree.program(&bin.join("snf-image-host"), &HOST[1..])?;
+    tree.program(&bin.join("snf-helper-init"), "usr/lib/snf-image/snf-helper-init")?;
     tree.link("snf-image-host", "usr/sbin/snf-image-update-helper")?;
     for script in SCRIPTS {
         tree.link(HOST, &format!("usr/share/ganeti/os/snf-image/{script}"))?;
@@ -131,6 +136,12 @@ impl Tree {
         fs::copy(from, &to)
             .and_then(|_| fs::set_permissions(&to, fs::Permissions::from_mode(mode)))
             .map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))
+    }
+
+    /// A program without what only a debugger reads: that is nine tenths of it.
+    fn program(&mut self, from: &Path, name: &str) -> Result<()> {
+        self.copy(from, name, 0o755)?;
+        run(&mut command("strip", ["--strip-unneeded", &text(&self.root.join(name))]))
     }
 
     fn link(&mut self, target: &str, name: &str) -> Result<()> {

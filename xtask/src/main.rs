@@ -23,7 +23,7 @@ usage: cargo xtask COMMAND
           customize, create, copy, helper, ext, ntfs
   stage   only build, and lay out as an installed system would have it (target/stage)
   deb     a Debian package of it all (in the target directory)
-  ganeti  the OS provider under a real one-node Ganeti cluster
+  ganeti  the OS provider under a real one-node Ganeti cluster; PACKAGE: one that `deb` has made
   setup   only install what the tests need and build the Debian images
 
 All of it needs root: as an ordinary user the commands run themselves through sudo.
@@ -38,8 +38,11 @@ fn main() -> ExitCode {
         ["bench", topics @ ..] => Box::new(|| bench::bench(topics)),
         ["stage"] => Box::new(|| stage::stage().map(|stage| println!("{}", stage.root.display()))),
         ["deb"] => Box::new(|| deb::deb().map(|package| println!("{}", package.display()))),
-        ["ganeti"] => Box::new(ganeti::ganeti),
-        ["setup"] => Box::new(|| setup().map(|_| ())),
+        ["ganeti", package @ ..] if package.len() < 2 => {
+            let package = package.first().map(std::path::PathBuf::from);
+            Box::new(move || ganeti::ganeti(package))
+        }
+        ["setup"] => Box::new(|| setup().and_then(|_| ganeti::prepare())),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

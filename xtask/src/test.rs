@@ -28,7 +28,7 @@ pub fn test() -> Result<()> {
     })?;
     let cache = cache()?;
     let stage = crate::stage::stage()?;
-    run_visible(
+    let tests = run_visible(
         command(env!("CARGO"), ["test", "--workspace", "--no-fail-fast"])
             .env("SNF_TEST_CACHE", text(&cache))
             .env("SNF_TEST_DEBIAN", text(&image))
@@ -37,5 +37,11 @@ pub fn test() -> Result<()> {
                 "SNF_FUZZ_SECONDS",
                 std::env::var("SNF_FUZZ_SECONDS").as_deref().unwrap_or(FUZZ_SECONDS),
             ),
-    )
+    );
+    // Whatever became of them: one run shows all that is wrong.
+    let ganeti = crate::deb::pack(&stage).and_then(|package| crate::ganeti::life(&package));
+    if let (Err(_), Err(error)) = (&tests, &ganeti) {
+        eprintln!("error: {error}");
+    }
+    tests.and(ganeti)
 }

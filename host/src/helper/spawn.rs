@@ -3,16 +3,16 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use landlock::RulesetCreated;
-use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
+use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
 use super::HelperError;
+use crate::child::bind;
 
 /// Whom a child runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +82,6 @@ pub(super) fn spawn(
     limits: Limits<'_>,
     inherited: &[BorrowedFd<'_>],
 ) -> io::Result<Child> {
-    use std::os::fd::AsRawFd;
-    let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
-    let parent = rustix::process::getpid();
     let (cpu_seconds, address_space) = (limits.cpu_seconds, limits.address_space);
     let (isolate, mut rules) = (limits.isolate, limits.landlock);
     let group = limits.group.map(|fd| fd.as_raw_fd());
@@ -94,54 +91,36 @@ pub(super) fn spawn(
         name_spaces |= UnshareFlags::NEWUSER;
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.process_group(0).current_dir("/").env_clear();
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    // SAFETY: between fork and exec only system calls are made: no allocation, no lock. The
-    // vectors were filled before the fork.
-    #[allow(unsafe_code)]
-    unsafe {
-        command.pre_exec(move || {
-            for (resource, value) in [
-                (Resource::Core, 0),
-                (Resource::Cpu, cpu_seconds),
-                (Resource::As, address_space),
-                (Resource::Nofile, 256),
-            ] {
-                let limit = Rlimit { current: Some(value), maximum: Some(value) };
-                rustix::process::setrlimit(resource, limit)?;
-            }
-            // Where the kernel or a container refuses one of these walls, the others stand.
-            if let Some(group) = group {
-                // SAFETY: the caller holds the descriptor open over the call of spawn().
-                let _ = rustix::io::write(BorrowedFd::borrow_raw(group), b"0");
-            }
-            if isolate {
-                let _ = rustix::thread::unshare_unsafe(name_spaces);
-            }
-            if let Some(identity) = &identity {
-                rustix::thread::set_thread_groups(&identity.groups)?;
-                rustix::thread::set_thread_gid(identity.gid)?;
-                rustix::thread::set_thread_uid(identity.uid)?;
-            }
-            rustix::thread::set_no_new_privs(true)?;
-            if let Some(rules) = rules.take() {
-                let _ = rules.restrict_self();
-            }
-            // After the change of user, which clears it.
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if rustix::process::getppid() != Some(parent) {
-                return Err(io::Error::from(rustix::io::Errno::CANCELED));
-            }
-            for &fd in &fds {
-                // SAFETY: the caller holds these descriptors open over the call of spawn().
-                let fd = BorrowedFd::borrow_raw(fd);
-                rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
-            }
-            Ok(())
-        });
-    }
+    bind(command, inherited, move || {
+        for (resource, value) in
+            [(Resource::Cpu, cpu_seconds), (Resource::As, address_space), (Resource::Nofile, 256)]
+        {
+            let limit = Rlimit { current: Some(value), maximum: Some(value) };
+            rustix::process::setrlimit(resource, limit)?;
+        }
+        // Where the kernel or a container refuses one of these walls, the others stand.
+        if let Some(group) = group {
+            // SAFETY: the caller holds the descriptor open over the call of spawn().
+            #[allow(unsafe_code)]
+            let group = unsafe { BorrowedFd::borrow_raw(group) };
+            let _ = rustix::io::write(group, b"0");
+        }
+        if isolate {
+            // SAFETY: the child has one thread, and shares no descriptors with another.
+            #[allow(unsafe_code)]
+            let _ = unsafe { rustix::thread::unshare_unsafe(name_spaces) };
+        }
+        if let Some(identity) = &identity {
+            rustix::thread::set_thread_groups(&identity.groups)?;
+            rustix::thread::set_thread_gid(identity.gid)?;
+            rustix::thread::set_thread_uid(identity.uid)?;
+        }
+        rustix::thread::set_no_new_privs(true)?;
+        if let Some(rules) = rules.take() {
+            let _ = rules.restrict_self();
+        }
+        Ok(())
+    });
     command.spawn()
 }
 

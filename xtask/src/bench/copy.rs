@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Bench, ROUNDS, row};
+use super::{Bench, ROUNDS, Turn, row, take_turns};
 use crate::demo::create_command;
 use crate::util::{Result, output, run, shell, text};
 
@@ -115,25 +115,28 @@ fn race(
     check: &dyn Fn(&Fresh) -> Result<()>,
 ) -> Result<()> {
     super::head(&format!("{what} onto {}", disk.name()));
-    let mut times = vec![Vec::new(); contenders.len()];
-    for round in 0..ROUNDS {
-        for ((name, action), times) in contenders.iter().zip(&mut times) {
-            let fresh = Fresh::new(bench, disk, size)?;
-            shell("sync; echo 3 >/proc/sys/vm/drop_caches", &[])?;
-            let start = Instant::now();
-            action(&fresh)?;
-            shell("sync \"$1\"", &[fresh.path()])?;
-            times.push(start.elapsed().as_secs_f64());
-            if round == 0 {
-                check(&fresh).map_err(|error| format!("{name} copied wrongly: {error}"))?;
+    let prepare = || {
+        let fresh = Fresh::new(bench, disk, size)?;
+        shell("sync; echo 3 >/proc/sys/vm/drop_caches", &[])?;
+        Ok(fresh)
+    };
+    let mut actions: Vec<_> = contenders
+        .iter()
+        .map(|(_, action)| {
+            |fresh: &Fresh| {
+                action(fresh)?;
+                shell("sync \"$1\"", &[fresh.path()]).map(drop)
             }
-        }
-    }
-    let mut base = None;
-    for ((name, _), times) in contenders.iter().zip(&mut times) {
-        times.sort_by(f64::total_cmp);
-        let seconds = times[ROUNDS / 2];
-        row(name, seconds, *base.get_or_insert(seconds));
+        })
+        .collect();
+    let mut turns: Vec<Turn<'_, Fresh>> = actions.iter_mut().map(|way| way as _).collect();
+    let times = take_turns(&prepare, &mut turns, &|round, number, fresh| {
+        let name = contenders[number].0;
+        let result = if round == 0 { check(fresh) } else { Ok(()) };
+        result.map_err(|error| format!("{name} copied wrongly: {error}"))
+    })?;
+    for ((name, _), seconds) in contenders.iter().zip(&times) {
+        row(name, *seconds, times[0]);
     }
     Ok(())
 }

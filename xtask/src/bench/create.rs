@@ -10,7 +10,7 @@ pub fn bench(bench: &Bench) -> Result<()> {
     let stage = bench.stage()?;
     head("create");
     let target = bench.path("target.img");
-    let empty = || shell("rm -f \"$1\"; truncate -s 4G \"$1\"", &[&target]);
+    let empty = || shell("rm -f \"$1\"; truncate -s 4G \"$1\"", &[&target]).map(drop);
     let create = median(&empty, || {
         let target = Path::new(&target);
         run(&mut create_command(

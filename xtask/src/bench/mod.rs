@@ -116,44 +116,51 @@ fn row(what: &str, seconds: f64, base: f64) {
     println!("{what:<58} {seconds:>9.4} {:>7.2}", seconds / base);
 }
 
-/// Runs `action` some times, each after `prepare`, and gives the median of its seconds.
-fn median<T>(
+/// One of several ways to do the same thing, with what was prepared for it.
+type Turn<'a, T> = &'a mut dyn FnMut(&T) -> Result<()>;
+
+/// The medians of the seconds of several ways to do the same thing, each after `prepare`. They take
+/// turns, so that what else the machine does meets all of them. `after` sees, untimed, what each
+/// left: it gets the numbers of the round and of the way.
+fn take_turns<T>(
     prepare: &dyn Fn() -> Result<T>,
-    mut action: impl FnMut() -> Result<()>,
-) -> Result<f64> {
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        prepare()?;
-        let start = Instant::now();
-        action()?;
-        times.push(start.elapsed().as_secs_f64());
+    ways: &mut [Turn<'_, T>],
+    after: &dyn Fn(usize, usize, &T) -> Result<()>,
+) -> Result<Vec<f64>> {
+    let mut times = vec![Vec::new(); ways.len()];
+    for round in 0..ROUNDS {
+        for (number, way) in ways.iter_mut().enumerate() {
+            let prepared = prepare()?;
+            let start = Instant::now();
+            way(&prepared)?;
+            times[number].push(start.elapsed().as_secs_f64());
+            after(round, number, &prepared)?;
+        }
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[ROUNDS / 2])
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    };
+    Ok(times.into_iter().map(median).collect())
 }
 
 /// One of several ways to do the same thing.
 type Way<'a> = &'a mut dyn FnMut() -> Result<()>;
 
-/// The medians of several ways to do the same thing, each after `prepare`. They take turns, so that what
-/// else the machine does meets all of them.
+/// The medians of several ways for which nothing but their time counts.
 fn medians<const N: usize>(
     prepare: &dyn Fn() -> Result<()>,
-    mut ways: [Way<'_>; N],
+    ways: [Way<'_>; N],
 ) -> Result<[f64; N]> {
-    let mut times = [const { Vec::new() }; N];
-    for _ in 0..ROUNDS {
-        for (way, times) in ways.iter_mut().zip(&mut times) {
-            prepare()?;
-            let start = Instant::now();
-            way()?;
-            times.push(start.elapsed().as_secs_f64());
-        }
-    }
-    Ok(times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[ROUNDS / 2]
-    }))
+    let mut ways = ways.map(|way| move |(): &()| way());
+    let mut turns = ways.each_mut().map(|way| way as Turn<'_, ()>);
+    let times = take_turns(prepare, &mut turns, &|_, _, ()| Ok(()))?;
+    times.try_into().map_err(|_| "a way has no time".to_owned())
+}
+
+/// The median of one way alone.
+fn median(prepare: &dyn Fn() -> Result<()>, mut way: impl FnMut() -> Result<()>) -> Result<f64> {
+    medians(prepare, [&mut way]).map(|[seconds]| seconds)
 }
 
 /// A line that compares a ratio with the figure that we hold ourselves to.

@@ -5,14 +5,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::setup::cache;
-use crate::stage::Stage;
+use crate::setup::{Kernel, cache};
 use crate::util::{Result, checkout, command, output, run, shell, step, text};
 
 /// The only node.
 pub const NODE: &str = "node1.example.test";
-/// Size of the first disk of every instance.
-pub const DISK_MIB: u64 = 128;
+/// Size of the first disk of every instance: Ganeti moves all of it in an export.
+pub const DISK_MIB: u64 = 80;
 /// Seconds that any one command may take.
 const PATIENCE: &str = "600";
 
@@ -31,9 +30,9 @@ pub fn fail<T>(text: impl Into<String>) -> Result<T> {
 }
 
 /// What the cluster's own root is made of; slow the first time.
-fn tree() -> Result<PathBuf> {
+pub fn tree() -> Result<PathBuf> {
     // The number goes up when root.sh makes something else.
-    let tree = cache()?.join("ganeti-root-1");
+    let tree = cache()?.join("ganeti-root-2");
     if !tree.is_dir() {
         step("installing Ganeti into a Debian tree (once; some minutes)", || {
             script("root.sh", &[&text(&tree)])
@@ -120,13 +119,15 @@ impl Lab {
         Ok(())
     }
 
-    /// The OS directory, the helper, the configuration, a progress monitor and small images.
-    pub fn install(&self, stage: &Stage) -> Result<()> {
+    /// Puts a kernel, a progress monitor and small images where a node has them, and installs the
+    /// package: its script makes the helper VM from the kernel.
+    pub fn install(&self, package: &Path, kernel: &Kernel) -> Result<()> {
         let script = r#"
-            stage=$1 helper=$2 root=$3
-            install -m 755 "$stage/bin/snf-image-host" "$root/usr/bin/snf-image-host"
-            mkdir -p "$root/var/lib/snf-image" "$root/usr/local/bin"
-            cp -r "$helper" "$root/var/lib/snf-image/helper"
+            package=$1 kernel=$2 modules=$3 root=$4
+            cp "$package" "$root/root/snf-image.deb"
+            mkdir -p "$root/boot" "$root/lib/modules" "$root/var/lib/snf-image" "$root/usr/local/bin"
+            cp "$kernel" "$root/boot/"
+            cp -r "$modules" "$root/lib/modules/"
             printf '#!/bin/sh\nexec cat >>"/var/log/monitor-$1"\n' >"$root/usr/local/bin/monitor"
             chmod 755 "$root/usr/local/bin/monitor"
             tree=$(mktemp -d)
@@ -149,6 +150,11 @@ impl Lab {
             echo '2048,,L,*' | sfdisk -q "$images/mini.raw"
             dd if="$images/mini.ext4" of="$images/mini.raw" bs=1M seek=1 conv=notrunc,sparse status=none
             qemu-img convert -O qcow2 -c -o compression_type=zstd "$images/mini.raw" "$images/mini.qcow2"
+            # One with cloud-init's own settings.
+            mkdir -p "$tree/var/lib/cloud" "$tree/run"
+            cp -r "$root/etc/cloud" "$tree/etc/"
+            truncate -s 48M "$images/cloud.ext4"
+            mke2fs -q -t ext4 -d "$tree" "$images/cloud.ext4"
             # Hostile ones: a file system that is damaged where it matters, and a disk that wants
             # a file of the node's as its backing file.
             cp --sparse=always "$images/mini.ext4" "$images/hostile.ext4"
@@ -156,10 +162,20 @@ impl Lab {
             debugfs -w -R 'sif / flags 0' "$images/hostile.ext4" 2>/dev/null
             qemu-img create -q -f qcow2 -F raw -b /etc/shadow -u "$images/hostile.qcow2" 60M
             "#;
-        let paths = [&stage.root, &stage.helper, &self.root];
-        shell(script, &paths.map(|path| text(path)).each_ref().map(String::as_str))?;
+        let paths = [package, &kernel.image(), &kernel.modules(), &self.root];
+        shell(script, &paths.map(text).each_ref().map(String::as_str))?;
+        self.good("dpkg -i /root/snf-image.deb")?;
         self.configure("")?;
-        self.good("snf-image-host install-os /srv/ganeti/os/snf-image default").map(drop)
+        self.good("snf-image-host check").map(drop)
+    }
+
+    /// Takes the package out again.
+    pub fn purge(&self) -> Result<()> {
+        self.good("dpkg --purge snf-image")?;
+        let traces =
+            "find / -xdev -name '*snf-image*' -not -path '/proc/*' -not -path '/var/log/*'";
+        let left = self.good(&format!("rm -r /var/lib/snf-image /root/snf-image.deb; {traces}"))?;
+        if left.trim().is_empty() { Ok(()) } else { fail(format!("the package leaves {left}")) }
     }
 
     /// Writes the node's configuration, with further lines at its end.
@@ -217,6 +233,22 @@ impl Lab {
         let said = output(&mut command("debugfs", ["-R", &format!("cat {path}"), &device]))?;
         // debugfs says nothing with its exit status.
         if said.is_empty() { fail(format!("{instance} has no {path}")) } else { Ok(said) }
+    }
+
+    /// Has the node's cloud-init read the seed in an instance's first partition; gives the user data.
+    pub fn seed(&self, instance: &str, mac: &str) -> Result<String> {
+        let script = fs::read_to_string(checkout().join("xtask/ganeti/seed.py"));
+        self.write("/root/seed.py", &script.map_err(|e| format!("cannot read seed.py: {e}"))?)?;
+        let disk = self.disk(instance, 0)?;
+        let dump = format!("rdump /etc /var /run {}", self.path("root/guest").display());
+        let device = format!("{}?offset=1048576", disk.display());
+        let here = self.path("root/guest");
+        fs::create_dir(&here).map_err(|e| format!("cannot make {}: {e}", here.display()))?;
+        run(&mut command("debugfs", ["-R", &dump, &device]))?;
+        let name = format!("{instance}.example.test");
+        let said = self.good(&format!("python3 /root/seed.py /root/guest {name} {mac}"))?;
+        self.good("rm -r /root/seed.py /root/guest /run/blkid")?;
+        Ok(said)
     }
 
     /// The newest log of Ganeti's whose name begins so.

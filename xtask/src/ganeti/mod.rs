@@ -3,10 +3,12 @@
 mod lab;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use crate::stage::{Stage, stage};
+use crate::deb;
+use crate::setup::kernel;
 use crate::util::{Result, command, output, run, step, text};
-use lab::{Lab, NODE, fail, same};
+use lab::{DISK_MIB, Lab, NODE, fail, same};
 
 const SECRET: &str = "seCret-17-word";
 const PRIVATE_KEY_COMMENT: &str = "private-lab-comment";
@@ -14,22 +16,29 @@ const PRIVATE_KEY_COMMENT: &str = "private-lab-comment";
 const EVERYWHERE: &str = "/var /etc /run /tmp /dev/shm /root";
 const LOGS: &str = "/var/log /tmp /dev/shm";
 
-/// Builds, and runs all of it.
-pub fn ganeti() -> Result<()> {
+/// Builds the package unless there is one, and runs all of it.
+pub fn ganeti(package: Option<PathBuf>) -> Result<()> {
     crate::setup()?;
-    life(&stage()?)
+    life(&package.map_or_else(deb::deb, Ok)?)
 }
 
-/// Brings a cluster up, runs the whole life of instances on it, and takes it down.
-fn life(stage: &Stage) -> Result<()> {
+/// Makes what is slow the first time.
+pub fn prepare() -> Result<()> {
+    lab::tree().map(drop)
+}
+
+/// Brings a cluster up, runs the whole life of instances on it with the package that is given, and
+/// takes it down.
+pub fn life(package: &Path) -> Result<()> {
     let lab = step("bringing up Ganeti", Lab::up)?;
-    let result = all(&lab, stage);
+    let result = all(&lab, package);
     let down = step("taking Ganeti down", || lab.down());
     result.and(down)
 }
 
-fn all(lab: &Lab, stage: &Stage) -> Result<()> {
-    step("installing the OS provider", || lab.install(stage))?;
+fn all(lab: &Lab, package: &Path) -> Result<()> {
+    let kernel = kernel("cloud-amd64")?;
+    step("installing the package", || lab.install(package, &kernel))?;
     step("gnt-os diagnose, info, list", || diagnose(lab))?;
     lab.started()?;
     step("add (extdump; private and secret parameters)", || add_extdump(lab))?;
@@ -37,8 +46,10 @@ fn all(lab: &Lab, stage: &Stage) -> Result<()> {
     step("rename, without and with the host name", || rename(lab))?;
     step("add (diskdump, two disks), export, import", || export_import(lab))?;
     step("a truncated export", || truncated(lab))?;
+    step("add with user data: cloud-init reads the seed", || cloud_init(lab))?;
     step("failing verify, failing create, hostile images", || failures(lab))?;
-    step("remove; nothing is left behind", || remove(lab))
+    step("remove; nothing is left behind", || remove(lab))?;
+    step("purging the package", || lab.purge())
 }
 
 fn diagnose(lab: &Lab) -> Result<()> {
@@ -174,13 +185,27 @@ fn export_import(lab: &Lab) -> Result<()> {
     for disk in [0, 1] {
         same(&lab.disk("inst2", disk)?, &lab.disk("inst3", disk)?)?;
     }
-    for (log, wanted) in [
-        ("export-snf-image+default-inst2", "exported 134217728 bytes"),
-        ("import-snf-image+default-inst3", "imported 134217728 bytes"),
+    for (log, done) in [
+        ("export-snf-image+default-inst2", "exported"),
+        ("import-snf-image+default-inst3", "imported"),
     ] {
         let said = lab.log(&format!("{log}.example.test-disk0"))?;
-        if !said.contains(wanted) {
+        let wanted = format!("{done} {} bytes", DISK_MIB << 20);
+        if !said.contains(&wanted) {
             return fail(format!("Ganeti's log does not tell {wanted:?}:\n{said}"));
+        }
+    }
+    for (instance, what) in [("inst2", "disk-export-progress"), ("inst3", "disk-import-progress")] {
+        let heard = lab.progress(instance)?;
+        for disk in [0, 1] {
+            let done = |line: &&str| {
+                line.contains(what)
+                    && line.contains(&format!("\"disk\":{disk},"))
+                    && line.contains("\"progress\":100.0")
+            };
+            if heard.lines().filter(done).count() != 1 {
+                return fail(format!("the monitor did not hear {what} of disk {disk}:\n{heard}"));
+            }
         }
     }
     // Neither holds the zeros of the other.
@@ -195,12 +220,25 @@ fn export_import(lab: &Lab) -> Result<()> {
 
 fn truncated(lab: &Lab) -> Result<()> {
     let dir = format!("{EXPORTS}/inst2.example.test");
-    lab.good(&format!("for f in $(find {dir} -type f -size +100M); do truncate -s 70M $f; done"))?;
+    lab.good(&format!("for f in $(find {dir} -type f -size +60M); do truncate -s 30M $f; done"))?;
     // Ganeti itself makes a warning of it.
     lab.warns(&import("inst3"), "the export is truncated")?;
     lab.remove("inst3")?;
     lab.remove("inst2")?;
     lab.good("gnt-backup remove inst2.example.test")?;
+    nothing_left(lab)
+}
+
+fn cloud_init(lab: &Lab) -> Result<()> {
+    const MAC: &str = "aa:00:00:12:34:56";
+    let add = lab.add("inst1", "-O img_id=cloud.ext4,img_format=extdump,cloud_userdata=$data");
+    let add = add.replace("--no-nics", &format!("--net 0:mac={MAC},link=br0"));
+    lab.good(&format!("data=$(printf '#cloud-config\\nfqdn: x\\n' | base64); {add}"))?;
+    let data = lab.seed("inst1", MAC)?;
+    if data.trim() != "#cloud-config\nfqdn: x" {
+        return fail(format!("cloud-init reads the user data {data:?}"));
+    }
+    lab.remove("inst1")?;
     nothing_left(lab)
 }
 

@@ -1,5 +1,5 @@
-//! A stand-in for the helper VM, and a little world for `create`: everything but QEMU is real.
-#![allow(dead_code)]
+//! The scripts as functions in the test's own process, with a runner of the helper VM that looks at what
+//! it is asked for.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,6 +1,4 @@
-//! `create` as a process of its own, with a stand-in for QEMU: for tests in which the VM is not the
-//! point. Needs root, as Ganeti has.
-#![allow(dead_code)]
+//! `create` as a process of its own, with a program in QEMU's place. Needs root, as Ganeti has.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
