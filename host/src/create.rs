@@ -191,7 +191,10 @@ pub fn create(
 ) -> Result<(), CreateError> {
     env.check_api_version()?;
     let instance = env.instance_name()?;
-    let mut monitor = Monitor::new(config.progress_monitor.as_deref(), instance);
+    let mut monitor = match &config.progress_monitor {
+        Some(program) => Monitor::to_program(program, instance),
+        None => Monitor::to_log(),
+    };
     let result = deploy(env, config, cancel, runner, &mut monitor);
     match &result {
         Ok(()) => monitor.info("the instance was deployed"),

@@ -41,11 +41,6 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Messages to the program that is configured, or else into the log.
-    pub fn new(program: Option<&Path>, instance: &str) -> Self {
-        program.map_or_else(Self::to_log, |program| Self::to_program(program, instance))
-    }
-
     /// Messages into the log.
     pub fn to_log() -> Self {
         Self::with(Sink::Log)

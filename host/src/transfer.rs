@@ -133,7 +133,10 @@ fn monitor(
     kind: &'static str,
     transfer: &Transfer,
 ) -> Result<Monitor, EnvError> {
-    let monitor = Monitor::new(config.progress_monitor.as_deref(), env.instance_name()?);
+    let monitor = match &config.progress_monitor {
+        Some(program) => Monitor::to_program(program, env.instance_name()?),
+        None => Monitor::to_log(),
+    };
     Ok(monitor.about(kind, transfer.index))
 }
 
