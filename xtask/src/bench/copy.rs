@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Bench, ROUNDS, Turn, row, take_turns};
+use super::{Bench, ROUNDS, Turn, goal, row, take_turns};
 use crate::demo::create_command;
 use crate::util::{Result, output, run, shell, text};
 
@@ -104,8 +104,8 @@ impl Drop for Fresh {
 /// Somebody who copies: a name, and how.
 type Contender<'a> = (&'a str, &'a dyn Fn(&Fresh) -> Result<()>);
 
-/// Lets all of them copy in turn, checks what they copied once, and prints the medians beside the
-/// first one's.
+/// Lets all of them copy in turn, checks what they copied once, and prints and gives the medians,
+/// beside the first one's.
 fn race(
     bench: &Bench,
     disk: Disk,
@@ -113,7 +113,7 @@ fn race(
     what: &str,
     contenders: &[Contender<'_>],
     check: &dyn Fn(&Fresh) -> Result<()>,
-) -> Result<()> {
+) -> Result<Vec<f64>> {
     super::head(&format!("{what} onto {}", disk.name()));
     let prepare = || {
         let fresh = Fresh::new(bench, disk, size)?;
@@ -138,7 +138,15 @@ fn race(
     for ((name, _), seconds) in contenders.iter().zip(&times) {
         row(name, *seconds, times[0]);
     }
-    Ok(())
+    Ok(times)
+}
+
+/// Compares ours, the last time, with the fastest of the others.
+fn judge(times: &[f64]) {
+    if let [others @ .., ours] = times {
+        let fastest = others.iter().copied().fold(f64::INFINITY, f64::min);
+        goal("create, of the fastest other", ours / fastest, 1.0);
+    }
 }
 
 fn length(path: &Path) -> Result<u64> {
@@ -177,7 +185,12 @@ fn raw(bench: &Bench, disk: Disk, name: &str, image: &Path) -> Result<()> {
         ("qemu-img convert -n -W", &qemu),
         ("create without the VM", &create),
     ];
-    race(bench, disk, size, &what, &contenders, &check)
+    let times = race(bench, disk, size, &what, &contenders, &check)?;
+    judge(&times);
+    if let ("sparse", [dd, .., ours]) = (name, times.as_slice()) {
+        goal("create, of dd", ours / dd, 1.0 / 3.0);
+    }
+    Ok(())
 }
 
 fn qcow2(bench: &Bench, disk: Disk, name: &str, image: &Path) -> Result<()> {
@@ -192,7 +205,8 @@ fn qcow2(bench: &Bench, disk: Disk, name: &str, image: &Path) -> Result<()> {
     let contenders: [Contender<'_>; 2] =
         [("qemu-img convert -n", &qemu), ("create without the VM", &create)];
     let what = format!("qcow2, {name}, {} MiB", length(image)? >> 20);
-    race(bench, disk, length(&bench.image)?, &what, &contenders, &check)
+    judge(&race(bench, disk, length(&bench.image)?, &what, &contenders, &check)?);
+    Ok(())
 }
 
 /// The whole `create` without the copy's time and the VM's: QEMU is a stand-in that says SUCCESS.
@@ -221,6 +235,7 @@ fn overhead(bench: &Bench) -> Result<()> {
     let (rest, whole) = times[ROUNDS / 2];
     row("create with a stand-in for QEMU", whole, whole);
     row("of it neither copy nor VM", rest, whole);
+    goal("milliseconds of it neither copy nor VM", rest * 1e3, 50.0);
     Ok(())
 }
 
