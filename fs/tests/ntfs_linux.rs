@@ -57,22 +57,24 @@ const EDIT: &str = r#"
 
 #[test]
 fn ntfs3_and_the_engine_agree() {
-    for (args, mib) in [("-c 4096", 120), ("-s 4096 -c 4096", 120)] {
-        let image = Image::make(args, mib);
+    let volumes = ["-c 4096", "-s 4096 -c 4096"].map(|args| {
+        let image = Image::make(args, 120);
         fill(&image.mount(), 200);
         let mut fs = open(&image);
         edit(&mut fs, &mut Random(9));
         let node = fs.create(fs.root(), "by us \u{1f600}".as_bytes(), ANY).unwrap();
         fs.replace(node, b"content").unwrap();
         fs.commit().unwrap();
-        let ours = through_us(&fs);
-        drop(fs);
-        let dir = tempfile::tempdir().unwrap();
-        let [before, after] = through_ntfs3(&image, EDIT, dir.path());
-        same(&through_mount(&before), &ours, &format!("{args}: as we wrote it"));
+        (args, image, through_us(&fs))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let images: Vec<&Image> = volumes.iter().map(|(_, image, _)| image).collect();
+    let trees = through_ntfs3(&images, EDIT, dir.path());
+    for ((args, image, ours), [before, after]) in volumes.iter().zip(trees) {
+        same(&through_mount(&before), ours, &format!("{args}: as we wrote it"));
         image.must_be_clean(&format!("{args}: after ntfs3"));
         image.fix_finds_nothing(args);
-        let fs = open(&image);
+        let fs = open(image);
         at(&fs, "linux/moved");
         same(&through_mount(&after), &through_us(&fs), &format!("{args}: as ntfs3 wrote it"));
     }

@@ -57,10 +57,16 @@ fn initramfs(dir: &Path, root: &Path, version: &str, init: &str) -> PathBuf {
     packed
 }
 
-/// What ntfs3 shows of the image before and after it has run `edit` (shell text, in the root of the
-/// volume), as directories with copies of the two trees.
-pub fn through_ntfs3(image: &Image, edit: &str, dir: &Path) -> [PathBuf; 2] {
+/// What ntfs3 shows of each image before and after it has run `edit` (shell text, in the root of the
+/// volume), as directories with copies of the two trees. One start of the machine is for all.
+pub fn through_ntfs3(images: &[&Image], edit: &str, dir: &Path) -> Vec<[PathBuf; 2]> {
     let (root, version) = kernel();
+    // The image, the tree before, the tree after: three disks each.
+    let disks: Vec<String> = (b'a'..)
+        .take(3 * images.len())
+        .map(|letter| format!("/dev/vd{}", char::from(letter)))
+        .collect();
+    let disks = disks.join(" ");
     let init = format!(
         r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -69,33 +75,42 @@ mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 for module in /modules/*; do insmod "$module"; done
 show() {{
-    mount -t ntfs3 -o ro,iocharset=utf8 /dev/vda /mnt || return 1
+    mount -t ntfs3 -o ro,iocharset=utf8 "$1" /mnt || return 1
     # A junction that leads to another drive cannot be archived.
-    (cd /mnt && tar cf "$1" . 2> /dev/null; echo "tar: $?")
+    (cd /mnt && tar cf "$2" . 2> /dev/null; echo "tar: $?")
     umount /mnt
 }}
 edit() {{
-    mount -t ntfs3 -o rw,iocharset=utf8 /dev/vda /mnt || return 1
+    mount -t ntfs3 -o rw,iocharset=utf8 "$1" /mnt || return 1
     (set -e; cd /mnt; {edit}
     ) || return 1
     umount /mnt
 }}
-show /dev/vdb && edit && show /dev/vdc && echo "ALL IS DONE"
+set -- {disks}
+while [ $# -gt 0 ]; do
+    show "$1" "$2" && edit "$1" && show "$1" "$3" || break
+    shift 3
+done
+[ $# -gt 0 ] || echo "ALL IS DONE"
 sync
 poweroff -f
 "#
     );
     let initramfs = initramfs(dir, &root, &version, &init);
-    let archives = ["before.tar", "after.tar"].map(|name| dir.join(name));
-    for archive in &archives {
-        File::create(archive).unwrap().set_len(ARCHIVE).unwrap();
+    let archive = |index: usize, when: &str| dir.join(format!("{index}-{when}.tar"));
+    let mut paths = Vec::new();
+    for (index, image) in images.iter().enumerate() {
+        paths.extend([image.path.clone(), archive(index, "before"), archive(index, "after")]);
+        for path in &paths[paths.len() - 2..] {
+            File::create(path).unwrap().set_len(ARCHIVE).unwrap();
+        }
     }
     let mut command = Command::new("timeout");
     command.args(["-s", "KILL", SECONDS, "qemu-system-x86_64", "-accel", "tcg", "-m", "512"]);
     command.args(["-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio"]);
     command.args(["-append", "console=ttyS0 quiet panic=-1"]).arg("-kernel");
     command.arg(root.join(format!("boot/vmlinuz-{version}"))).arg("-initrd").arg(&initramfs);
-    for path in [&image.path, &archives[0], &archives[1]] {
+    for path in &paths {
         let drive = format!("if=virtio,format=raw,cache=unsafe,file={}", path.display());
         command.arg("-drive").arg(drive);
     }
@@ -103,12 +118,12 @@ poweroff -f
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("ALL IS DONE"), "{}\n{said}{errors}", output.status);
-    ["before", "after"].map(|name| {
-        let tree = dir.join(name);
+    let tree = |index: usize, when: &str| {
+        let tree = dir.join(format!("{index}-{when}"));
         fs::create_dir(&tree).unwrap();
-        let archive = dir.join(format!("{name}.tar"));
-        shell("tar xf \"$1\" -C \"$2\"", &[&archive, &tree]);
-        fs::remove_file(archive).unwrap();
+        shell("tar xf \"$1\" -C \"$2\"", &[&archive(index, when), &tree]);
+        fs::remove_file(archive(index, when)).unwrap();
         tree
-    })
+    };
+    (0..images.len()).map(|index| [tree(index, "before"), tree(index, "after")]).collect()
 }

@@ -254,15 +254,15 @@ pub fn fill(mount: &Mount, many: usize) -> Filled {
     mount.set(&short, "system.ntfs_dos_name", b"ALONGN~1.TEX");
 
     let sparse = File::create(root.join("sparse")).unwrap();
-    sparse.set_len(40 << 20).unwrap();
-    for at in [0u64, 5 << 20, 33 << 20] {
+    sparse.set_len(12 << 20).unwrap();
+    for at in [0u64, 5 << 20, 9 << 20] {
         std::os::unix::fs::FileExt::write_all_at(&sparse, b"island", at).unwrap();
     }
     drop(sparse);
     // Two files that grow in turns lie in pieces; enough of them to need an attribute list.
     let pieces = ["pieces 1", "pieces 2"].map(|name| File::create(root.join(name)).unwrap());
     let piece = bytes(&mut random, 6_000);
-    for round in 0..300u64 {
+    for round in 0..(many as u64).clamp(60, 300) {
         for file in &pieces {
             std::os::unix::fs::FileExt::write_all_at(file, &piece, round * 6_000).unwrap();
             file.sync_data().unwrap();
