@@ -42,13 +42,7 @@ fn cut_power_leaves_old_or_new() {
     let dir = scratch();
     for flavour in FLAVOURS {
         let size = if flavour.args.contains(&"-J") { 6144 } else { 4096 };
-        let old = make(dir.path(), flavour, size, 1024);
-        let new = customise(dir.path(), &old);
-        let difference = difference(&old, &new);
-        let device = Arc::new(RecordingDevice::new(old.clone()));
-        let (mut vol, _) = open_on(device.clone());
-        stage(&mut vol, &new, &difference);
-        commit(&mut vol).unwrap();
+        let Committed { old, new, difference, device, .. } = committed(dir.path(), flavour, size);
         let events = device.events();
         assert_eq!(events.iter().filter(|event| **event == Event::Flush).count(), 4);
         let mut seen_new = false;
@@ -197,13 +191,8 @@ fn without_a_journal_a_cut_can_be_mended() {
         },
     ];
     for flavour in &flavours {
-        let old = make(dir.path(), flavour, 4096, 1024);
-        let new = customise(dir.path(), &old);
-        let difference = difference(&old, &new);
-        let device = Arc::new(RecordingDevice::new(old.clone()));
-        let (mut vol, _) = open_on(device.clone());
-        stage(&mut vol, &new, &difference);
-        let report = commit(&mut vol).unwrap();
+        let Committed { old, new, difference, device, report } =
+            committed(dir.path(), flavour, 4096);
         assert_eq!(report.transactions, 0);
         assert_clean(dir.path(), &device.to_vec(), flavour.name);
         assert!(which(&device.to_vec(), &old, &new, &difference, flavour.name));

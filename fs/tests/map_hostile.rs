@@ -133,7 +133,7 @@ fn random_damage_is_survived() {
                 Ok(mut vol) => found += usize::from(!exercise(&mut vol, &base.inos).is_empty()),
                 Err(_) => found += 1,
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "{args}: round {round} takes long");
+            assert!(start.elapsed() < Duration::from_secs(60), "{args}: round {round} takes long");
         }
         assert!(found > rounds / 10, "{args}: only {found} damaged images were refused");
     }

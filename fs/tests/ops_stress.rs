@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use oracle::{Disk, commit, compare};
 use snf_fs::ext::Ext;
+use snf_fs::testing::Random;
 use snf_fs::{Attributes, Error, FileSystem, NodeId};
 
 const FILE: Attributes = Attributes { mode: 0o640, uid: 10, gid: 70_000 };
@@ -23,25 +24,11 @@ const SHAPES: &[(&str, &str, u64)] = &[
     ("bigalloc", "-t ext4 -O bigalloc -C 16384 -N 4096", 64),
 ];
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-    fn bytes(&mut self) -> Vec<u8> {
-        let limit = [50, 3000, 20_000, 400_000][self.below(4) as usize];
-        let size = self.below(limit) as usize;
-        let seed = self.next().to_le_bytes();
-        seed.iter().copied().cycle().take(size).collect()
-    }
+fn content(random: &mut Random) -> Vec<u8> {
+    let limit = [50, 3000, 20_000, 400_000][random.below(4)];
+    let size = random.below(limit);
+    let seed = random.next_u64().to_le_bytes();
+    seed.iter().copied().cycle().take(size).collect()
 }
 
 type Model = BTreeMap<(usize, Vec<u8>), Vec<u8>>;
@@ -56,7 +43,7 @@ fn read(fs: &Ext, node: NodeId) -> Vec<u8> {
 fn name(random: &mut Random) -> Vec<u8> {
     let i = random.below(1500);
     let mut name = format!("n{i}").into_bytes();
-    name.resize(name.len() + (i % 60) as usize, b'-');
+    name.resize(name.len() + i % 60, b'-');
     name
 }
 
@@ -70,14 +57,14 @@ fn done<T>(result: Result<T, Error>) -> Option<T> {
 }
 
 fn step(fs: &mut Ext, dirs: &[NodeId], model: &mut Model, random: &mut Random) -> bool {
-    let d = random.below(4) as usize;
+    let d = random.below(4);
     let key = (d, name(random));
     let node = fs.lookup(dirs[d], &key.1).unwrap();
     assert_eq!(node.is_some(), model.contains_key(&key), "{:?}", key);
     let mut refused = false;
     match (node, random.below(10)) {
         (None, 0..8) => {
-            let content = random.bytes();
+            let content = content(random);
             match done(fs.create(dirs[d], &key.1, FILE)) {
                 Some(node) => match done(fs.replace(node, &content)) {
                     Some(()) => drop(model.insert(key, content)),
@@ -95,14 +82,14 @@ fn step(fs: &mut Ext, dirs: &[NodeId], model: &mut Model, random: &mut Random) -
         }
         (None, _) => assert!(fs.unlink(dirs[d], &key.1).unwrap_err().is_not_found()),
         (Some(node), 0..3) => {
-            let content = random.bytes();
+            let content = content(random);
             match done(fs.replace(node, &content)) {
                 Some(()) => drop(model.insert(key, content)),
                 None => refused = true,
             }
         }
         (Some(node), 3..5) => {
-            let content = random.bytes();
+            let content = content(random);
             match done(fs.append(node, &content)) {
                 Some(()) => model.get_mut(&key).unwrap().extend(content),
                 None => refused = true,
@@ -113,7 +100,7 @@ fn step(fs: &mut Ext, dirs: &[NodeId], model: &mut Model, random: &mut Random) -
             model.remove(&key);
         }
         (Some(_), 7..9) => {
-            let to = (random.below(4) as usize, name(random));
+            let to = (random.below(4), name(random));
             match done(fs.rename(dirs[d], &key.1, dirs[to.0], &to.1)) {
                 Some(()) => {
                     let content = model.remove(&key).unwrap();
@@ -123,7 +110,7 @@ fn step(fs: &mut Ext, dirs: &[NodeId], model: &mut Model, random: &mut Random) -
             }
         }
         (Some(node), _) => {
-            let value = vec![7; random.below(500) as usize];
+            let value = vec![7; random.below(500)];
             let attribute = format!("user.a{}", random.below(4));
             refused = done(fs.set_xattr(node, attribute.as_bytes(), Some(&value))).is_none();
         }

@@ -12,7 +12,6 @@ use snf_fs::ext::checksum::crc32c;
 use snf_fs::ext::grow::{device_blocks, grow};
 use snf_fs::ext::journal::format::Form;
 use snf_fs::ext::journal::{commit, open_replayed, open_volume};
-use snf_fs::testing::RecordingDevice;
 use snf_fs::{BlockDevice, Error};
 
 /// An image and the bytes worth hitting: place, length and what they are.
@@ -79,13 +78,7 @@ pub fn targets() -> Vec<Box<dyn Target>> {
     let dir = scratch();
     let mut out: Vec<Box<dyn Target>> = Vec::new();
     for flavour in FLAVOURS.iter().filter(|flavour| !flavour.name.contains("fast")) {
-        let old = make(dir.path(), flavour, 4096, 1024);
-        let new = customise(dir.path(), &old);
-        let difference = difference(&old, &new);
-        let device = Arc::new(RecordingDevice::new(old.clone()));
-        let (mut vol, _) = open_on(device.clone());
-        stage(&mut vol, &new, &difference);
-        commit(&mut vol).unwrap();
+        let Committed { old, device, .. } = committed(dir.path(), flavour, 4096);
         let cut = (0..=device.events().len())
             .map(|count| device.prefix(count))
             .find(|image| image[journal_offset(image) + 0x1C..][..4] != [0; 4])

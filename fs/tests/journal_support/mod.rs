@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use snf_fs::ext::journal::open_volume;
+use snf_fs::ext::journal::{commit, open_volume};
 use snf_fs::ext::superblock::Superblock;
 use snf_fs::ext::{Options, Volume};
-use snf_fs::{BlockDevice, MemoryDevice, Timestamp};
+use snf_fs::testing::RecordingDevice;
+use snf_fs::{BlockDevice, CommitReport, MemoryDevice, Timestamp};
 use zerocopy::FromBytes;
 
 /// A directory for the images of one test; it goes when the test ends. In memory where that is
@@ -288,6 +289,27 @@ pub fn stage(vol: &mut Volume, new: &[u8], difference: &Difference) {
     vol.sb = Superblock { raw };
 }
 
+/// A change as one commit, with what the device was told.
+pub struct Committed {
+    pub old: Vec<u8>,
+    pub new: Vec<u8>,
+    pub difference: Difference,
+    pub device: Arc<RecordingDevice>,
+    pub report: CommitReport,
+}
+
+/// Makes an image and commits a customization of it.
+pub fn committed(dir: &Path, flavour: &Flavour, size_kib: u32) -> Committed {
+    let old = make(dir, flavour, size_kib, 1024);
+    let new = customise(dir, &old);
+    let difference = difference(&old, &new);
+    let device = Arc::new(RecordingDevice::new(old.clone()));
+    let (mut vol, _) = open_on(device.clone());
+    stage(&mut vol, &new, &difference);
+    let report = commit(&mut vol).unwrap();
+    Committed { old, new, difference, device, report }
+}
+
 /// Whether a repaired image is wholly as before (`false`) or wholly as after (`true`).
 pub fn which(image: &[u8], old: &[u8], new: &[u8], difference: &Difference, what: &str) -> bool {
     let same = |a: &[u8], b: &[u8], n: u64| {
@@ -318,6 +340,19 @@ pub fn which(image: &[u8], old: &[u8], new: &[u8], difference: &Difference, what
         assert!(same(image, new, n), "{what}: block {n} of new content is not there");
     }
     true
+}
+
+/// A copy of an image that is mounted. The kernel may write at any time: two copies that are the
+/// same are of one moment.
+pub fn at_one_moment(image: &Path) -> Vec<u8> {
+    let mut copy = std::fs::read(image).unwrap();
+    loop {
+        let again = std::fs::read(image).unwrap();
+        if copy == again {
+            return copy;
+        }
+        copy = again;
+    }
 }
 
 /// A loop mount that ends with the value.
