@@ -3,7 +3,8 @@
 //! - `ext_bench edit IMAGE [START_BYTE]`: the blocks of 4 KiB that opening and replacing /etc/shadow
 //!   reads and writes. Nothing is written to the image; the edit is committed to a copy in memory.
 //! - `ext_bench walk IMAGE [START_BYTE]`: finds, reads and hashes every file.
-//! - `ext_bench inject IMAGE`: ten files put into the directory `d1` of an NTFS volume, as `edit` does it.
+//! - `ext_bench inject IMAGE [commit]`: ten files put into the directory `d1` of an NTFS volume, as `edit`
+//!   does it; with `commit` the image itself gets them, for good.
 //! - `ext_bench tree DIRECTORY`: the same with what the kernel has mounted there.
 //! - `ext_bench grow IMAGE`: enlarges the bare file system to its file's size, for good.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -113,11 +114,12 @@ fn main() {
         ["edit", image, start @ ..] => edit(image, start),
         ["walk", image, start @ ..] => walk(image, start),
         ["inject", image] => inject(image),
+        ["inject", image, "commit"] => inject_for_good(image),
         ["tree", directory] => tree(Path::new(directory)),
         ["grow", image] => grow(image),
         _ => {
             eprintln!(
-                "usage: ext_bench edit|walk IMAGE [START_BYTE] | inject IMAGE | tree DIRECTORY | grow IMAGE"
+                "usage: ext_bench edit|walk IMAGE [START_BYTE] | inject IMAGE [commit] | tree DIRECTORY | grow IMAGE"
             );
             std::process::exit(2);
         }
@@ -148,7 +150,17 @@ fn edit(image: &str, start: &[&str]) {
 fn inject(image: &str) {
     let counting = Arc::new(Counting::new(slice(image, &[])));
     let since = Instant::now();
-    let mut fs = Ntfs::open(counting.clone()).unwrap();
+    ten_files(counting.clone());
+    counting.print(since);
+}
+
+fn inject_for_good(image: &str) {
+    let file = File::options().read(true).write(true).open(image).unwrap();
+    ten_files(Arc::new(FileDevice::from_file(file).unwrap()));
+}
+
+fn ten_files(device: Arc<dyn BlockDevice>) {
+    let mut fs = Ntfs::open(device).unwrap();
     let dir = fs.lookup(fs.root(), b"d1").unwrap().expect("the volume has a directory d1");
     let attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
     for index in 0..10usize {
@@ -156,7 +168,6 @@ fn inject(image: &str) {
         fs.replace(node, &vec![b'x'; 1_000 * index]).unwrap();
     }
     fs.commit().unwrap();
-    counting.print(since);
 }
 
 /// What a walk saw.

@@ -3,10 +3,12 @@
 
 mod ntfs_support;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use ntfs_support::edit::{ANY, NOW, at, edit, open, verify};
-use ntfs_support::walk::{Seen, hash, through_us};
+use ntfs_support::edit::{ANY, NOW, at, edit, open, same, verify};
+use ntfs_support::walk::{Seen, hash, through_mount, through_us};
 use ntfs_support::{Image, bytes, fill};
 use snf_fs::ntfs::Ntfs;
 use snf_fs::testing::{Fault, FaultDevice, Random};
@@ -93,6 +95,72 @@ fn every_operation_on_every_kind_of_volume() {
         fs.commit().unwrap();
         verify(&image, &expected, &format!("{args}: again"));
     }
+}
+
+/// Names of all lengths and alphabets, halves of surrogate pairs among them.
+fn name(random: &mut Random, number: usize) -> Vec<u8> {
+    let long = "y".repeat(random.below(60));
+    match number % 5 {
+        0 => format!("{number}").into_bytes(),
+        1 => format!("{long} Größe ΑΒΓ {number}").into_bytes(),
+        2 => format!("日本 {long}{number}").into_bytes(),
+        3 => format!("\u{1f600} {number}").into_bytes(),
+        _ => [b"half \xed\xa0\x80 ", number.to_string().as_bytes()].concat(),
+    }
+}
+
+#[test]
+fn ten_thousand_files_in_one_directory() {
+    let image = Image::make("-c 4096", 120);
+    let mount = image.mount();
+    let mut random = Random(8);
+    std::fs::create_dir(mount.path("many")).unwrap();
+    for number in 0..10_000 {
+        let path = mount.path("many").join(OsStr::from_bytes(&name(&mut random, number)));
+        let size = if number % 10 == 0 { random.below(3_000) } else { 0 };
+        std::fs::write(path, bytes(&mut random, size)).unwrap();
+    }
+    let theirs = through_mount(&mount.at);
+    drop(mount);
+    let mut fs = open(&image);
+    same(&theirs, &through_us(&fs), "as ntfs-3g made them");
+    let dir = at(&fs, "many");
+    for (index, entry) in fs.readdir(dir).unwrap().iter().enumerate() {
+        match index % 8 {
+            0..=2 => fs.unlink(dir, &entry.name).unwrap(),
+            3 => {
+                let to = name(&mut random, 20_000 + index);
+                fs.rename(dir, &entry.name, dir, &to).unwrap();
+            }
+            _ => {}
+        }
+    }
+    for number in 40_000..43_000 {
+        let node = fs.create(dir, &name(&mut random, number), ANY).unwrap();
+        if number % 10 == 0 {
+            fs.replace(node, &bytes(&mut random, number % 5_000)).unwrap();
+        }
+    }
+    let expected = through_us(&fs);
+    assert_eq!(expected.len(), 1 + 10_000 - 3_750 + 3_000);
+    fs.commit().unwrap();
+    verify(&image, &expected, "ten thousand");
+
+    let mount = image.mount();
+    // First the whole list: ntfs-3g shows names again when some go meanwhile.
+    let names: Vec<_> =
+        std::fs::read_dir(mount.path("many")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for path in names.iter().step_by(2) {
+        std::fs::remove_file(path).unwrap();
+    }
+    for number in 60_000..62_000 {
+        let path = mount.path("many").join(OsStr::from_bytes(&name(&mut random, number)));
+        std::fs::write(path, b"again").unwrap();
+    }
+    let theirs = through_mount(&mount.at);
+    drop(mount);
+    image.must_be_clean("after ntfs-3g");
+    same(&theirs, &through_us(&open(&image)), "after ntfs-3g");
 }
 
 #[test]

@@ -111,7 +111,10 @@ pub fn add_name(volume: &mut Volume, inode: &mut Inode, dir: u64, name: Vec<u16>
         } else {
             None
         };
-        names.push((name, Namespace::Win32));
+        // A Win32 name belongs to a DOS name: without one, ntfs-3g finds no way to remove it. Posix is
+        // what ntfs-3g and Linux give to single names, and Windows to further hard links.
+        let single = short.is_none();
+        names.push((name, if single { Namespace::Posix } else { Namespace::Win32 }));
         names.extend(short.map(|short| (short, Namespace::Dos)));
     }
     for (name, namespace) in names {
