@@ -1,15 +1,17 @@
 //! The run itself: open the disk, find the guest, do the tasks in memory, commit.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use snf_fs::tree::CommitError;
 use snf_fs::{BlockDevice, DeviceError, Tree};
 
 use crate::event::{Event, EventSink};
 use crate::guest::detect::{self, DetectError};
 use crate::guest::disk::{Content, Disk};
+use crate::guest::mounter::Mounter;
 use crate::plan::{HostKeys, Plan};
 use crate::properties::PropertyError;
 use crate::random::{Clock, Entropy};
@@ -21,7 +23,7 @@ use crate::task::{
 pub use crate::inspect::{Inspection, inspect};
 
 /// Whether the changes reach the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Everything is done in memory and nothing is written.
@@ -66,25 +68,25 @@ pub enum CustomizeError {
 }
 
 /// A task that ran.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskReport {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// How long it took.
     pub milliseconds: u64,
 }
 
 /// A path that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeReport {
     /// The canonical path in the guest.
     pub path: String,
     /// `created`, `replaced`, `removed`, `attributes`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
 }
 
 /// What one file system's commit did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSystemReport {
     /// Where it is mounted in the guest.
     pub mounted_on: String,
@@ -99,7 +101,7 @@ pub struct FileSystemReport {
 }
 
 /// What a run did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Whether it was written.
     pub mode: Mode,
@@ -110,7 +112,7 @@ pub struct Report {
     /// The tasks that ran, in order.
     pub tasks: Vec<TaskReport>,
     /// Tasks that the properties leave out.
-    pub excluded: Vec<&'static str>,
+    pub excluded: Vec<Cow<'static, str>>,
     /// What changed of the partition table, one sentence for each change.
     pub partition_table: Vec<String>,
     /// What changed, by path.
@@ -141,14 +143,23 @@ pub fn customize(
     events: &mut dyn EventSink,
     mode: Mode,
 ) -> Result<Report, CustomizeError> {
-    customize_instance(disk, Vec::new(), plan, entropy, clock, events, mode)
+    let instance = Instance { disk, others: Vec::new(), mounter: None };
+    customize_instance(instance, plan, entropy, clock, events, mode)
 }
 
-/// Like [`customize`], for an instance that has further disks, in their order: `SWAP` may name
-/// one of them.
+/// What a run works on.
+pub struct Instance {
+    /// The disk that holds the image.
+    pub disk: Arc<dyn BlockDevice>,
+    /// The instance's further disks, in their order: `SWAP` may name one of them.
+    pub others: Vec<Arc<dyn BlockDevice>>,
+    /// Who opens the file systems that no engine knows, if somebody can.
+    pub mounter: Option<Arc<dyn Mounter>>,
+}
+
+/// Like [`customize`], for an instance with more than a disk.
 pub fn customize_instance(
-    disk: Arc<dyn BlockDevice>,
-    others: Vec<Arc<dyn BlockDevice>>,
+    instance: Instance,
     plan: &Plan,
     entropy: &mut Entropy,
     clock: &Clock,
@@ -174,7 +185,8 @@ pub fn customize_instance(
     if tasks.is_empty() {
         return Ok(Report::nothing(mode, excluded));
     }
-    let storage = Storage::new(disk, others);
+    let Instance { disk, others, mounter } = instance;
+    let storage = Storage::new(disk, others).with_mounter(mounter);
     let mut context = DiskContext::new(plan, storage, entropy, clock, events);
     let mut reports = Vec::new();
     for task in tasks.iter().filter(|task| task.needs == Needs::Disk) {
@@ -183,7 +195,7 @@ pub fn customize_instance(
         task.run_on_disk(&mut context)
             .map_err(|source| CustomizeError::Task { task: task.name, source })?;
         context.events.event(Event::TaskEnd(task.name));
-        reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
+        reports.push(TaskReport { name: task.name.into(), milliseconds: milliseconds(started) });
     }
     let (mut disk, storage, warnings, grown) = context.into_parts().map_err(open_error)?;
     let on_guest: Vec<&'static Task> =
@@ -349,7 +361,7 @@ fn run(
         task.run_on_guest(&mut context)
             .map_err(|source| CustomizeError::Task { task: task.name, source })?;
         context.events.event(Event::TaskEnd(task.name));
-        reports.push(TaskReport { name: task.name, milliseconds: milliseconds(started) });
+        reports.push(TaskReport { name: task.name.into(), milliseconds: milliseconds(started) });
         if task.name == "MountImage" {
             if tasks.iter().any(|task| task.name == "DeleteSSHKeys") {
                 task::begin_host_keys(&mut context)
@@ -373,10 +385,10 @@ fn run(
         system: context.distro.name.clone(),
         root_partition,
         tasks: reports,
-        excluded,
+        excluded: excluded.into_iter().map(Cow::from).collect(),
         partition_table: Vec::new(),
         changes: changes
-            .map(|change| ChangeReport { path: change.display(), kind: change.kind.name() })
+            .map(|change| ChangeReport { path: change.display(), kind: change.kind.name().into() })
             .collect(),
         fingerprints: std::mem::take(&mut context.fingerprints),
         warnings: std::mem::take(&mut context.warnings),
@@ -444,7 +456,7 @@ impl Report {
             system: String::new(),
             root_partition: None,
             tasks: Vec::new(),
-            excluded,
+            excluded: excluded.into_iter().map(Cow::from).collect(),
             partition_table: Vec::new(),
             changes: Vec::new(),
             fingerprints: Vec::new(),

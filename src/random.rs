@@ -133,6 +133,11 @@ impl Clock {
         Self { fixed: Some(seconds) }
     }
 
+    /// Where it stands, if it does.
+    pub fn fixed_seconds(&self) -> Option<i64> {
+        self.fixed
+    }
+
     /// A clock that stands at `source_date_epoch` (the value of the environment variable
     /// `SOURCE_DATE_EPOCH`) where that is given, the system's otherwise.
     pub fn from_source_date_epoch(source_date_epoch: Option<&str>) -> Result<Self, ClockError> {

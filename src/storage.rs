@@ -7,6 +7,7 @@ use snf_fs::{BlockDevice, DeviceError, MemoryDevice, Overlay};
 use snf_partition::{GrowRequest, Guid, SwapRequest, swap};
 
 use crate::disk_adapter::DiskAdapter;
+use crate::guest::mounter::Mounter;
 use crate::properties::Swap;
 use crate::random::Entropy;
 
@@ -40,6 +41,7 @@ pub struct Storage {
     image: Arc<Overlay>,
     others: Vec<Arc<Overlay>>,
     table: Option<snf_partition::Plan>,
+    mounter: Option<Arc<dyn Mounter>>,
 }
 
 impl Default for Storage {
@@ -53,7 +55,18 @@ impl Storage {
     /// The disk that holds the image, and the instance's further disks in their order.
     pub fn new(image: Arc<dyn BlockDevice>, others: Vec<Arc<dyn BlockDevice>>) -> Self {
         let others = others.into_iter().map(|device| Arc::new(Overlay::new(device))).collect();
-        Self { image: Arc::new(Overlay::new(image)), others, table: None }
+        Self { image: Arc::new(Overlay::new(image)), others, table: None, mounter: None }
+    }
+
+    /// With somebody who opens the file systems of the image that no engine knows.
+    pub fn with_mounter(mut self, mounter: Option<Arc<dyn Mounter>>) -> Self {
+        self.mounter = mounter;
+        self
+    }
+
+    /// Who opens the file systems that no engine knows.
+    pub fn mounter(&self) -> Option<&dyn Mounter> {
+        self.mounter.as_deref()
     }
 
     /// The disk that holds the image, as it will be: what file systems are opened on. Before the

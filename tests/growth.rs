@@ -138,7 +138,9 @@ fn exclusions_and_requests_that_cannot_be_met_leave_the_disk() {
     let mut excluded = plan(None);
     excluded.properties.set("EXCLUDE_ALL_TASKS", "yes");
     let (report, _) = customize_on(image.device(), vec![], &excluded, Mode::Commit).unwrap();
-    assert!(report.tasks.is_empty() && report.excluded.contains(&"FixPartitionTable"));
+    assert!(
+        report.tasks.is_empty() && report.excluded.iter().any(|name| name == "FixPartitionTable")
+    );
     assert!(image.bytes() == before);
     for (swap, expected) in [
         ("1:64", "partition 1"),
@@ -157,7 +159,7 @@ fn exclusions_and_requests_that_cannot_be_met_leave_the_disk() {
     let mut unmounted = plan(None);
     unmounted.properties.set("EXCLUDE_MOUNTED_TASKS", "yes");
     let (report, _) = customize_on(image.device(), vec![], &unmounted, Mode::Commit).unwrap();
-    let names: Vec<&str> = report.tasks.iter().map(|task| task.name).collect();
+    let names: Vec<&str> = report.tasks.iter().map(|task| &*task.name).collect();
     assert_eq!(names, ["FixPartitionTable", "FilesystemResizeUnmounted"]);
     assert_eq!(image.size(), 200 * MIB - 4096 * 512);
     assert_eq!(fs_size(&image.root()), 200 * MIB - 4096 * 512);

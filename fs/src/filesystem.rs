@@ -109,6 +109,10 @@ pub enum Kind {
     Ntfs,
     /// FAT12, FAT16 or FAT32.
     Fat,
+    /// XFS; no engine of ours: the helper VM's kernel reads and writes it.
+    Xfs,
+    /// btrfs, likewise.
+    Btrfs,
     /// In memory, for tests.
     Memory,
 }
@@ -122,6 +126,8 @@ impl Kind {
             Self::Ext4 => "ext4",
             Self::Ntfs => "ntfs",
             Self::Fat => "vfat",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
             Self::Memory => "memory",
         }
     }
@@ -231,6 +237,14 @@ pub trait FileSystem: Send {
     /// [`FileSystem::stat`] says the same of every file.
     fn keeps_owners(&self) -> bool {
         true
+    }
+
+    /// Another view of the same file system, whose root is the subvolume with this path (from the
+    /// root of the whole on, without a slash at its beginning; empty for the whole). The views
+    /// share their nodes and what waits for the commit. `None`: there is no such subvolume.
+    fn subvolume(&self, path: &[u8]) -> Result<Option<Box<dyn FileSystem>>> {
+        let _ = path;
+        Ok(None)
     }
 
     /// Whether anything waits for [`FileSystem::commit`].

@@ -17,6 +17,8 @@ pub(crate) struct CommandLine {
     pub(crate) debug: Option<Duration>,
     /// `snf_image_times`: log when each step was reached. For `cargo xtask bench helper`.
     pub(crate) times: bool,
+    /// Whether the host has another initramfs, with the drivers of more file systems.
+    pub(crate) more_drivers: bool,
 }
 
 impl CommandLine {
@@ -29,6 +31,7 @@ impl CommandLine {
             timeout: None,
             debug: None,
             times: false,
+            more_drivers: false,
         };
         for word in text.split_whitespace() {
             match word.split_once('=') {
@@ -36,6 +39,9 @@ impl CommandLine {
                 None if word == "snf_image_times" => line.times = true,
                 Some(("rules_dev", device)) if !device.is_empty() => {
                     line.rules_dev = device.to_owned();
+                }
+                Some(("snf_image_more", what)) => {
+                    line.more_drivers = what.split(',').any(|what| what == "filesystems");
                 }
                 Some(("snf_image_protocol", version)) => line.protocol = Some(version.to_owned()),
                 Some(("snf_image_timeout", seconds)) => {
@@ -76,8 +82,10 @@ mod tests {
     fn our_words_are_found_among_the_kernels() {
         let line = CommandLine::parse(
             "console=ttyS0 quiet snf_image_activate_helper rules_dev=/dev/vdb \
-             snf_image_protocol=1 snf_image_timeout=108 snf_image_debug=3600 hypervisor=kvm\n",
+             snf_image_protocol=1 snf_image_timeout=108 snf_image_debug=3600 \
+             snf_image_more=filesystems hypervisor=kvm\n",
         );
+        assert!(line.more_drivers);
         assert!(line.activated);
         assert_eq!(line.rules_dev, "/dev/vdb");
         assert_eq!(line.timeout, Some(Duration::from_secs(108)));

@@ -1,26 +1,37 @@
 //! The job itself: from the parameter disk to the customised image. Runs in the worker, without
 //! any right but the open disks.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use snf_fs::ext::{Ext, Options};
 use snf_fs::{BlockDevice, FileSystem, FileType};
-use snf_image::customize::{Mode, customize_instance};
+use snf_image::customize::{Instance, Mode, Report, customize_instance};
 use snf_image::event::{Event, EventSink};
+use snf_image::failure::Family;
+use snf_image::guest::mounter::Mounter;
 use snf_image::random::{Clock, Entropy};
+use snf_image::request::{self, Failed, Outcome, Request};
 use snf_image::rules::{MAX_SIZE, Rules};
 use snf_image::secret::Secret;
 use zeroize::Zeroizing;
 
+use crate::kernel::KernelMounter;
 use crate::worker::Disks;
 
-/// Reads the rules and does what they say. The error is a sentence for the user.
+/// Does what the parameter disk says: the rules of Ganeti's door, or a request of
+/// `snf-customize`, whose report goes into `report`. The error is a sentence for the user.
 pub(crate) fn run(
     parameters: Arc<dyn BlockDevice>,
     disks: &Disks,
+    broker: Option<OwnedFd>,
     events: &mut dyn EventSink,
+    report: &mut Vec<u8>,
 ) -> Result<(), String> {
     let disk = ParameterDisk::open(parameters)?;
+    if let Some(text) = disk.file(request::FILE)? {
+        return requested(text.expose(), disks, broker, events, report);
+    }
     let rules = disk.rules()?;
     let mut plan = rules.plan().map_err(|e| format!("the rules cannot be followed: {e}"))?;
     plan.windows.answer_file = disk.file("unattend.xml")?;
@@ -33,22 +44,89 @@ pub(crate) fn run(
         let known: Vec<&str> = disks.keys().map(String::as_str).collect();
         format!("the rules name the disk {device:?}; this VM has {}", known.join(", "))
     })?;
-    // Waits until the kernel's pool is seeded: nothing is ever made from a guess.
-    let mut entropy =
-        Entropy::from_os().map_err(|e| format!("cannot get randomness from the kernel: {e}"))?;
+    let mut entropy = entropy()?;
     // SWAP may name one of the instance's further disks by its letter.
     let others = devices.iter().skip(1).map_while(|device| disks.get(device).cloned()).collect();
+    let instance = Instance { disk: disk.clone(), others, mounter: mounter(broker, device) };
     let clock = Clock::system();
-    let report =
-        customize_instance(disk.clone(), others, &plan, &mut entropy, &clock, events, Mode::Commit)
-            .map_err(|e| e.to_string())?;
+    let done = customize_instance(instance, &plan, &mut entropy, &clock, events, Mode::Commit)
+        .map_err(|e| e.to_string())?;
     disk.flush().map_err(|e| e.to_string())?;
+    tell(&done, events);
+    Ok(())
+}
+
+/// The disk of a request: it is the only one.
+const DISK: &str = "/dev/vda";
+
+/// Does what `snf-customize` asks for.
+fn requested(
+    text: &[u8],
+    disks: &Disks,
+    broker: Option<OwnedFd>,
+    events: &mut dyn EventSink,
+    report: &mut Vec<u8>,
+) -> Result<(), String> {
+    let request = Request::parse(text).map_err(|e| e.to_string())?;
+    let disk = disks.get(DISK).ok_or("there is no disk to work on in this VM")?;
+    let mut entropy = match request.seed {
+        Some(seed) => Entropy::seeded(seed),
+        None => entropy()?,
+    };
+    let instance =
+        Instance { disk: disk.clone(), others: Vec::new(), mounter: mounter(broker, DISK) };
+    let mut events = Warnings { events, warnings: Vec::new() };
+    let (plan, clock, mode) = (&request.plan, &request.clock, request.mode);
+    let result = customize_instance(instance, plan, &mut entropy, clock, &mut events, mode);
+    let (outcome, result) = match result {
+        Ok(done) => {
+            if mode == Mode::Commit {
+                disk.flush().map_err(|e| e.to_string())?;
+            }
+            tell(&done, events.events);
+            (Outcome { report: Some(done), failure: None, warnings: Vec::new() }, Ok(()))
+        }
+        Err(error) => {
+            let failed = Failed { family: Family::of(&error), message: error.to_string() };
+            let outcome =
+                Outcome { report: None, failure: Some(failed), warnings: events.warnings };
+            (outcome, Err(error.to_string()))
+        }
+    };
+    *report = outcome.write();
+    result
+}
+
+/// Passes events on and keeps the warnings for the report.
+struct Warnings<'a> {
+    events: &'a mut dyn EventSink,
+    warnings: Vec<String>,
+}
+
+impl EventSink for Warnings<'_> {
+    fn event(&mut self, event: Event) {
+        if let Event::Warning(text) = &event {
+            self.warnings.push(text.clone());
+        }
+        self.events.event(event);
+    }
+}
+
+/// Waits until the kernel's pool is seeded: nothing is ever made from a guess.
+fn entropy() -> Result<Entropy, String> {
+    Entropy::from_os().map_err(|e| format!("cannot get randomness from the kernel: {e}"))
+}
+
+fn mounter(broker: Option<OwnedFd>, disk: &str) -> Option<Arc<dyn Mounter>> {
+    broker.map(|broker| Arc::new(KernelMounter::new(broker, disk)) as _)
+}
+
+fn tell(report: &Report, events: &mut dyn EventSink) {
     events.event(Event::Info(format!(
         "{}{} files changed",
         if report.system.is_empty() { String::new() } else { format!("{}: ", report.system) },
         report.changes.len()
     )));
-    Ok(())
 }
 
 /// The file system of the parameter disk.
@@ -106,7 +184,7 @@ mod tests {
     }
 
     fn error(parameters: Arc<dyn BlockDevice>, disks: &Disks) -> String {
-        run(parameters, disks, &mut Vec::new()).unwrap_err()
+        run(parameters, disks, None, &mut Vec::new(), &mut Vec::new()).unwrap_err()
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod device;
 mod filter;
 mod floppy;
 mod job;
+mod kernel;
 mod modules;
 mod pid1;
 mod report;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some(worker::ARGUMENT) => return worker::run(arguments),
         Some(debug::ARGUMENT) => return debug::shell(arguments),
+        Some(kernel::broker::ARGUMENT) => return kernel::broker::main(),
         _ => {}
     }
     eprintln!("{BANNER}\nThis is PID 1 of the helper VM; it does nothing elsewhere.");

@@ -7,6 +7,26 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
+/// Where the modules of file systems are, in an initramfs that has them.
+const FILE_SYSTEMS: &str = "/filesystems";
+
+/// Makes sure that the kernel knows a kind of file system. False: there is no driver here.
+pub(crate) fn load_file_system(kind: &str) -> Result<bool, String> {
+    let known = || {
+        let list = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        list.lines().any(|line| line.split_whitespace().last() == Some(kind))
+    };
+    if known() {
+        return Ok(true);
+    }
+    let directory = Path::new(FILE_SYSTEMS).join(kind);
+    if !directory.is_dir() {
+        return Ok(false);
+    }
+    load_all(&directory)?;
+    Ok(known())
+}
+
 /// Loads every module of a directory in the order of their names.
 pub(crate) fn load_all(directory: &Path) -> Result<(), String> {
     let mut paths = match fs::read_dir(directory) {

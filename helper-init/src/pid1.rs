@@ -32,7 +32,7 @@ pub(crate) fn run() -> ! {
     let result = result.and_then(|(line, started)| supervise::run(line, started, &mut lines));
     let mut debug = None;
     let result = match result {
-        Ok(()) => "SUCCESS".to_owned(),
+        Ok(end) => end.line().to_owned(),
         Err(error) => {
             lines.log(&format!("ERROR: {error}"));
             lines.monitor("ERROR", &error);
@@ -49,6 +49,9 @@ pub(crate) fn run() -> ! {
     }
     let mut serial = Serial::open("/dev/ttyS1");
     serial.line(&result);
+    if !lines.report.is_empty() {
+        serial.line(&format!("REPORT:{}", lines.report));
+    }
     serial.drain();
     if let Some((line, limit, error)) = debug {
         debug::run(&line.rules_dev, &error, limit, &mut lines);

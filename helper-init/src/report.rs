@@ -16,12 +16,16 @@ pub(crate) enum Message {
     TaskStart(String),
     /// A task ended well.
     TaskEnd(String),
+    /// A piece of the report that `snf-customize` wants.
+    Report(String),
     /// For the log.
     Info(String),
     /// For the user.
     Warning(String),
     /// All is done and on the disk.
     Done,
+    /// Nothing is done, because drivers are missing that another initramfs has.
+    NeedsDrivers,
     /// Why it failed.
     Failed(String),
 }
@@ -32,9 +36,12 @@ impl Message {
         match self {
             Self::TaskStart(name) => format!("S{}", one_line(name, LIMIT)),
             Self::TaskEnd(name) => format!("E{}", one_line(name, LIMIT)),
+            // What ends with a blank would lose it.
+            Self::Report(text) => format!("R{text}|"),
             Self::Info(text) => format!("I{}", one_line(text, LIMIT)),
             Self::Warning(text) => format!("W{}", one_line(text, LIMIT)),
             Self::Done => "D".to_owned(),
+            Self::NeedsDrivers => "A".to_owned(),
             Self::Failed(text) => format!("F{}", one_line(text, LIMIT)),
         }
     }
@@ -47,9 +54,11 @@ impl Message {
         Some(match kind {
             'S' => Self::TaskStart(text),
             'E' => Self::TaskEnd(text),
+            'R' => Self::Report(text.strip_suffix('|')?.to_owned()),
             'I' => Self::Info(text),
             'W' => Self::Warning(text),
             'D' if text.is_empty() => Self::Done,
+            'A' if text.is_empty() => Self::NeedsDrivers,
             'F' => Self::Failed(text),
             _ => return None,
         })
@@ -65,6 +74,23 @@ impl<W: Write> Reporter<W> {
     pub(crate) fn send(&mut self, message: &Message) {
         let line = message.encode() + "\n";
         let _ = self.0.write_all(line.as_bytes()).and_then(|()| self.0.flush());
+    }
+}
+
+impl<W: Write> Reporter<W> {
+    /// Sends a report: JSON, in which there is no control character.
+    pub(crate) fn report(&mut self, report: &[u8]) {
+        let text = String::from_utf8_lossy(report);
+        let mut rest = &*text;
+        while !rest.is_empty() {
+            let mut end = rest.len().min(LIMIT - 8);
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (piece, after) = rest.split_at(end);
+            self.send(&Message::Report(piece.to_owned()));
+            rest = after;
+        }
     }
 }
 
@@ -89,11 +115,23 @@ mod tests {
             Message::TaskStart("MountImage".into()),
             Message::Warning("über".into()),
             Message::Done,
+            Message::NeedsDrivers,
             Message::Failed(String::new()),
         ] {
             assert_eq!(Message::decode(message.encode().as_bytes()), Some(message));
         }
         assert_eq!(Message::Info("x\nD".into()).encode(), "Ix D");
+        let mut sent = Reporter(Vec::new());
+        let report = format!("{{\"a\": \"{}\"}}", "\u{e4} ".repeat(5000));
+        sent.report(report.as_bytes());
+        let pieces = sent.0.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let arrived: String = pieces
+            .map(|line| match Message::decode(line) {
+                Some(Message::Report(piece)) => piece,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(arrived, report);
         for junk in [&b""[..], b"X", b"D ?", b"\xff"] {
             assert_eq!(Message::decode(junk), None);
         }

@@ -12,10 +12,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal};
 
 use crate::cmdline::CommandLine;
+use crate::kernel::Broker;
 use crate::pid1::uptime;
 use crate::report::{LIMIT, Message};
 use crate::serial::{Serial, one_line};
 use crate::worker;
+use snf_image::request::REPORT_MAX;
 
 /// The monitor protocol's bounds (the host enforces the same).
 const MONITOR_LINE: usize = 512;
@@ -38,6 +40,8 @@ pub(crate) struct Lines {
     log_lines: usize,
     /// When what was reached, since the kernel's start.
     marks: Vec<(String, Duration)>,
+    /// The report that `snf-customize` wants; follows the result.
+    pub(crate) report: String,
 }
 
 impl Lines {
@@ -49,6 +53,7 @@ impl Lines {
             monitor_lines: 0,
             log_lines: 0,
             marks: Vec::new(),
+            report: String::new(),
         }
     }
 
@@ -96,13 +101,35 @@ impl Lines {
     }
 }
 
+/// How a worker ends that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All is done.
+    Done,
+    /// Nothing is done: it needs drivers that are not in this initramfs, and the host has one
+    /// with them.
+    NeedsDrivers,
+}
+
+impl End {
+    /// The result line.
+    pub(crate) fn line(self) -> &'static str {
+        match self {
+            Self::Done => "SUCCESS",
+            Self::NeedsDrivers => "AGAIN: filesystems",
+        }
+    }
+}
+
 /// Starts the worker and returns its result.
-pub(crate) fn run(line: &CommandLine, started: Duration, lines: &mut Lines) -> Result<(), String> {
+pub(crate) fn run(line: &CommandLine, started: Duration, lines: &mut Lines) -> Result<End, String> {
     lines.mark("worker");
+    let (mut broker, socket) =
+        Broker::new().map_err(|e| format!("cannot make a pair of sockets: {e}"))?;
     let child = Command::new("/proc/self/exe")
         .args([worker::ARGUMENT, &line.rules_dev])
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(socket))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -116,7 +143,7 @@ pub(crate) fn run(line: &CommandLine, started: Duration, lines: &mut Lines) -> R
             overdue = true;
             let _ = rustix::process::pidfd_send_signal(&worker.pidfd, Signal::KILL);
         }
-        let exited = worker.wait(if overdue { None } else { left }, lines)?;
+        let exited = worker.wait(if overdue { None } else { left }, &mut broker, lines)?;
         if exited {
             break;
         }
@@ -143,7 +170,7 @@ struct Worker {
     stderr: Lined<std::process::ChildStderr>,
     task: Option<String>,
     last_words: VecDeque<String>,
-    end: Option<Result<(), String>>,
+    end: Option<Result<End, String>>,
 }
 
 impl Worker {
@@ -169,13 +196,20 @@ impl Worker {
     }
 
     /// Listens until something happens; true when the worker has ended.
-    fn wait(&mut self, left: Option<Duration>, lines: &mut Lines) -> Result<bool, String> {
+    fn wait(
+        &mut self,
+        left: Option<Duration>,
+        broker: &mut Broker,
+        lines: &mut Lines,
+    ) -> Result<bool, String> {
         let timeout = left.map(|left| Timespec {
             tv_sec: left.as_secs().cast_signed(),
             tv_nsec: left.subsec_nanos().into(),
         });
-        let exited = {
+        let (exited, asked) = {
             let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
+            let waits = broker.fd().is_some();
+            fds.extend(broker.fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             for fd in [self.messages.fd(), self.stderr.fd()].into_iter().flatten() {
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             }
@@ -183,8 +217,16 @@ impl Worker {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(format!("cannot wait for the worker: {e}")),
             }
-            fds.first().is_some_and(|fd| !fd.revents().is_empty())
+            let ready =
+                |at: usize, flags| fds.get(at).is_some_and(|fd| fd.revents().intersects(flags));
+            (
+                ready(0, PollFlags::all()),
+                waits && ready(1, PollFlags::IN) && !ready(1, PollFlags::HUP),
+            )
         };
+        if asked && !exited {
+            broker.start().map_err(|e| format!("cannot start the process that mounts: {e}"))?;
+        }
         self.listen(lines);
         Ok(exited)
     }
@@ -206,6 +248,11 @@ impl Worker {
                     lines.monitor("TASK_END", &name);
                     self.task = None;
                 }
+                Some(Message::Report(piece)) => {
+                    if lines.report.len() <= REPORT_MAX {
+                        lines.report.push_str(&piece);
+                    }
+                }
                 Some(Message::Info(text)) => lines.log(&text),
                 Some(Message::Warning(text)) => {
                     lines.log(&format!("warning: {text}"));
@@ -213,8 +260,9 @@ impl Worker {
                 }
                 Some(Message::Done) => {
                     lines.mark("worker's end");
-                    self.end = Some(Ok(()));
+                    self.end = Some(Ok(End::Done));
                 }
+                Some(Message::NeedsDrivers) => self.end = Some(Ok(End::NeedsDrivers)),
                 Some(Message::Failed(text)) => self.end = Some(Err(text)),
                 None => lines.log("the worker said something that makes no sense"),
             }
@@ -234,9 +282,9 @@ impl Worker {
     }
 
     /// The result of a worker that has ended.
-    fn verdict(&mut self, status: ExitStatus) -> Result<(), String> {
+    fn verdict(&mut self, status: ExitStatus) -> Result<End, String> {
         match self.end.take() {
-            Some(Ok(())) if status.success() => return Ok(()),
+            Some(Ok(end)) if status.success() => return Ok(end),
             Some(Err(text)) => return Err(text),
             _ => {}
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -32,8 +33,12 @@ pub(crate) type Disks = BTreeMap<String, Arc<dyn BlockDevice>>;
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let mut reporter = Reporter(io::stdout());
     let rules_dev = arguments.next().unwrap_or_default();
-    let result = prepare(&rules_dev)
-        .and_then(|(parameters, disks)| job::run(parameters, &disks, &mut reporter));
+    let mut report = Vec::new();
+    let result = prepare(&rules_dev).and_then(|(parameters, disks)| {
+        let broker = io::stdin().as_fd().try_clone_to_owned().ok();
+        job::run(parameters, &disks, broker, &mut reporter, &mut report)
+    });
+    reporter.report(&report);
     match result {
         Ok(()) => {
             reporter.send(&Message::Done);
@@ -60,10 +65,10 @@ pub(crate) fn open_disks(rules_dev: &str, writable: bool) -> Result<Disks, Strin
     let entries = fs::read_dir("/sys/block").map_err(|e| format!("cannot list /sys/block: {e}"))?;
     for entry in entries.flatten() {
         let path = format!("/dev/{}", entry.file_name().to_string_lossy());
-        // A disk that refuses to be written (the parameter disk) is none of the instance's.
+        // One that refuses to be written is there to be looked at: a dry run.
         if path.starts_with("/dev/vd")
             && path != rules_dev
-            && let Ok(disk) = open(&path, writable)
+            && let Ok(disk) = open(&path, writable).or_else(|_| open(&path, false))
         {
             disks.insert(path, disk);
         }

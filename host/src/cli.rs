@@ -11,6 +11,7 @@ use crate::cancel::Cancel;
 use crate::check;
 use crate::config::{self, Config};
 use crate::create::{self, Qemu};
+use crate::customize_vm;
 use crate::env::{EnvError, Environment};
 use crate::helper::update;
 use crate::install_os;
@@ -25,6 +26,7 @@ The Ganeti OS provider snf-image. Ganeti calls it by its links in the OS directo
 
   install-os DIR [VARIANT]...   lay out DIR as a Ganeti OS directory (variant: default)
   update-helper [OPTION]...     build the helper VM (the same as snf-image-update-helper)
+  customize-vm [OPTION]...      run a request of snf-customize --vm (it calls this itself)
   check                         say what is missing on this node, and how to mend it
   create, export, import, rename, verify parameters
                                 what Ganeti runs, with its environment
@@ -66,6 +68,7 @@ fn dispatch(name: &str, mut args: Vec<OsString>) -> Result<(), Failure> {
                     dispatch(&command, args)
                 }
                 "install-os" => install(args),
+                "customize-vm" => Ok(customize_vm::run(args)?),
                 "check" => check(),
                 "version" | "--version" | "-V" => {
                     print(concat!("snf-image ", env!("CARGO_PKG_VERSION")))
@@ -110,7 +113,7 @@ fn script(
 }
 
 /// Passwords pass through this process: no core dump, no debugger, no file that others read.
-fn harden() {
+pub(crate) fn harden() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         log::warning(&format!("cannot forbid core dumps: {error}"));

@@ -13,6 +13,7 @@ pub mod config;
 pub mod copy;
 pub mod cpio;
 pub mod create;
+pub mod customize_vm;
 pub mod destination;
 pub mod disk;
 pub mod env;

@@ -4,6 +4,8 @@ use snf_fs::{Error, Tree};
 
 use super::disk::{Content, Disk};
 use super::distro::{Distro, OS_RELEASE, RELEASE_FILES};
+use super::mounter::needs_helper;
+use super::subvolumes;
 use super::windows::Windows;
 use crate::properties::{OsFamily, Properties, PropertyError};
 
@@ -173,7 +175,7 @@ fn windows_distro(windows: &Windows) -> Distro {
 
 /// A system that was recognised.
 #[derive(Clone)]
-enum System {
+pub(super) enum System {
     Linux(Distro),
     Windows(Windows),
 }
@@ -188,7 +190,7 @@ impl System {
 }
 
 /// What a volume turned out to be.
-enum Verdict {
+pub(super) enum Verdict {
     /// The root of a system.
     Root(System),
     /// A file system that we can edit, without a system.
@@ -202,12 +204,8 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
     let volume = &mut disk.volumes[index];
     let verdict = match std::mem::replace(&mut volume.content, Content::Unknown) {
         Content::Open(fs) => {
-            let tree = Tree::new(fs);
-            let verdict = match examine(&tree) {
-                Ok(verdict) => verdict,
-                Err(error) => Verdict::Not(format!("it cannot be read: {error}")),
-            };
-            if let Some(fs) = tree.into_file_systems().pop() {
+            let (fs, verdict) = subvolumes::judge(fs);
+            if let Some(fs) = fs {
                 volume.content = Content::Open(fs);
             }
             verdict
@@ -220,6 +218,9 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
                 }
                 Content::Foreign("LVM2_member") => {
                     "LVM: logical volumes are not looked into".to_owned()
+                }
+                Content::Foreign(kind) if needs_helper(kind) => {
+                    format!("{kind}, which only the kernel of the helper VM can edit: use --vm")
                 }
                 Content::Foreign(kind) => format!("{kind}, which cannot be edited"),
                 Content::Broken(error) => format!("it cannot be opened: {error}"),
@@ -244,7 +245,7 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
 }
 
 /// Whether a tree is the root of a system that is known.
-fn examine(tree: &Tree) -> Result<Verdict, Error> {
+pub(super) fn examine(tree: &Tree) -> Result<Verdict, Error> {
     if !soft(tree.is_dir("/etc"))? {
         // What is odd about a Windows is told when it is worked on.
         if let Ok(Some(windows)) = Windows::detect(tree) {

@@ -9,6 +9,7 @@ use snf_fs::fat::{self, Fat};
 use snf_fs::ntfs::Ntfs;
 use snf_fs::{BlockDevice, Error, FileSystem, Info, Slice};
 
+use super::mounter::{Foreign, Mounter};
 use super::probe::{self, Probe};
 use crate::disk_adapter::DiskAdapter;
 use crate::random::{Clock, Entropy};
@@ -144,6 +145,16 @@ impl Disk {
         entropy: &Entropy,
         clock: &Clock,
     ) -> Result<Self, snf_partition::Error> {
+        Self::open_with(device, entropy, clock, None)
+    }
+
+    /// Like [`Disk::open`]; what no engine knows is opened by `mounter`, where there is one.
+    pub fn open_with(
+        device: &Arc<dyn BlockDevice>,
+        entropy: &Entropy,
+        clock: &Clock,
+        mounter: Option<&dyn Mounter>,
+    ) -> Result<Self, snf_partition::Error> {
         let table = snf_partition::read(&DiskAdapter(&**device))?;
         let mut disk = Self {
             table: None,
@@ -154,7 +165,7 @@ impl Disk {
         };
         let Some(table) = table else {
             let mut volume = Volume::new(None, 0, device.len());
-            look(&mut volume, device.clone(), entropy, clock);
+            look(&mut volume, device.clone(), entropy, clock, mounter);
             disk.volumes.push(volume);
             return Ok(disk);
         };
@@ -171,7 +182,7 @@ impl Disk {
                 volume.content = Content::Extended;
             } else {
                 match Slice::new(device.clone(), start, size) {
-                    Ok(slice) => look(&mut volume, Arc::new(slice), entropy, clock),
+                    Ok(slice) => look(&mut volume, Arc::new(slice), entropy, clock, mounter),
                     Err(error) => volume.content = Content::Broken(error.to_string()),
                 }
             }
@@ -240,7 +251,13 @@ impl VolumeSummary {
 }
 
 /// Finds out what a volume holds, and opens it where an engine can.
-fn look(volume: &mut Volume, device: Arc<dyn BlockDevice>, entropy: &Entropy, clock: &Clock) {
+fn look(
+    volume: &mut Volume,
+    device: Arc<dyn BlockDevice>,
+    entropy: &Entropy,
+    clock: &Clock,
+    mounter: Option<&dyn Mounter>,
+) {
     let signature = match probe::probe(&*device) {
         Ok(Probe::Known(signature)) => signature,
         Ok(Probe::Empty) => {
@@ -268,7 +285,20 @@ fn look(volume: &mut Volume, device: Arc<dyn BlockDevice>, entropy: &Entropy, cl
             Fat::open(device, fat::Options { now: clock.now() }).map(|fat| Box::new(fat) as _)
         }
         probe::NTFS => Ntfs::open(device).map(|ntfs| Box::new(ntfs.at(clock.now())) as _),
-        _ => return,
+        kind => {
+            let foreign = Foreign {
+                kind,
+                start: volume.start,
+                size: volume.size,
+                uuid: volume.uuid.as_deref(),
+                label: volume.label.as_deref(),
+                now: clock.now(),
+            };
+            match mounter.and_then(|mounter| mounter.open(&foreign)) {
+                Some(opened) => opened,
+                None => return,
+            }
+        }
     };
     match opened {
         Ok(fs) => volume.set_open(fs),

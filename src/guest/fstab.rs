@@ -46,6 +46,23 @@ impl Entry {
         self.options.iter().any(|o| o == option)
     }
 
+    /// The value of an option like `subvol=@home`.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find_map(|o| o.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// Which subvolume of a btrfs is meant, by its path; empty for the tree that holds them all.
+    pub fn subvolume(&self) -> Option<Result<&str, String>> {
+        match (self.option("subvol"), self.option("subvolid")) {
+            (Some(path), _) => Some(Ok(path.trim_matches('/'))),
+            (None, Some("0" | "5")) => Some(Ok("")),
+            (None, Some(number)) => Some(Err(format!(
+                "subvolid={number} cannot be followed; name the subvolume with subvol="
+            ))),
+            (None, None) => None,
+        }
+    }
+
     /// The source as the table spells it, safe to print.
     pub fn source_text(&self) -> String {
         match &self.source {

@@ -6,10 +6,12 @@ pub mod disk;
 pub mod distro;
 pub mod fstab;
 pub mod glob;
+pub mod mounter;
 pub mod passwd;
 pub mod probe;
 pub mod selinux;
 pub mod sshd_config;
+mod subvolumes;
 pub mod windows;
 
 pub use crate::properties::OsFamily;

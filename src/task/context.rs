@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use snf_fs::Tree;
 use snf_fs::error::display_name;
 
@@ -21,7 +21,7 @@ use crate::storage::Storage;
 pub(crate) const CONFIG_MAX: u64 = 16 << 20;
 
 /// A host key that was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Where the private key lies in the guest.
     pub path: String,

@@ -43,7 +43,10 @@ impl<'a> DiskContext<'a> {
     pub fn disk(&mut self) -> Result<&mut Disk, StorageError> {
         let disk = match self.opened.take() {
             Some(disk) => disk,
-            None => Disk::open(&self.storage.image(), self.entropy, self.clock)?,
+            None => {
+                let mounter = self.storage.mounter();
+                Disk::open_with(&self.storage.image(), self.entropy, self.clock, mounter)?
+            }
         };
         Ok(self.opened.insert(disk))
     }

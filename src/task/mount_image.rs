@@ -1,12 +1,14 @@
 //! MountImage: the file systems of the guest's fstab, on top of its root.
 
 use snf_fs::error::display_name;
+use snf_fs::{FileSystem, Kind, Tree};
 
 use super::{Context, Needs, Run, Task, TaskError};
 use crate::guest::OsFamily;
 use crate::guest::disk::{Content, Disk};
 use crate::guest::distro::Distro;
 use crate::guest::fstab::{self, Entry, Source};
+use crate::guest::mounter::needs_helper;
 
 pub(super) static TASK: Task = Task {
     name: "MountImage",
@@ -86,32 +88,90 @@ fn mount(context: &mut Context<'_>, entry: &Entry) -> Result<(), TaskError> {
     };
     let volume = &mut context.disk.volumes[index];
     let place = volume.place();
-    let reason = match std::mem::replace(&mut volume.content, Content::Mounted) {
-        Content::Open(fs) => {
+    let uuid = volume.uuid.clone().unwrap_or_default();
+    let content = std::mem::replace(&mut volume.content, Content::Mounted);
+    let refusal = match view(entry, content, &place, &context.tree, &uuid) {
+        Ok(fs) => {
             context.tree.mount(&entry.target, fs, None)?;
             return Ok(());
         }
-        other => {
-            let (reason, expected) = match &other {
-                Content::Foreign(kind) => {
-                    (format!("{place} is {kind}, which cannot be edited"), true)
-                }
-                Content::Broken(error) => (format!("{place} cannot be opened: {error}"), false),
-                Content::Mounted => (format!("{place} is mounted elsewhere already"), false),
-                Content::Empty => (format!("{place} was never formatted"), false),
-                _ => (format!("{place} holds no file system that is known here"), false),
-            };
-            volume.content = other;
-            // An EFI system partition is in every other image and nothing is ever written to it:
-            // no word of it until somebody tries.
-            if !excused && !expected {
-                context.warn(format!("{target}: {what}, but {reason}"));
-            }
-            reason
-        }
+        Err(refusal) => refusal,
     };
-    context.tree.block(&entry.target, format!("{what}, but {reason}"))?;
+    context.disk.volumes[index].content = refusal.content;
+    let reason = format!("{what}, but {}", refusal.reason);
+    if !excused && !refusal.expected {
+        context.warn(format!("{target}: {reason}"));
+    }
+    context.tree.block(&entry.target, reason)?;
     Ok(())
+}
+
+/// Why a volume is not mounted, and what is left of it.
+struct Refusal {
+    content: Content,
+    reason: String,
+    /// An EFI system partition is in every other image and nothing is ever written to it: no word
+    /// of it until somebody tries.
+    expected: bool,
+}
+
+/// The file system to mount for an entry: the volume's, or the subvolume of it that the entry
+/// names. Several subvolumes of one volume are mounted in several places.
+fn view(
+    entry: &Entry,
+    content: Content,
+    place: &str,
+    tree: &Tree,
+    uuid: &str,
+) -> Result<Box<dyn FileSystem>, Refusal> {
+    let subvolume = entry.subvolume();
+    let of_kind = |fs: &dyn FileSystem, kind| fs.info().is_ok_and(|info| info.kind == kind);
+    let reason = match (&content, subvolume) {
+        (Content::Open(fs), Some(Ok(path))) if of_kind(&**fs, Kind::Btrfs) => {
+            match named(&**fs, path, place) {
+                Ok(fs) => return Ok(fs),
+                Err(reason) => reason,
+            }
+        }
+        (Content::Open(fs), Some(Err(reason))) if of_kind(&**fs, Kind::Btrfs) => {
+            format!("{place}: {reason}")
+        }
+        (Content::Mounted, Some(Ok(path))) => {
+            let mounted = tree.mounts().into_iter().find_map(|(at, info)| {
+                let info = info.ok()?;
+                (info.kind == Kind::Btrfs && info.uuid == uuid).then(|| tree.file_system(at))?
+            });
+            match mounted.map(|fs| named(fs, path, place)) {
+                Some(Ok(fs)) => return Ok(fs),
+                Some(Err(reason)) => reason,
+                None => format!("{place} is mounted elsewhere already"),
+            }
+        }
+        (Content::Foreign(kind), _) if needs_helper(kind) => {
+            format!("{place} is {kind}, which only the helper VM can edit (--vm)")
+        }
+        (Content::Foreign(kind), _) => format!("{place} is {kind}, which cannot be edited"),
+        (Content::Broken(error), _) => format!("{place} cannot be opened: {error}"),
+        (Content::Mounted, _) => format!("{place} is mounted elsewhere already"),
+        (Content::Empty, _) => format!("{place} was never formatted"),
+        _ => format!("{place} holds no file system that is known here"),
+    };
+    match content {
+        Content::Open(fs) if !of_kind(&*fs, Kind::Btrfs) || entry.subvolume().is_none() => Ok(fs),
+        content => {
+            let expected = matches!(content, Content::Foreign(_));
+            Err(Refusal { content, reason, expected })
+        }
+    }
+}
+
+/// The subvolume with this path.
+fn named(fs: &dyn FileSystem, path: &str, place: &str) -> Result<Box<dyn FileSystem>, String> {
+    match fs.subvolume(path.as_bytes()) {
+        Ok(Some(view)) => Ok(view),
+        Ok(None) => Err(format!("{place} has no subvolume {path:?}")),
+        Err(error) => Err(format!("the subvolume {path:?} of {place} cannot be opened: {error}")),
+    }
 }
 
 /// The volume that an entry means, or why there is none.
@@ -154,7 +214,7 @@ mod tests {
     use super::*;
     use crate::guest::disk::Volume;
     use crate::task::testing::{FILE, Guest};
-    use snf_fs::{FileSystem, MemoryFs};
+    use snf_fs::MemoryFs;
 
     fn with_fstab(fstab: &str) -> Guest {
         let mut guest = Guest::debian();

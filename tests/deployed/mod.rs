@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use snf_fs::{BlockDevice, FileDevice};
-use snf_image::customize::{CustomizeError, Mode, Report, customize_instance};
+use snf_image::customize::{CustomizeError, Instance, Mode, Report, customize_instance};
 use snf_image::disk_adapter::DiskAdapter;
 use snf_image::event::Event;
 use snf_image::plan::{HostKeys, MachineId, Plan};
@@ -208,7 +208,8 @@ pub fn customize_on(
     let mut events = Vec::new();
     let clock = Clock::fixed(86_400 * 20_000);
     let mut entropy = Entropy::seeded(7);
-    customize_instance(device, others, plan, &mut entropy, &clock, &mut events, mode)
+    let instance = Instance { disk: device, others, mounter: None };
+    customize_instance(instance, plan, &mut entropy, &clock, &mut events, mode)
         .map(|report| (report, events))
 }
 

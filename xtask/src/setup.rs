@@ -19,6 +19,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("mcopy", "mtools"),
     ("mkntfs", "ntfs-3g"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("ssh-keygen", "openssh-client"),
     ("setfattr", "attr"),
     ("setfacl", "acl"),

@@ -40,6 +40,19 @@ pub struct Description {
     pub modules: Vec<String>,
     /// Options for this kernel's command line, besides those of the run.
     pub command_line: String,
+    /// The other initramfs, for disks with file systems that only the kernel knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_systems: Option<FileSystems>,
+}
+
+/// An initramfs that has the drivers of file systems too. Reading it takes time, so that it is
+/// used when a helper without them has met one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystems {
+    /// Its file name.
+    pub initramfs: String,
+    /// The kinds of file system that it has drivers for.
+    pub kinds: Vec<String>,
 }
 
 /// A helper that is ready to run.
@@ -86,7 +99,8 @@ impl HelperImage {
         }
         let description: Description =
             serde_json::from_str(&text).map_err(|e| bad(format!("{DESCRIPTION}: {e}")))?;
-        for name in [&description.kernel, &description.initramfs] {
+        let other = description.file_systems.as_ref().map(|other| &other.initramfs);
+        for name in [&description.kernel, &description.initramfs].into_iter().chain(other) {
             if name.is_empty() || name.contains('/') {
                 return Err(bad(format!("{DESCRIPTION} names the file {name:?}")));
             }
@@ -99,6 +113,23 @@ impl HelperImage {
             initramfs: directory.join(&description.initramfs),
             description,
         })
+    }
+
+    /// The kernel's command line, besides what belongs to a run.
+    pub(super) fn command_line(&self) -> String {
+        match &self.description.file_systems {
+            // So that it can ask to be started again, instead of failing.
+            Some(_) => format!("{} snf_image_more=filesystems", self.description.command_line),
+            None => self.description.command_line.clone(),
+        }
+    }
+
+    /// The same helper with the drivers of more file systems, if it has them.
+    pub(super) fn with_file_systems(mut self) -> Option<Self> {
+        let other = self.description.file_systems.take()?;
+        self.initramfs = self.initramfs.with_file_name(&other.initramfs);
+        self.description.initramfs = other.initramfs;
+        Some(self)
     }
 }
 
@@ -126,6 +157,7 @@ mod tests {
             pvh: true,
             modules: vec![],
             command_line: String::new(),
+            file_systems: None,
         };
         let write = |d: &Description| {
             fs::write(dir.path().join(DESCRIPTION), serde_json::to_string(d).unwrap()).unwrap();
@@ -134,7 +166,18 @@ mod tests {
         assert!(matches!(open(), HelperError::NotBuilt(_)));
         fs::write(dir.path().join("vmlinux"), "").unwrap();
         fs::write(dir.path().join("initramfs"), "").unwrap();
-        HelperImage::open(dir.path()).unwrap();
+        let usual = HelperImage::open(dir.path()).unwrap();
+        assert!(usual.clone().with_file_systems().is_none() && usual.command_line().is_empty());
+        description.file_systems =
+            Some(FileSystems { initramfs: "initramfs-fs".into(), kinds: vec!["xfs".into()] });
+        write(&description);
+        assert!(matches!(open(), HelperError::NotBuilt(_)));
+        fs::write(dir.path().join("initramfs-fs"), "").unwrap();
+        let both = HelperImage::open(dir.path()).unwrap();
+        assert_eq!(both.command_line(), " snf_image_more=filesystems");
+        let more = both.with_file_systems().unwrap();
+        assert_eq!(more.initramfs, dir.path().join("initramfs-fs"));
+        assert_eq!(more.command_line(), "", "it does not ask twice");
         description.kernel = "../../etc/shadow".into();
         write(&description);
         assert!(matches!(open(), HelperError::BadHelper { .. }));

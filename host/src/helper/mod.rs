@@ -24,7 +24,7 @@ mod walls;
 
 pub use crate::config::Acceleration;
 pub use error::HelperError;
-pub use image::{HelperImage, ParameterDisk};
+pub use image::{FileSystems, HelperImage, ParameterDisk};
 pub use protocol::MonitorMessage;
 pub use run::run_helper;
 
@@ -73,6 +73,8 @@ pub enum VmDisk {
     Open(File),
     /// A disk that a storage daemon has open: QEMU gets a connection to it.
     Remote(Arc<StorageDaemon>),
+    /// The same as `Open`, opened for reading: a dry run.
+    ReadOnly(File),
 }
 
 /// What one VM is to work on.
@@ -111,6 +113,10 @@ pub trait HelperSink {
     fn warning(&mut self, text: &str);
     /// A message of the monitor line.
     fn monitor(&mut self, message: MonitorMessage);
+    /// The report that a request of `snf-customize` is answered with, as the VM sent it.
+    fn report(&mut self, report: &[u8]) {
+        let _ = report;
+    }
 }
 
 /// What a successful run was like.

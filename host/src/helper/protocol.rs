@@ -11,6 +11,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const MONITOR_LINE_LIMIT: usize = 512;
 /// Most lines the monitor listens to.
 pub const MONITOR_LINES_LIMIT: usize = 100;
+/// Longest line with a report.
+pub const REPORT_LINE_LIMIT: usize = snf_image::request::REPORT_MAX + 16;
 /// Longest result line.
 pub const RESULT_LINE_LIMIT: usize = 4096;
 /// Longest line of console output that is passed on in one piece.
@@ -197,34 +199,59 @@ pub enum VmResult {
     Success,
     /// It failed, and this is why.
     Error(String),
-    /// Something that is neither.
+    /// Nothing was done: the same is to be done again with the other initramfs, which has the
+    /// drivers of more file systems.
+    NeedsFileSystems,
+    /// Something that is none of these.
     Garbage(String),
 }
 
-/// Reads the one line of serial 2.
+/// Reads serial 2: the line with the result, and for `snf-customize` one with a report.
 #[derive(Debug, Default)]
 pub struct ResultReader {
     line: Vec<u8>,
     result: Option<VmResult>,
+    report: Option<Vec<u8>>,
 }
 
 impl ResultReader {
-    /// Takes the next bytes; all after the first line is ignored.
+    /// Takes the next bytes; all that is neither is ignored.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if self.result.is_some() {
-                return;
+                self.feed_report(byte);
+                continue;
             }
             if byte == b'\n' {
                 self.result = Some(judge(&self.line));
+                self.line = Vec::new();
             } else if self.line.len() >= RESULT_LINE_LIMIT {
                 self.result = Some(VmResult::Garbage(format!(
                     "more than {RESULT_LINE_LIMIT} bytes without a line feed"
                 )));
+                self.line = Vec::new();
             } else {
                 self.line.push(byte);
             }
         }
+    }
+
+    fn feed_report(&mut self, byte: u8) {
+        if self.report.is_some() || self.line.len() > REPORT_LINE_LIMIT {
+            return;
+        }
+        if byte == b'\n' {
+            let line = std::mem::take(&mut self.line);
+            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            self.report = line.strip_prefix(b"REPORT:").map(<[u8]>::to_vec);
+        } else {
+            self.line.push(byte);
+        }
+    }
+
+    /// The report, when there is one.
+    pub fn report(&self) -> Option<&[u8]> {
+        self.report.as_deref()
     }
 
     /// The result, as soon as the line is complete. A line that breaks off is no result.
@@ -237,6 +264,9 @@ fn judge(line: &[u8]) -> VmResult {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line == b"SUCCESS" {
         return VmResult::Success;
+    }
+    if line == b"AGAIN: filesystems" {
+        return VmResult::NeedsFileSystems;
     }
     match line.strip_prefix(b"ERROR:") {
         Some(text) => VmResult::Error(clean_line(text).trim().to_owned()),
@@ -443,6 +473,16 @@ mod tests {
         assert_eq!(read(b"SUCCESS\nERROR: x\n"), Some(VmResult::Success));
         assert_eq!(read(b"SUCCESS\r\n"), Some(VmResult::Success));
         assert_eq!(read(b"ERROR: no\x07 user\nSUCCESS\n"), Some(VmResult::Error("no user".into())));
+        let mut reader = ResultReader::default();
+        reader.feed(b"SUCCESS\nREPORT:{\"a\": 1}\r\nREPORT:2\n");
+        assert_eq!(reader.report(), Some(&b"{\"a\": 1}"[..]));
+        let mut reader = ResultReader::default();
+        reader.feed(b"ERROR: x\nREPORT:");
+        reader.feed(&vec![b'x'; REPORT_LINE_LIMIT + 100]);
+        reader.feed(b"\n");
+        assert_eq!(reader.report(), None);
+        assert_eq!(read(b"AGAIN: filesystems\n"), Some(VmResult::NeedsFileSystems));
+        assert!(matches!(read(b"AGAIN\n"), Some(VmResult::Garbage(_))));
         assert!(matches!(read(b"SUCCESS!\nSUCCESS\n"), Some(VmResult::Garbage(_))));
         assert!(matches!(read(&[b'S'; 10_000]), Some(VmResult::Garbage(_))));
     }

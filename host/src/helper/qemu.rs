@@ -20,6 +20,8 @@ pub enum QemuDisk<'a> {
     Device(BorrowedFd<'a>),
     /// An inherited connection to a storage daemon.
     Nbd(BorrowedFd<'a>),
+    /// One that is only read, with the driver it takes (`file`, `host_device`).
+    ReadOnly(BorrowedFd<'a>, &'static str),
 }
 
 /// What one command line is made from.
@@ -116,6 +118,9 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
             QemuDisk::File(fd) => file_node(&mut add, &node, n + 1, "file", *fd, false),
             QemuDisk::Device(fd) => file_node(&mut add, &node, n + 1, "host_device", *fd, false),
             QemuDisk::Nbd(fd) => nbd_node(&mut add, &node, *fd),
+            QemuDisk::ReadOnly(fd, driver) => {
+                file_node(&mut add, &node, n + 1, driver, *fd, true);
+            }
         }
         virtio_disk(&mut add, &node, n);
     }
@@ -187,7 +192,7 @@ fn kernel_command_line(vm: &Invocation<'_>) -> String {
     };
     let mut line = String::from("console=ttyS0 panic=-1 ");
     line.push_str(if vm.config.debug { "loglevel=7 " } else { "quiet " });
-    line.push_str(&vm.helper.description.command_line);
+    line.push_str(&vm.helper.command_line());
     line.push_str(&format!(
         " snf_image_activate_helper snf_image_protocol={PROTOCOL_VERSION} rules_dev={rules_dev}"
     ));
@@ -227,6 +232,7 @@ mod tests {
                 pvh: true,
                 modules: vec![],
                 command_line: "audit=0".into(),
+                file_systems: None,
             },
             kernel: "/h/vmlinux".into(),
             initramfs: "/h/initramfs".into(),

@@ -27,6 +27,9 @@ use crate::cancel::Cancel;
 /// milliseconds; where KVM only seems to work it never speaks.
 const KVM_PATIENCE: Duration = Duration::from_secs(4);
 
+/// What the drivers of file systems and their caches take beside HELPER_MEMORY.
+const FILE_SYSTEMS_MIB: u32 = 96;
+
 /// What a 3.5 inch floppy holds.
 const FLOPPY_SIZE: u64 = 1440 << 10;
 
@@ -42,6 +45,27 @@ pub fn run_helper(
     sink: &mut dyn HelperSink,
 ) -> Result<HelperReport, HelperError> {
     let helper = HelperImage::open(&config.directory)?;
+    if let Some(report) = run_image(config, &helper, request, cancel, sink)? {
+        return Ok(report);
+    }
+    let nothing = || HelperError::Garbage("AGAIN, and there is no other initramfs".to_owned());
+    let helper = helper.with_file_systems().ok_or_else(nothing)?;
+    sink.console("the disk has a file system that needs the kernel's drivers: starting with them");
+    let config = HelperConfig {
+        memory_mib: config.memory_mib.saturating_add(FILE_SYSTEMS_MIB),
+        ..config.clone()
+    };
+    run_image(&config, &helper, request, cancel, sink)?.ok_or_else(nothing)
+}
+
+/// Runs one helper. `None`: it asks for the drivers that the other initramfs has.
+fn run_image(
+    config: &HelperConfig,
+    helper: &HelperImage,
+    request: &VmRequest,
+    cancel: &Cancel,
+    sink: &mut dyn HelperSink,
+) -> Result<Option<HelperReport>, HelperError> {
     let mut first = config.acceleration;
     if first != Acceleration::Tcg
         && let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm")
@@ -54,10 +78,11 @@ pub fn run_helper(
         first = Acceleration::Tcg;
     }
     if first != Acceleration::Tcg {
-        match attempt(config, &helper, request, Acceleration::Kvm, cancel, sink)? {
+        match attempt(config, helper, request, Acceleration::Kvm, cancel, sink)? {
             Outcome::Done(elapsed) => {
-                return Ok(HelperReport { acceleration: Acceleration::Kvm, elapsed });
+                return Ok(Some(HelperReport { acceleration: Acceleration::Kvm, elapsed }));
             }
+            Outcome::NeedsFileSystems => return Ok(None),
             Outcome::KvmUnusable(reason) if config.acceleration == Acceleration::Kvm => {
                 return Err(HelperError::Kvm(reason));
             }
@@ -67,8 +92,11 @@ pub fn run_helper(
             )),
         }
     }
-    match attempt(config, &helper, request, Acceleration::Tcg, cancel, sink)? {
-        Outcome::Done(elapsed) => Ok(HelperReport { acceleration: Acceleration::Tcg, elapsed }),
+    match attempt(config, helper, request, Acceleration::Tcg, cancel, sink)? {
+        Outcome::Done(elapsed) => {
+            Ok(Some(HelperReport { acceleration: Acceleration::Tcg, elapsed }))
+        }
+        Outcome::NeedsFileSystems => Ok(None),
         Outcome::KvmUnusable(reason) => Err(HelperError::Kvm(reason)),
     }
 }
@@ -77,6 +105,8 @@ pub fn run_helper(
 enum Outcome {
     /// SUCCESS.
     Done(Duration),
+    /// Nothing was done: the drivers of more file systems are needed.
+    NeedsFileSystems,
     /// The helper never came to life; no disk was opened in there.
     KvmUnusable(String),
 }
@@ -139,6 +169,9 @@ fn attempt(
         break vm.kill(sink)?;
     };
     let elapsed = vm.started.elapsed();
+    if let Some(report) = vm.result.report() {
+        sink.report(report);
+    }
 
     // A result that arrived before the end counts, whatever hurried the end.
     if let Some(result) = vm.result.result() {
@@ -147,6 +180,7 @@ fn attempt(
                 Some(error) => Err(HelperError::Protocol(error)),
                 None => Ok(Outcome::Done(elapsed)),
             },
+            VmResult::NeedsFileSystems => Ok(Outcome::NeedsFileSystems),
             VmResult::Error(text) => Err(HelperError::Failed(text)),
             VmResult::Garbage(text) => Err(HelperError::Garbage(text)),
         };
@@ -172,6 +206,11 @@ fn attempt(
     let last: Vec<&str> = vm.log.tail().collect();
     let last = if last.is_empty() { "none".to_owned() } else { last.join(" / ") };
     Err(HelperError::NoResult { last })
+}
+
+fn is_device(file: &File) -> Result<bool, HelperError> {
+    let metadata = file.metadata().map_err(HelperError::system("look at the disk"))?;
+    Ok(metadata.file_type().is_block_device())
 }
 
 /// What is larger than a floppy does not go into a floppy drive, and takes more memory in there.
@@ -262,14 +301,11 @@ impl Vm {
                     Some(connection) => QemuDisk::Nbd(connection.as_fd()),
                     None => return Err(too_few()),
                 },
-                VmDisk::Open(file) => {
-                    let metadata =
-                        file.metadata().map_err(HelperError::system("look at the disk"))?;
-                    if metadata.file_type().is_block_device() {
-                        QemuDisk::Device(file.as_fd())
-                    } else {
-                        QemuDisk::File(file.as_fd())
-                    }
+                VmDisk::Open(file) if is_device(file)? => QemuDisk::Device(file.as_fd()),
+                VmDisk::Open(file) => QemuDisk::File(file.as_fd()),
+                VmDisk::ReadOnly(file) => {
+                    let driver = if is_device(file)? { "host_device" } else { "file" };
+                    QemuDisk::ReadOnly(file.as_fd(), driver)
                 }
             });
         }
@@ -298,7 +334,10 @@ impl Vm {
         inherited.extend(listener);
         inherited.extend(their_fds.iter().copied());
         for disk in &disks {
-            let (QemuDisk::File(fd) | QemuDisk::Device(fd) | QemuDisk::Nbd(fd)) = disk;
+            let (QemuDisk::File(fd)
+            | QemuDisk::Device(fd)
+            | QemuDisk::Nbd(fd)
+            | QemuDisk::ReadOnly(fd, _)) = disk;
             inherited.push(*fd);
         }
         let (parameter_disk, memory_mib) = fit_parameters(config, helper, &parameters)?;

@@ -9,9 +9,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::image::{DESCRIPTION, Description, ParameterDisk};
+use super::image::{DESCRIPTION, Description, FileSystems, ParameterDisk};
 use super::kernel::{self, BzImage, Kernel, KernelError};
-use super::modules::{ModuleTree, ModulesError, without_signature};
+use super::modules::{Module, ModuleTree, ModulesError, without_signature};
 use super::protocol::PROTOCOL_VERSION;
 use crate::cpio::{CpioWriter, TooLarge};
 
@@ -33,6 +33,12 @@ Builds the helper VM (kernel, initramfs, helper.json) from an installed kernel.
 const REQUIRED: [&str; 3] = ["virtio_blk", "virtio_rng", "virtio_pci"];
 /// The driver of a true floppy.
 const FLOPPY: &str = "floppy";
+/// File systems that are left to the kernel's drivers, which are in an initramfs of their own.
+const FILE_SYSTEMS: [&str; 2] = ["xfs", "btrfs"];
+/// Checksums of theirs: their drivers ask for them by an alias, which nobody in the initramfs could
+/// resolve, so they are loaded beforehand, where the kernel has them as modules.
+const CHECKSUMS: [&str; 4] =
+    ["crc32c_generic", "xxhash_generic", "sha256_generic", "blake2b_generic"];
 /// The driver of the serial lines; built into every usual kernel.
 const SERIAL: &str = "8250";
 
@@ -106,6 +112,8 @@ pub struct Built {
     pub kernel_size: usize,
     /// Size of the initramfs in bytes.
     pub initramfs_size: usize,
+    /// Size of the initramfs with the drivers of file systems, in bytes; 0 when there is none.
+    pub file_systems_size: usize,
     /// Why the parameter disk is what it is.
     pub parameter_disk_reason: &'static str,
 }
@@ -185,6 +193,15 @@ pub fn command(
         d.modules.len(),
         if d.modules.is_empty() { "none needed".to_owned() } else { d.modules.join(" ") }
     );
+    let _ = match &d.file_systems {
+        Some(other) => writeln!(
+            text,
+            "  file systems:   {} through the kernel, from a second initramfs of {:.2} MiB",
+            other.kinds.join(" and "),
+            mib(built.file_systems_size)
+        ),
+        None => writeln!(text, "  file systems:   the kernel has no driver for xfs nor btrfs"),
+    };
     let _ = write!(
         text,
         "  parameter disk: {} ({})",
@@ -223,7 +240,14 @@ pub fn build(options: &Options) -> Result<Built, UpdateError> {
         }
     }
     let init = read_init(options)?;
-    let initramfs = initramfs(&init, &modules)?;
+    let kinds = FILE_SYSTEMS.into_iter().filter(|kind| tree.has(kind));
+    let drivers: Vec<(&str, Vec<Module>)> =
+        kinds.map(|kind| Ok((kind, tree.closure(&[kind])?))).collect::<Result<_, UpdateError>>()?;
+    let large = match drivers.is_empty() {
+        true => None,
+        false => Some(initramfs(&init, &modules, &drivers)?),
+    };
+    let initramfs = initramfs(&init, &modules, &[])?;
     let elf = image.unpack()?;
     let pvh = kernel::has_pvh_entry(&elf);
     let kernel_bytes = if pvh { &elf } else { image.bytes() };
@@ -232,7 +256,8 @@ pub fn build(options: &Options) -> Result<Built, UpdateError> {
     fs::create_dir_all(directory)
         .map_err(io_error(format!("make the directory {}", directory.display())))?;
     // Each build has its own names, so that kernel and initramfs always belong together.
-    let stamp = format!("{:08x}", crc32(&[kernel_bytes, &initramfs]));
+    let more = large.as_deref().unwrap_or_default();
+    let stamp = format!("{:08x}", crc32(&[kernel_bytes, &initramfs, more]));
     let description = Description {
         protocol: PROTOCOL_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -243,16 +268,24 @@ pub fn build(options: &Options) -> Result<Built, UpdateError> {
         pvh,
         modules: modules.iter().map(|m| m.name.clone()).collect(),
         command_line: command_line(signed_only),
+        file_systems: large.as_ref().map(|_| FileSystems {
+            initramfs: format!("initramfs-filesystems-{stamp}"),
+            kinds: drivers.iter().map(|(kind, _)| (*kind).to_owned()).collect(),
+        }),
     };
     let json = serde_json::to_string_pretty(&description)
         .map_err(|e| io_error("describe the helper".to_owned())(e.into()))?;
     write_file(directory, &description.kernel, kernel_bytes)?;
     write_file(directory, &description.initramfs, &initramfs)?;
+    if let (Some(large), Some(other)) = (&large, &description.file_systems) {
+        write_file(directory, &other.initramfs, large)?;
+    }
     write_file(directory, DESCRIPTION, format!("{json}\n").as_bytes())?;
     remove_old(directory, &description);
     Ok(Built {
         kernel_size: kernel_bytes.len(),
         initramfs_size: initramfs.len(),
+        file_systems_size: large.as_ref().map_or(0, Vec::len),
         description,
         parameter_disk_reason,
     })
@@ -385,7 +418,11 @@ fn init_problem(elf: &[u8]) -> Option<String> {
     None
 }
 
-fn initramfs(init: &[u8], modules: &[super::modules::Module]) -> Result<Vec<u8>, UpdateError> {
+fn initramfs(
+    init: &[u8],
+    modules: &[Module],
+    drivers: &[(&str, Vec<Module>)],
+) -> Result<Vec<u8>, UpdateError> {
     let mut cpio = CpioWriter::new();
     for name in ["dev", "proc", "sys", "modules"] {
         cpio.directory(name, 0o755);
@@ -395,6 +432,16 @@ fn initramfs(init: &[u8], modules: &[super::modules::Module]) -> Result<Vec<u8>,
     // PID 1 loads them in the order of their names.
     for (n, module) in modules.iter().enumerate() {
         cpio.file(&format!("modules/{n:02}-{}.ko", module.name), 0o644, &module.content)?;
+    }
+    if !drivers.is_empty() {
+        cpio.directory("filesystems", 0o755);
+    }
+    for (kind, modules) in drivers {
+        cpio.directory(&format!("filesystems/{kind}"), 0o755);
+        for (n, module) in modules.iter().enumerate() {
+            let name = format!("filesystems/{kind}/{n:02}-{}.ko", module.name);
+            cpio.file(&name, 0o644, &module.content)?;
+        }
     }
     Ok(cpio.finish())
 }
@@ -420,7 +467,8 @@ fn remove_old(directory: &Path, description: &Description) {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let ours = ["vmlinux-", "vmlinuz-", "initramfs-"].iter().any(|p| name.starts_with(p));
-        if ours && name != description.kernel && name != description.initramfs {
+        let other = description.file_systems.as_ref().is_some_and(|o| name == o.initramfs);
+        if ours && !other && name != description.kernel && name != description.initramfs {
             let _ = fs::remove_file(entry.path());
         }
     }

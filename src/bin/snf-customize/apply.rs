@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use snf_image::customize::{CustomizeError, Mode, Report, customize};
+use snf_image::failure::Family;
 use snf_image::random::{Clock, Entropy};
 
 use crate::args::Apply;
@@ -12,6 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, Listener, count, table};
 use crate::request::{MadePassword, Parsed};
 use crate::signals::{self, Progress};
+use crate::vm;
 
 /// What a run that went well leaves to tell.
 struct Outcome {
@@ -85,8 +87,15 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
 
     let started = Instant::now();
     let access = if args.dry_run { Access::Read } else { Access::Write };
-    let device = disk::open(&args.disk, access, progress.clone())?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
+    if args.vm {
+        let disk = disk::open_file(&args.disk, access)?;
+        let wanted =
+            snf_image::request::Request { plan: request.plan, mode, seed: args.seed, clock };
+        let report = vm::customize(args, &wanted, &disk, listener, progress)?;
+        return Ok(Outcome { report, made: request.made, took: started.elapsed() });
+    }
+    let device = disk::open(&args.disk, access, progress.clone())?;
     let report = customize(device, &request.plan, &mut entropy, &clock, listener, mode)
         .map_err(|error| failure(&error, progress))?;
     Ok(Outcome { report, made: request.made, took: started.elapsed() })
@@ -108,37 +117,18 @@ fn failure(error: &CustomizeError, progress: &Progress) -> Failure {
 impl Exit {
     /// The code for an error of the library, the disk being as it was.
     pub(crate) fn of(error: &CustomizeError) -> Self {
-        use snf_image::storage::StorageError;
-        use snf_image::task::TaskError;
-        match error {
-            CustomizeError::Storage(StorageError::Partition(error)) => Self::of_table(error),
-            CustomizeError::Storage(StorageError::Device(_)) | CustomizeError::Read(_) => {
-                Self::Device
-            }
-            CustomizeError::Storage(StorageError::Swap(_)) => Self::Refused,
-            CustomizeError::Table(error) => Self::of_table(error),
-            CustomizeError::Detect(_) | CustomizeError::Request(_) => Self::Refused,
-            CustomizeError::Property(_) => Self::Usage,
-            CustomizeError::Task { source: TaskError::Fs(error), .. } => Self::of_fs(error),
-            CustomizeError::Task { .. } => Self::Failed,
-            CustomizeError::Commit(error) => Self::of_fs(&error.source),
-        }
+        Family::of(error).into()
     }
+}
 
-    fn of_fs(error: &snf_fs::Error) -> Self {
-        match error {
-            snf_fs::Error::Unsupported { .. } => Self::Refused,
-            snf_fs::Error::Corrupt { .. } => Self::Corrupt,
-            snf_fs::Error::Device(_) => Self::Device,
-            _ => Self::Failed,
-        }
-    }
-
-    fn of_table(error: &snf_partition::Error) -> Self {
-        match error {
-            snf_partition::Error::Corrupt { .. } => Self::Corrupt,
-            snf_partition::Error::Io { .. } => Self::Device,
-            _ => Self::Refused,
+impl From<Family> for Exit {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::Failed => Self::Failed,
+            Family::Usage => Self::Usage,
+            Family::Refused => Self::Refused,
+            Family::Corrupt => Self::Corrupt,
+            Family::Device => Self::Device,
         }
     }
 }
@@ -185,7 +175,11 @@ fn summary(args: &Apply, outcome: &Outcome) -> String {
     let rows =
         |cells: Vec<[String; 2]>| table(&cells.into_iter().map(Vec::from).collect::<Vec<_>>());
     text.push_str(&rows(
-        report.changes.iter().map(|change| [change.kind.to_owned(), change.path.clone()]).collect(),
+        report
+            .changes
+            .iter()
+            .map(|change| [change.kind.to_string(), change.path.clone()])
+            .collect(),
     ));
     if !report.fingerprints.is_empty() {
         text.push_str("new SSH host keys\n");

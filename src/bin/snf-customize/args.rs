@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::exit::Exit;
 
 /// Customises a disk image in place: passwords, SSH keys, host name, files. Needs no root, no VM
-/// and no mount; nothing is written before everything is known to work.
+/// (but can use one) and no mount; nothing is written before everything is known to work.
 #[derive(Debug, Parser)]
 #[command(
     name = "snf-customize",
@@ -122,6 +122,16 @@ pub(crate) struct Apply {
     /// Show what would change and write nothing.
     #[arg(long, help_heading = "How")]
     pub(crate) dry_run: bool,
+
+    /// Do it inside the helper VM: for images that are not to be trusted, and for xfs and btrfs,
+    /// which its kernel knows. Needs QEMU, a built helper and snf-image-host, and no root.
+    #[arg(long, help_heading = "How")]
+    pub(crate) vm: bool,
+
+    /// The directory of the built helper (default: HELPER_DIR of /etc/default/snf-image, or
+    /// /var/lib/snf-image/helper).
+    #[arg(long, value_name = "DIR", help_heading = "How", requires = "vm")]
+    pub(crate) helper: Option<PathBuf>,
 
     /// Print one JSON document on standard output.
     #[arg(long, help_heading = "How")]

@@ -23,12 +23,25 @@ pub(crate) enum Access {
     Write,
 }
 
+/// A disk that is open and locked.
+pub(crate) struct OpenDisk {
+    pub(crate) file: File,
+    pub(crate) size: u64,
+    pub(crate) sector_size: u32,
+}
+
 /// Opens a disk.
 pub(crate) fn open(
     path: &Path,
     access: Access,
     progress: Progress,
 ) -> Result<Arc<dyn BlockDevice>, Failure> {
+    let OpenDisk { file, size, sector_size } = open_file(path, access)?;
+    Ok(Arc::new(Watched { device: FileDevice::new(file, size, sector_size), progress }))
+}
+
+/// Opens and locks the file or device that a disk is.
+pub(crate) fn open_file(path: &Path, access: Access) -> Result<OpenDisk, Failure> {
     let shown = path.display();
     let fail =
         |problem: String| Failure::new(Exit::Device, format!("cannot use {shown}: {problem}"));
@@ -93,7 +106,7 @@ pub(crate) fn open(
             "it has sectors of {sector_size} bytes; 512 and 4096 are handled"
         )));
     }
-    Ok(Arc::new(Watched { device: FileDevice::new(file, size, sector_size), progress }))
+    Ok(OpenDisk { file, size, sector_size })
 }
 
 fn busy(path: &Path, problem: &str) -> Failure {

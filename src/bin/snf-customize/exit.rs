@@ -25,13 +25,15 @@ pub(crate) enum Exit {
     Input = 8,
     /// A signal came before anything was written.
     Interrupted = 9,
+    /// The helper VM could not be run, or not to its end.
+    Vm = 10,
     /// A defect of this program.
     Bug = 70,
 }
 
 impl Exit {
     /// Every code with what it means to a script.
-    pub(crate) const TABLE: [(Self, &'static str, &'static str); 11] = [
+    pub(crate) const TABLE: [(Self, &'static str, &'static str); 12] = [
         (Self::Done, "done", "all was done (or, with --dry-run, would have been)"),
         (Self::Failed, "failed", "something cannot be done on this guest; the disk is as it was"),
         (Self::Usage, "usage", "the command line makes no sense; the disk was not opened"),
@@ -50,6 +52,7 @@ impl Exit {
         (Self::Busy, "busy", "the disk is in use by somebody else; it was not touched"),
         (Self::Input, "input", "a password, key or content file cannot be used; disk as it was"),
         (Self::Interrupted, "interrupted", "a signal came before the first write; disk as it was"),
+        (Self::Vm, "vm", "the helper VM (--vm) could not be run to its end; disk as it was"),
         (Self::Bug, "bug", "a defect of this program; please report it"),
     ];
 

@@ -13,6 +13,7 @@ mod request;
 mod selector;
 mod signals;
 mod terminal;
+mod vm;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Signals: before the first write they end the run at once, after it they have to wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
@@ -18,6 +18,8 @@ struct State {
     wrote: AtomicBool,
     /// Held while the flag changes, and by a signal that ends the program.
     change: Mutex<()>,
+    /// The process that does the work, 0 for this one: signals are its business then.
+    worker: AtomicI32,
 }
 
 impl Progress {
@@ -32,6 +34,20 @@ impl Progress {
     /// Whether a write has begun.
     pub(crate) fn wrote(&self) -> bool {
         self.0.wrote.load(Ordering::Acquire)
+    }
+
+    /// From here on signals go to a child process, which says what became of the disk; 0: they
+    /// are our own again.
+    pub(crate) fn pass_signals_to(&self, process: i32) {
+        self.0.worker.store(process, Ordering::Release);
+    }
+
+    fn pass(&self) {
+        let process = self.0.worker.load(Ordering::Acquire);
+        if let Some(pid) = rustix::process::Pid::from_raw(process).filter(|_| process > 0) {
+            // It may have ended just now.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -55,6 +71,7 @@ pub(crate) fn heed(progress: &Progress, tell: impl FnOnce() + Send + 'static) {
                 tell();
                 std::process::exit(Exit::Interrupted.code().into());
             }
+            progress.pass();
             drop(guard);
         }
     };

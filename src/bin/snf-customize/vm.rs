@@ -1,0 +1,153 @@
+//! `--vm`: the same edit inside the helper VM. The program that runs virtual machines is
+//! snf-image-host; it gets the disk as a descriptor and the request, with its passwords, through a
+//! pipe, and answers through another.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::io::FdFlags;
+use snf_image::customize::{Mode, Report};
+use snf_image::request::{Answer, Outcome, Request};
+
+use crate::args::Apply;
+use crate::disk::OpenDisk;
+use crate::exit::{Exit, Failure};
+use crate::output::Listener;
+use crate::signals::Progress;
+
+/// The program that runs the helper VM.
+const HOST: &str = "snf-image-host";
+/// Where it is looked for beside this program and in the PATH.
+const LIBRARY: &str = "/usr/lib/snf-image";
+/// A longer answer is none of ours.
+const ANSWER_MAX: u64 = 16 << 20;
+
+/// Has the helper VM do what is asked for.
+pub(crate) fn customize(
+    args: &Apply,
+    request: &Request,
+    disk: &OpenDisk,
+    listener: &mut Listener,
+    progress: &Progress,
+) -> Result<Report, Failure> {
+    let fail = |problem: String| Failure::new(Exit::Vm, problem);
+    if disk.sector_size != 512 {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "{} has sectors of {} bytes; the helper VM shows its disks with sectors of 512, so \
+                 that it cannot be edited with --vm",
+                args.disk.display(),
+                disk.sector_size
+            ),
+        ));
+    }
+    let text = request.write().map_err(|error| fail(error.to_string()))?;
+    // The child inherits this descriptor and opens the disk anew through it.
+    rustix::io::fcntl_setfd(&disk.file, FdFlags::empty())
+        .map_err(|errno| fail(format!("cannot pass the disk on: {errno}")))?;
+    let program = host_program();
+    let mut command = Command::new(&program);
+    command.arg("customize-vm").arg("--disk-fd").arg(disk.file.as_raw_fd().to_string());
+    if request.mode == Mode::DryRun {
+        command.arg("--read-only");
+    }
+    if let Some(directory) = &args.helper {
+        command.arg("--helper").arg(directory);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    // What a signal means from here on, the child says: it knows whether the disk was written.
+    progress.begin_writing();
+    let mut child = command.spawn().map_err(|error| {
+        fail(format!(
+            "cannot run {}, which runs the helper VM: {error}; install it beside snf-customize, in \
+             {LIBRARY} or in the PATH",
+            program.display()
+        ))
+    })?;
+    progress.pass_signals_to(i32::try_from(child.id()).unwrap_or(0));
+    let answer = converse(&mut child, text.expose());
+    let status = child.wait();
+    progress.pass_signals_to(0);
+    let answer = answer.map_err(|problem| {
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        fail(format!("{} gave no answer ({status}): {problem}", program.display()))
+    })?;
+    judge(args, answer, listener)
+}
+
+/// Sends the request and reads the answer.
+fn converse(child: &mut Child, request: &[u8]) -> Result<Answer, String> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that reads nothing has something else to say.
+        let _ = stdin.write_all(request);
+    }
+    let mut text = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(ANSWER_MAX).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    }
+    serde_json::from_slice(&text).map_err(|error| error.to_string())
+}
+
+/// What an answer means.
+fn judge(args: &Apply, answer: Answer, listener: &mut Listener) -> Result<Report, Failure> {
+    for warning in answer.warnings {
+        listener.warn(warning);
+    }
+    let disk = args.disk.display();
+    let outcome = answer.outcome.as_deref().map(|text| Outcome::parse(text.as_bytes()));
+    if answer.interrupted && !answer.wrote {
+        return Err(Failure::new(Exit::Interrupted, format!("interrupted; {disk} is as it was")));
+    }
+    let (exit, message) = match (outcome, answer.error) {
+        (Some(Ok(Outcome { report: Some(report), .. })), None) => {
+            for warning in &report.warnings {
+                listener.warn(warning.clone());
+            }
+            return Ok(report);
+        }
+        (Some(Ok(Outcome { failure: Some(failed), warnings, .. })), _) => {
+            for warning in warnings {
+                listener.warn(warning);
+            }
+            (Exit::from(failed.family), failed.message)
+        }
+        (_, Some(error)) => (Exit::Vm, error),
+        (Some(Err(error)), None) => (Exit::Vm, error.to_string()),
+        (_, None) if args.dry_run => {
+            (Exit::Vm, "the helper VM was done and left no report".to_owned())
+        }
+        (_, None) => {
+            // Everything is written, and the report was too long to be sent.
+            return Err(Failure::new(
+                Exit::Vm,
+                format!("the helper VM has changed {disk} as asked, but its report got lost"),
+            ));
+        }
+    };
+    if answer.wrote {
+        return Err(Failure::new(
+            Exit::Commit,
+            format!(
+                "{message}; writing had begun: ext3, ext4, xfs and btrfs are consistent once they \
+                 are opened next, other file systems need their own check"
+            ),
+        ));
+    }
+    Err(Failure::new(exit, message))
+}
+
+/// Beside this program, in the directory for programs that nobody calls by hand, or in the PATH.
+fn host_program() -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent);
+    let candidates = [
+        beside.map(|dir| dir.join(HOST)),
+        beside.map(|dir| dir.join("../lib/snf-image").join(HOST)),
+        Some(Path::new(LIBRARY).join(HOST)),
+    ];
+    let found = candidates.into_iter().flatten().find(|path| path.is_file());
+    found.unwrap_or_else(|| HOST.into())
+}
