@@ -241,8 +241,14 @@ pub fn build(options: &Options) -> Result<Built, UpdateError> {
     }
     let init = read_init(options)?;
     let kinds = FILE_SYSTEMS.into_iter().filter(|kind| tree.has(kind));
-    let drivers: Vec<(&str, Vec<Module>)> =
-        kinds.map(|kind| Ok((kind, tree.closure(&[kind])?))).collect::<Result<_, UpdateError>>()?;
+    let drivers: Vec<(&str, Vec<Module>)> = kinds
+        .map(|kind| {
+            let mut wanted: Vec<&str> =
+                CHECKSUMS.into_iter().filter(|name| tree.has(name)).collect();
+            wanted.push(kind);
+            Ok((kind, tree.closure(&wanted)?))
+        })
+        .collect::<Result<_, UpdateError>>()?;
     let large = match drivers.is_empty() {
         true => None,
         false => Some(initramfs(&init, &modules, &drivers)?),
