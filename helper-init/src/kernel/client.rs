@@ -173,7 +173,8 @@ fn failed(what: String, number: i32) -> Error {
         }
         Errno::NODEV => Error::unsupported(
             what,
-            "build the helper with a kernel that has the driver (snf-image-update-helper)",
+            "build the helper with a kernel that has the driver, and without --engines-only \
+             (snf-image-update-helper)",
         ),
         // What the kernel's file systems say of structures that make no sense, and of blocks
         // whose checksum is wrong.

@@ -27,6 +27,7 @@ Builds the helper VM (kernel, initramfs, helper.json) from an installed kernel.
   --init FILE            the helper's init (default: snf-helper-init beside this program
                          or in its lib directory)
   --parameter-disk KIND  auto, floppy or virtio: how parameters reach the helper
+  --engines-only         without the kernel's drivers for xfs and btrfs: guests on those are refused
   --help                 this text";
 
 /// Drivers that no helper can do without.
@@ -101,6 +102,8 @@ pub struct Options {
     pub init: Option<PathBuf>,
     /// How parameters reach the helper; `None` chooses.
     pub parameter_disk: Option<ParameterDisk>,
+    /// Leaves out the kernel's drivers for file systems that our engines do not know.
+    pub engines_only: bool,
 }
 
 /// What was built.
@@ -147,6 +150,7 @@ impl Options {
                 "--kernel" => options.kernel = Some(value()?.into()),
                 "--modules" => options.modules = Some(value()?.into()),
                 "--init" => options.init = Some(value()?.into()),
+                "--engines-only" if inline.is_none() => options.engines_only = true,
                 "--parameter-disk" => {
                     options.parameter_disk = match value()?.to_str() {
                         Some("auto") => None,
@@ -200,6 +204,9 @@ pub fn command(
             other.kinds.join(" and "),
             mib(built.file_systems_size)
         ),
+        None if options.engines_only => {
+            writeln!(text, "  file systems:   ext2/3/4, NTFS and FAT only, as asked for")
+        }
         None => writeln!(text, "  file systems:   the kernel has no driver for xfs nor btrfs"),
     };
     let _ = write!(
@@ -232,26 +239,30 @@ pub fn build(options: &Options) -> Result<Built, UpdateError> {
     if tree.has(SERIAL) {
         wanted.insert(0, SERIAL);
     }
-    let mut modules = tree.closure(&wanted)?;
     let signed_only = enforces_signatures(&kernel);
-    if !signed_only {
-        for module in &mut modules {
-            module.content = without_signature(std::mem::take(&mut module.content));
+    let closure = |wanted: &[&str]| -> Result<Vec<Module>, UpdateError> {
+        let mut modules = tree.closure(wanted)?;
+        if !signed_only {
+            for module in &mut modules {
+                module.content = without_signature(std::mem::take(&mut module.content));
+            }
         }
-    }
+        Ok(modules)
+    };
+    let modules = closure(&wanted)?;
     let init = read_init(options)?;
-    let kinds = FILE_SYSTEMS.into_iter().filter(|kind| tree.has(kind));
+    let kinds = FILE_SYSTEMS.into_iter().filter(|kind| !options.engines_only && tree.has(kind));
     let drivers: Vec<(&str, Vec<Module>)> = kinds
         .map(|kind| {
             let mut wanted: Vec<&str> =
                 CHECKSUMS.into_iter().filter(|name| tree.has(name)).collect();
             wanted.push(kind);
-            Ok((kind, tree.closure(&wanted)?))
+            Ok((kind, closure(&wanted)?))
         })
         .collect::<Result<_, UpdateError>>()?;
     let large = match drivers.is_empty() {
         true => None,
-        false => Some(initramfs(&init, &modules, &drivers)?),
+        false => Some(packed(&kernel, initramfs(&init, &modules, &drivers)?)?),
     };
     let initramfs = initramfs(&init, &modules, &[])?;
     let elf = image.unpack()?;
@@ -314,13 +325,15 @@ fn command_line(enforces_signatures: bool) -> String {
         "packet_init",
         "snapshot_device_init",
     ];
+    // A kernel that stumbled over a hostile file system does not go on: it ends the VM (`oops=panic`,
+    // `panic=-1` and QEMU's -no-reboot).
     // Without its certificates the kernel loads modules unchecked: they come from our initramfs,
     // as the init does that could load anything.
     if !enforces_signatures {
         skipped.push("load_system_certificate_list");
     }
     format!(
-        "lsm= audit=0 pci=noacpi ipv6.disable=1 8250.nr_uarts=4 no_timer_check tsc=reliable \
+        "oops=panic lsm= audit=0 pci=noacpi ipv6.disable=1 8250.nr_uarts=4 no_timer_check tsc=reliable \
          random.trust_cpu=off random.trust_bootloader=off rcupdate.rcu_expedited=1 \
          cryptomgr.notests noresume initcall_blacklist={}",
         skipped.join(",")
@@ -329,11 +342,24 @@ fn command_line(enforces_signatures: bool) -> String {
 
 /// Whether the kernel loads signed modules only.
 fn enforces_signatures(kernel: &Kernel) -> bool {
+    has_option(kernel, "CONFIG_MODULE_SIG_FORCE=y")
+}
+
+/// Whether a line stands in the kernel's configuration, where that lies beside it.
+fn has_option(kernel: &Kernel, option: &str) -> bool {
     let beside = kernel.image.with_file_name(format!("config-{}", kernel.release));
     [beside, kernel.modules.join("config")].iter().any(|path| {
-        fs::read_to_string(path)
-            .is_ok_and(|config| config.lines().any(|line| line == "CONFIG_MODULE_SIG_FORCE=y"))
+        fs::read_to_string(path).is_ok_and(|config| config.lines().any(|line| line == option))
     })
+}
+
+/// The large initramfs as the kernel can unpack it: the drivers shrink to a fifth.
+fn packed(kernel: &Kernel, initramfs: Vec<u8>) -> Result<Vec<u8>, UpdateError> {
+    const LEVEL: i32 = 9;
+    if !has_option(kernel, "CONFIG_RD_ZSTD=y") {
+        return Ok(initramfs);
+    }
+    zstd::encode_all(&*initramfs, LEVEL).map_err(io_error("compress the initramfs".to_owned()))
 }
 
 fn find_kernel(options: &Options) -> Result<(Kernel, BzImage), UpdateError> {
