@@ -104,7 +104,10 @@ fn installed() -> &'static Path {
 /// still.
 fn customize(disk: &Path, arguments: &[&str]) -> Output {
     run("chown", &[NOBODY, &text(disk)]);
-    run("chown", &[NOBODY, &text(disk.parent().unwrap())]);
+    let directory = disk.parent().unwrap();
+    if directory != Path::new("/dev") {
+        run("chown", &[NOBODY, &text(directory)]);
+    }
     let program = installed().join("bin/snf-customize");
     let mut child = Command::new("setpriv")
         .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs"])
@@ -401,6 +404,40 @@ fn the_same_edit_gives_the_same_image_with_and_without_the_vm() {
     let (one, two) = run_both(&["--hostname=x"]);
     assert_eq!(one.status.code(), two.status.code());
     assert_ne!(one.status.code(), Some(0));
+}
+
+/// A device with a table that counts in sectors of 4096 bytes.
+struct Device4096(String);
+
+impl Drop for Device4096 {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_disk_with_sectors_of_4096_bytes() {
+    const START: u64 = 1 << 20;
+    const SIZE: u64 = 64 << 20;
+    let dir = scratch();
+    let path = dir.path().join("disk.raw");
+    fs::File::create(&path).unwrap().set_len(SIZE + 2 * START).unwrap();
+    let device =
+        Device4096(run("losetup", &["-f", "--show", "-b", "4096", &text(&path)]).trim().to_owned());
+    run("sgdisk", &["-n", "1:256:16639", "-t", "1:8300", &device.0]);
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fill(&tree, "/dev/vda1 / ext4 defaults 0 1\n");
+    let root = Loop::new(&path, START, SIZE, false);
+    run("mke2fs", &["-q", "-q", "-F", "-t", "ext4", "-d", &text(&tree), &root.device]);
+    drop(root);
+    let output = in_vm(Path::new(&device.0), &["--hostname=sectors.example.test"]);
+    run("chown", &["0", &device.0]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    drop(device);
+    let mount = Mount::at(&path, START, SIZE, true);
+    let hostname = fs::read_to_string(mount.path.join("etc/hostname")).unwrap();
+    assert_eq!(hostname, "sectors.example.test\n");
 }
 
 #[test]

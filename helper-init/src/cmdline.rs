@@ -17,6 +17,8 @@ pub(crate) struct CommandLine {
     pub(crate) debug: Option<Duration>,
     /// `snf_image_times`: log when each step was reached. For `cargo xtask bench helper`.
     pub(crate) times: bool,
+    /// `snf_image_fault`: what is to go wrong. For tests.
+    pub(crate) fault: Option<String>,
     /// Whether the host has another initramfs, with the drivers of more file systems.
     pub(crate) more_drivers: bool,
 }
@@ -31,6 +33,7 @@ impl CommandLine {
             timeout: None,
             debug: None,
             times: false,
+            fault: None,
             more_drivers: false,
         };
         for word in text.split_whitespace() {
@@ -40,6 +43,7 @@ impl CommandLine {
                 Some(("rules_dev", device)) if !device.is_empty() => {
                     line.rules_dev = device.to_owned();
                 }
+                Some(("snf_image_fault", kind)) => line.fault = Some(kind.to_owned()),
                 Some(("snf_image_more", what)) => {
                     line.more_drivers = what.split(',').any(|what| what == "filesystems");
                 }

@@ -124,10 +124,14 @@ impl End {
 /// Starts the worker and returns its result.
 pub(crate) fn run(line: &CommandLine, started: Duration, lines: &mut Lines) -> Result<End, String> {
     lines.mark("worker");
+    if line.fault.as_deref() == Some("kernel") {
+        let _ = std::fs::write("/proc/sysrq-trigger", "c");
+    }
     let (mut broker, socket) =
         Broker::new().map_err(|e| format!("cannot make a pair of sockets: {e}"))?;
     let child = Command::new("/proc/self/exe")
         .args([worker::ARGUMENT, &line.rules_dev])
+        .args(&line.fault)
         .env_clear()
         .stdin(Stdio::from(socket))
         .stdout(Stdio::piped())

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,7 +34,9 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let mut reporter = Reporter(io::stdout());
     let rules_dev = arguments.next().unwrap_or_default();
     let mut report = Vec::new();
+    let fault = arguments.next();
     let result = prepare(&rules_dev).and_then(|(parameters, disks)| {
+        fault.iter().for_each(|kind| fail(kind));
         let broker = io::stdin().as_fd().try_clone_to_owned().ok();
         job::run(parameters, &disks, broker, &mut reporter, &mut report)
     });
@@ -48,6 +50,24 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             reporter.send(&Message::Failed(error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Comes to a bad end that a test asks for with `snf_image_fault=` on the kernel's command line.
+#[allow(clippy::panic)]
+fn fail(kind: &str) {
+    match kind {
+        "panic" => panic!("a fault that was asked for"),
+        "memory" => {
+            let mut all = Vec::new();
+            loop {
+                all.push(vec![1_u8; 1 << 20]);
+            }
+        }
+        "loop" => loop {
+            std::hint::spin_loop();
+        },
+        _ => {}
     }
 }
 
@@ -83,8 +103,11 @@ pub(crate) fn confine() -> Result<(), String> {
 }
 
 fn open(path: &str, writable: bool) -> io::Result<Arc<dyn BlockDevice>> {
-    let file: File = OpenOptions::new().read(true).write(writable).open(path)?;
-    Ok(Arc::new(FileDevice::from_file(file)?))
+    let mut file: File = OpenOptions::new().read(true).write(writable).open(path)?;
+    let size = file.seek(SeekFrom::End(0))?;
+    // A partition table counts in these.
+    let sector_size = rustix::fs::ioctl_blksszget(&file)?;
+    Ok(Arc::new(FileDevice::new(file, size, sector_size)))
 }
 
 /// From here on: no root, no way back, bounded memory, no core dump.

@@ -22,8 +22,8 @@ use snf_image::random::{Clock, Entropy};
 use snf_image::rules::Rules;
 use snf_image_host::cancel::Cancel;
 use snf_image_host::helper::{
-    Acceleration, HelperConfig, HelperError, HelperSink, MonitorMessage, VmDisk, VmRequest,
-    run_helper,
+    Acceleration, HelperConfig, HelperError, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk,
+    VmRequest, run_helper,
 };
 
 const ROUNDS: usize = 7;
@@ -199,6 +199,7 @@ impl Bench {
             disks: vec![VmDisk::Open(disk)],
             parameters: parameters(),
             hypervisor: "kvm".into(),
+            sector_size: SECTOR_SIZE,
         };
         let mut times = Times::default();
         let started = Instant::now();

@@ -17,8 +17,8 @@ use crate::create::helper_config;
 use crate::disk;
 use crate::floppy;
 use crate::helper::{
-    HelperConfig, HelperError, HelperImage, HelperSink, MonitorMessage, VmDisk, VmRequest,
-    run_helper,
+    HelperConfig, HelperError, HelperImage, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk,
+    VmRequest, run_helper,
 };
 
 /// Where Ganeti looks for OS directories.
@@ -219,6 +219,7 @@ fn boots(config: &HelperConfig, cancel: &Cancel) -> Finding {
             disks: vec![VmDisk::Open(memory.into())],
             parameters,
             hypervisor: String::new(),
+            sector_size: SECTOR_SIZE,
         })
     };
     let request = match prepare() {

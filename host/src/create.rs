@@ -22,8 +22,8 @@ use crate::env::{Disk, EnvError, Environment};
 use crate::fetch::{self, FetchError};
 use crate::floppy::{self, FloppyError};
 use crate::helper::{
-    HelperConfig, HelperError, HelperImage, HelperReport, HelperSink, MonitorMessage, VmDisk,
-    VmRequest, guest_disk, run_helper,
+    HelperConfig, HelperError, HelperImage, HelperReport, HelperSink, MonitorMessage, SECTOR_SIZE,
+    VmDisk, VmRequest, guest_disk, run_helper,
 };
 use crate::lay;
 use crate::log;
@@ -259,6 +259,7 @@ fn deploy(
         disks: vm_disks(&disks, &system, config, cancel)?,
         parameters: parameter_disk(&files)?,
         hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+        sector_size: SECTOR_SIZE,
     };
     drop(files);
     customise_in_vm(&helper, &request, cancel, runner, monitor)?;

@@ -17,7 +17,9 @@ use crate::cancel::Cancel;
 use crate::cli::harden;
 use crate::config::{self, Config};
 use crate::create::{CreateError, helper_config, parameter_disk};
-use crate::helper::{HelperError, HelperSink, MonitorMessage, VmDisk, VmRequest, run_helper};
+use crate::helper::{
+    HelperError, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk, VmRequest, run_helper,
+};
 
 /// A request larger than this fits onto no parameter disk.
 const REQUEST_MAX: u64 = 16 << 20;
@@ -135,6 +137,8 @@ fn attempt(
         .write(!options.read_only)
         .open(&options.disk)
         .map_err(|error| format!("cannot open the disk again for the helper VM: {error}"))?;
+    let sector_size = sector_size(&disk)
+        .map_err(|error| format!("the disk's sector size cannot be found: {error}"))?;
     let before = Written::look(&disk);
     let parameters = parameter_disk(&[(request::FILE, request)]).map_err(|error| match error {
         CreateError::Floppy(_) => too_large(),
@@ -143,7 +147,8 @@ fn attempt(
     let watched =
         disk.try_clone().map_err(|error| format!("cannot duplicate a descriptor: {error}"))?;
     let disk = if options.read_only { VmDisk::ReadOnly(disk) } else { VmDisk::Open(disk) };
-    let request = VmRequest { disks: vec![disk], parameters, hypervisor: "kvm".into() };
+    let request =
+        VmRequest { disks: vec![disk], parameters, hypervisor: "kvm".into(), sector_size };
     let result = run_helper(&config, &request, cancel, sink);
     let synced = match options.read_only {
         true => Ok(()),
@@ -153,6 +158,14 @@ fn attempt(
     sink.answer.wrote = !options.read_only && before != Written::look(&watched);
     synced.map_err(|error| format!("cannot write the disk out: {error}"))?;
     Ok(result.map(drop)?)
+}
+
+/// As snf-customize takes it without the VM: a file has sectors of 512 bytes, a device its own.
+fn sector_size(disk: &File) -> io::Result<u32> {
+    match disk.metadata()?.file_type().is_block_device() {
+        true => Ok(rustix::fs::ioctl_blksszget(disk)?),
+        false => Ok(SECTOR_SIZE),
+    }
 }
 
 fn too_large() -> String {

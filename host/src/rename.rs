@@ -10,7 +10,7 @@ use crate::create::{
 };
 use crate::disk::OpenDisk;
 use crate::env::Environment;
-use crate::helper::VmRequest;
+use crate::helper::{SECTOR_SIZE, VmRequest};
 use crate::lay;
 use crate::log;
 use crate::monitor::Monitor;
@@ -66,6 +66,7 @@ pub fn rename(
         disks: vec![target.for_vm()?],
         parameters: parameter_disk(&[("rules", rules.write())])?,
         hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+        sector_size: SECTOR_SIZE,
     };
     log::info(&format!("{old} is now {new}; changing the host name in {}", place.text()));
     customise_in_vm(&helper, &request, cancel, runner, &mut Monitor::to_log())?;

@@ -15,12 +15,15 @@ use vm_support::*;
 
 #[test]
 fn two_virtual_machines_from_the_same_files() {
-    let mut ids = Vec::new();
+    let mut secrets = Vec::new();
     for hostname in ["one.example.org", "two.example.org"] {
         let dir = tempfile::tempdir().unwrap();
-        let path = guest(dir.path());
+        // A key of the kind that is quickly made.
+        let path = guest_with(dir.path(), &[("ssh/ssh_host_ed25519_key", "old\n")]);
         let mut heard = Heard::default();
-        let rules = rules(&guest_disk(0), hostname);
+        let properties = r#"{"PASSWD_HASHING_METHOD":"sha512"}"#;
+        let rules = rules(&guest_disk(0), hostname).replace(PROPERTIES, properties);
+        let rules = format!("{rules}export SNF_IMAGE_PASSWD=secret\n");
         let report = run(&config(helper()), open(&path), &rules, &mut heard).unwrap();
         println!("{report:?}");
         assert_eq!(report.acceleration, Acceleration::Tcg);
@@ -30,10 +33,15 @@ fn two_virtual_machines_from_the_same_files() {
         assert!(heard.console.iter().any(|l| l.starts_with("snf-image-helper ")));
         let start = MonitorMessage::TaskStart("AssignHostname".into());
         assert!(heard.monitor.contains(&start));
-        ids.push(read_guest(&path, "etc/machine-id"));
+        let names = ["etc/machine-id", "etc/ssh/ssh_host_ed25519_key", "etc/shadow"];
+        secrets.push(names.map(|name| read_guest(&path, name)));
     }
-    // Each has its own randomness.
-    assert_ne!(ids[0], ids[1]);
+    // Each has its own randomness: id, key, and the salt of the same password.
+    for (one, other) in secrets[0].iter().zip(&secrets[1]) {
+        assert_ne!(one, other);
+    }
+    assert!(secrets[0][1].starts_with("-----BEGIN OPENSSH PRIVATE KEY-----"));
+    assert!(secrets[0][2].starts_with("root:$6$"), "{}", secrets[0][2]);
 }
 
 #[test]
@@ -119,6 +127,30 @@ fn another_protocol_is_refused() {
     let config = HelperConfig { qemu: qemu_script(dir.path(), script), ..config(helper()) };
     let (error, _) = failure(&config, &rules("/dev/vda", "x"));
     assert!(error.to_string().contains("the host speaks protocol 9, this helper 1"), "{error}");
+}
+
+#[test]
+fn whatever_breaks_in_there_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    for (fault, words) in [
+        ("panic", "internal error, nothing was written: "),
+        ("memory", "the helper VM ran out of memory; raise HELPER_MEMORY"),
+        ("loop", "did not finish within 4 s and was stopped"),
+        ("kernel", "ended without a result; its last words: "),
+    ] {
+        let with = format!("snf_image_fault={fault} snf_image_timeout=4");
+        let script = format!(r#"exec qemu-system-x86_64 "${{@/snf_image_timeout=54/{with}}}""#);
+        let config = HelperConfig { qemu: qemu_script(dir.path(), &script), ..config(helper()) };
+        let started = Instant::now();
+        let error = failure(&config, &rules("/dev/vda", "x")).0.to_string();
+        assert!(error.contains(words), "{fault}: {error}");
+        assert!(started.elapsed() < config.soft_timeout, "{fault}");
+        match fault {
+            "panic" => assert!(error.contains("a fault that was asked for"), "{error}"),
+            "kernel" => assert!(error.contains("Kernel panic"), "{error}"),
+            _ => {}
+        }
+    }
 }
 
 #[test]

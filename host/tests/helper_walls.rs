@@ -104,9 +104,22 @@ fn the_real_qemu_behind_its_walls() {
     }
     let limits = read("limits");
     assert!(limits.contains("Max core file size        0"), "{limits}");
+    for limit in ["Max cpu time", "Max address space", "Max open files"] {
+        let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+        assert!(!line.contains("unlimited"), "{line}");
+    }
     let cgroup = read("cgroup");
     if cgroup.contains("0::/") && Path::new("/sys/fs/cgroup/unified").exists() {
         assert!(cgroup.contains(&format!("snf-image-helper-{}-", std::process::id())), "{cgroup}");
+        let own = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+        // The files are there where the group above passes the controllers on.
+        for limit in ["memory.max", "memory.swap.max", "pids.max"] {
+            for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+                if let Ok(value) = fs::read_to_string(format!("{root}{own}/{limit}")) {
+                    assert!(value.trim().parse::<u64>().is_ok(), "{limit} is {value}");
+                }
+            }
+        }
     }
     for space in ["net", "ipc", "uts"] {
         let of = |who: &str| fs::read_link(format!("/proc/{who}/ns/{space}")).unwrap();

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use snf_fs::{CommitReport, Error, FileType, Result};
 
-use super::overlay::{Node, Shared, State, Step};
+use super::overlay::Shared;
+use super::state::{Node, State, Step};
 use super::wire::{Bytes, Meta, Request};
 
 /// Access control lists, which a new node inherits from its directory: one that replaces another

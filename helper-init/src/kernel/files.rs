@@ -16,10 +16,12 @@ use rustix::fs::{
 use rustix::io::Errno;
 use snf_fs::{FileType, Timestamp};
 
-use super::wire::{Bytes, Meta, NodeStat};
+use super::wire::{Bytes, MESSAGE_MAX, Meta, NodeStat};
 
-/// A directory's listing is refused beyond this.
+/// A directory's listing is refused beyond this many names, and like a node's attributes beyond this
+/// many bytes: it travels as one message.
 const ENTRIES_MAX: usize = 500_000;
+const LIST_MAX: usize = MESSAGE_MAX / 2;
 /// What Linux allows for a value or a list of names.
 const XATTR_MAX: usize = 64 << 10;
 /// The name of a file that is not complete yet. One that a cut has left is replaced.
@@ -136,13 +138,15 @@ impl Root {
     /// The names in a directory.
     pub(super) fn list(&self, path: &[u8]) -> Result<Vec<(Bytes, Option<FileType>)>> {
         let mut entries = Vec::new();
+        let mut bytes = 0;
         for entry in Dir::new(self.directory(path)?)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
             }
-            if entries.len() >= ENTRIES_MAX {
+            bytes += name.len() + 16;
+            if entries.len() >= ENTRIES_MAX || bytes > LIST_MAX {
                 return Err(Errno::NOMEM);
             }
             entries.push((name.into(), file_type(entry.file_type())));
@@ -190,9 +194,14 @@ impl Root {
             Err(error) => return Err(error),
         };
         let mut xattrs = Vec::new();
+        let mut bytes = 0;
         let mut value = vec![0; XATTR_MAX];
         for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             let length = rustix::fs::lgetxattr(&*at, name, &mut value[..])?;
+            bytes += name.len() + length;
+            if bytes > LIST_MAX {
+                return Err(Errno::NOMEM);
+            }
             xattrs.push((name.into(), value[..length].into()));
         }
         Ok(xattrs)

@@ -11,6 +11,7 @@ mod files;
 mod ioctls;
 mod mounts;
 mod overlay;
+mod state;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use snf_fs::{FileType, Timestamp};
 
 /// Longest message: a directory of some hundred thousand names.
-const MESSAGE_MAX: usize = 48 << 20;
+pub(crate) const MESSAGE_MAX: usize = 48 << 20;
 /// Longest piece of a file in one message.
 pub(crate) const PIECE: usize = 1 << 20;
 

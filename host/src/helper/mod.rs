@@ -87,7 +87,14 @@ pub struct VmRequest {
     pub parameters: File,
     /// Ganeti's HYPERVISOR, for the tasks that care.
     pub hypervisor: String,
+    /// The disks' sectors as the VM sees them, in bytes: [`SECTOR_SIZE`], whatever lies below, for
+    /// the disk of an instance.
+    pub sector_size: u32,
 }
+
+/// The sectors that QEMU shows an instance, and any machine but one with a disk of 4096-byte
+/// sectors.
+pub const SECTOR_SIZE: u32 = 512;
 
 /// The name that disk `index` of a [`VmRequest`] has inside the VM, as the rules' DEV array wants
 /// it: `/dev/vda`, `/dev/vdb`, ..., `/dev/vdaa`.

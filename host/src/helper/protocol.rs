@@ -212,6 +212,8 @@ pub struct ResultReader {
     line: Vec<u8>,
     result: Option<VmResult>,
     report: Option<Vec<u8>>,
+    /// Nothing more is listened to.
+    ended: bool,
 }
 
 impl ResultReader {
@@ -237,15 +239,22 @@ impl ResultReader {
     }
 
     fn feed_report(&mut self, byte: u8) {
-        if self.report.is_some() || self.line.len() > REPORT_LINE_LIMIT {
+        const MARK: &[u8] = b"REPORT:";
+        if self.ended {
             return;
         }
         if byte == b'\n' {
+            self.ended = true;
             let line = std::mem::take(&mut self.line);
             let line = line.strip_suffix(b"\r").unwrap_or(&line);
-            self.report = line.strip_prefix(b"REPORT:").map(<[u8]>::to_vec);
-        } else {
-            self.line.push(byte);
+            self.report = line.strip_prefix(MARK).map(<[u8]>::to_vec);
+            return;
+        }
+        self.line.push(byte);
+        let begun = self.line.len().min(MARK.len());
+        if self.line[..begun] != MARK[..begun] || self.line.len() > REPORT_LINE_LIMIT {
+            self.ended = true;
+            self.line = Vec::new();
         }
     }
 
@@ -283,6 +292,7 @@ pub struct LogReader {
     total: usize,
     cut: bool,
     hello: bool,
+    panic: Option<String>,
     tail: VecDeque<String>,
 }
 
@@ -318,6 +328,11 @@ impl LogReader {
         self.hello
     }
 
+    /// What a kernel that panicked said: registers and addresses follow it.
+    pub fn panic(&self) -> Option<&str> {
+        self.panic.as_deref()
+    }
+
     /// The last few lines, for an error message.
     pub fn tail(&self) -> impl Iterator<Item = &str> {
         self.tail.iter().map(String::as_str)
@@ -341,6 +356,9 @@ impl LogReader {
             return;
         }
         deliver(&text);
+        if self.panic.is_none() && text.contains("Kernel panic") {
+            self.panic = Some(text.clone());
+        }
         if self.tail.len() >= 5 {
             self.tail.pop_front();
         }
@@ -455,6 +473,10 @@ mod tests {
             + result.line.capacity()
             + monitor.line.capacity();
         assert!(held < 64 << 10, "{held} bytes");
+        let mut endless = ResultReader::default();
+        endless.feed(b"SUCCESS\nREPORT:");
+        endless.feed(&vec![b'x'; 4 << 20]);
+        assert_eq!((endless.line.capacity(), endless.report()), (0, None));
         let mut monitor = MonitorReader::default();
         let line = [b"STDERR:100:".as_slice(), &[b'x'; 500], b"\n"].concat();
         let _ = monitor.feed(&line, &mut |_| {});

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::image::{HelperImage, ParameterDisk};
 use super::protocol::PROTOCOL_VERSION;
-use super::{Acceleration, HelperConfig, guest_disk};
+use super::{Acceleration, HelperConfig, SECTOR_SIZE, guest_disk};
 use crate::storage::EXPORT;
 
 /// A disk as QEMU gets it.
@@ -39,6 +39,8 @@ pub struct Invocation<'a> {
     pub acceleration: Acceleration,
     /// The instance's disks.
     pub disks: Vec<QemuDisk<'a>>,
+    /// Their sectors, in bytes.
+    pub sector_size: u32,
     /// The guest's memory in MiB.
     pub memory_mib: u32,
     /// How the parameter disk is attached.
@@ -122,7 +124,7 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
                 file_node(&mut add, &node, n + 1, driver, *fd, true);
             }
         }
-        virtio_disk(&mut add, &node, n);
+        virtio_disk(&mut add, &node, n, vm.sector_size);
     }
     let n = vm.disks.len();
     file_node(&mut add, "parameters", n + 1, "file", vm.parameters, true);
@@ -131,7 +133,7 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
             // The machine "pc" has a controller by itself.
             add("-device", "floppy,unit=0,drive=parameters,drive-type=144".into());
         }
-        ParameterDisk::Virtio => virtio_disk(&mut add, "parameters", n),
+        ParameterDisk::Virtio => virtio_disk(&mut add, "parameters", n, SECTOR_SIZE),
     }
     args
 }
@@ -173,13 +175,17 @@ fn nbd_node(add: &mut dyn FnMut(&str, String), node: &str, fd: BorrowedFd<'_>) {
 
 /// Attaches a node as virtio disk number `n`. The kernel names disks in the order of PCI
 /// addresses; from the fifth on they share slots as functions.
-fn virtio_disk(add: &mut dyn FnMut(&str, String), node: &str, n: usize) {
+fn virtio_disk(add: &mut dyn FnMut(&str, String), node: &str, n: usize, sector_size: u32) {
     let (slot, function) = (4 + n / 8, n % 8);
+    let sectors = match sector_size {
+        SECTOR_SIZE => String::new(),
+        size => format!(",logical_block_size={size},physical_block_size={size}"),
+    };
     add(
         "-device",
         format!(
             "virtio-blk-pci,drive={node},addr=0x{slot:x}.0x{function:x},multifunction=on,\
-             num-queues=1,disable-legacy=on,disable-modern=off"
+             num-queues=1,disable-legacy=on,disable-modern=off{sectors}"
         ),
     );
 }
@@ -244,6 +250,7 @@ mod tests {
             initramfs: "/proc/self/fd/10".into(),
             acceleration: Acceleration::Tcg,
             disks,
+            sector_size: SECTOR_SIZE,
             memory_mib: 128,
             parameter_disk,
             parameters: file.as_fd(),

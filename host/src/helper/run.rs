@@ -203,7 +203,10 @@ fn attempt(
     if !status.success() {
         return Err(HelperError::QemuFailed { status: words(status), stderr: vm.stderr_text() });
     }
-    let last: Vec<&str> = vm.log.tail().collect();
+    let last: Vec<&str> = match vm.log.panic() {
+        Some(panic) => vec![panic],
+        None => vm.log.tail().collect(),
+    };
     let last = if last.is_empty() { "none".to_owned() } else { last.join(" / ") };
     Err(HelperError::NoResult { last })
 }
@@ -348,6 +351,7 @@ impl Vm {
             initramfs: format!("/proc/self/fd/{}", initramfs.as_raw_fd()),
             acceleration,
             disks,
+            sector_size: request.sector_size,
             memory_mib,
             parameter_disk,
             parameters: parameters.as_fd(),

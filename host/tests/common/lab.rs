@@ -62,6 +62,7 @@ impl HelperRunner for StandIn {
         for disk in &request.disks {
             match disk {
                 VmDisk::Open(disk) => disk.write_all_at(b"customised", 4096).unwrap(),
+                VmDisk::ReadOnly(_) => panic!("nothing is deployed to a disk that is only read"),
                 VmDisk::Remote(daemon) => {
                     let stream = daemon.connect().unwrap();
                     let mut client = NbdClient::connect(stream, EXPORT, &Cancel::new()).unwrap();

@@ -13,7 +13,7 @@ use snf_image_host::cancel::Cancel;
 use snf_image_host::helper::update::{self, Options};
 use snf_image_host::helper::{
     Acceleration, HelperConfig, HelperError, HelperReport, HelperSink, MonitorMessage,
-    ParameterDisk, VmDisk, VmRequest, run_helper,
+    ParameterDisk, SECTOR_SIZE, VmDisk, VmRequest, run_helper,
 };
 
 /// What a run said.
@@ -211,6 +211,7 @@ pub fn run_into(
         disks: vec![VmDisk::Open(disk)],
         parameters: parameters(rules),
         hypervisor: "kvm".into(),
+        sector_size: SECTOR_SIZE,
     };
     run_helper(config, &request, &Cancel::new(), sink)
 }

@@ -92,7 +92,7 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
         let disk = disk::open_file(&args.disk, access)?;
         let wanted =
             snf_image::request::Request { plan: request.plan, mode, seed: args.seed, clock };
-        let report = vm::customize(args, &wanted, &disk, listener, progress)?;
+        let report = vm::customize(args, &wanted, &disk.file, listener, progress)?;
         return Ok(Outcome { report, made: request.made, took: started.elapsed() });
     }
     let device = disk::open(&args.disk, access, progress.clone())?;

@@ -2,6 +2,7 @@
 //! snf-image-host; it gets the disk as a descriptor and the request, with its passwords, through a
 //! pipe, and answers through another.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use snf_image::customize::{Mode, Report};
 use snf_image::request::{Answer, Outcome, Request};
 
 use crate::args::Apply;
-use crate::disk::OpenDisk;
 use crate::exit::{Exit, Failure};
 use crate::output::Listener;
 use crate::signals::Progress;
@@ -28,29 +28,18 @@ const ANSWER_MAX: u64 = 16 << 20;
 pub(crate) fn customize(
     args: &Apply,
     request: &Request,
-    disk: &OpenDisk,
+    disk: &File,
     listener: &mut Listener,
     progress: &Progress,
 ) -> Result<Report, Failure> {
     let fail = |problem: String| Failure::new(Exit::Vm, problem);
-    if disk.sector_size != 512 {
-        return Err(Failure::new(
-            Exit::Refused,
-            format!(
-                "{} has sectors of {} bytes; the helper VM shows its disks with sectors of 512, so \
-                 that it cannot be edited with --vm",
-                args.disk.display(),
-                disk.sector_size
-            ),
-        ));
-    }
     let text = request.write().map_err(|error| fail(error.to_string()))?;
     // The child inherits this descriptor and opens the disk anew through it.
-    rustix::io::fcntl_setfd(&disk.file, FdFlags::empty())
+    rustix::io::fcntl_setfd(disk, FdFlags::empty())
         .map_err(|errno| fail(format!("cannot pass the disk on: {errno}")))?;
     let program = host_program();
     let mut command = Command::new(&program);
-    command.arg("customize-vm").arg("--disk-fd").arg(disk.file.as_raw_fd().to_string());
+    command.arg("customize-vm").arg("--disk-fd").arg(disk.as_raw_fd().to_string());
     if request.mode == Mode::DryRun {
         command.arg("--read-only");
     }
