@@ -16,7 +16,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("parted", "parted"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
-    ("mkfs.xfs", "xfsprogs"),
     ("mcopy", "mtools"),
     ("mkntfs", "ntfs-3g"),
     ("mkfs.xfs", "xfsprogs"),
