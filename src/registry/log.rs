@@ -13,6 +13,9 @@ const SECTOR: usize = 512;
 /// File types of a log in the old format, and of one in the new.
 const OLD_LOG: [u32; 2] = [1, 2];
 const NEW_LOG: u32 = 6;
+/// What a hive may grow by when its logs are replayed, beside the bytes that they hold: a new bin is
+/// in them as a whole, or nearly so. A log that claims more would only fill memory.
+const GROWTH_SLACK: usize = 16 << 20;
 
 /// What was done to a hive before it could be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ impl Hive {
         if logs.is_empty() {
             return Err(dirty("there is no log with which to mend it"));
         }
+        let held: usize = logs.iter().map(|(_, log)| log.len()).sum();
+        let most = data.len().saturating_add(held).saturating_add(GROWTH_SLACK);
         let is_new = |log: &&(BaseBlock, &[u8])| log.0.file_type.get() == NEW_LOG;
         let count = if logs.iter().any(|log| is_new(&log)) {
             let new: Vec<_> = logs.iter().filter(is_new).collect();
@@ -56,10 +61,11 @@ impl Hive {
                     base = restored(block);
                 }
             }
-            replay_new(&mut data, &mut base, new.iter().map(|log| log.1))
+            replay_new(&mut data, &mut base, new.iter().map(|log| log.1), most)
                 .map_err(|reason| dirty(&reason))?
         } else {
-            replay_old(&mut data, &mut base, intact, &logs).map_err(|reason| dirty(&reason))?
+            replay_old(&mut data, &mut base, intact, &logs, most)
+                .map_err(|reason| dirty(&reason))?
         };
         base.file_type.set(0);
         let mut hive = {
@@ -105,6 +111,7 @@ fn replay_new<'a>(
     data: &mut Vec<u8>,
     base: &mut BaseBlock,
     logs: impl Iterator<Item = &'a [u8]>,
+    most: usize,
 ) -> Result<u32, String> {
     let from = base.primary_sequence_number.get();
     let mut entries = BTreeMap::new();
@@ -123,9 +130,7 @@ fn replay_new<'a>(
             break;
         }
         let size = entry.head.hive_bins_data_size.get() as usize;
-        if data.len() < PAGE + size {
-            data.resize(PAGE + size, 0);
-        }
+        enlarge(data, PAGE + size, most)?;
         for (offset, page) in entry.pages {
             let start = PAGE + offset as usize;
             data[start..start + page.len()].copy_from_slice(page);
@@ -141,6 +146,17 @@ fn replay_new<'a>(
         0 => Err("its logs have no entry for it".to_owned()),
         count => Ok(count),
     }
+}
+
+/// Makes a hive as long as a log says, which has at most `most` bytes then.
+fn enlarge(data: &mut Vec<u8>, length: usize, most: usize) -> Result<(), String> {
+    if length > most {
+        return Err(format!("its log makes it {length} bytes long and does not hold as much"));
+    }
+    if data.len() < length {
+        data.resize(length, 0);
+    }
+    Ok(())
 }
 
 /// The whole entries at the beginning of a log.
@@ -200,6 +216,7 @@ fn replay_old(
     base: &mut BaseBlock,
     intact: bool,
     logs: &[(BaseBlock, &[u8])],
+    most: usize,
 ) -> Result<u32, String> {
     let time = if intact {
         base.last_written_timestamp.get()
@@ -223,9 +240,7 @@ fn replay_old(
     let vector = log.get(start..).filter(|rest| rest.starts_with(b"DIRT")).ok_or_else(cut)?;
     let bitmap = vector.get(4..4 + size.div_ceil(SECTOR * 8)).ok_or_else(cut)?;
     let mut at = start + (4 + bitmap.len()).next_multiple_of(start);
-    if data.len() < PAGE + size {
-        data.resize(PAGE + size, 0);
-    }
+    enlarge(data, PAGE + size, most)?;
     for page in 0..size / SECTOR {
         if bitmap[page / 8] & 1 << (page % 8) == 0 {
             continue;

@@ -269,6 +269,10 @@ fn logs_of_the_new_format() {
     // A clean hive needs no log.
     let (hive, done) = Hive::open_with_logs(old, std::slice::from_ref(&log1), NOW).unwrap();
     assert!(done == Recovery::None && !hive.is_changed());
+    // Found by the fuzzer: a small log that makes the hive 512 MiB long filled memory.
+    let bomb = [&log[..], &entry(10, 512 << 20, first)].concat();
+    let error = Hive::open_with_logs(dirty.clone(), &[bomb], NOW).unwrap_err().to_string();
+    assert!(error.contains("does not hold as much"), "{error}");
     // A damaged first entry, no log, an empty one: refused.
     let mut bad = log1;
     bad[600] ^= 1;
