@@ -2,6 +2,8 @@
 //! attribute lists, with right update sequences, before a walk, edits, growth and the checker. The
 //! targets of cargo-fuzz (`fuzz/` in the checkout) use this file, too.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// The names are those of the targets, beside `Walk` and `Edit` of ext.
+#![allow(clippy::enum_variant_names)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
