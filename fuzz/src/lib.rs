@@ -1,25 +1,32 @@
 //! What the targets share: they are those of the stable harnesses (`fs/tests/fuzz_ext.rs`,
-//! `partition/tests/hostile.rs`), with the fuzzer's bytes in place of a seed. The first byte chooses
-//! the image, the rest is what is damaged and how.
+//! `fs/tests/fuzz_ntfs.rs`, `partition/tests/hostile.rs`, `tests/fuzz_hives.rs`), with the fuzzer's
+//! bytes in place of a seed. The first byte chooses the image, the rest is what is damaged and how.
 
 // As the stable harnesses see them: at the root of their crate.
 #[path = "../../partition/tests/common/mod.rs"]
 mod common;
 #[path = "../../fs/tests/fuzz/mod.rs"]
 mod fuzz;
+#[path = "../../tests/hive_fuzz/mod.rs"]
+mod hive_fuzz;
 #[path = "../../fs/tests/journal_support/mod.rs"]
 mod journal_support;
+#[path = "../../fs/tests/ntfs_fuzz/mod.rs"]
+mod ntfs_fuzz;
+#[path = "../../fs/tests/ntfs_support/mod.rs"]
+mod ntfs_support;
 #[path = "../../fs/tests/support/mod.rs"]
 mod support;
 #[path = "../../partition/tests/tables/mod.rs"]
 mod tables;
 
-pub(crate) use fuzz::{choices, run};
+pub(crate) use fuzz::{choices, mutate, run};
 
 use std::sync::OnceLock;
 
 use choices::Choices;
 use fuzz::area::{self, Area};
+use ntfs_fuzz::Part;
 use run::{Most, Target};
 
 /// The names of all targets, as in `fuzz_targets/`, and how the stable harnesses call theirs.
@@ -33,14 +40,23 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("mbr", "Mbr"),
     ("ebr", "Ebr"),
     ("gpt", "Gpt"),
+    ("ntfs_walk", "NtfsWalk"),
+    ("ntfs_index", "NtfsIndex"),
+    ("ntfs_edit", "NtfsEdit"),
+    ("ntfs_grow", "NtfsGrow"),
+    ("ntfs_check", "NtfsCheck"),
+    ("regf", "Regf"),
 ];
 
 fn targets(prefix: &str) -> Vec<Box<dyn Target>> {
     let area = Area::ALL.into_iter().find(|area| format!("{area:?}") == prefix);
-    let mut all = match (area, prefix) {
-        (Some(area), _) => area::targets(&[area]),
-        (None, "Journal") => fuzz::journal::targets(),
-        (None, _) => tables::targets(),
+    let part = Part::ALL.into_iter().find(|part| format!("{part:?}") == prefix);
+    let mut all = match (area, part, prefix) {
+        (Some(area), ..) => area::targets(&[area]),
+        (_, Some(part), _) => ntfs_fuzz::targets(&[part]),
+        (.., "Journal") => fuzz::journal::targets(),
+        (.., "Regf") => hive_fuzz::targets(),
+        _ => tables::targets(),
     };
     all.retain(|target| target.name().starts_with(prefix));
     assert!(!all.is_empty(), "no target is called {prefix}");
