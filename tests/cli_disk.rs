@@ -123,3 +123,24 @@ fn an_ordinary_user_needs_nothing_but_the_file() {
     assert!(guest.stat("/etc/ssh/ssh_host_rsa_key").contains("User:     0   Group:     0"));
     guest.check();
 }
+
+/// What many images come as is told from a raw disk, with what makes one of it.
+#[test]
+fn an_image_that_is_not_raw_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = dir.path().join("raw");
+    fs::write(&raw, vec![b'x'; 1 << 20]).unwrap();
+    for format in ["qcow2", "vmdk", "vhdx", "vdi", "vpc"] {
+        let image = dir.path().join(format);
+        let made = Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", format])
+            .args([&raw, &image])
+            .status()
+            .expect("this test needs qemu-img (qemu-utils)");
+        assert!(made.success());
+        let before = fs::read(&image).unwrap();
+        let named = format!("a {format} file and no raw disk: convert it with qemu-img convert");
+        on(image.to_str().unwrap(), &["--hostname", "vm"]).fails(3, &named);
+        assert!(fs::read(&image).unwrap() == before, "{format} changed");
+    }
+}

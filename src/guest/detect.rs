@@ -5,6 +5,7 @@ use snf_fs::{Error, Tree};
 use super::disk::{Content, Disk};
 use super::distro::{Distro, OS_RELEASE, RELEASE_FILES};
 use super::mounter::needs_helper;
+use super::probe::unwrapping;
 use super::subvolumes;
 use super::windows::Windows;
 use crate::properties::{OsFamily, Properties, PropertyError};
@@ -222,7 +223,10 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
                 Content::Foreign(kind) if needs_helper(kind) => {
                     format!("{kind}, which only the kernel of the helper VM can edit: use --vm")
                 }
-                Content::Foreign(kind) => format!("{kind}, which cannot be edited"),
+                Content::Foreign(kind) => match unwrapping(kind) {
+                    Some(remedy) => format!("a {kind} file and no raw disk: {remedy}"),
+                    None => format!("{kind}, which cannot be edited"),
+                },
                 Content::Broken(error) => format!("it cannot be opened: {error}"),
                 Content::Extended => "it only contains the logical partitions".to_owned(),
                 Content::Empty => "nothing but zeros".to_owned(),

@@ -57,6 +57,32 @@ const PLAIN: &[(&str, u64, &[u8])] = &[
     ("ufs", 8192 + 1372, b"\x54\x19\x01\x00"),
 ];
 
+/// Formats that a disk comes in before it is raw: kind, offset, bytes. Such a file was most likely
+/// given by mistake; it is named, and never unpacked on the strength of its bytes.
+const WRAPPED: &[(&str, u64, &[u8])] = &[
+    ("qcow2", 0, b"QFI\xfb"),
+    ("vmdk", 0, b"KDMV"),
+    ("vhdx", 0, b"vhdxfile"),
+    ("vpc", 0, b"conectix"),
+    ("vdi", 64, b"\x7f\x10\xda\xbe"),
+    ("gzip", 0, b"\x1f\x8b\x08"),
+    ("xz", 0, b"\xfd7zXZ\0"),
+    ("zstd", 0, b"\x28\xb5\x2f\xfd"),
+    ("bzip2", 0, b"BZh91AY&SY"),
+];
+
+/// What makes a raw disk of a file of this kind; none for what is no format of disk images.
+pub fn unwrapping(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "qcow2" | "vmdk" | "vhdx" | "vpc" | "vdi" => "convert it with qemu-img convert -O raw",
+        "gzip" => "unpack it with gunzip",
+        "xz" => "unpack it with unxz",
+        "zstd" => "unpack it with unzstd",
+        "bzip2" => "unpack it with bunzip2",
+        _ => return None,
+    })
+}
+
 /// Looks at the device. Only its first 68 KiB and, for ext, no more than the first 4 are read.
 pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
     let head = read(device, 0, 4608)?;
@@ -112,7 +138,7 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
             label: btrfs.get(299..555).and_then(text),
         });
     }
-    for (kind, offset, magic) in PLAIN {
+    for (kind, offset, magic) in PLAIN.iter().chain(WRAPPED) {
         if read(device, *offset, magic.len())? == *magic {
             return known(Signature::plain(kind));
         }
@@ -188,6 +214,15 @@ mod tests {
         assert_eq!(swap, Probe::Known(expected));
         let Probe::Known(btrfs) = of(&[(65536 + 64, b"_BHRfS_M")]) else { panic!("not btrfs") };
         assert_eq!((btrfs.kind, btrfs.label), ("btrfs", None));
+    }
+
+    #[test]
+    fn every_wrapped_format_says_what_to_do() {
+        for (kind, offset, magic) in WRAPPED {
+            assert_eq!(of(&[(*offset as usize, magic)]), Probe::Known(Signature::plain(kind)));
+            assert!(unwrapping(kind).is_some(), "{kind}");
+        }
+        assert_eq!(unwrapping("xfs"), None);
     }
 
     #[test]
