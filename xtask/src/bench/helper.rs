@@ -88,9 +88,9 @@ set -e
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 end() { sync; echo o > /proc/sysrq-trigger; sleep 60; }
 trap end EXIT
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t tmpfs run /run
+mountpoint -q /proc || mount -t proc proc /proc
+mountpoint -q /sys || mount -t sysfs sys /sys
+mountpoint -q /run || mount -t tmpfs run /run
 disk=/dev/vdb
 mount -o ro /dev/vdc /mnt
 . /mnt/rules
