@@ -13,15 +13,16 @@ const FILE: Attributes = Attributes { mode: 0o600, uid: 0, gid: 0 };
 
 /// What a walk found.
 #[derive(Default)]
-struct Found {
-    dirs: Vec<NodeId>,
+pub struct Found {
+    pub dirs: Vec<NodeId>,
     /// Directory, file, name.
-    files: Vec<(NodeId, NodeId, Vec<u8>)>,
-    refused: usize,
+    pub files: Vec<(NodeId, NodeId, Vec<u8>)>,
+    pub refused: usize,
 }
 
 impl Found {
-    fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+    /// The value; what is refused is counted, and an error of the device is a defect.
+    pub fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(Error::Device(error)) => panic!("no device is at fault: {error}"),

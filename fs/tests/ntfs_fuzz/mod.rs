@@ -12,10 +12,11 @@ use std::sync::Arc;
 use snf_fs::ntfs::Ntfs;
 use snf_fs::ntfs::check::raw::{Reader, fix, unfix};
 use snf_fs::ntfs::check::{check, inodes, records, report};
-use snf_fs::{Attributes, BlockDevice, Error, FileSystem, FileType, NodeId, Timestamp};
+use snf_fs::{Attributes, BlockDevice, Error, FileSystem, FileType, Timestamp};
 
 use crate::fuzz::choices::Choices;
 use crate::fuzz::device::Patched;
+use crate::fuzz::exercise::Found;
 use crate::fuzz::mutate::mutate;
 use crate::fuzz::run::{Outcome, Target};
 use crate::ntfs_support::{Image, Mount, junction};
@@ -217,26 +218,6 @@ impl Corpus {
             device.write_at(at, &bytes).unwrap();
         }
         Arc::new(device)
-    }
-}
-
-#[derive(Default)]
-struct Found {
-    dirs: Vec<NodeId>,
-    files: Vec<(NodeId, NodeId, Vec<u8>)>,
-    refused: usize,
-}
-
-impl Found {
-    fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(Error::Device(error)) => panic!("no device is at fault: {error}"),
-            Err(_) => {
-                self.refused += 1;
-                None
-            }
-        }
     }
 }
 
