@@ -21,6 +21,8 @@ pub(crate) struct CommandLine {
     pub(crate) fault: Option<String>,
     /// Whether the host has another initramfs, with the drivers of more file systems.
     pub(crate) more_drivers: bool,
+    /// `snf_image_snapshot`: stop before the first disk, to be saved, and go on as the host says then.
+    pub(crate) snapshot: bool,
 }
 
 impl CommandLine {
@@ -35,11 +37,13 @@ impl CommandLine {
             times: false,
             fault: None,
             more_drivers: false,
+            snapshot: false,
         };
         for word in text.split_whitespace() {
             match word.split_once('=') {
                 None if word == "snf_image_activate_helper" => line.activated = true,
                 None if word == "snf_image_times" => line.times = true,
+                None if word == "snf_image_snapshot" => line.snapshot = true,
                 Some(("rules_dev", device)) if !device.is_empty() => {
                     line.rules_dev = device.to_owned();
                 }

@@ -17,6 +17,7 @@ mod pid1;
 mod report;
 mod serial;
 mod shell;
+mod snapshot;
 mod supervise;
 mod worker;
 

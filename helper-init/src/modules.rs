@@ -29,11 +29,17 @@ pub(crate) fn load_file_system(kind: &str) -> Result<bool, String> {
 
 /// Loads every module of a directory in the order of their names.
 pub(crate) fn load_all(directory: &Path) -> Result<(), String> {
+    load_some(directory, &|_| true)
+}
+
+/// Loads the modules of a directory that are wanted, in the order of their names.
+pub(crate) fn load_some(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<(), String> {
     let mut paths = match fs::read_dir(directory) {
         Ok(entries) => entries.flatten().map(|e| e.path()).collect::<Vec<_>>(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(format!("cannot list {}: {e}", directory.display())),
     };
+    paths.retain(|path| wanted(path));
     paths.sort();
     for path in paths {
         let load = || -> Result<(), Errno> {

@@ -10,6 +10,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::cmdline::CommandLine;
 use crate::serial::{Serial, one_line};
+use crate::snapshot::{self, Wake};
 use crate::supervise::{self, Lines};
 use crate::{BANNER, PROTOCOL, debug, device, floppy, modules, worker};
 
@@ -17,6 +18,8 @@ use crate::{BANNER, PROTOCOL, debug, device, floppy, modules, worker};
 const DEVICE_LIMIT: Duration = Duration::from_secs(10);
 /// Longest result line, its first word included.
 const RESULT_LIMIT: usize = 4000;
+/// Where the initramfs has its kernel modules.
+const MODULES: &str = "/modules";
 
 /// Runs the helper VM.
 pub(crate) fn run() -> ! {
@@ -69,7 +72,7 @@ fn prepare<'a>(
     lines: &mut Option<Lines>,
     line: &'a mut Option<CommandLine>,
 ) -> Result<(&'a CommandLine, Duration), String> {
-    let started = uptime();
+    let mut started = uptime();
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         let _ = fs::create_dir(target);
         match mount(kind, target, kind, MountFlags::NOSUID | MountFlags::NOEXEC, None) {
@@ -79,20 +82,28 @@ fn prepare<'a>(
         }
     }
     fs::create_dir(worker::EMPTY).map_err(|e| format!("cannot make {}: {e}", worker::EMPTY))?;
-    let mut opened = Lines::open();
-    opened.log(BANNER);
-    opened.mark_at("mounts", started);
-    let lines = lines.insert(opened);
-
+    let lines = lines.insert(Lines::open());
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|e| format!("cannot read the kernel command line: {e}"))?;
-    let parsed = CommandLine::parse(&text);
+    let mut parsed = CommandLine::parse(&text);
+    if parsed.snapshot {
+        modules::load_some(Path::new(MODULES), &|module| !snapshot::is_late(module))?;
+        let said = snapshot::pause()?;
+        started = uptime();
+        lines.log(BANNER);
+        Wake::parse(&said)?.apply()?;
+        parsed = CommandLine::parse(&format!("{text} {}", *said));
+    } else {
+        lines.log(BANNER);
+        lines.mark_at("mounts", started);
+    }
     if let Some(refusal) = parsed.refusal(PROTOCOL) {
         return Err(refusal);
     }
     let line = &*line.insert(parsed);
     lines.mark("modules");
-    modules::load_all(Path::new("/modules"))?;
+    let left = |module: &Path| !line.snapshot || snapshot::is_late(module);
+    modules::load_some(Path::new(MODULES), &left)?;
     lines.mark("device");
     device::wait_for(Path::new(&line.rules_dev), DEVICE_LIMIT)
         .map_err(|e| format!("cannot find the parameter disk {}: {e}", line.rules_dev))?;

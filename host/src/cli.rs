@@ -155,7 +155,7 @@ fn verify(args: &[OsString]) -> Result<(), Failure> {
 }
 
 fn update_helper(args: Vec<OsString>) -> Result<(), Failure> {
-    let text = update::command(args, &config::of_process(None)?.helper_dir)?;
+    let text = update::command(args, &create::helper_config(&config::of_process(None)?))?;
     print(&text)
 }
 

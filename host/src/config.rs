@@ -102,6 +102,8 @@ pub struct Config {
     pub helper_debug: bool,
     /// `HELPER_ACCEL`.
     pub helper_accel: Acceleration,
+    /// `HELPER_SNAPSHOT`: under TCG go on from a helper that has booted before.
+    pub helper_snapshot: bool,
     /// `HELPER_QEMU`: the QEMU program; `None`: looked for in `PATH`.
     pub helper_qemu: Option<PathBuf>,
     /// `PROGRESS_MONITOR`: a program that takes the progress messages.
@@ -149,6 +151,7 @@ impl Default for Config {
             helper_memory: None,
             helper_debug: false,
             helper_accel: Acceleration::Auto,
+            helper_snapshot: true,
             helper_qemu: None,
             progress_monitor: None,
             dhcp_tags: "auto dhcp nfdhcpd".into(),
@@ -289,6 +292,7 @@ impl Config {
                     _ => return Err(format!("{value:?} is none of auto, kvm and tcg")),
                 }
             }
+            "HELPER_SNAPSHOT" => self.helper_snapshot = boolean(value)?,
             "HELPER_QEMU" => self.helper_qemu = optional_path(value)?,
             "PROGRESS_MONITOR" => self.progress_monitor = optional_path(value)?,
             "DHCP_TAGS" => self.dhcp_tags = value.to_owned(),

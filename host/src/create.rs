@@ -179,6 +179,7 @@ pub fn helper_config(config: &Config) -> HelperConfig {
         acceleration: config.helper_accel,
         qemu: config.helper_qemu.clone().unwrap_or(default.qemu),
         debug: config.helper_debug,
+        snapshot: config.helper_snapshot,
     }
 }
 
@@ -316,9 +317,10 @@ pub(crate) fn customise_in_vm(
     let started = Instant::now();
     let report = runner.run(helper, request, cancel, &mut Sink { monitor })?;
     log::info(&format!(
-        "the helper VM ended with SUCCESS after {:.2} s ({})",
+        "the helper VM ended with SUCCESS after {:.2} s ({}{})",
         started.elapsed().as_secs_f64(),
-        report.acceleration.name()
+        report.acceleration.name(),
+        if report.resumed { ", from its snapshot" } else { "" }
     ));
     Ok(())
 }

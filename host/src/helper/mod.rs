@@ -16,7 +16,9 @@ mod lzop;
 pub mod modules;
 pub mod protocol;
 pub mod qemu;
+mod qmp;
 mod run;
+mod snapshot;
 mod spawn;
 pub mod unpack;
 pub mod update;
@@ -48,6 +50,8 @@ pub struct HelperConfig {
     /// HELPER_DEBUG: a talkative kernel and helper; after a failure the VM stays up for a while, with
     /// a shell.
     pub debug: bool,
+    /// HELPER_SNAPSHOT: under TCG go on from a helper that has booted before, where there is one.
+    pub snapshot: bool,
 }
 
 impl Default for HelperConfig {
@@ -61,6 +65,7 @@ impl Default for HelperConfig {
             acceleration: Acceleration::Auto,
             qemu: PathBuf::from("qemu-system-x86_64"),
             debug: false,
+            snapshot: true,
         }
     }
 }
@@ -131,6 +136,8 @@ pub trait HelperSink {
 pub struct HelperReport {
     /// What the VM ran with.
     pub acceleration: Acceleration,
+    /// Whether it went on from a snapshot instead of booting.
+    pub resumed: bool,
     /// QEMU start to exit of the run that counted.
     pub elapsed: Duration,
 }

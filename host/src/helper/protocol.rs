@@ -202,6 +202,8 @@ pub enum VmResult {
     /// Nothing was done: the same is to be done again with the other initramfs, which has the
     /// drivers of more file systems.
     NeedsFileSystems,
+    /// It was started to be saved, and can be.
+    Ready,
     /// Something that is none of these.
     Garbage(String),
 }
@@ -276,6 +278,9 @@ fn judge(line: &[u8]) -> VmResult {
     }
     if line == b"AGAIN: filesystems" {
         return VmResult::NeedsFileSystems;
+    }
+    if line == b"READY" {
+        return VmResult::Ready;
     }
     match line.strip_prefix(b"ERROR:") {
         Some(text) => VmResult::Error(clean_line(text).trim().to_owned()),

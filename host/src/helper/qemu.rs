@@ -24,6 +24,17 @@ pub enum QemuDisk<'a> {
     ReadOnly(BorrowedFd<'a>, &'static str),
 }
 
+/// How a VM comes to life. The descriptors are QEMU's ends of a monitor, and a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub enum Life<'a> {
+    /// By booting.
+    Boot,
+    /// By booting, up to where it can be saved.
+    Save(BorrowedFd<'a>),
+    /// From a snapshot.
+    Wake(BorrowedFd<'a>, BorrowedFd<'a>),
+}
+
 /// What one command line is made from.
 #[derive(Debug)]
 pub struct Invocation<'a> {
@@ -56,6 +67,8 @@ pub struct Invocation<'a> {
     pub debug: Option<(BorrowedFd<'a>, u64)>,
     /// Let QEMU itself change to this user (after it has opened /dev/kvm).
     pub run_as: Option<&'a str>,
+    /// Whether it boots.
+    pub life: Life<'a>,
 }
 
 /// All arguments after the program's name.
@@ -135,6 +148,14 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
         }
         ParameterDisk::Virtio => virtio_disk(&mut add, "parameters", n, SECTOR_SIZE),
     }
+    if let Life::Save(monitor) | Life::Wake(monitor, _) = vm.life {
+        // Behind a socket pair whose other end is ours, and closed as soon as the VM goes on.
+        add("-chardev", format!("socket,id=monitor,fd={}", monitor.as_raw_fd()));
+        add("-mon", "chardev=monitor,mode=control".into());
+    }
+    if let Life::Wake(_, snapshot) = vm.life {
+        add("-incoming", format!("fd:{}", snapshot.as_raw_fd()));
+    }
     args
 }
 
@@ -192,16 +213,27 @@ fn virtio_disk(add: &mut dyn FnMut(&str, String), node: &str, n: usize, sector_s
 
 /// The kernel's command line.
 fn kernel_command_line(vm: &Invocation<'_>) -> String {
+    let mut line = String::from("console=ttyS0 panic=-1 ");
+    line.push_str(if vm.config.debug { "loglevel=7 " } else { "quiet " });
+    line.push_str(&vm.helper.command_line());
+    line.push_str(" snf_image_activate_helper");
+    match vm.life {
+        Life::Save(_) => line.push_str(" snf_image_snapshot"),
+        Life::Boot | Life::Wake(..) => {
+            line.push(' ');
+            line.push_str(&run_words(vm));
+        }
+    }
+    line
+}
+
+/// What the init is told of this run: on the kernel's command line, or when it goes on.
+pub(super) fn run_words(vm: &Invocation<'_>) -> String {
     let rules_dev = match vm.parameter_disk {
         ParameterDisk::Floppy => "/dev/fd0".to_owned(),
         ParameterDisk::Virtio => guest_disk(vm.disks.len()),
     };
-    let mut line = String::from("console=ttyS0 panic=-1 ");
-    line.push_str(if vm.config.debug { "loglevel=7 " } else { "quiet " });
-    line.push_str(&vm.helper.command_line());
-    line.push_str(&format!(
-        " snf_image_activate_helper snf_image_protocol={PROTOCOL_VERSION} rules_dev={rules_dev}"
-    ));
+    let mut line = format!("snf_image_protocol={PROTOCOL_VERSION} rules_dev={rules_dev}");
     // The helper gives up a little before the host would, so that it can say what it was doing.
     let limit = vm.config.soft_timeout.as_secs();
     if limit >= 10 {
@@ -258,6 +290,7 @@ mod tests {
             hypervisor: "kvm evil=1",
             debug: None,
             run_as: None,
+            life: Life::Boot,
         })
     }
 

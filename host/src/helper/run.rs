@@ -17,7 +17,8 @@ use super::image::{HelperImage, ParameterDisk};
 use super::protocol::{
     LogReader, MonitorReader, ProtocolError, ResultReader, VmResult, clean_line,
 };
-use super::qemu::{Invocation, QemuDisk, arguments};
+use super::qemu::{Invocation, Life, QemuDisk, arguments, run_words};
+use super::snapshot;
 use super::spawn::{Identity, Limits, spawn};
 use super::walls::{ControlGroup, landlock};
 use super::{Acceleration, HelperConfig, HelperError, HelperReport, HelperSink, VmDisk, VmRequest};
@@ -26,6 +27,10 @@ use crate::cancel::Cancel;
 /// How long a helper under KVM may take to announce itself. A working one needs some hundred
 /// milliseconds; where KVM only seems to work it never speaks.
 const KVM_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long a helper that goes on from a snapshot may take to announce itself. It needs hundredths of
+/// a second.
+const WAKE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the drivers of file systems and their caches take beside HELPER_MEMORY.
 const FILE_SYSTEMS_MIB: u32 = 96;
@@ -78,37 +83,55 @@ fn run_image(
         first = Acceleration::Tcg;
     }
     if first != Acceleration::Tcg {
-        match attempt(config, helper, request, Acceleration::Kvm, cancel, sink)? {
-            Outcome::Done(elapsed) => {
-                return Ok(Some(HelperReport { acceleration: Acceleration::Kvm, elapsed }));
-            }
+        match attempt(config, helper, request, Acceleration::Kvm, Way::Boot, cancel, sink)? {
+            Outcome::Done(report) => return Ok(Some(report)),
             Outcome::NeedsFileSystems => return Ok(None),
-            Outcome::KvmUnusable(reason) if config.acceleration == Acceleration::Kvm => {
+            Outcome::Unusable(reason) if config.acceleration == Acceleration::Kvm => {
                 return Err(HelperError::Kvm(reason));
             }
-            Outcome::KvmUnusable(reason) => sink.warning(&format!(
+            Outcome::Unusable(reason) => sink.warning(&format!(
                 "the helper VM does not boot with KVM here ({reason}): it runs with TCG instead; \
                  HELPER_ACCEL=tcg saves the attempt"
             )),
         }
     }
-    match attempt(config, helper, request, Acceleration::Tcg, cancel, sink)? {
-        Outcome::Done(elapsed) => {
-            Ok(Some(HelperReport { acceleration: Acceleration::Tcg, elapsed }))
+    let mut way = if config.snapshot { Way::Wake } else { Way::Boot };
+    loop {
+        match attempt(config, helper, request, Acceleration::Tcg, way, cancel, sink)? {
+            Outcome::Done(report) => return Ok(Some(report)),
+            Outcome::NeedsFileSystems => return Ok(None),
+            // A VM that boots is never found unusable here: this goes round once.
+            Outcome::Unusable(reason) if way == Way::Boot => {
+                return Err(HelperError::NoResult { last: reason });
+            }
+            Outcome::Unusable(reason) => sink.warning(&format!(
+                "the snapshot of the helper VM cannot be used ({reason}): it boots instead; \
+                 snf-image-update-helper makes a new one"
+            )),
         }
-        Outcome::NeedsFileSystems => Ok(None),
-        Outcome::KvmUnusable(reason) => Err(HelperError::Kvm(reason)),
+        way = Way::Boot;
     }
+}
+
+/// How a VM is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It boots.
+    Boot,
+    /// It goes on from a snapshot, if there is one of such a machine.
+    Wake,
+    /// It boots until it can be saved.
+    Save,
 }
 
 /// How an attempt that is not an error ended.
 enum Outcome {
     /// SUCCESS.
-    Done(Duration),
+    Done(HelperReport),
     /// Nothing was done: the drivers of more file systems are needed.
     NeedsFileSystems,
-    /// The helper never came to life; no disk was opened in there.
-    KvmUnusable(String),
+    /// The helper never came to life with KVM, or from its snapshot; no disk was opened in there.
+    Unusable(String),
 }
 
 fn attempt(
@@ -116,18 +139,29 @@ fn attempt(
     helper: &HelperImage,
     request: &VmRequest,
     acceleration: Acceleration,
+    way: Way,
     cancel: &Cancel,
     sink: &mut dyn HelperSink,
 ) -> Result<Outcome, HelperError> {
-    let mut vm = Vm::start(config, helper, request, acceleration)?;
-    let kvm_deadline = (acceleration == Acceleration::Kvm).then(|| vm.started + KVM_PATIENCE);
+    let mut vm = Vm::start(config, helper, request, acceleration, way)?;
+    let resumed = vm.asleep.is_some();
+    if let Err(reason) = vm.wake(cancel) {
+        vm.kill(sink)?;
+        cancel.check()?;
+        return Ok(Outcome::Unusable(format!("{reason}; QEMU: {}", vm.stderr_text())));
+    }
+    let patience = match acceleration {
+        Acceleration::Kvm => Some(KVM_PATIENCE),
+        _ => resumed.then_some(WAKE_PATIENCE),
+    };
+    let hello_deadline = patience.map(|patience| Instant::now() + patience);
     let mut soft_deadline = vm.started + config.soft_timeout;
     let mut waits_for_person = false;
     let mut terminated = false;
     let mut unusable = None;
 
     let status = loop {
-        let deadline = match kvm_deadline {
+        let deadline = match hello_deadline {
             _ if terminated => soft_deadline + config.hard_timeout,
             Some(deadline) if !vm.log.heard_hello() => deadline.min(soft_deadline),
             _ => soft_deadline,
@@ -146,7 +180,7 @@ fn attempt(
             vm.kill(sink)?;
             return Err(HelperError::Cancelled(cancelled));
         }
-        if kvm_deadline.is_some() && vm.kvm_error() && !vm.log.heard_hello() {
+        if acceleration == Acceleration::Kvm && vm.kvm_error() && !vm.log.heard_hello() {
             unusable = Some("QEMU reports a KVM internal error".to_owned());
             break vm.kill(sink)?;
         }
@@ -165,7 +199,7 @@ fn attempt(
         }
         let quiet =
             if vm.log.heard_anything() { "the helper did not start" } else { "no sign of life" };
-        unusable = Some(format!("{quiet} within {} s", KVM_PATIENCE.as_secs()));
+        unusable = Some(format!("{quiet} within {} s", patience.unwrap_or_default().as_secs()));
         break vm.kill(sink)?;
     };
     let elapsed = vm.started.elapsed();
@@ -178,23 +212,24 @@ fn attempt(
         return match result.clone() {
             VmResult::Success => match vm.protocol_error.take() {
                 Some(error) => Err(HelperError::Protocol(error)),
-                None => Ok(Outcome::Done(elapsed)),
+                None => Ok(Outcome::Done(HelperReport { acceleration, resumed, elapsed })),
             },
             VmResult::NeedsFileSystems => Ok(Outcome::NeedsFileSystems),
             VmResult::Error(text) => Err(HelperError::Failed(text)),
+            VmResult::Ready => Err(HelperError::Garbage("READY, which nobody asked for".into())),
             VmResult::Garbage(text) => Err(HelperError::Garbage(text)),
         };
     }
     if terminated {
         return Err(HelperError::SoftTimeout(config.soft_timeout));
     }
-    if acceleration == Acceleration::Kvm && !vm.log.heard_hello() {
+    if patience.is_some() && !vm.log.heard_hello() {
         let reason = unusable.or_else(|| {
             (!status.success())
                 .then(|| format!("QEMU ended with {}: {}", words(status), vm.stderr_text()))
         });
         if let Some(reason) = reason {
-            return Ok(Outcome::KvmUnusable(reason));
+            return Ok(Outcome::Unusable(reason));
         }
     }
     if let Some(signal) = status.signal() {
@@ -240,7 +275,7 @@ fn words(status: ExitStatus) -> String {
 }
 
 /// A running QEMU and our ends of its lines.
-struct Vm {
+pub(super) struct Vm {
     child: Child,
     /// After QEMU has ended, whatever it may have left goes with its group.
     _group: Option<ControlGroup>,
@@ -248,21 +283,26 @@ struct Vm {
     pidfd: OwnedFd,
     reaped: bool,
     started: Instant,
-    serial: [Option<UnixStream>; 3],
+    /// Of one that is to be saved or to go on: our end of its monitor, and what to tell its init.
+    pub(super) asleep: Option<(UnixStream, String)>,
+    /// Of one that is to be saved: what a VM has to be like to go on from there.
+    pub(super) machine: Option<Vec<String>>,
+    pub(super) serial: [Option<UnixStream>; 3],
     stderr: Option<ChildStderr>,
     stderr_bytes: Vec<u8>,
-    log: LogReader,
-    result: ResultReader,
+    pub(super) log: LogReader,
+    pub(super) result: ResultReader,
     monitor: MonitorReader,
     protocol_error: Option<ProtocolError>,
 }
 
 impl Vm {
-    fn start(
+    pub(super) fn start(
         config: &HelperConfig,
         helper: &HelperImage,
         request: &VmRequest,
         acceleration: Acceleration,
+        way: Way,
     ) -> Result<Self, HelperError> {
         let open = |path: &std::path::Path| {
             File::open(path).map_err(HelperError::system(format!("open {}", path.display())))
@@ -344,7 +384,7 @@ impl Vm {
             inherited.push(*fd);
         }
         let (parameter_disk, memory_mib) = fit_parameters(config, helper, &parameters)?;
-        let invocation = Invocation {
+        let mut invocation = Invocation {
             config,
             helper,
             kernel: format!("/proc/self/fd/{}", kernel.as_raw_fd()),
@@ -359,7 +399,29 @@ impl Vm {
             hypervisor: &request.hypervisor,
             debug: listener.map(|listener| (listener, debug_seconds)),
             run_as,
+            life: Life::Boot,
         };
+        let machine = match way {
+            Way::Boot => None,
+            _ => snapshot::machine(config, helper, &arguments(&invocation)),
+        };
+        let found = match (way, &machine) {
+            (Way::Wake, Some(machine)) => snapshot::find(&config.directory, machine),
+            _ => None,
+        };
+        let pair = (way == Way::Save || found.is_some())
+            .then(UnixStream::pair)
+            .transpose()
+            .map_err(HelperError::system("make a socket pair"))?;
+        let (monitor, their_monitor) = pair.unzip();
+        if let Some(theirs) = &their_monitor {
+            inherited.push(theirs.as_fd());
+            invocation.life = Life::Save(theirs.as_fd());
+            if let Some(snapshot) = &found {
+                inherited.push(snapshot.as_fd());
+                invocation.life = Life::Wake(theirs.as_fd(), snapshot.as_fd());
+            }
+        }
         let mut wall = config.soft_timeout.saturating_add(config.hard_timeout).as_secs();
         if debug.is_some() {
             wall = wall.saturating_add(debug_seconds);
@@ -394,6 +456,8 @@ impl Vm {
         };
         let stderr = child.stderr.take();
         let vm = Self {
+            asleep: monitor.map(|monitor| (monitor, run_words(&invocation))),
+            machine,
             child,
             _group: group,
             debug,
@@ -416,7 +480,11 @@ impl Vm {
     }
 
     /// Listens until QEMU ends (true), something was heard, or the deadline passes (false).
-    fn wait(&mut self, deadline: Instant, sink: &mut dyn HelperSink) -> Result<bool, HelperError> {
+    pub(super) fn wait(
+        &mut self,
+        deadline: Instant,
+        sink: &mut dyn HelperSink,
+    ) -> Result<bool, HelperError> {
         // Now and then the caller looks whether it was asked to stop.
         let left = deadline.saturating_duration_since(Instant::now()).min(CANCEL_INTERVAL);
         let timeout = Timespec {
@@ -499,7 +567,7 @@ impl Vm {
         text.contains("KVM internal error") || text.contains("KVM: entry failed")
     }
 
-    fn stderr_text(&self) -> String {
+    pub(super) fn stderr_text(&self) -> String {
         let text = String::from_utf8_lossy(&self.stderr_bytes);
         let lines: Vec<String> = text
             .lines()
@@ -523,7 +591,7 @@ impl Vm {
         }
     }
 
-    fn kill(&mut self, sink: &mut dyn HelperSink) -> Result<ExitStatus, HelperError> {
+    pub(super) fn kill(&mut self, sink: &mut dyn HelperSink) -> Result<ExitStatus, HelperError> {
         self.kill_group();
         self.reap(sink)
     }

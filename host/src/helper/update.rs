@@ -13,6 +13,9 @@ use super::image::{DESCRIPTION, Description, FileSystems, ParameterDisk};
 use super::kernel::{self, BzImage, Kernel, KernelError};
 use super::modules::{Module, ModuleTree, ModulesError, without_signature};
 use super::protocol::PROTOCOL_VERSION;
+use super::snapshot;
+use super::{Acceleration, HelperConfig};
+use crate::cancel::Cancel;
 use crate::cpio::{CpioWriter, TooLarge};
 
 /// What `--help` prints.
@@ -28,6 +31,7 @@ Builds the helper VM (kernel, initramfs, helper.json) from an installed kernel.
                          or in its lib directory)
   --parameter-disk KIND  auto, floppy or virtio: how parameters reach the helper
   --engines-only         without the kernel's drivers for xfs and btrfs: guests on those are refused
+  --no-snapshot          do not boot it once to save the VM that others go on from (without KVM)
   --help                 this text";
 
 /// Drivers that no helper can do without.
@@ -104,6 +108,8 @@ pub struct Options {
     pub parameter_disk: Option<ParameterDisk>,
     /// Leaves out the kernel's drivers for file systems that our engines do not know.
     pub engines_only: bool,
+    /// Leaves out the snapshot; see [`command`].
+    pub no_snapshot: bool,
 }
 
 /// What was built.
@@ -151,6 +157,7 @@ impl Options {
                 "--modules" => options.modules = Some(value()?.into()),
                 "--init" => options.init = Some(value()?.into()),
                 "--engines-only" if inline.is_none() => options.engines_only = true,
+                "--no-snapshot" if inline.is_none() => options.no_snapshot = true,
                 "--parameter-disk" => {
                     options.parameter_disk = match value()?.to_str() {
                         Some("auto") => None,
@@ -169,12 +176,13 @@ impl Options {
     }
 }
 
-/// The program: builds the helper and returns what to tell the person.
+/// The program: builds the helper, saves one that has booted as `config` says, and returns what to
+/// tell the person.
 pub fn command(
     arguments: impl IntoIterator<Item = OsString>,
-    default_directory: &Path,
+    config: &HelperConfig,
 ) -> Result<String, UpdateError> {
-    let Some(options) = Options::parse(arguments, default_directory)? else {
+    let Some(options) = Options::parse(arguments, &config.directory)? else {
         return Ok(USAGE.to_owned());
     };
     let built = build(&options)?;
@@ -209,7 +217,7 @@ pub fn command(
         }
         None => writeln!(text, "  file systems:   the kernel has no driver for xfs nor btrfs"),
     };
-    let _ = write!(
+    let _ = writeln!(
         text,
         "  parameter disk: {} ({})",
         match d.parameter_disk {
@@ -218,7 +226,29 @@ pub fn command(
         },
         built.parameter_disk_reason
     );
+    let _ = write!(text, "  snapshot:       {}", take_snapshot(&options, config));
     Ok(text)
+}
+
+/// Boots the helper that was just built and saves it, where that is of use, and says what came of it.
+/// Without a snapshot each run boots, so a failure here is none of the whole.
+fn take_snapshot(options: &Options, config: &HelperConfig) -> String {
+    if options.no_snapshot || !config.snapshot {
+        return "none, as asked for".to_owned();
+    }
+    if config.acceleration == Acceleration::Kvm {
+        return "none: it is for TCG, and HELPER_ACCEL is kvm".to_owned();
+    }
+    let config = HelperConfig { directory: options.directory.clone(), ..config.clone() };
+    match snapshot::make(&config, &Cancel::new()) {
+        Ok(size) => {
+            format!(
+                "{:.0} MiB; runs without KVM go on from there",
+                size as f64 / f64::from(1 << 20)
+            )
+        }
+        Err(error) => format!("none, so runs without KVM boot: {error}"),
+    }
 }
 
 /// Builds the helper.
@@ -498,7 +528,8 @@ fn remove_old(directory: &Path, description: &Description) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let ours = ["vmlinux-", "vmlinuz-", "initramfs-"].iter().any(|p| name.starts_with(p));
+        let ours = ["vmlinux-", "vmlinuz-", "initramfs-", snapshot::PREFIX, snapshot::DESCRIPTION];
+        let ours = ours.iter().any(|p| name.starts_with(p));
         let other = description.file_systems.as_ref().is_some_and(|o| name == o.initramfs);
         if ours && !other && name != description.kernel && name != description.initramfs {
             let _ = fs::remove_file(entry.path());

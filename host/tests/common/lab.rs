@@ -76,6 +76,7 @@ impl HelperRunner for StandIn {
         match self.fail {
             Some(text) => Err(HelperError::Failed(text.into())),
             None => Ok(HelperReport {
+                resumed: false,
                 acceleration: Acceleration::Tcg,
                 elapsed: Duration::from_secs(1),
             }),

@@ -1,0 +1,153 @@
+//! The host may save a VM that has started, and let each run go on from there: what is the same in every
+//! run is done once. PID 1 stops here, before any disk was looked at, and learns from a line of the
+//! host's what a run's own kernel command line would have said, what time it is, and what to seed
+//! the random pool with. All that a saved pool could give had been given to another run before.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use rustix::ioctl::{NoArg, Setter, ioctl};
+use rustix::time::{ClockId, Timespec};
+use zeroize::Zeroizing;
+
+use crate::serial::open_raw;
+
+/// Drivers that look at their disks when they are loaded: those belong to a run.
+const LATE: [&str; 2] = ["virtio_blk", "floppy"];
+/// Longest line that the host may say.
+const LIMIT: usize = 4096;
+/// Bytes that the pool is seeded with.
+const SEED: usize = 32;
+/// `RNDADDENTROPY`: takes a `struct rand_pool_info` with the bytes behind it.
+const RNDADDENTROPY: u32 = 0x4008_5203;
+/// `RNDRESEEDCRNG`: takes what is in the pool into use at once.
+const RNDRESEEDCRNG: u32 = 0x5207;
+
+/// Whether a module of the initramfs has to wait for the run.
+pub(crate) fn is_late(module: &Path) -> bool {
+    let name = module.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    name.split_once('-').is_some_and(|(_, name)| LATE.contains(&name))
+}
+
+/// Says that the VM can be saved, and returns the host's line. Between the two lies any time.
+pub(crate) fn pause() -> Result<Zeroizing<String>, String> {
+    let disks = std::fs::read_dir("/sys/block").map_err(|e| format!("cannot list disks: {e}"))?;
+    for disk in disks.flatten() {
+        let name = disk.file_name().to_string_lossy().into_owned();
+        if name.starts_with("vd") || name.starts_with("fd") {
+            return Err(format!(
+                "a VM with this kernel cannot be saved: it has the driver of {name} built in"
+            ));
+        }
+    }
+    let talk = || -> std::io::Result<Zeroizing<Vec<u8>>> {
+        let mut serial = open_raw("/dev/ttyS1")?;
+        serial.write_all(b"READY\n")?;
+        let mut line = Zeroizing::new(Vec::with_capacity(LIMIT));
+        let mut byte = [0];
+        while serial.read(&mut byte)? == 1 && byte != *b"\n" && line.len() < LIMIT {
+            line.push(byte[0]);
+        }
+        Ok(line)
+    };
+    let line = talk().map_err(|e| format!("cannot wait for the host: {e}"))?;
+    let text = std::str::from_utf8(&line).map_err(|_| "the host's line is not text".to_owned())?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// What a VM that goes on must be told before anything else.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wake {
+    /// Seconds and nanoseconds since 1970.
+    time: (i64, i64),
+    seed: Zeroizing<[u8; SEED]>,
+}
+
+impl Wake {
+    /// Reads it from the host's line.
+    pub(crate) fn parse(line: &str) -> Result<Self, String> {
+        let word = |name: &str| {
+            let mut words = line.split_whitespace().filter_map(|word| word.split_once('='));
+            words.find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
+        let time = word("snf_image_time").and_then(|time| {
+            let (seconds, nanoseconds) = time.split_once('.')?;
+            Some((
+                seconds.parse().ok()?,
+                nanoseconds.parse().ok().filter(|n| (0..1_000_000_000).contains(n))?,
+            ))
+        });
+        let seed = word("snf_image_seed").and_then(|hex| {
+            let mut seed = Zeroizing::new([0; SEED]);
+            if hex.len() != 2 * SEED {
+                return None;
+            }
+            for (n, byte) in seed.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(hex.get(2 * n..2 * n + 2)?, 16).ok()?;
+            }
+            Some(seed)
+        });
+        match (time, seed) {
+            (Some(time), Some(seed)) => Ok(Self { time, seed }),
+            (None, _) => Err("the host did not say what time it is".to_owned()),
+            (_, None) => Err("the host sent no seed for the random pool".to_owned()),
+        }
+    }
+
+    /// Sets the clock, and makes the kernel's random numbers this run's own.
+    pub(crate) fn apply(&self) -> Result<(), String> {
+        let (tv_sec, tv_nsec) = self.time;
+        rustix::time::clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec })
+            .map_err(|e| format!("cannot set the clock: {e}"))?;
+        let seed = || -> std::io::Result<()> {
+            let random = std::fs::OpenOptions::new().read(true).write(true).open("/dev/random")?;
+            // `entropy_count` in bits, `buf_size` in bytes, `buf`.
+            let mut info = Zeroizing::new([0_u32; 2 + SEED / 4]);
+            info[0] = 8 * SEED as u32;
+            info[1] = SEED as u32;
+            for (word, bytes) in info[2..].iter_mut().zip(self.seed.chunks_exact(4)) {
+                *word = bytes.iter().fold(0, |word, &byte| word << 8 | u32::from(byte));
+            }
+            // SAFETY: RNDADDENTROPY reads two numbers and as many bytes behind them as the second
+            // one says, which is what is there; RNDRESEEDCRNG takes no argument.
+            unsafe {
+                ioctl(&random, Setter::<RNDADDENTROPY, [u32; 2 + SEED / 4]>::new(*info))?;
+                ioctl(&random, NoArg::<RNDRESEEDCRNG>::new())?;
+            }
+            Ok(())
+        };
+        seed().map_err(|e| format!("cannot seed the kernel's random pool: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drivers_of_disks_wait() {
+        let late = |name| is_late(Path::new("/modules").join(name).as_path());
+        assert!(late("02-virtio_blk.ko") && late("07-floppy.ko"));
+        assert!(!late("00-virtio.ko") && !late("03-virtio_pci.ko") && !late("virtio_blk"));
+    }
+
+    #[test]
+    fn nothing_goes_on_without_time_and_seed() {
+        let seed = "00ff".repeat(16);
+        let good =
+            format!("rules_dev=/dev/vdb snf_image_time=1700000000.000000005 snf_image_seed={seed}");
+        let wake = Wake::parse(&good).unwrap();
+        assert_eq!((wake.time, wake.seed[..2].to_vec()), ((1_700_000_000, 5), vec![0, 255]));
+        for (bad, word) in [
+            (good.replace("snf_image_time=", "x="), "time"),
+            (good.replace("1700000000.", "1700000000"), "time"),
+            (good.replace("000000005", "1000000000"), "time"),
+            (good.replace("snf_image_seed=", "x="), "seed"),
+            (good.replace("00ff", "00f"), "seed"),
+            (good.replace("00ff", "00fx"), "seed"),
+            (String::new(), "time"),
+        ] {
+            assert!(Wake::parse(&bad).unwrap_err().contains(word), "{bad}");
+        }
+    }
+}
