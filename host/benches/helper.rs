@@ -199,6 +199,7 @@ impl Bench {
             disks: vec![VmDisk::Open(disk)],
             parameters: parameters(),
             hypervisor: "kvm".into(),
+            flush_later: true,
             sector_size: SECTOR_SIZE,
         };
         let mut times = Times::default();

@@ -219,6 +219,7 @@ fn boots(config: &HelperConfig, cancel: &Cancel) -> Finding {
             disks: vec![VmDisk::Open(memory.into())],
             parameters,
             hypervisor: String::new(),
+            flush_later: false,
             sector_size: SECTOR_SIZE,
         })
     };

@@ -77,8 +77,18 @@ pub struct CopyReport {
     pub size: u64,
     /// Bytes written as data; the rest was zeros.
     pub written: u64,
-    /// How long it took, flush included.
+    /// How long it took, with the flush if it was to settle now.
     pub elapsed: Duration,
+}
+
+/// When what was copied is on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// Before the copy returns.
+    Now,
+    /// When the caller flushes the disk, at the latest. Until then it is being written while others
+    /// work.
+    Later,
 }
 
 /// Takes `(position, total)` now and then.
@@ -104,16 +114,21 @@ pub fn check_fits(
     Ok(())
 }
 
-/// Writes the image at `offset` bytes and zeros behind it. The disk is flushed when this returns
-/// well; nothing is written when the image is known not to fit.
+/// Writes the image at `offset` bytes and zeros behind it. Nothing is written when the image is known
+/// not to fit.
 pub fn copy_image(
     image: Box<dyn ImageReader>,
     target: &mut dyn Destination,
     offset: u64,
+    settle: Settle,
     cancel: &Cancel,
     progress: Progress<'_>,
 ) -> Result<CopyReport, CopyError> {
     let started = Instant::now();
+    let settle = |target: &mut dyn Destination| match settle {
+        Settle::Now => target.flush(),
+        Settle::Later => target.begin_flush(),
+    };
     let total = image.size();
     check_fits(total, offset, target)?;
     cancel.check()?;
@@ -121,9 +136,12 @@ pub fn copy_image(
         && target.share(file, offset, size, cancel)?
     {
         target.zero_tail(offset + size, cancel)?;
-        target.flush()?;
+        settle(target)?;
         progress(size, total);
         return Ok(CopyReport { size, written: 0, elapsed: started.elapsed() });
+    }
+    if let Some(file) = image.plain_file() {
+        target.reads_from(file);
     }
     let (full_sender, full) = sync_channel::<Message>(BUFFERS);
     let (free, free_receiver) = sync_channel::<AlignedBuffer>(BUFFERS);
@@ -171,7 +189,7 @@ pub fn copy_image(
     writer.settle_zeros()?;
     let (end, written) = (writer.position, writer.written);
     target.zero_tail(end, cancel)?;
-    target.flush()?;
+    settle(target)?;
     if total != Some(size) {
         progress(size, Some(size));
     }
@@ -344,7 +362,14 @@ mod tests {
         offset: u64,
     ) -> Result<CopyReport, CopyError> {
         let mut target = Target::open(disk.path())?;
-        copy_image(Box::new(image), &mut target, offset, &Cancel::new(), &mut |_, _| {})
+        copy_image(
+            Box::new(image),
+            &mut target,
+            offset,
+            Settle::Now,
+            &Cancel::new(),
+            &mut |_, _| {},
+        )
     }
 
     #[test]

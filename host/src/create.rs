@@ -16,7 +16,7 @@ use snf_image::secret::Secret;
 use crate::backend::BackendError;
 use crate::cancel::{Cancel, Cancelled};
 use crate::config::Config;
-use crate::copy::CopyError;
+use crate::copy::{CopyError, Settle};
 use crate::disk::{DiskError, OpenDisk};
 use crate::env::{Disk, EnvError, Environment};
 use crate::fetch::{self, FetchError};
@@ -240,7 +240,9 @@ fn deploy(
     match source::open(&image_id, config, Some(system.size()), cancel)? {
         Some(image) => {
             monitor.info("copying the image to the disk");
-            system.lay(&id::display(img_id), image, plan.format, cancel, monitor)?;
+            // The VM has its boot to do while the disk is written.
+            let settle = if customise { Settle::Later } else { Settle::Now };
+            system.lay(&id::display(img_id), image, plan.format, settle, cancel, monitor)?;
         }
         None => log::info("no image to copy: the disk is customised as it is"),
     }
@@ -260,6 +262,7 @@ fn deploy(
         disks: vm_disks(&disks, &system, config, cancel)?,
         parameters: parameter_disk(&files)?,
         hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+        flush_later: true,
         sector_size: SECTOR_SIZE,
     };
     drop(files);

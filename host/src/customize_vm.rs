@@ -147,8 +147,14 @@ fn attempt(
     let watched =
         disk.try_clone().map_err(|error| format!("cannot duplicate a descriptor: {error}"))?;
     let disk = if options.read_only { VmDisk::ReadOnly(disk) } else { VmDisk::Open(disk) };
-    let request =
-        VmRequest { disks: vec![disk], parameters, hypervisor: "kvm".into(), sector_size };
+    let request = VmRequest {
+        disks: vec![disk],
+        parameters,
+        hypervisor: "kvm".into(),
+        // A cut must leave the old image or the new one.
+        flush_later: false,
+        sector_size,
+    };
     let result = run_helper(&config, &request, cancel, sink);
     let synced = match options.read_only {
         true => Ok(()),

@@ -40,6 +40,14 @@ pub trait Destination {
     /// old labels at both ends in any case.
     fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError>;
 
+    /// Says that the image is read from this file, which may lie on the same device.
+    fn reads_from(&mut self, _source: &File) {}
+
+    /// Has everything written go to stable storage; it need not be there when this returns.
+    fn begin_flush(&mut self) -> Result<(), TargetError> {
+        self.flush()
+    }
+
     /// Returns when everything written is on stable storage.
     fn flush(&mut self) -> Result<(), TargetError>;
 }
@@ -73,6 +81,15 @@ impl Destination for Target {
 
     fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError> {
         Self::zero_tail(self, from, cancel)
+    }
+
+    fn reads_from(&mut self, source: &File) {
+        Self::reads_from(self, source);
+    }
+
+    fn begin_flush(&mut self) -> Result<(), TargetError> {
+        Self::begin_flush(self);
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), TargetError> {

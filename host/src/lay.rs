@@ -5,7 +5,7 @@ use snf_image::plan::ImageFormat;
 use crate::backend::{Backend, Backends, Choice, Kind};
 use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::copy;
+use crate::copy::{self, Settle};
 use crate::create::{CreateError, entropy};
 use crate::destination::Destination;
 use crate::disk::{OpenDisk, Place};
@@ -88,6 +88,7 @@ impl SystemDisk {
         name: &str,
         image: Box<dyn ImageReader>,
         format: ImageFormat,
+        settle: Settle,
         cancel: &Cancel,
         monitor: &mut Monitor,
     ) -> Result<(), CreateError> {
@@ -95,13 +96,13 @@ impl SystemDisk {
             Self::Own(disk) => {
                 let destination = disk.destination();
                 log::info(&format!("copying {name} to {}", destination.name()));
-                lay_image(image, format, destination, cancel, monitor)?
+                lay_image(image, format, destination, settle, cancel, monitor)?
             }
             Self::Program { backends, program, place, size } => {
                 backends.tell(program);
                 let mut destination =
                     backends.open_destination(program, &place.text(), *size, cancel)?;
-                lay_image(image, format, &mut destination, cancel, monitor)?
+                lay_image(image, format, &mut destination, Settle::Now, cancel, monitor)?
             }
         };
         log::info(&format!(
@@ -127,6 +128,7 @@ fn lay_image(
     image: Box<dyn ImageReader>,
     format: ImageFormat,
     target: &mut dyn Destination,
+    settle: Settle,
     cancel: &Cancel,
     monitor: &mut Monitor,
 ) -> Result<copy::CopyReport, CreateError> {
@@ -158,7 +160,7 @@ fn lay_image(
         }
     }
     let mut progress = |position, total| monitor.position(position, total);
-    let report = copy::copy_image(image, target, offset, cancel, &mut progress)?;
+    let report = copy::copy_image(image, target, offset, settle, cancel, &mut progress)?;
     if let Some(table) = table {
         // Last, so that a copy that was cut short does not look like a disk.
         target.write(0, &table)?;

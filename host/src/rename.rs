@@ -66,6 +66,7 @@ pub fn rename(
         disks: vec![target.for_vm()?],
         parameters: parameter_disk(&[("rules", rules.write())])?,
         hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+        flush_later: false,
         sector_size: SECTOR_SIZE,
     };
     log::info(&format!("{old} is now {new}; changing the host name in {}", place.text()));

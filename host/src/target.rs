@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::num::NonZero;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
@@ -90,6 +90,8 @@ pub struct Target {
     zeros: Option<AlignedBuffer>,
     /// What was written through the page cache and not sent on its way to the disk yet.
     behind: Range<u64>,
+    /// How much of that may wait.
+    behind_most: u64,
 }
 
 /// Zeroing goes in steps of this many bytes, so that a signal is seen in between.
@@ -101,6 +103,9 @@ const LABEL_AREA: u64 = 1 << 20;
 /// the kernel would begin after half a minute, and a flush at the end would wait for all of it. Small
 /// pieces keep a disk from reading the image meanwhile: with 8 MiB a copy took over half as long again.
 const BEHIND: u64 = 64 << 20;
+/// The same where the image is read from the device that the disk lies on: reading and writing it by
+/// turns is quicker than both at once.
+const BEHIND_BESIDE: u64 = 1 << 30;
 
 impl Target {
     /// Opens a disk. A block device must not be in use (mounted, part of another device).
@@ -140,6 +145,7 @@ impl Target {
             zero_way: ZeroWay::Punch,
             zeros: None,
             behind: 0..0,
+            behind_most: BEHIND,
         })
     }
 
@@ -210,12 +216,27 @@ impl Target {
         }
         let start = if self.behind.is_empty() { offset } else { self.behind.start };
         self.behind = start..offset + length;
-        let waiting = self.behind.end - start;
-        if let Some(waiting) = NonZero::new(waiting).filter(|_| waiting >= BEHIND) {
+        if self.behind.end - start >= self.behind_most {
+            self.begin_flush();
+        }
+    }
+
+    /// Has the kernel begin to write all that it was not told to write yet.
+    pub fn begin_flush(&mut self) {
+        let Range { start, end } = self.behind;
+        if let Some(waiting) = NonZero::new(end.saturating_sub(start)) {
             // To drop pages the kernel must write them first: that is what this starts. The pages
             // themselves stay, as those that are being written are not dropped.
             let _ = rustix::fs::fadvise(&self.file, start, Some(waiting), Advice::DontNeed);
-            self.behind = self.behind.end..self.behind.end;
+            self.behind = end..end;
+        }
+    }
+
+    /// Says where the image comes from.
+    pub fn reads_from(&mut self, source: &File) {
+        let device = |file: &File| file.metadata().map(|metadata| metadata.dev()).ok();
+        if !self.block_device && device(source).is_some_and(|one| device(&self.file) == Some(one)) {
+            self.behind_most = BEHIND_BESIDE;
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::buffer::AlignedBuffer;
 use crate::cancel::{Cancel, Cancelled};
 use crate::config::Config;
-use crate::copy::{self, CopyError};
+use crate::copy::{self, CopyError, Settle};
 use crate::disk::{self, DiskError, OpenDisk, Place};
 use crate::env::{EnvError, Environment, Transfer};
 use crate::log;
@@ -176,7 +176,7 @@ pub fn import(
     let mut monitor = monitor(env, config, "disk-import-progress", &transfer)?;
     // The stream does not tell its own size: it should be the disk's.
     let mut progress = |position, _| monitor.position(position, Some(expected));
-    let report = copy::copy_image(Box::new(image), target, 0, cancel, &mut progress)?;
+    let report = copy::copy_image(Box::new(image), target, 0, Settle::Now, cancel, &mut progress)?;
     if report.size < expected && !config.import_short {
         return Err(TransferError::Truncated {
             found: report.size,

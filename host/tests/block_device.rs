@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use snf_image_host::cancel::Cancel;
-use snf_image_host::copy::copy_image;
+use snf_image_host::copy::{Settle, copy_image};
 use snf_image_host::source::raw::RawImage;
 use snf_image_host::target::Target;
 
@@ -58,7 +58,9 @@ fn copy(image: &Path, device: &Path) -> u64 {
     let source = RawImage::new(File::open(image).unwrap(), "x").unwrap();
     let mut target = Target::open(device).unwrap();
     assert!(target.is_block_device());
-    copy_image(Box::new(source), &mut target, 0, &Cancel::new(), &mut |_, _| {}).unwrap().written
+    copy_image(Box::new(source), &mut target, 0, Settle::Now, &Cancel::new(), &mut |_, _| {})
+        .unwrap()
+        .written
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use snf_image_host::cancel::Cancel;
 use snf_image_host::helper::update::{self, Built, Options};
-use snf_image_host::helper::{ParameterDisk, guest_disk};
+use snf_image_host::helper::{ParameterDisk, guest_disk, make_snapshot};
 
 use vm_support::*;
 
@@ -30,6 +31,13 @@ fn works(root: &Path, hostname: &str) -> Built {
     println!("{}: {:?} {report:?}", root.display(), built.description);
     report.unwrap();
     assert_eq!(read_guest(&path, "etc/hostname").trim(), hostname);
+    // And once more from a snapshot.
+    make_snapshot(&config(directory.path()), &Cancel::new()).unwrap();
+    let path = guest(dir.path());
+    let rules = rules.replace(hostname, "again.example.org");
+    let report = run(&config(directory.path()), open(&path), &rules, &mut Heard::default());
+    assert!(report.unwrap().resumed);
+    assert_eq!(read_guest(&path, "etc/hostname").trim(), "again.example.org");
     assert!(built.initramfs_size <= 3 << 20, "{} bytes", built.initramfs_size);
     // With the kernel's drivers of file systems, packed.
     assert!((1 << 20..13 << 18).contains(&built.file_systems_size), "{}", built.file_systems_size);

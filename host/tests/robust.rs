@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::node::{MARK_AT, Node, ended, noise, running_vm, signal, sparse, wait_for};
 use snf_image_host::cancel::Cancel;
-use snf_image_host::copy::copy_image;
+use snf_image_host::copy::{Settle, copy_image};
 use snf_image_host::source::raw::RawImage;
 use snf_image_host::target::Target;
 
@@ -208,8 +208,14 @@ fn blocks_are_shared_where_they_can_be() {
         fs::write(&disk, vec![0xaa; 16 << 20]).unwrap();
         let source = RawImage::new(fs::File::open(&image).unwrap(), "x").unwrap();
         let mut target = Target::open(&disk).unwrap();
-        let report =
-            copy_image(Box::new(source), &mut target, offset, &Cancel::new(), &mut |_, _| {});
+        let report = copy_image(
+            Box::new(source),
+            &mut target,
+            offset,
+            Settle::Now,
+            &Cancel::new(),
+            &mut |_, _| {},
+        );
         assert_eq!(report.unwrap().size, size);
         let mut expected = vec![0xaa; offset as usize];
         expected.extend(&image_bytes);

@@ -29,6 +29,7 @@ pub use error::HelperError;
 pub use image::{FileSystems, HelperImage, ParameterDisk};
 pub use protocol::MonitorMessage;
 pub use run::run_helper;
+pub use snapshot::make as make_snapshot;
 
 /// How helper VMs are run on this node.
 #[derive(Clone, Debug)]
@@ -92,6 +93,9 @@ pub struct VmRequest {
     pub parameters: File,
     /// Ganeti's HYPERVISOR, for the tasks that care.
     pub hypervisor: String,
+    /// Whether flushes of the first disk may wait: the host flushes it after the run, and what a run
+    /// that was cut short leaves on it is worth nothing. Otherwise the VM's flushes reach the disk.
+    pub flush_later: bool,
     /// The disks' sectors as the VM sees them, in bytes: [`SECTOR_SIZE`], whatever lies below, for
     /// the disk of an instance.
     pub sector_size: u32,

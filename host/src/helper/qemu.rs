@@ -50,6 +50,8 @@ pub struct Invocation<'a> {
     pub acceleration: Acceleration,
     /// The instance's disks.
     pub disks: Vec<QemuDisk<'a>>,
+    /// Whether QEMU keeps the first one's flushes from it.
+    pub flush_later: bool,
     /// Their sectors, in bytes.
     pub sector_size: u32,
     /// The guest's memory in MiB.
@@ -129,18 +131,22 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
 
     for (n, disk) in vm.disks.iter().enumerate() {
         let node = format!("disk{n}");
+        let access = match n {
+            0 if vm.flush_later => Access::FlushLater,
+            _ => Access::Write,
+        };
         match disk {
-            QemuDisk::File(fd) => file_node(&mut add, &node, n + 1, "file", *fd, false),
-            QemuDisk::Device(fd) => file_node(&mut add, &node, n + 1, "host_device", *fd, false),
+            QemuDisk::File(fd) => file_node(&mut add, &node, n + 1, "file", *fd, access),
+            QemuDisk::Device(fd) => file_node(&mut add, &node, n + 1, "host_device", *fd, access),
             QemuDisk::Nbd(fd) => nbd_node(&mut add, &node, *fd),
             QemuDisk::ReadOnly(fd, driver) => {
-                file_node(&mut add, &node, n + 1, driver, *fd, true);
+                file_node(&mut add, &node, n + 1, driver, *fd, Access::Read);
             }
         }
         virtio_disk(&mut add, &node, n, vm.sector_size);
     }
     let n = vm.disks.len();
-    file_node(&mut add, "parameters", n + 1, "file", vm.parameters, true);
+    file_node(&mut add, "parameters", n + 1, "file", vm.parameters, Access::Read);
     match vm.parameter_disk {
         ParameterDisk::Floppy => {
             // The machine "pc" has a controller by itself.
@@ -159,21 +165,31 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
     args
 }
 
+/// What QEMU does with a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    /// As `Write`, but nothing is flushed.
+    FlushLater,
+}
+
 fn file_node(
     add: &mut dyn FnMut(&str, String),
     node: &str,
     set: usize,
     driver: &str,
     fd: BorrowedFd<'_>,
-    read_only: bool,
+    access: Access,
 ) {
-    let read_only = if read_only { "on" } else { "off" };
+    let read_only = if access == Access::Read { "on" } else { "off" };
+    let no_flush = if access == Access::FlushLater { "on" } else { "off" };
     add("-add-fd", format!("fd={},set={set}", fd.as_raw_fd()));
     add(
         "-blockdev",
         format!(
             "driver={driver},node-name={node}-bytes,filename=/dev/fdset/{set},\
-             read-only={read_only},auto-read-only=off,locking=off"
+             read-only={read_only},auto-read-only=off,locking=off,cache.no-flush={no_flush}"
         ),
     );
     // The format is said, never probed: a guest's bytes must not choose it.
@@ -282,6 +298,7 @@ mod tests {
             initramfs: "/proc/self/fd/10".into(),
             acceleration: Acceleration::Tcg,
             disks,
+            flush_later: true,
             sector_size: SECTOR_SIZE,
             memory_mib: 128,
             parameter_disk,
@@ -298,7 +315,11 @@ mod tests {
     fn no_network_no_defaults_formats_said() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let args = build(
-            vec![QemuDisk::File(file.as_fd()), QemuDisk::Nbd(file.as_fd())],
+            vec![
+                QemuDisk::File(file.as_fd()),
+                QemuDisk::Nbd(file.as_fd()),
+                QemuDisk::File(file.as_fd()),
+            ],
             ParameterDisk::Virtio,
         );
         let line = args.join(" ");
@@ -307,7 +328,13 @@ mod tests {
         assert!(!line.contains("-net") && !line.contains("virtio-net"));
         assert!(line.contains("server.type=fd,server.str="));
         assert!(line.contains("driver=raw,node-name=disk1,file=disk1-bytes"));
-        assert!(line.contains("rules_dev=/dev/vdc"));
+        assert!(line.contains("rules_dev=/dev/vdd"));
+        let flushed = |set: u32, no: &str| {
+            line.contains(&format!(
+                "filename=/dev/fdset/{set},read-only=off,auto-read-only=off,locking=off,cache.no-flush={no}"
+            ))
+        };
+        assert!(flushed(1, "on") && flushed(3, "off"), "{line}");
         assert!(line.contains(" hypervisor=kvmevil1"), "no second word of the kernel's line");
         assert!(!line.contains("-device floppy"));
         assert!(!line.contains("serial3") && !line.contains("snf_image_debug"), "no way in");

@@ -391,6 +391,7 @@ impl Vm {
             initramfs: format!("/proc/self/fd/{}", initramfs.as_raw_fd()),
             acceleration,
             disks,
+            flush_later: request.flush_later,
             sector_size: request.sector_size,
             memory_mib,
             parameter_disk,

@@ -151,7 +151,7 @@ impl HelperSink for Deaf {
 }
 
 /// Boots the helper of a configuration under TCG and saves it. Returns the snapshot's size.
-pub(super) fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> {
+pub fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> {
     let helper = HelperImage::open(&config.directory)?;
     let memory = |name: &str, size| -> io::Result<File> {
         let file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
@@ -163,6 +163,7 @@ pub(super) fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, Helper
         disks: vec![VmDisk::Open(memory("disk", DISK).map_err(system("make a disk"))?)],
         parameters: memory("rules", DISK).map_err(system("make a disk"))?,
         hypervisor: String::new(),
+        flush_later: true,
         sector_size: SECTOR_SIZE,
     };
     let mut vm = Vm::start(config, &helper, &request, Acceleration::Tcg, Way::Save)?;

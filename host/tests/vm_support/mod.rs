@@ -211,6 +211,7 @@ pub fn run_into(
         disks: vec![VmDisk::Open(disk)],
         parameters: parameters(rules),
         hypervisor: "kvm".into(),
+        flush_later: false,
         sector_size: SECTOR_SIZE,
     };
     run_helper(config, &request, &Cancel::new(), sink)
