@@ -54,6 +54,7 @@ fn tree(bin: &Path, os: &Path) -> Result<PathBuf> {
     tree.copy(&copyright, "usr/share/doc/snf-image/copyright", 0o644)?;
     tree.copy(&packaging.join("debian/postinst"), "DEBIAN/postinst", 0o755)?;
     tree.copy(&packaging.join("debian/postrm"), "DEBIAN/postrm", 0o755)?;
+    tree.write("DEBIAN/triggers", "interest-noawait /usr/bin/qemu-system-x86_64\n")?;
     tree.write("DEBIAN/conffiles", &format!("/etc/default/snf-image\n/{hook}\n"))?;
     tree.write(
         "DEBIAN/control",
