@@ -10,11 +10,12 @@ use crate::destination::Destination;
 use crate::source::{ImageReader, Part, SourceError};
 use crate::target::TargetError;
 
-/// Bytes moved in one go.
-const CHUNK: usize = 4 << 20;
 /// Buffers in flight: one being filled, one being written, the rest waiting. They bound the
-/// memory of a copy, whatever the image's size.
+/// memory of a copy, whatever the image's size: at most 24 MiB ([`Destination::piece`]).
 const BUFFERS: usize = 6;
+/// Where pieces are small there are more.
+const SMALL_BUFFERS: usize = 16;
+const SMALL: usize = 1 << 20;
 /// Zero runs are looked for in units of this size; shorter ones cost more to skip than to write.
 const ZERO_UNIT: usize = 64 << 10;
 
@@ -143,10 +144,12 @@ pub fn copy_image(
     if let Some(file) = image.plain_file() {
         target.reads_from(file);
     }
-    let (full_sender, full) = sync_channel::<Message>(BUFFERS);
-    let (free, free_receiver) = sync_channel::<AlignedBuffer>(BUFFERS);
-    for _ in 0..BUFFERS {
-        let _ = free.send(AlignedBuffer::new(CHUNK));
+    let piece = target.piece();
+    let buffers = if piece < SMALL { SMALL_BUFFERS } else { BUFFERS };
+    let (full_sender, full) = sync_channel::<Message>(buffers);
+    let (free, free_receiver) = sync_channel::<AlignedBuffer>(buffers);
+    for _ in 0..buffers {
+        let _ = free.send(AlignedBuffer::new(piece));
     }
     // Not a scoped thread: a reader that hangs in a system call must not keep us from ending.
     let reader = std::thread::Builder::new()
@@ -205,7 +208,10 @@ fn read_all(
     loop {
         let Some(mut buffer) = spare.take().or_else(|| free.recv().ok()) else { return };
         let message = match image.next(buffer.as_mut_slice()) {
-            Ok(Part::Data(length)) => Message::Data(buffer, length.min(CHUNK)),
+            Ok(Part::Data(length)) => {
+                let length = length.min(buffer.as_slice().len());
+                Message::Data(buffer, length)
+            }
             Ok(Part::Zero(length)) => {
                 spare = Some(buffer);
                 Message::Zero(length)

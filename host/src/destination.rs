@@ -19,6 +19,11 @@ pub trait Destination {
         false
     }
 
+    /// How many bytes are best written at once, a multiple of 4096.
+    fn piece(&self) -> usize {
+        4 << 20
+    }
+
     /// Writes all of `bytes` at `offset`.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError>;
 
@@ -59,6 +64,10 @@ impl Destination for Target {
 
     fn size(&self) -> u64 {
         Self::size(self)
+    }
+
+    fn piece(&self) -> usize {
+        Self::piece(self)
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {

@@ -169,6 +169,12 @@ impl Target {
         self.block_device
     }
 
+    /// How many bytes are best written at once. A device likes much; what goes through the page cache
+    /// is copied twice by the processor, and had better stay in its caches in between.
+    pub fn piece(&self) -> usize {
+        if self.direct.is_some() { 4 << 20 } else { 512 << 10 }
+    }
+
     fn error(&self, operation: &'static str, offset: u64, source: io::Error) -> TargetError {
         TargetError::Io { path: self.path.clone(), operation, offset, source }
     }
