@@ -10,8 +10,11 @@ use crate::destination::Destination;
 use crate::source::{ImageReader, Part, SourceError};
 use crate::target::TargetError;
 
+/// Bytes moved in one go of an image that has to be unpacked: whole clusters and blocks, several at a time.
+/// Of a plain file the disk chooses ([`Destination::piece`]).
+const PIECE: usize = 4 << 20;
 /// Buffers in flight: one being filled, one being written, the rest waiting. They bound the
-/// memory of a copy, whatever the image's size: at most 24 MiB ([`Destination::piece`]).
+/// memory of a copy, whatever the image's size: at most 24 MiB.
 const BUFFERS: usize = 6;
 /// Where pieces are small there are more.
 const SMALL_BUFFERS: usize = 16;
@@ -144,7 +147,7 @@ pub fn copy_image(
     if let Some(file) = image.plain_file() {
         target.reads_from(file);
     }
-    let piece = target.piece();
+    let piece = if image.plain_file().is_some() { target.piece() } else { PIECE };
     let buffers = if piece < SMALL { SMALL_BUFFERS } else { BUFFERS };
     let (full_sender, full) = sync_channel::<Message>(buffers);
     let (free, free_receiver) = sync_channel::<AlignedBuffer>(buffers);
@@ -322,6 +325,7 @@ mod tests {
     /// Gives a list of parts.
     struct Parts {
         parts: std::vec::IntoIter<Result<Vec<u8>, u64>>,
+        rest: Option<Vec<u8>>,
         size: Option<u64>,
         fail: bool,
     }
@@ -331,10 +335,13 @@ mod tests {
             self.size
         }
         fn next(&mut self, buf: &mut [u8]) -> Result<Part, SourceError> {
-            Ok(match self.parts.next() {
-                Some(Ok(data)) => {
-                    buf[..data.len()].copy_from_slice(&data);
-                    Part::Data(data.len())
+            // As much as the buffer holds; the rest comes next.
+            Ok(match self.rest.take().map(Ok).or_else(|| self.parts.next()) {
+                Some(Ok(mut data)) => {
+                    let length = data.len().min(buf.len());
+                    self.rest = Some(data.split_off(length)).filter(|rest| !rest.is_empty());
+                    buf[..length].copy_from_slice(&data);
+                    Part::Data(length)
                 }
                 Some(Err(zeros)) => Part::Zero(zeros),
                 None if self.fail => {
@@ -353,7 +360,7 @@ mod tests {
                 Err(zeros) => *zeros,
             })
             .fold(0, u64::saturating_add);
-        Parts { parts: parts.into_iter(), size: Some(size), fail: false }
+        Parts { parts: parts.into_iter(), rest: None, size: Some(size), fail: false }
     }
 
     fn old_disk(size: usize) -> tempfile::NamedTempFile {

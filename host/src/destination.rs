@@ -19,7 +19,7 @@ pub trait Destination {
         false
     }
 
-    /// How many bytes are best written at once, a multiple of 4096.
+    /// How many bytes are best written at once, a multiple of 4096 and at most 4 MiB.
     fn piece(&self) -> usize {
         4 << 20
     }

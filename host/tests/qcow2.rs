@@ -6,8 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+use snf_image_host::cancel::Cancel;
+use snf_image_host::copy::{Settle, copy_image};
 use snf_image_host::source::qcow2::Qcow2Image;
 use snf_image_host::source::{ImageReader, Part, SourceError};
+use snf_image_host::target::Target;
 
 fn qemu_img(args: &[&str]) {
     let out = Command::new("qemu-img").args(args).output().expect("qemu-img must be installed");
@@ -62,6 +65,7 @@ fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
 fn what_qemu_img_writes() {
     let dir = tempfile::tempdir().unwrap();
     let (source, image) = (dir.path().join("raw"), dir.path().join("image"));
+    let disk = dir.path().join("disk");
     for size in [10 << 20, (9 << 20) + 512] {
         raw(&source, size);
         let expected = fs::read(&source).unwrap();
@@ -82,6 +86,13 @@ fn what_qemu_img_writes() {
             let paths = [source.to_str().unwrap(), image.to_str().unwrap()];
             qemu_img(&[&["convert", "-f", "raw", "-O", "qcow2"], options, &paths].concat());
             assert!(read(&image).unwrap() == expected, "{size} {options:?}");
+            // And laid onto a file, in pieces that the copy chooses.
+            File::create(&disk).unwrap().set_len(size).unwrap();
+            let qcow2 = Box::new(Qcow2Image::new(File::open(&image).unwrap(), "x").unwrap());
+            let mut target = Target::open(&disk).unwrap();
+            let cancel = Cancel::new();
+            copy_image(qcow2, &mut target, 0, Settle::Now, &cancel, &mut |_, _| {}).unwrap();
+            assert!(fs::read(&disk).unwrap() == expected, "copied: {size} {options:?}");
         }
     }
     let path = image.to_str().unwrap();
