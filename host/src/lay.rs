@@ -159,6 +159,8 @@ fn lay_image(
             target.zero(0, offset, cancel)?;
         }
     }
+    // What a table written last says must be there before it.
+    let settle = if table.is_some() { Settle::Now } else { settle };
     let mut progress = |position, total| monitor.position(position, total);
     let report = copy::copy_image(image, target, offset, settle, cancel, &mut progress)?;
     if let Some(table) = table {

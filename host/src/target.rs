@@ -104,7 +104,7 @@ const LABEL_AREA: u64 = 1 << 20;
 /// pieces keep a disk from reading the image meanwhile: with 8 MiB a copy took over half as long again.
 const BEHIND: u64 = 64 << 20;
 /// The same where the image is read from the device that the disk lies on: reading and writing it by
-/// turns is quicker than both at once.
+/// turns was quicker there than both at once (2.7 s against 3.2 s for 440 MiB, on a busy machine).
 const BEHIND_BESIDE: u64 = 1 << 30;
 
 impl Target {

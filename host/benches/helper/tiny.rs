@@ -1,6 +1,8 @@
 //! The smallest things that can be started: a kernel that ends at its first instruction, and an
 //! init that does nothing but end the VM.
 
+use snf_image_host::helper::kernel::pvh_entry;
+
 use crate::{Result, during};
 
 /// QEMU's exit code after [`ending_kernel`]: the debug exit device makes `2 n + 1` of what it gets.
@@ -20,7 +22,7 @@ const ENDING: [u8; 17] = [
 /// The same kernel, as large as it is, with [`ENDING`] where QEMU or the firmware enters it.
 /// `None`: it has no PVH entry.
 pub(crate) fn ending_kernel(kernel: &[u8]) -> Option<Vec<u8>> {
-    let entry = pvh_entry(kernel)?;
+    let entry = u64::from(pvh_entry(kernel)?);
     let load = segments(kernel, PT_LOAD)
         .find(|segment| segment.p_paddr <= entry && entry - segment.p_paddr < segment.p_filesz)?;
     let at = usize::try_from(load.p_offset + (entry - load.p_paddr)).ok()?;
@@ -30,9 +32,6 @@ pub(crate) fn ending_kernel(kernel: &[u8]) -> Option<Vec<u8>> {
 }
 
 const PT_LOAD: u32 = 1;
-const PT_NOTE: u32 = 4;
-/// The note of a PVH kernel: the physical address of its entry.
-const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
 /// What is needed of an `Elf64_Phdr`.
 struct Segment {
@@ -59,26 +58,6 @@ fn segments(elf: &[u8], wanted: u32) -> impl Iterator<Item = Segment> + '_ {
         (word(elf, at)? == wanted).then_some(())?;
         Some(Segment { p_offset: long(8)?, p_paddr: long(24)?, p_filesz: long(32)? })
     })
-}
-
-fn pvh_entry(elf: &[u8]) -> Option<u64> {
-    for note in segments(elf, PT_NOTE) {
-        let start = usize::try_from(note.p_offset).ok()?;
-        let end = start.checked_add(usize::try_from(note.p_filesz).ok()?)?;
-        let mut rest = elf.get(start..end)?;
-        while let (Some(namesz), Some(descsz), Some(kind)) =
-            (word(rest, 0), word(rest, 4), word(rest, 8))
-        {
-            let padded = |size: u32| usize::try_from(size).ok().map(|s| s.next_multiple_of(4));
-            let name = rest.get(12..)?.get(..4);
-            let desc = 12 + padded(namesz)?;
-            if kind == XEN_ELFNOTE_PHYS32_ENTRY && name == Some(b"Xen\0") {
-                return word(rest, desc).map(u64::from);
-            }
-            rest = rest.get(desc + padded(descsz)?..)?;
-        }
-    }
-    None
 }
 
 /// How an init ends the VM.

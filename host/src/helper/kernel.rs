@@ -177,13 +177,14 @@ impl BzImage {
     }
 }
 
-/// Whether an ELF kernel has a PVH entry point: a note of the name `Xen` and type 18
-/// (XEN_ELFNOTE_PHYS32_ENTRY).
+/// Whether an ELF kernel has a PVH entry point.
 pub fn has_pvh_entry(elf: &[u8]) -> bool {
     pvh_entry(elf).is_some()
 }
 
-fn pvh_entry(elf: &[u8]) -> Option<()> {
+/// The physical address of an ELF kernel's PVH entry point: in a note of the name `Xen` and type 18
+/// (XEN_ELFNOTE_PHYS32_ENTRY).
+pub fn pvh_entry(elf: &[u8]) -> Option<u32> {
     const PT_NOTE: u32 = 4;
     let u16_at = |o: usize| Some(u16::from_le_bytes(*elf.get(o..)?.first_chunk()?));
     let u32_at = |o: usize| Some(u32::from_le_bytes(*elf.get(o..)?.first_chunk()?));
@@ -206,10 +207,10 @@ fn pvh_entry(elf: &[u8]) -> Option<()> {
             let word = |o: usize| Some(u32::from_le_bytes(*notes.get(o..)?.first_chunk()?));
             let (name_size, desc_size) = (word(0)? as usize, word(4)? as usize);
             let name = notes.get(12..12_usize.checked_add(name_size)?)?;
-            if name == b"Xen\0" && word(8)? == 18 {
-                return Some(());
-            }
             let next = 12 + name_size.checked_next_multiple_of(4)?;
+            if name == b"Xen\0" && word(8)? == 18 {
+                return word(next);
+            }
             notes = notes.get(next.checked_add(desc_size.checked_next_multiple_of(4)?)?..)?;
         }
     }

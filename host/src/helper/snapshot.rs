@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,6 +19,7 @@ use super::image::HelperImage;
 use super::protocol::VmResult;
 use super::qmp::Qmp;
 use super::run::{Vm, Way};
+use super::update::{keep, new_file};
 use super::{
     Acceleration, HelperConfig, HelperError, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk,
     VmRequest,
@@ -191,10 +192,7 @@ pub fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> 
         other => return Err(HelperError::Garbage(format!("{other:?} where READY was expected"))),
     }
     let directory = &config.directory;
-    let mut file = tempfile::Builder::new()
-        .prefix(".new-")
-        .tempfile_in(directory)
-        .map_err(system("make a file for the snapshot"))?;
+    let file = new_file(directory).map_err(system("make a file for the snapshot"))?;
     let Some((monitor, _)) = vm.asleep.take() else {
         return Err(HelperError::Garbage("no monitor".to_owned()));
     };
@@ -214,18 +212,12 @@ pub fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> 
     let stamp = helper.description.kernel.rsplit('-').next().unwrap_or_default();
     let name = format!("{PREFIX}{stamp}");
     let persist = || -> io::Result<u64> {
-        file.as_file_mut().flush()?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
         let size = file.as_file().metadata()?.len();
-        file.persist(directory.join(&name)).map_err(|e| e.error)?;
+        keep(file, &directory.join(&name))?;
         let description = serde_json::to_string(&Description { file: name, machine })?;
-        let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+        let mut new = new_file(directory)?;
         writeln!(new, "{description}")?;
-        new.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        new.as_file().sync_all()?;
-        new.persist(directory.join(DESCRIPTION)).map_err(|e| e.error)?;
-        File::open(directory)?.sync_all()?;
+        keep(new, &directory.join(DESCRIPTION))?;
         Ok(size)
     };
     persist().map_err(HelperError::system("keep the snapshot"))

@@ -9,6 +9,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::image::{DESCRIPTION, Description, FileSystems, ParameterDisk};
 use super::kernel::{self, BzImage, Kernel, KernelError};
 use super::modules::{Module, ModuleTree, ModulesError, without_signature};
@@ -510,19 +512,29 @@ fn initramfs(
     Ok(cpio.finish())
 }
 
-/// Writes a file of HELPER_DIR by temporary file, fsync and rename. Anyone may read it: there is
-/// nothing secret in a kernel, and QEMU reads it as HELPER_USER.
+/// Writes a file of HELPER_DIR by temporary file, fsync and rename.
 fn write_file(directory: &Path, name: &str, content: &[u8]) -> Result<(), UpdateError> {
     let path = directory.join(name);
     let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+        let mut file = new_file(directory)?;
         file.write_all(content)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|e| e.error)?;
-        File::open(directory)?.sync_all()
+        keep(file, &path)
     };
     write().map_err(io_error(format!("write {}", path.display())))
+}
+
+/// A file that is to become one of HELPER_DIR.
+pub(super) fn new_file(directory: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(".new-").tempfile_in(directory)
+}
+
+/// Gives a complete file its name, on stable storage. Anyone may read it: there is nothing secret in a
+/// kernel, and QEMU reads it as HELPER_USER.
+pub(super) fn keep(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 /// Kernels and initramfs of earlier builds. Failing to remove one does no harm.
