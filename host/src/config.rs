@@ -9,6 +9,7 @@ use std::time::Duration;
 use snf_image::secret::Secret;
 
 use crate::backend::Settings;
+use crate::destination::Rest;
 use crate::parameters;
 use crate::shellvars::{self, Assignment};
 
@@ -124,6 +125,8 @@ pub struct Config {
     pub rename_hostname: bool,
     /// `IMPORT_SHORT`: a dump smaller than the disk is not an error.
     pub import_short: bool,
+    /// `WIPE_REST`: what lies behind an image is zeroed also where all of it must be written.
+    pub rest: Rest,
     /// `BACKENDS_DIR`: where external back-ends lie.
     pub backends_dir: PathBuf,
     /// `BACKEND_TIMEOUT`: how long a back-end may be silent.
@@ -162,6 +165,7 @@ impl Default for Config {
             windows_timezone: "GMT Standard Time".into(),
             rename_hostname: false,
             import_short: false,
+            rest: Rest::default(),
             backends_dir: DEFAULT_BACKENDS_DIR.into(),
             backend_timeout: Duration::from_secs(120),
             storage_daemon: None,
@@ -308,6 +312,9 @@ impl Config {
             }
             "RENAME_HOSTNAME" => self.rename_hostname = boolean(value)?,
             "IMPORT_SHORT" => self.import_short = boolean(value)?,
+            "WIPE_REST" => {
+                self.rest = if boolean(value)? { Rest::Everything } else { Rest::Labels };
+            }
             "BACKENDS_DIR" => self.backends_dir = absolute(value)?,
             "BACKEND_TIMEOUT" => self.backend_timeout = duration(value)?,
             "STORAGE_DAEMON" => self.storage_daemon = optional_path(value)?,
@@ -429,13 +436,14 @@ mod tests {
         let config = apply(
             "IMAGE_DIR=\"/srv/images\"\nHELPER_SOFT_TIMEOUT=\"2m\"\nHELPER_HARD_TIMEOUT=7\n\
              HELPER_MEMORY=512\nPROGRESS_MONITOR=\"\"\nDHCP_TAGS=\"a b\"\nDEFAULT_NIC_CONFIG=dhcp+slaac\n\
-             HELPER_ACCEL=tcg\nIMG_FORMAT=diskdump\nIMG_PASSWD='$ecret'\nHELPER_URL=http://x\nFOO=1\nhelper_user=x\n",
+             HELPER_ACCEL=tcg\nIMG_FORMAT=diskdump\nIMG_PASSWD='$ecret'\nHELPER_URL=http://x\nFOO=1\nhelper_user=x\nWIPE_REST=yes\n",
         )
         .unwrap();
         assert_eq!(config.image_dir, Path::new("/srv/images"));
         assert_eq!(config.helper_soft_timeout, Duration::from_secs(120));
         assert_eq!(config.helper_memory, Some(512));
         assert_eq!(config.helper_accel, Acceleration::Tcg);
+        assert_eq!((config.rest, Config::default().rest), (Rest::Everything, Rest::Labels));
         assert_eq!(config.parameters["img_passwd"].expose(), b"$ecret");
         assert_eq!(
             config.warnings,

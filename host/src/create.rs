@@ -240,7 +240,7 @@ fn deploy(
     match source::open(&image_id, config, Some(system.size()), cancel)? {
         Some(image) => {
             monitor.info("copying the image to the disk");
-            // The VM has its boot to do while the disk is written.
+            // One flush does for the copy and for what the VM writes.
             let settle = if customise { Settle::Later } else { Settle::Now };
             system.lay(&id::display(img_id), image, plan.format, settle, cancel, monitor)?;
         }
@@ -252,6 +252,10 @@ fn deploy(
         return Ok(());
     }
     monitor.info("customising the image");
+    if preparation.as_ref().is_some_and(|thread| !thread.is_finished()) {
+        // The disk has something to do while keys are made.
+        system.flush()?;
+    }
     // A thread that failed costs the time it would have saved, nothing else.
     if let Some(Ok(prepared)) = preparation.map(JoinHandle::join) {
         prepared.write(&mut rules)?;
@@ -268,7 +272,7 @@ fn deploy(
     drop(files);
     customise_in_vm(&helper, &request, cancel, runner, monitor)?;
     // QEMU wrote through another description of the same file.
-    system.destination().flush()?;
+    lay::flush(system.destination())?;
     Ok(())
 }
 

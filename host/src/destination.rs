@@ -5,6 +5,17 @@ use std::fs::File;
 use crate::cancel::Cancel;
 use crate::target::{Target, TargetError};
 
+/// What becomes of the blocks behind an image on a disk that cannot give them back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Old labels at both ends are overwritten. The bytes between them stay: on a large disk they cost
+    /// more than the deployment.
+    #[default]
+    Labels,
+    /// All of it is overwritten.
+    Everything,
+}
+
 /// Something that an image can be written to. Its size never changes.
 pub trait Destination {
     /// What messages call it.
@@ -17,11 +28,6 @@ pub trait Destination {
     /// written behind what was written later.
     fn in_order(&self) -> bool {
         false
-    }
-
-    /// How many bytes are best written at once, a multiple of 4096 and at most 4 MiB.
-    fn piece(&self) -> usize {
-        4 << 20
     }
 
     /// Writes all of `bytes` at `offset`.
@@ -41,12 +47,9 @@ pub trait Destination {
     /// Makes `length` bytes from `offset` read as zeros, whatever was there.
     fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError>;
 
-    /// Zeroes what lies behind the image, as far as that can be had without writing all of it;
-    /// old labels at both ends in any case.
+    /// Zeroes what lies behind the image: all of it where that can be had without writing, else as much
+    /// as the disk was opened for ([`Rest`]).
     fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError>;
-
-    /// Says that the image is read from this file, which may lie on the same device.
-    fn reads_from(&mut self, _source: &File) {}
 
     /// Has everything written go to stable storage; it need not be there when this returns.
     fn begin_flush(&mut self) -> Result<(), TargetError> {
@@ -64,10 +67,6 @@ impl Destination for Target {
 
     fn size(&self) -> u64 {
         Self::size(self)
-    }
-
-    fn piece(&self) -> usize {
-        Self::piece(self)
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
@@ -90,10 +89,6 @@ impl Destination for Target {
 
     fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError> {
         Self::zero_tail(self, from, cancel)
-    }
-
-    fn reads_from(&mut self, source: &File) {
-        Self::reads_from(self, source);
     }
 
     fn begin_flush(&mut self) -> Result<(), TargetError> {

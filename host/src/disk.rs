@@ -75,8 +75,11 @@ impl OpenDisk {
     /// Opens it for writing.
     pub fn open(place: &Place, config: &Config, cancel: &Cancel) -> Result<Self, DiskError> {
         Ok(match place {
-            Place::Path(path) => Self::Local(Target::open(path)?),
-            Place::Uri(uri) => Self::Remote(RemoteDisk::open(&daemon(config), uri, cancel)?),
+            Place::Path(path) => Self::Local(Target::open(path)?.with_rest(config.rest)),
+            Place::Uri(uri) => {
+                let disk = RemoteDisk::open(&daemon(config), uri, cancel)?;
+                Self::Remote(disk.with_rest(config.rest))
+            }
         })
     }
 

@@ -1,5 +1,7 @@
 //! The image goes to the instance's first disk: by one of our own back-ends or by a program.
 
+use std::time::Instant;
+
 use snf_image::plan::ImageFormat;
 
 use crate::backend::{Backend, Backends, Choice, Kind};
@@ -114,6 +116,14 @@ impl SystemDisk {
         Ok(())
     }
 
+    /// Flushes what was written, where it is we who write.
+    pub(crate) fn flush(&mut self) -> Result<(), CreateError> {
+        match self {
+            Self::Own(disk) => flush(disk.destination()),
+            Self::Program { .. } => Ok(()),
+        }
+    }
+
     /// The disk, open for the helper VM.
     pub(crate) fn open(self, config: &Config, cancel: &Cancel) -> Result<OpenDisk, CreateError> {
         match self {
@@ -121,6 +131,14 @@ impl SystemDisk {
             Self::Program { place, .. } => Ok(OpenDisk::open(&place, config, cancel)?),
         }
     }
+}
+
+/// Returns when all that was written is on stable storage, and tells how long that took.
+pub(crate) fn flush(disk: &mut dyn Destination) -> Result<(), CreateError> {
+    let started = Instant::now();
+    disk.flush()?;
+    log::info(&format!("the disk was flushed in {:.2} s", started.elapsed().as_secs_f64()));
+    Ok(())
 }
 
 /// Copies the image; a bare file system goes into the one partition of a fresh table.

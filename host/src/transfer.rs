@@ -84,8 +84,8 @@ pub fn export(
     tell_size(&transfer, size);
     let mut monitor = monitor(env, config, "disk-export-progress", &transfer)?;
     let started = Instant::now();
-    let mut buffer = AlignedBuffer::new(1 << 20);
-    let zeros = AlignedBuffer::new(1 << 20);
+    let mut buffer = AlignedBuffer::new(1 << 20).map_err(CopyError::Memory)?;
+    let zeros = AlignedBuffer::new(1 << 20).map_err(CopyError::Memory)?;
     let mut offset = 0;
     let mut data = 0;
     loop {

@@ -8,6 +8,7 @@ use crate::cancel::{Cancel, Cancelled};
 use crate::config::Config;
 use crate::log;
 
+mod direct;
 pub mod http;
 pub mod id;
 pub mod local;

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::buffer::align_down;
 use crate::cancel::Cancel;
 use crate::child::Program;
-use crate::destination::Destination;
+use crate::destination::{Destination, Rest};
 use crate::source::{ImageReader, Part, SourceError};
 use crate::target::TargetError;
 
@@ -162,6 +162,7 @@ pub struct RemoteDisk {
     client: NbdClient,
     daemon: Arc<StorageDaemon>,
     uri: String,
+    rest: Rest,
 }
 
 impl RemoteDisk {
@@ -180,7 +181,13 @@ impl RemoteDisk {
             let problem = "it can only be read".into();
             return Err(StorageError::Open { uri: uri.to_owned(), problem });
         }
-        Ok(Self { client, daemon: Arc::new(daemon), uri: uri.to_owned() })
+        Ok(Self { client, daemon: Arc::new(daemon), uri: uri.to_owned(), rest: Rest::default() })
+    }
+
+    /// Says what becomes of the blocks behind an image.
+    pub fn with_rest(mut self, rest: Rest) -> Self {
+        self.rest = rest;
+        self
     }
 
     /// The daemon, for further connections.
@@ -248,6 +255,9 @@ impl Destination for RemoteDisk {
         let end = self.client.size();
         if from >= end {
             return Ok(());
+        }
+        if self.rest == Rest::Everything {
+            return self.zero(from, end - from, cancel);
         }
         let head_end = from.saturating_add(LABEL_AREA).min(end);
         self.zero(from, head_end - from, cancel)?;

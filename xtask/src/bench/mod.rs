@@ -120,7 +120,8 @@ fn row(what: &str, seconds: f64, base: f64) {
 type Turn<'a, T> = &'a mut dyn FnMut(&T) -> Result<()>;
 
 /// The medians of the seconds of several ways to do the same thing, each after `prepare`. They take
-/// turns, so that what else the machine does meets all of them. `after` sees, untimed, what each
+/// turns, so that what else the machine does meets all of them, and another one begins each round: a
+/// storage that still digests what the one before wrote meets all of them, too. `after` sees, untimed, what each
 /// left: it gets the numbers of the round and of the way.
 fn take_turns<T>(
     prepare: &dyn Fn() -> Result<T>,
@@ -129,7 +130,9 @@ fn take_turns<T>(
 ) -> Result<Vec<f64>> {
     let mut times = vec![Vec::new(); ways.len()];
     for round in 0..ROUNDS {
-        for (number, way) in ways.iter_mut().enumerate() {
+        for turn in 0..ways.len() {
+            let number = (round + turn) % ways.len();
+            let way = &mut ways[number];
             let prepared = prepare()?;
             let start = Instant::now();
             way(&prepared)?;
