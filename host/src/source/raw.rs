@@ -150,7 +150,7 @@ impl ImageReader for RawImage {
 mod tests {
     use super::*;
     use crate::buffer::AlignedBuffer;
-    use std::os::unix::fs::MetadataExt;
+    use crate::source::direct::tests::{evict, on_device};
 
     #[test]
     fn holes_and_data_add_up() {
@@ -191,12 +191,10 @@ mod tests {
         file.set_len(bytes.len() as u64).unwrap();
         file.write_all_at(&bytes[..1 << 20], 0).unwrap();
         file.write_all_at(&bytes[2 << 20..], 2 << 20).unwrap();
-        file.sync_data().unwrap();
-        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
         let read = |shorten: bool| {
+            evict(&file);
             let mut image = RawImage::new(file.try_clone().unwrap(), "x").unwrap();
-            let on_device = rustix::fs::major(file.metadata().unwrap().dev()) != 0;
-            assert_eq!(image.direct.is_some(), on_device);
+            assert_eq!(image.direct.is_some(), on_device(&file));
             if shorten {
                 file.set_len(3 << 20).unwrap();
             }
