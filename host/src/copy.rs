@@ -16,7 +16,7 @@ const PIECE: usize = 4 << 20;
 /// memory of a copy, whatever the image's size: at most 24 MiB.
 const BUFFERS: usize = 6;
 /// The same for a plain file. Where it lies beside the disk, a reader that hurries ahead only keeps the
-/// device from writing: six buffers took a fifth longer than two.
+/// device from writing: six buffers took a tenth to a fifth longer than two.
 const PLAIN_BUFFERS: usize = 2;
 /// Zero runs are looked for in units of this size; shorter ones cost more to skip than to write.
 const ZERO_UNIT: usize = 64 << 10;
@@ -92,8 +92,7 @@ pub struct CopyReport {
 pub enum Settle {
     /// Before the copy returns.
     Now,
-    /// When the caller flushes the disk, at the latest. Until then it is being written while others
-    /// work.
+    /// When the caller flushes the disk, at the latest. What lies in the page cache is on its way by then.
     Later,
 }
 

@@ -272,8 +272,7 @@ fn deploy(
     drop(files);
     customise_in_vm(&helper, &request, cancel, runner, monitor)?;
     // QEMU wrote through another description of the same file.
-    lay::flush(system.destination())?;
-    Ok(())
+    lay::flush(system.destination())
 }
 
 /// What the helper needs to change a Windows: a registry hive is held as a whole, twice.

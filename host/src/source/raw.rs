@@ -12,8 +12,7 @@ use super::{ImageReader, Part, SourceError};
 use crate::buffer::{align_down, align_up};
 
 /// Bytes that are read in one go through the page cache. The kernel reads ahead of that by itself; asked
-/// for more at once, or beforehand (POSIX_FADV_WILLNEED), it went over to single pages and was three
-/// times as slow.
+/// for more at once, or beforehand (POSIX_FADV_WILLNEED), it was three times as slow.
 const STEP: usize = 2 << 20;
 
 /// An open raw image.
@@ -130,7 +129,7 @@ impl ImageReader for RawImage {
                     return Ok(Part::Data(length));
                 }
                 // What the file system does not like in it does not matter to the page cache.
-                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                     self.direct = None;
                 }
                 Err(error) => return Err(self.read_error(error)),

@@ -121,8 +121,8 @@ type Turn<'a, T> = &'a mut dyn FnMut(&T) -> Result<()>;
 
 /// The medians of the seconds of several ways to do the same thing, each after `prepare`. They take
 /// turns, so that what else the machine does meets all of them, and another one begins each round: a
-/// storage that still digests what the one before wrote meets all of them, too. `after` sees, untimed, what each
-/// left: it gets the numbers of the round and of the way.
+/// storage that still digests what the one before wrote meets all of them, too. `after` sees,
+/// untimed, what each left: it gets the numbers of the round and of the way.
 fn take_turns<T>(
     prepare: &dyn Fn() -> Result<T>,
     ways: &mut [Turn<'_, T>],
