@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::lab::{Lab, StandIn};
 use snf_image_host::backend::{Kind, survey};
-use snf_image_host::cancel::Cancel;
-use snf_image_host::log;
+use snf_image_host::node::cancel::Cancel;
+use snf_image_host::node::log;
 
 /// A program in `src` or `dst`.
 fn program(lab: &Lab, kind: Kind, name: &str, text: &str) -> PathBuf {
@@ -231,7 +231,12 @@ fn what_a_destination_does_wrong_is_said() {
     let cancel = Cancel::new();
     cancel.request(15);
     assert!(
-        snf_image_host::create::create(&lab.env(), &lab.config, &cancel, &mut StandIn::new())
-            .is_err()
+        snf_image_host::scripts::create::create(
+            &lab.env(),
+            &lab.config,
+            &cancel,
+            &mut StandIn::new()
+        )
+        .is_err()
     );
 }

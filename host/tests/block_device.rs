@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use snf_image_host::cancel::Cancel;
-use snf_image_host::copy::{Settle, copy_image};
-use snf_image_host::source::raw::RawImage;
-use snf_image_host::target::Target;
+use snf_image_host::disk::target::Target;
+use snf_image_host::image::copy::{Settle, copy_image};
+use snf_image_host::image::source::raw::RawImage;
+use snf_image_host::node::cancel::Cancel;
 
 struct Loop {
     device: PathBuf,

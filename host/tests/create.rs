@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use common::lab::{Lab, StandIn};
-use snf_image_host::cancel::Cancel;
-use snf_image_host::rename::rename;
+use snf_image_host::node::cancel::Cancel;
+use snf_image_host::scripts::rename::rename;
 
 #[test]
 fn a_whole_disk() {
@@ -221,7 +221,7 @@ fn compressed_images_and_checksums() {
     lab.run(&mut StandIn::new()).unwrap();
     lab.set("OSP_IMG_ID", &format!("small#sha256={}", "0".repeat(64)));
     let error = lab.run(&mut StandIn::new()).unwrap_err();
-    let text = snf_image_host::log::chain(&error);
+    let text = snf_image_host::node::log::chain(&error);
     assert!(text.contains("SHA-256") && text.contains(&sum), "{text}");
 }
 
@@ -254,7 +254,7 @@ fn containers_that_arrive_as_streams() {
         let mut lab = Lab::new();
         lab.config.image_dir = images.clone();
         lab.set("OSP_IMG_ID", &id);
-        let error = snf_image_host::log::chain(&lab.run(&mut StandIn::new()).unwrap_err());
+        let error = snf_image_host::node::log::chain(&lab.run(&mut StandIn::new()).unwrap_err());
         assert!(error.contains(why), "{id}: {error}");
         assert!(lab.untouched(), "{id}");
     }

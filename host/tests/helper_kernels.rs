@@ -8,9 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use snf_image_host::cancel::Cancel;
 use snf_image_host::helper::update::{self, Built, Options};
 use snf_image_host::helper::{ParameterDisk, guest_disk, make_snapshot};
+use snf_image_host::node::cancel::Cancel;
 
 use vm_support::*;
 

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use snf_image_host::cancel::Cancel;
 use snf_image_host::helper::{
     Acceleration, HelperConfig, HelperError, VmDisk, VmRequest, guest_disk, make_snapshot,
     run_helper, update,
 };
+use snf_image_host::node::cancel::Cancel;
 
 use vm_support::*;
 

@@ -7,8 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use snf_image_host::fetch;
-use snf_image_host::source::http::HttpReader;
+use snf_image_host::image::fetch;
+use snf_image_host::image::source::http::HttpReader;
 
 #[derive(Clone, Copy, Default)]
 struct Manner {

@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use snf_image_host::cancel::Cancel;
-use snf_image_host::copy::{Settle, copy_image};
-use snf_image_host::source::qcow2::Qcow2Image;
-use snf_image_host::source::{ImageReader, Part, SourceError};
-use snf_image_host::target::Target;
+use snf_image_host::disk::target::Target;
+use snf_image_host::image::copy::{Settle, copy_image};
+use snf_image_host::image::source::qcow2::Qcow2Image;
+use snf_image_host::image::source::{ImageReader, Part, SourceError};
+use snf_image_host::node::cancel::Cancel;
 
 fn qemu_img(args: &[&str]) {
     let out = Command::new("qemu-img").args(args).output().expect("qemu-img must be installed");

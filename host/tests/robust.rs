@@ -15,10 +15,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use common::node::{MARK_AT, Node, ended, noise, running_vm, signal, sparse, wait_for};
-use snf_image_host::cancel::Cancel;
-use snf_image_host::copy::{Settle, copy_image};
-use snf_image_host::source::raw::RawImage;
-use snf_image_host::target::Target;
+use snf_image_host::disk::target::Target;
+use snf_image_host::image::copy::{Settle, copy_image};
+use snf_image_host::image::source::raw::RawImage;
+use snf_image_host::node::cancel::Cancel;
 
 /// What a signal may take to end a deployment, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(20);

@@ -9,11 +9,11 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use common::lab::{Lab, StandIn};
-use snf_image_host::cancel::Cancel;
-use snf_image_host::env::Environment;
-use snf_image_host::rename::rename;
-use snf_image_host::storage::RemoteDisk;
-use snf_image_host::transfer::{export, import};
+use snf_image_host::disk::storage::RemoteDisk;
+use snf_image_host::node::cancel::Cancel;
+use snf_image_host::node::env::Environment;
+use snf_image_host::scripts::rename::rename;
+use snf_image_host::scripts::transfer::{export, import};
 
 const DAEMON: &str = "qemu-storage-daemon";
 

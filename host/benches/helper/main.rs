@@ -211,7 +211,7 @@ fn parameters() -> Result<(File, f64)> {
     prepared.write(&mut rules).map_err(during("write the rules"))?;
     let text = rules.write();
     let now = Clock::system().now();
-    let disk = snf_image_host::floppy::build(&[("rules", text.expose())], now, [7; 16])
+    let disk = snf_image_host::helper::floppy::build(&[("rules", text.expose())], now, [7; 16])
         .map_err(during("make the parameter disk"))?;
     Ok((disk, seconds))
 }

@@ -84,7 +84,7 @@ pub(crate) fn ending_initramfs(ending: Ending) -> Result<Vec<u8>> {
     code.push(0xba);
     code.extend(command.to_le_bytes()); // mov edx, command
     code.extend([0x0f, 0x05, 0xeb, 0xfe]); // syscall; jmp $
-    let mut cpio = snf_image_host::cpio::CpioWriter::new();
+    let mut cpio = snf_image_host::helper::cpio::CpioWriter::new();
     cpio.directory("dev", 0o755);
     cpio.char_device("dev/console", 0o600, 5, 1);
     cpio.file("init", 0o755, &elf(&code)).map_err(during("make an initramfs"))?;

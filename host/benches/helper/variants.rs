@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use snf_image_host::cancel::Cancel;
 use snf_image_host::helper::{
     Acceleration, HelperConfig, HelperError, HelperReport, HelperSink, MonitorMessage, SECTOR_SIZE,
     VmDisk, VmRequest, protocol::HELLO, run_helper,
 };
+use snf_image_host::node::cancel::Cancel;
 
 use crate::tiny::ENDING_EXIT;
 use crate::{Place, Result, check, parameters};

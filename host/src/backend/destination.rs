@@ -3,9 +3,9 @@
 use std::io;
 
 use super::Pipes;
-use crate::cancel::Cancel;
-use crate::destination::Destination;
-use crate::target::TargetError;
+use crate::disk::destination::Destination;
+use crate::disk::target::TargetError;
+use crate::node::cancel::Cancel;
 
 const ZEROS: usize = 1 << 20;
 

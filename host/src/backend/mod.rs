@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cancel::{Cancel, Cancelled};
-use crate::child::Program;
-use crate::log;
+use crate::node::cancel::{Cancel, Cancelled};
+use crate::node::child::Program;
+use crate::node::log;
 
 mod destination;
 mod pipes;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cancel::Cancel;
-use crate::child::Program;
-use crate::log;
+use crate::node::cancel::Cancel;
+use crate::node::child::Program;
+use crate::node::log;
 
 /// How often a wait looks whether it was asked to stop.
 const TICK: Duration = Duration::from_millis(250);

@@ -95,7 +95,7 @@ pub enum HelperError {
     NoSuchUser(String),
     /// A signal asked the host's script to stop.
     #[error(transparent)]
-    Cancelled(#[from] crate::cancel::Cancelled),
+    Cancelled(#[from] crate::node::cancel::Cancelled),
     /// A system call of the host side.
     #[error("cannot {action}: {source}")]
     System {

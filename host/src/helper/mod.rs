@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::storage::StorageDaemon;
+use crate::disk::storage::StorageDaemon;
 
+pub mod cpio;
 mod debug;
 mod error;
+pub mod floppy;
 mod image;
 pub mod kernel;
 mod lzop;
@@ -24,7 +26,7 @@ pub mod unpack;
 pub mod update;
 mod walls;
 
-pub use crate::config::Acceleration;
+pub use crate::node::config::Acceleration;
 pub use error::HelperError;
 pub use image::{FileSystems, HelperImage, ParameterDisk};
 pub use protocol::MonitorMessage;

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::image::{HelperImage, ParameterDisk};
 use super::protocol::PROTOCOL_VERSION;
 use super::{Acceleration, HelperConfig, SECTOR_SIZE, guest_disk};
-use crate::storage::EXPORT;
+use crate::disk::storage::EXPORT;
 
 /// A disk as QEMU gets it.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
-use crate::cancel::Cancel;
+use crate::node::cancel::Cancel;
 
 /// Longest message of QEMU's; the greeting has some hundred bytes.
 const LIMIT: usize = 64 << 10;

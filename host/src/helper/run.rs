@@ -22,7 +22,7 @@ use super::snapshot;
 use super::spawn::{Identity, Limits, spawn};
 use super::walls::{ControlGroup, landlock};
 use super::{Acceleration, HelperConfig, HelperError, HelperReport, HelperSink, VmDisk, VmRequest};
-use crate::cancel::Cancel;
+use crate::node::cancel::Cancel;
 
 /// How long a helper under KVM may take to announce itself. A working one needs some hundred
 /// milliseconds; where KVM only seems to work it never speaks.

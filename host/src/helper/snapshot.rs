@@ -24,7 +24,7 @@ use super::{
     Acceleration, HelperConfig, HelperError, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk,
     VmRequest,
 };
-use crate::cancel::Cancel;
+use crate::node::cancel::Cancel;
 
 /// Name of the description within HELPER_DIR.
 pub(super) const DESCRIPTION: &str = "snapshot.json";

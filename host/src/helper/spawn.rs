@@ -12,7 +12,7 @@ use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::UnshareFlags;
 
 use super::HelperError;
-use crate::child::bind;
+use crate::node::child::bind;
 
 /// Whom a child runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]

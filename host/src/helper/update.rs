@@ -17,8 +17,8 @@ use super::modules::{Module, ModuleTree, ModulesError, without_signature};
 use super::protocol::PROTOCOL_VERSION;
 use super::snapshot;
 use super::{Acceleration, HelperConfig};
-use crate::cancel::Cancel;
-use crate::cpio::{CpioWriter, TooLarge};
+use crate::helper::cpio::{CpioWriter, TooLarge};
+use crate::node::cancel::Cancel;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\

@@ -7,15 +7,15 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use snf_image::rules::Rules;
-use snf_image_host::cancel::Cancel;
-use snf_image_host::config::{Acceleration, Config};
-use snf_image_host::create::{CreateError, HelperRunner, create};
-use snf_image_host::env::Environment;
+use snf_image_host::disk::storage::EXPORT;
+use snf_image_host::disk::storage::nbd::NbdClient;
 use snf_image_host::helper::{
     HelperConfig, HelperError, HelperReport, HelperSink, MonitorMessage, VmDisk, VmRequest,
 };
-use snf_image_host::storage::EXPORT;
-use snf_image_host::storage::nbd::NbdClient;
+use snf_image_host::node::cancel::Cancel;
+use snf_image_host::node::config::{Acceleration, Config};
+use snf_image_host::node::env::Environment;
+use snf_image_host::scripts::create::{CreateError, HelperRunner, create};
 
 /// Looks at what the VM would get.
 pub struct StandIn {

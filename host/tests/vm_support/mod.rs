@@ -9,12 +9,12 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use snf_image_host::cancel::Cancel;
 use snf_image_host::helper::update::{self, Options};
 use snf_image_host::helper::{
     Acceleration, HelperConfig, HelperError, HelperReport, HelperSink, MonitorMessage,
     ParameterDisk, SECTOR_SIZE, VmDisk, VmRequest, run_helper,
 };
+use snf_image_host::node::cancel::Cancel;
 
 /// What a run said.
 #[derive(Debug, Default)]

@@ -1,0 +1,102 @@
+//! Where an image goes: a disk of this node, one behind a storage daemon, or a program.
+
+use std::fs::File;
+
+use crate::disk::target::{Target, TargetError};
+use crate::node::cancel::Cancel;
+
+/// What becomes of the blocks behind an image on a disk that cannot give them back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Old labels at both ends are overwritten. The bytes between them stay: on a large disk they cost
+    /// more than the deployment.
+    #[default]
+    Labels,
+    /// All of it is overwritten.
+    Everything,
+}
+
+/// Something that an image can be written to. Its size never changes.
+pub trait Destination {
+    /// What messages call it.
+    fn name(&self) -> String;
+
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+
+    /// Whether every byte must be written in order, from the first one on: nothing can be
+    /// written behind what was written later.
+    fn in_order(&self) -> bool {
+        false
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError>;
+
+    /// Has the file system copy a whole file to `offset`, where it can; see [`Target::share`].
+    fn share(
+        &mut self,
+        _file: &File,
+        _offset: u64,
+        _size: u64,
+        _cancel: &Cancel,
+    ) -> Result<bool, TargetError> {
+        Ok(false)
+    }
+
+    /// Makes `length` bytes from `offset` read as zeros, whatever was there.
+    fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError>;
+
+    /// Zeroes what lies behind the image: all of it where that can be had without writing, else as much
+    /// as the disk was opened for ([`Rest`]).
+    fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError>;
+
+    /// Has everything written go to stable storage; it need not be there when this returns.
+    fn begin_flush(&mut self) -> Result<(), TargetError> {
+        self.flush()
+    }
+
+    /// Returns when everything written is on stable storage.
+    fn flush(&mut self) -> Result<(), TargetError>;
+}
+
+impl Destination for Target {
+    fn name(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        Self::write(self, offset, bytes)
+    }
+
+    fn share(
+        &mut self,
+        file: &File,
+        offset: u64,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<bool, TargetError> {
+        Self::share(self, file, offset, size, cancel)
+    }
+
+    fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError> {
+        Self::zero(self, offset, length, cancel)
+    }
+
+    fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError> {
+        Self::zero_tail(self, from, cancel)
+    }
+
+    fn begin_flush(&mut self) -> Result<(), TargetError> {
+        Self::begin_flush(self);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), TargetError> {
+        Self::flush(self)
+    }
+}

@@ -1,0 +1,9 @@
+//! The instance's disks: opening them, writing to them, and what is written.
+
+pub mod buffer;
+pub mod destination;
+pub mod mbr;
+pub mod open;
+pub mod storage;
+pub mod target;
+mod within;

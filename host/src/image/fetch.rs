@@ -1,0 +1,103 @@
+//! Small texts from URLs: what `config_url` and `os_answer_file` lead to.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use snf_image::secret::Secret;
+
+use crate::image::ftp;
+use crate::image::source::SourceError;
+use crate::image::source::id::{self, Location};
+use crate::image::source::local;
+
+/// A larger text is refused: it would not fit onto the parameter disk.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Why a text could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Not a URL we fetch.
+    #[error(
+        "{0:?} is not a URL that can be fetched; use http://, https://, ftp:// or file:///PATH"
+    )]
+    Url(String),
+    /// It cannot be read.
+    #[error("cannot read {url}: {source}")]
+    Io {
+        /// The URL, without passwords.
+        url: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A local file cannot be opened.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It is too large.
+    #[error("{0} is larger than 1 MiB")]
+    TooLarge(String),
+    /// It is not UTF-8.
+    #[error("it is not UTF-8 text")]
+    NotText,
+}
+
+/// What a URL leads to. It may hold passwords, so it is a secret.
+pub fn small(url: &str) -> Result<Secret, FetchError> {
+    let shown = id::display(url);
+    if url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("ftp://")) {
+        let io_error = |source| FetchError::Io { url: shown.clone(), source };
+        return read_bounded(ftp::open(url).map_err(io_error)?, &shown);
+    }
+    // The same grammar as for images, so that `file:` and `http:` mean the same everywhere.
+    let location = url.parse::<id::ImageId>().map(|id| id.location);
+    match location {
+        Ok(Location::File(path)) => small_file(&path),
+        Ok(Location::Http(url)) => {
+            let io_error = |source| FetchError::Io { url: shown.clone(), source };
+            let body = crate::image::source::http::open_small(&url).map_err(io_error)?;
+            read_bounded(body, &shown)
+        }
+        _ => Err(FetchError::Url(shown)),
+    }
+}
+
+/// A file of the node.
+pub fn small_file(path: &Path) -> Result<Secret, FetchError> {
+    read_bounded(local::open_file_url(path)?, &path.display().to_string())
+}
+
+fn read_bounded(reader: impl Read, shown: &str) -> Result<Secret, FetchError> {
+    let mut bytes = Vec::new();
+    reader
+        .take(MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| FetchError::Io { url: shown.to_owned(), source })?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(FetchError::TooLarge(shown.to_owned()));
+    }
+    Ok(Secret::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_refusals() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{}").unwrap();
+        let url = format!("file://{}", file.path().display());
+        assert_eq!(small(&url).unwrap().expose(), b"{}");
+        std::fs::write(file.path(), vec![b' '; 1_048_577]).unwrap();
+        assert!(small(&url).unwrap_err().to_string().contains("larger than 1 MiB"));
+        for (url, why) in [
+            ("debian", "is not a URL"),
+            ("ftp://127.0.0.1:1/y", "cannot read ftp://127.0.0.1:1/y"),
+            ("file:///nonexistent", "does not exist"),
+            ("file:///dev/zero", "is not a plain file"),
+        ] {
+            let error = small(url).unwrap_err().to_string();
+            assert!(error.contains(why), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Small texts from FTP servers (RFC 959, 2428): one file, passive, in binary.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::node::percent;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// A reply of more lines or longer ones is none.
+const MAX_REPLY: u64 = 16 << 10;
+
+/// The parts of `ftp://[USER[:PASSWORD]@]HOST[:PORT]/PATH`.
+struct Url<'a> {
+    user: String,
+    password: String,
+    host: &'a str,
+    port: u16,
+    path: String,
+}
+
+/// Opens the file that the URL names.
+pub fn open(url: &str) -> io::Result<impl Read + use<>> {
+    let url = parse(url).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "it is not ftp://HOST/PATH of one file")
+    })?;
+    let mut control = Control::connect(&url)?;
+    control.expect(&[220])?;
+    if control.command(&format!("USER {}", url.user), &[230, 331])? == 331 {
+        control.command(&format!("PASS {}", url.password), &[230, 202])?;
+    }
+    control.command("TYPE I", &[200])?;
+    let mut address = control.peer;
+    address.set_port(control.passive()?);
+    let data = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    data.set_read_timeout(Some(TIMEOUT))?;
+    control.command(&format!("RETR {}", url.path), &[125, 150])?;
+    Ok(Download { data, control, ended: false })
+}
+
+fn parse(url: &str) -> Option<Url<'_>> {
+    let rest = url.get(..6).filter(|s| s.eq_ignore_ascii_case("ftp://")).map(|_| &url[6..])?;
+    let (authority, path) = rest.split_once('/')?;
+    let (login, place) = match authority.rsplit_once('@') {
+        Some((login, place)) => (login, place),
+        None => ("anonymous:snf-image@", authority),
+    };
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, port.strip_prefix(':'))
+        }
+        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+    };
+    let port = port.map_or(Some(21), |port| port.parse().ok())?;
+    let out = Url {
+        user: percent::decode(user)?,
+        password: percent::decode(password)?,
+        host,
+        port,
+        path: percent::decode(path)?,
+    };
+    (!host.is_empty() && !out.path.is_empty() && !out.path.ends_with('/')).then_some(out)
+}
+
+struct Control {
+    stream: BufReader<TcpStream>,
+    peer: SocketAddr,
+}
+
+impl Control {
+    fn connect(url: &Url<'_>) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name cannot be resolved");
+        for address in (url.host, url.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, TIMEOUT) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(TIMEOUT))?;
+                    stream.set_write_timeout(Some(TIMEOUT))?;
+                    return Ok(Self { stream: BufReader::new(stream), peer: address });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Sends a line and gives the code of its reply, which must be one of `good`.
+    fn command(&mut self, line: &str, good: &[u16]) -> io::Result<u16> {
+        self.send(line)?;
+        self.expect(good).map(|(code, _)| code)
+    }
+
+    fn send(&mut self, line: &str) -> io::Result<()> {
+        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes())
+    }
+
+    /// One reply: several lines if a hyphen follows its code.
+    fn expect(&mut self, good: &[u16]) -> io::Result<(u16, String)> {
+        let mut limited = (&mut self.stream).take(MAX_REPLY);
+        let mut first = String::new();
+        loop {
+            let mut line = Vec::new();
+            limited.read_until(b'\n', &mut line)?;
+            if !line.ends_with(b"\n") {
+                return Err(io::Error::other("the server's reply is cut short"));
+            }
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if first.is_empty() {
+                first.clone_from(&line);
+            }
+            let code = line.get(..3).and_then(|code| code.parse::<u16>().ok());
+            match (code, line.as_bytes().get(3)) {
+                (Some(code), None | Some(b' ')) if line.get(..3) == first.get(..3) => {
+                    if good.contains(&code) {
+                        return Ok((code, line));
+                    }
+                    let kind = match code {
+                        550 => io::ErrorKind::NotFound,
+                        530 => io::ErrorKind::PermissionDenied,
+                        _ => io::ErrorKind::Other,
+                    };
+                    return Err(io::Error::new(kind, format!("the server answered {line:?}")));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The port for the data: by the newer command, else by the older one. The address in its
+    /// answer is not believed: it could be any host's.
+    fn passive(&mut self) -> io::Result<u16> {
+        let wrong = || io::Error::other("the server gives no port for the data");
+        self.send("EPSV")?;
+        if let Ok((_, line)) = self.expect(&[229]) {
+            let port = line.rsplit_once("|||").and_then(|(_, rest)| rest.split('|').next());
+            return port.and_then(|port| port.parse().ok()).ok_or_else(wrong);
+        }
+        self.send("PASV")?;
+        let (_, line) = self.expect(&[227])?;
+        let list = line.split_once('(').and_then(|(_, rest)| rest.split(')').next());
+        let numbers: Option<Vec<u8>> =
+            list.map(|list| list.split(',').filter_map(|n| n.trim().parse().ok()).collect());
+        match numbers.as_deref() {
+            Some([_, _, _, _, high, low]) => Ok(u16::from_be_bytes([*high, *low])),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// The data, whole only when the server says so.
+struct Download {
+    data: TcpStream,
+    control: Control,
+    ended: bool,
+}
+
+impl Read for Download {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.data.read(buf)?;
+        if n == 0 && !buf.is_empty() && !self.ended {
+            self.ended = true;
+            self.control.expect(&[226, 250])?;
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A server that knows one file, and one way to open the data connection.
+    fn serve(extended: bool, whole: bool) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut out = stream.try_clone().unwrap();
+            let data = TcpListener::bind("127.0.0.1:0").unwrap();
+            let at = data.local_addr().unwrap().port();
+            let mut say = |text: &str| out.write_all(format!("{text}\r\n").as_bytes()).unwrap();
+            say("220-hello\r\n220-220 times\r\n220 ready");
+            for line in BufReader::new(stream).lines() {
+                let line = line.unwrap();
+                match line.split(' ').next().unwrap() {
+                    "USER" => say(if line == "USER anonymous" { "230 in" } else { "331 who" }),
+                    "PASS" => say(if line == "PASS p@ss" { "230 in" } else { "530 out" }),
+                    "TYPE" => say("200 ok"),
+                    "EPSV" if extended => say(&format!("229 Entering (|||{at}|)")),
+                    "EPSV" => say("500 what"),
+                    "PASV" => say(&format!("227 Entering (10,0,0,1,{},{})", at >> 8, at & 255)),
+                    "RETR" if line == "RETR dir/a b" => {
+                        say("150 here");
+                        data.accept().unwrap().0.write_all(b"the file").unwrap();
+                        say(if whole { "226 done" } else { "426 broken" });
+                    }
+                    _ => say("550 no such file"),
+                }
+            }
+        });
+        port
+    }
+
+    fn read(login: &str, port: u16, path: &str) -> io::Result<String> {
+        let mut text = String::new();
+        open(&format!("ftp://{login}127.0.0.1:{port}/{path}"))?.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    #[test]
+    fn files_and_errors() {
+        for extended in [true, false] {
+            assert_eq!(read("", serve(extended, true), "dir/a%20b").unwrap(), "the file");
+        }
+        assert_eq!(read("me:p%40ss@", serve(true, true), "dir/a%20b").unwrap(), "the file");
+        let error = |result: io::Result<String>| result.unwrap_err().to_string();
+        assert!(error(read("me:no@", serve(true, true), "x")).contains("530 out"));
+        assert!(error(read("", serve(true, true), "x")).contains("550 no such file"));
+        assert!(error(read("", serve(true, false), "dir/a%20b")).contains("426 broken"));
+        for url in
+            ["ftp://", "ftp://h", "ftp://h/", "ftp://h/a/", "ftp://h:x/a", "ftp://h/a%0aDELE"]
+        {
+            assert!(open(url).is_err(), "{url}");
+        }
+    }
+}

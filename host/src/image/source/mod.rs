@@ -1,0 +1,236 @@
+//! Where images come from. Every source gives its bytes in order, with the holes it knows of.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use crate::backend::{BackendError, Backends, Choice, Kind};
+use crate::node::cancel::{Cancel, Cancelled};
+use crate::node::config::Config;
+use crate::node::log;
+
+mod direct;
+pub mod http;
+pub mod id;
+pub mod local;
+pub mod packed;
+pub mod qcow2;
+pub mod raw;
+mod spool;
+pub mod stream;
+mod sums;
+
+use id::{Compression, Container, ImageId, Location};
+use packed::{ToTheEnd, Verified};
+use raw::RawImage;
+use stream::StreamImage;
+
+/// The next piece of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// This many bytes were put at the start of the buffer.
+    Data(usize),
+    /// This many zeros follow; nothing was put into the buffer.
+    Zero(u64),
+    /// The image has ended.
+    End,
+}
+
+/// An open image.
+pub trait ImageReader: Send {
+    /// Size in bytes, when it is known before the end.
+    fn size(&self) -> Option<u64>;
+
+    /// The plain file whose bytes are the image, where there is one: a file system may be able to
+    /// share its blocks with the disk.
+    fn plain_file(&self) -> Option<&File> {
+        None
+    }
+
+    /// The next piece. But for the last one, pieces are multiples of 4096 bytes long when `buf`
+    /// is.
+    fn next(&mut self, buf: &mut [u8]) -> Result<Part, SourceError>;
+}
+
+/// Why an image cannot be opened or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The id is not one any source understands.
+    #[error("img_id {id:?}: {problem}")]
+    Id {
+        /// The id.
+        id: String,
+        /// What is wrong and what is valid.
+        problem: String,
+    },
+    /// The image cannot be opened or read.
+    #[error("cannot read the image {name}{}: {source}", at(*.offset))]
+    Io {
+        /// The image, as it was asked for.
+        name: String,
+        /// Where.
+        offset: Option<u64>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The image is not what it should be.
+    #[error("the image {name} {problem}")]
+    Bad {
+        /// The image.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A back-end that is asked for images.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A signal came.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+fn at(offset: Option<u64>) -> String {
+    offset.map(|at| format!(" at byte {at}")).unwrap_or_default()
+}
+
+/// Reads until the buffer is full or the end is there; short reads in between do not matter.
+pub fn fill(reader: &mut dyn io::Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match reader.read(&mut buf[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Opens an image; `None` when there is none to copy. `room` is the size of the disk it is for.
+pub fn open(
+    image: &ImageId,
+    config: &Config,
+    room: Option<u64>,
+    cancel: &Cancel,
+) -> Result<Option<Box<dyn ImageReader>>, SourceError> {
+    let shown = id::display(&image.place);
+    let wrong = |problem: String| SourceError::Id { id: shown.clone(), problem };
+    let backends = Backends::read(&config.backend_settings(), Kind::Source)?;
+    match backends.choose(&image.place, image.location.own_backend(), cancel)? {
+        Choice::Own => {}
+        Choice::Program(program) => {
+            backends.tell(&program);
+            let reader = backends.open_source(&program, &image.place, cancel)?;
+            let size = reader.size();
+            return stream(reader, size, image, &shown, config, room, cancel).map(Some);
+        }
+        Choice::Disabled(name) => {
+            return Err(wrong(format!("the back-end {name} is disabled on this node")));
+        }
+        Choice::Nobody => {
+            let Location::Foreign(scheme) = &image.location else {
+                return Err(wrong("no back-end of this node knows it".into()));
+            };
+            return Err(wrong(id::no_source(scheme)));
+        }
+    }
+    let mut image = image.clone();
+    if let (None, Location::Local(name)) = (&image.checksum, &image.location) {
+        image.checksum = sums::beside(&config.image_dir, name)?;
+    }
+    let image = &image;
+    let (name, file) = match &image.location {
+        Location::Null => return Ok(None),
+        Location::Local(name) => {
+            (format!("{name:?}"), local::open_beneath(&config.image_dir, name)?)
+        }
+        Location::File(path) => (format!("{path:?}"), local::open_file_url(path)?),
+        Location::Http(url) => {
+            let io_error = |source| SourceError::Io { name: shown.clone(), offset: None, source };
+            let url = url.clone();
+            let reader = cancel.wait(move || http::HttpReader::open(&url))?.map_err(io_error)?;
+            let size = reader.size();
+            return stream(reader, size, image, &shown, config, room, cancel).map(Some);
+        }
+        Location::Foreign(scheme) => return Err(wrong(id::no_source(scheme))),
+    };
+    if image.compression == Compression::None {
+        if image.container == Container::Qcow2 {
+            if let Some(checksum) = &image.checksum {
+                verify_file(&file, checksum, &name, cancel)?;
+            }
+            return Ok(Some(Box::new(qcow2::Qcow2Image::new(file, &name)?)));
+        }
+        if image.checksum.is_none() {
+            return Ok(Some(Box::new(RawImage::new(file, &name)?)));
+        }
+    }
+    let size = size_of(&file).map_err(|source| SourceError::Io {
+        name: name.clone(),
+        offset: None,
+        source,
+    })?;
+    stream(file, Some(size), image, &name, config, room, cancel).map(Some)
+}
+
+fn size_of(file: &File) -> io::Result<u64> {
+    let mut file = file;
+    let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
+    io::Seek::seek(&mut file, io::SeekFrom::Start(0))?;
+    Ok(size)
+}
+
+/// A container is not read in order, so its checksum is taken before.
+fn verify_file(
+    file: &File,
+    checksum: &id::Checksum,
+    name: &str,
+    cancel: &Cancel,
+) -> Result<(), SourceError> {
+    let io_error = |source| SourceError::Io { name: name.to_owned(), offset: None, source };
+    let mut reader = Verified::new(file, checksum);
+    let mut buf = vec![0; 1 << 20];
+    while fill(&mut reader, &mut buf).map_err(io_error)? > 0 {
+        cancel.check()?;
+    }
+    size_of(file).map(drop).map_err(io_error)
+}
+
+/// A reader of the stored file of `size` bytes as an image.
+fn stream(
+    reader: impl Read + Send + 'static,
+    size: Option<u64>,
+    image: &ImageId,
+    name: &str,
+    config: &Config,
+    room: Option<u64>,
+    cancel: &Cancel,
+) -> Result<Box<dyn ImageReader>, SourceError> {
+    // Only the size of an uncompressed file is that of what comes out.
+    let size = size.filter(|_| image.compression == Compression::None);
+    let mut reader: Box<dyn Read + Send> = match &image.checksum {
+        Some(checksum) => Box::new(Verified::new(reader, checksum)),
+        None => Box::new(reader),
+    };
+    if image.compression != Compression::None {
+        let unpacked = ToTheEnd::new(reader, image.compression);
+        reader = Box::new(unpacked.map_err(|source| SourceError::Io {
+            name: name.to_owned(),
+            offset: None,
+            source,
+        })?);
+    }
+    if image.container == Container::Qcow2 {
+        log::info(&format!(
+            "keeping the image {name} in {}: qcow2 cannot be read while it arrives",
+            config.spool_dir.display()
+        ));
+        let (dir, own_name, own_cancel) =
+            (config.spool_dir.clone(), name.to_owned(), cancel.clone());
+        let file = cancel
+            .wait(move || spool::spool(reader, size, room, &dir, &own_name, &own_cancel))??;
+        return Ok(Box::new(qcow2::Qcow2Image::new(file, name)?));
+    }
+    Ok(Box::new(StreamImage::new(reader, name, size)))
+}

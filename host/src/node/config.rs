@@ -1,0 +1,497 @@
+//! `/etc/default/snf-image` and the variants' files.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use snf_image::secret::Secret;
+
+use crate::backend::Settings;
+use crate::disk::destination::Rest;
+use crate::node::parameters;
+use crate::node::shellvars::{self, Assignment};
+
+/// Where the configuration lies when the environment does not say otherwise.
+pub const DEFAULT_PATH: &str = "/etc/default/snf-image";
+/// Where the variants' files lie (`NAME.conf`).
+pub const DEFAULT_VARIANTS_DIR: &str = "/etc/ganeti/snf-image/variants";
+/// Where external back-ends lie.
+pub const DEFAULT_BACKENDS_DIR: &str = "/etc/ganeti/snf-image/backends";
+/// Environment variable that names another configuration file.
+pub const PATH_VARIABLE: &str = "SNF_IMAGE_CONFIG";
+/// A configuration file is a page of text; anything larger is not one.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not a list of assignments.
+    #[error("{}, {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line and problem.
+        source: shellvars::SyntaxError,
+    },
+    /// A key has a value it cannot have.
+    #[error("{}, line {line}, {key}: {problem}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The line of the key.
+        line: usize,
+        /// The key.
+        key: String,
+        /// What was found and what is valid.
+        problem: String,
+    },
+}
+
+/// How the helper VM's CPU is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Acceleration {
+    /// KVM, and TCG when the helper does not come up under KVM.
+    #[default]
+    Auto,
+    /// KVM or an error.
+    Kvm,
+    /// TCG only.
+    Tcg,
+}
+
+impl Acceleration {
+    /// The word that HELPER_ACCEL and QEMU's `-accel` use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// All settings, with their defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `IMAGE_DIR`: where `local://` images lie.
+    pub image_dir: PathBuf,
+    /// `IMAGE_DEBUG`: tell more in the log.
+    pub image_debug: bool,
+    /// `CLOUD_INIT_DEBUG`: passed on to the helper.
+    pub cloud_init_debug: bool,
+    /// `HELPER_DIR`: where the helper's kernel and initramfs lie.
+    pub helper_dir: PathBuf,
+    /// `HELPER_SOFT_TIMEOUT`: after this long the VM is asked to end.
+    pub helper_soft_timeout: Duration,
+    /// `HELPER_HARD_TIMEOUT`: this long after that it is killed.
+    pub helper_hard_timeout: Duration,
+    /// `HELPER_USER`: who QEMU runs as.
+    pub helper_user: String,
+    /// `HELPER_MEMORY` in MiB; `None`: what the helper needs.
+    pub helper_memory: Option<u32>,
+    /// `HELPER_DEBUG`: the helper tells more, and one that failed stays up.
+    pub helper_debug: bool,
+    /// `HELPER_ACCEL`.
+    pub helper_accel: Acceleration,
+    /// `HELPER_SNAPSHOT`: under TCG go on from a helper that has booted before.
+    pub helper_snapshot: bool,
+    /// `HELPER_QEMU`: the QEMU program; `None`: looked for in `PATH`.
+    pub helper_qemu: Option<PathBuf>,
+    /// `PROGRESS_MONITOR`: a program that takes the progress messages.
+    pub progress_monitor: Option<PathBuf>,
+    /// `DHCP_TAGS`.
+    pub dhcp_tags: String,
+    /// `STATEFUL_DHCPV6_TAGS`.
+    pub stateful_dhcpv6_tags: String,
+    /// `STATELESS_DHCPV6_TAGS`.
+    pub stateless_dhcpv6_tags: String,
+    /// `DEFAULT_NIC_CONFIG`.
+    pub default_nic_config: String,
+    /// `UNATTEND`: an answer file for Windows images that have none.
+    pub unattend: Option<PathBuf>,
+    /// `WINDOWS_TIMEZONE`.
+    pub windows_timezone: String,
+    /// `RENAME_HOSTNAME`: `rename` also changes the host name inside the disk.
+    pub rename_hostname: bool,
+    /// `IMPORT_SHORT`: a dump smaller than the disk is not an error.
+    pub import_short: bool,
+    /// `WIPE_REST`: what lies behind an image is zeroed also where all of it must be written.
+    pub rest: Rest,
+    /// `BACKENDS_DIR`: where external back-ends lie.
+    pub backends_dir: PathBuf,
+    /// `BACKEND_TIMEOUT`: how long a back-end may be silent.
+    pub backend_timeout: Duration,
+    /// `STORAGE_DAEMON`: the program that opens disks without a path; `None`: looked for in `PATH`.
+    pub storage_daemon: Option<PathBuf>,
+    /// `SPOOL_DIR`: where images are kept that cannot be read while they arrive.
+    pub spool_dir: PathBuf,
+    /// OS parameters that were set here or in the variant's file, by lower-case name.
+    pub parameters: BTreeMap<String, Secret>,
+    /// Things to tell the admin that stop nothing.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            image_dir: "/var/lib/snf-image".into(),
+            image_debug: false,
+            cloud_init_debug: false,
+            helper_dir: "/var/lib/snf-image/helper".into(),
+            helper_soft_timeout: Duration::from_secs(120),
+            helper_hard_timeout: Duration::from_secs(5),
+            helper_user: "nobody".into(),
+            helper_memory: None,
+            helper_debug: false,
+            helper_accel: Acceleration::Auto,
+            helper_snapshot: true,
+            helper_qemu: None,
+            progress_monitor: None,
+            dhcp_tags: "auto dhcp nfdhcpd".into(),
+            stateful_dhcpv6_tags: "dhcpv6 stateful_dhcpv6".into(),
+            stateless_dhcpv6_tags: "nfdhcpd stateless_dhcpv6".into(),
+            default_nic_config: "dhcp".into(),
+            unattend: None,
+            windows_timezone: "GMT Standard Time".into(),
+            rename_hostname: false,
+            import_short: false,
+            rest: Rest::default(),
+            backends_dir: DEFAULT_BACKENDS_DIR.into(),
+            backend_timeout: Duration::from_secs(120),
+            storage_daemon: None,
+            spool_dir: "/var/tmp".into(),
+            parameters: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Keys that configured the original and have no meaning here.
+const RETIRED: &[(&str, &str)] = &[
+    ("HELPER_PKG", "the helper is part of this package"),
+    ("HELPER_URL", "the helper is built from this node's kernel"),
+    ("HELPER_IMG", "the helper has no root disk"),
+    ("HELPER_SIZE", "the helper has no root disk"),
+    ("HELPER_KERNEL", "snf-image-update-helper chooses the kernel"),
+    ("HELPER_INITRD", "snf-image-update-helper writes the initramfs"),
+    ("HELPER_CACHE_DIR", "the helper is not downloaded"),
+    ("HELPER_EXTRA_PKGS", "the helper contains no packages"),
+    ("HELPER_PROXY", "the helper is not downloaded"),
+    ("VERSION_CHECK", "helper and host are of one version"),
+    ("MULTISTRAP_CONFIG", "the helper is not a Debian system"),
+    ("MULTISTRAP_CONFIG_DIR", "the helper is not a Debian system"),
+    ("MULTISTRAP_APTPREFDIR", "the helper is not a Debian system"),
+    ("XEN_SCRIPTS_DIR", "the helper always runs under QEMU"),
+    ("PITHOS_DB", "there is no Pithos back-end"),
+    ("PITHOS_DATA", "there is no Pithos back-end"),
+    ("PITHOS_BACKEND_STORAGE", "there is no Pithos back-end"),
+    ("PITHOS_RADOS_CEPH_CONF", "there is no Pithos back-end"),
+    ("PITHOS_RADOS_POOL_MAPS", "there is no Pithos back-end"),
+    ("PITHOS_RADOS_POOL_BLOCKS", "there is no Pithos back-end"),
+    ("NETWORK_BACKEND_SUPPORT", "the network back-end is always there"),
+    ("MDSUM", "no external programs are run"),
+    ("CURL", "no external programs are run"),
+];
+
+impl Config {
+    /// The configuration of this node: the file that `SNF_IMAGE_CONFIG` names, else
+    /// `/etc/default/snf-image` (which may be missing), then the file of `variant`.
+    pub fn load(named: Option<&Path>, variant: Option<&str>) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        match named {
+            Some(path) => {
+                // Beside a named configuration lies what belongs to it, so that a test or a second
+                // installation does not see this node's.
+                if let Some(parent) = path.parent() {
+                    config.backends_dir = parent.join("backends");
+                }
+                let text = read(path)
+                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+                config.apply(path, &text)?;
+            }
+            None => config.apply_if_there(Path::new(DEFAULT_PATH))?,
+        }
+        if let Some(variant) = variant {
+            let dir = match named.and_then(Path::parent) {
+                Some(parent) => parent.join("variants"),
+                None => PathBuf::from(DEFAULT_VARIANTS_DIR),
+            };
+            config.apply_if_there(&dir.join(format!("{variant}.conf")))?;
+        }
+        Ok(config)
+    }
+
+    /// How external back-ends are run.
+    pub fn backend_settings(&self) -> Settings {
+        let debug = if self.image_debug { "yes" } else { "no" };
+        Settings {
+            folder: self.backends_dir.clone(),
+            patience: self.backend_timeout,
+            variables: vec![
+                ("IMAGE_DIR".into(), self.image_dir.display().to_string()),
+                ("IMAGE_DEBUG".into(), debug.into()),
+            ],
+        }
+    }
+
+    fn apply_if_there(&mut self, path: &Path) -> Result<(), ConfigError> {
+        match read(path) {
+            Ok(text) => self.apply(path, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Takes the settings of one file over what is there already.
+    pub fn apply(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let assignments = shellvars::parse(text)
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
+        for assignment in assignments {
+            let Assignment { line, key, value } = assignment;
+            match self.set(&key, &value) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let mut text = format!("{}, line {line}: ", path.display());
+                    let _ = match RETIRED.iter().find(|(name, _)| *name == key) {
+                        Some((_, why)) => write!(text, "{key} is not used any more: {why}"),
+                        None => write!(text, "{key} is not a known setting and is ignored"),
+                    };
+                    self.warnings.push(text);
+                }
+                Err(problem) => {
+                    return Err(ConfigError::Value { path: path.to_owned(), line, key, problem });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets one key; `Ok(false)` when there is no such key.
+    fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        match key {
+            "IMAGE_DIR" => self.image_dir = absolute(value)?,
+            "IMAGE_DEBUG" => self.image_debug = boolean(value)?,
+            "CLOUD_INIT_DEBUG" => self.cloud_init_debug = boolean(value)?,
+            "HELPER_DIR" => self.helper_dir = absolute(value)?,
+            "HELPER_SOFT_TIMEOUT" => self.helper_soft_timeout = duration(value)?,
+            "HELPER_HARD_TIMEOUT" => self.helper_hard_timeout = duration(value)?,
+            "HELPER_USER" => self.helper_user = user(value)?,
+            "HELPER_MEMORY" => self.helper_memory = memory(value)?,
+            "HELPER_DEBUG" => self.helper_debug = boolean(value)?,
+            "HELPER_ACCEL" => {
+                self.helper_accel = match value {
+                    "" | "auto" => Acceleration::Auto,
+                    "kvm" => Acceleration::Kvm,
+                    "tcg" => Acceleration::Tcg,
+                    _ => return Err(format!("{value:?} is none of auto, kvm and tcg")),
+                }
+            }
+            "HELPER_SNAPSHOT" => self.helper_snapshot = boolean(value)?,
+            "HELPER_QEMU" => self.helper_qemu = optional_path(value)?,
+            "PROGRESS_MONITOR" => self.progress_monitor = optional_path(value)?,
+            "DHCP_TAGS" => self.dhcp_tags = value.to_owned(),
+            "STATEFUL_DHCPV6_TAGS" => self.stateful_dhcpv6_tags = value.to_owned(),
+            "STATELESS_DHCPV6_TAGS" => self.stateless_dhcpv6_tags = value.to_owned(),
+            "DEFAULT_NIC_CONFIG" => self.default_nic_config = nic_config(value)?,
+            "UNATTEND" => self.unattend = optional_path(value)?,
+            "WINDOWS_TIMEZONE" => {
+                if value.is_empty() {
+                    return Err("it is empty; a time zone is e.g. \"GMT Standard Time\"".into());
+                }
+                self.windows_timezone = value.to_owned();
+            }
+            "RENAME_HOSTNAME" => self.rename_hostname = boolean(value)?,
+            "IMPORT_SHORT" => self.import_short = boolean(value)?,
+            "WIPE_REST" => {
+                self.rest = if boolean(value)? { Rest::Everything } else { Rest::Labels };
+            }
+            "BACKENDS_DIR" => self.backends_dir = absolute(value)?,
+            "BACKEND_TIMEOUT" => self.backend_timeout = duration(value)?,
+            "STORAGE_DAEMON" => self.storage_daemon = optional_path(value)?,
+            "SPOOL_DIR" => self.spool_dir = absolute(value)?,
+            _ => {
+                let lower = key.to_ascii_lowercase();
+                if key != key.to_ascii_uppercase() || !parameters::is_known(&lower) {
+                    return Ok(false);
+                }
+                self.parameters.insert(lower, Secret::new(value));
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The configuration that this process is to use, with the file of `variant`.
+pub fn of_process(variant: Option<&str>) -> Result<Config, ConfigError> {
+    let named = std::env::var_os(PATH_VARIABLE).map(PathBuf::from);
+    Config::load(named.as_deref(), variant)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_SIZE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SIZE {
+        return Err(io::Error::other("larger than 1 MiB: not a configuration file"));
+    }
+    Ok(text)
+}
+
+fn absolute(value: &str) -> Result<PathBuf, String> {
+    if value.starts_with('/') && !value.contains('\0') {
+        Ok(value.into())
+    } else {
+        Err(format!("{value:?} is not an absolute path"))
+    }
+}
+
+fn optional_path(value: &str) -> Result<Option<PathBuf>, String> {
+    if value.is_empty() { Ok(None) } else { absolute(value).map(Some) }
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "1" | "on" | "set" => Ok(true),
+        "" | "no" | "false" | "0" | "off" | "unset" => Ok(false),
+        _ => Err(format!("{value:?} is neither yes nor no")),
+    }
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    let (digits, unit) = match value.char_indices().last() {
+        Some((at, 's')) => (&value[..at], 1),
+        Some((at, 'm')) => (&value[..at], 60),
+        Some((at, 'h')) => (&value[..at], 3600),
+        Some((at, 'd')) => (&value[..at], 86400),
+        _ => (value, 1),
+    };
+    let problem =
+        || format!("{value:?} is not a time: a number of seconds, or one followed by s, m, h or d");
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(problem());
+    }
+    let seconds: u64 =
+        digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(problem)?;
+    if seconds == 0 || seconds > 7 * 86400 {
+        return Err(format!("{value:?} is out of range: from 1 second to 7 days"));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+fn memory(value: &str) -> Result<Option<u32>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    match value.parse::<u32>() {
+        Ok(mib @ 32..=65536) => Ok(Some(mib)),
+        _ => Err(format!("{value:?} is not a number of MiB from 32 to 65536")),
+    }
+}
+
+fn user(value: &str) -> Result<String, String> {
+    let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.$".contains(&b));
+    if value.is_empty() || !plain || value.starts_with('-') {
+        return Err(format!("{value:?} is not the name of a user"));
+    }
+    if value == "root" {
+        return Err("the helper must not run as root".into());
+    }
+    Ok(value.to_owned())
+}
+
+fn nic_config(value: &str) -> Result<String, String> {
+    let plain = value.strip_prefix("dhcp+").unwrap_or(value);
+    let combined = plain.len() != value.len();
+    match plain {
+        "dhcpv6" | "slaac" | "slaac_dhcp" => Ok(value.to_owned()),
+        "" | "dhcp" if !combined => Ok(value.to_owned()),
+        _ => Err(format!(
+            "{value:?} is none of \"\", dhcp, dhcpv6, slaac, slaac_dhcp, dhcp+dhcpv6, dhcp+slaac and dhcp+slaac_dhcp"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        config.apply(Path::new("/etc/x"), text).map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn settings() {
+        let config = apply(
+            "IMAGE_DIR=\"/srv/images\"\nHELPER_SOFT_TIMEOUT=\"2m\"\nHELPER_HARD_TIMEOUT=7\n\
+             HELPER_MEMORY=512\nPROGRESS_MONITOR=\"\"\nDHCP_TAGS=\"a b\"\nDEFAULT_NIC_CONFIG=dhcp+slaac\n\
+             HELPER_ACCEL=tcg\nIMG_FORMAT=diskdump\nIMG_PASSWD='$ecret'\nHELPER_URL=http://x\nFOO=1\nhelper_user=x\nWIPE_REST=yes\n",
+        )
+        .unwrap();
+        assert_eq!(config.image_dir, Path::new("/srv/images"));
+        assert_eq!(config.helper_soft_timeout, Duration::from_secs(120));
+        assert_eq!(config.helper_memory, Some(512));
+        assert_eq!(config.helper_accel, Acceleration::Tcg);
+        assert_eq!((config.rest, Config::default().rest), (Rest::Everything, Rest::Labels));
+        assert_eq!(config.parameters["img_passwd"].expose(), b"$ecret");
+        assert_eq!(
+            config.warnings,
+            [
+                "/etc/x, line 11: HELPER_URL is not used any more: the helper is built from this node's kernel",
+                "/etc/x, line 12: FOO is not a known setting and is ignored",
+                "/etc/x, line 13: helper_user is not a known setting and is ignored",
+            ]
+        );
+        assert!(!format!("{config:?}").contains("$ecret"));
+    }
+
+    #[test]
+    fn wrong_values_name_file_line_and_key() {
+        for (text, error) in [
+            ("IMAGE_DIR=x", "IMAGE_DIR: \"x\" is not an absolute path"),
+            ("IMAGE_DEBUG=maybe", "IMAGE_DEBUG: \"maybe\" is neither yes nor no"),
+            ("HELPER_SOFT_TIMEOUT=", "HELPER_SOFT_TIMEOUT: \"\" is not a time"),
+            ("HELPER_SOFT_TIMEOUT=-1", "HELPER_SOFT_TIMEOUT: \"-1\" is not a time"),
+            ("HELPER_SOFT_TIMEOUT=0", "HELPER_SOFT_TIMEOUT: \"0\" is out of range"),
+            ("HELPER_SOFT_TIMEOUT=99999999999999999999d", "HELPER_SOFT_TIMEOUT: "),
+            ("HELPER_MEMORY=1G", "HELPER_MEMORY: \"1G\" is not a number of MiB"),
+            ("HELPER_USER=root", "HELPER_USER: the helper must not run as root"),
+            ("HELPER_USER=a,b", "HELPER_USER: \"a,b\" is not the name"),
+            ("HELPER_ACCEL=hax", "HELPER_ACCEL: \"hax\" is none of"),
+            ("DEFAULT_NIC_CONFIG=dhcp+dhcp", "DEFAULT_NIC_CONFIG: \"dhcp+dhcp\" is none of"),
+            ("PROGRESS_MONITOR=mon", "PROGRESS_MONITOR: \"mon\" is not an absolute path"),
+            ("WINDOWS_TIMEZONE=", "WINDOWS_TIMEZONE: it is empty"),
+        ] {
+            let found = apply(&format!("\n{text}\n")).unwrap_err();
+            assert!(found.starts_with(&format!("/etc/x, line 2, {error}")), "{text}: {found}");
+        }
+        let found = apply("A=`x`").unwrap_err();
+        assert!(found.starts_with("/etc/x, line 1, A: "), "{found}");
+    }
+
+    #[test]
+    fn the_variant_comes_after_and_a_named_file_must_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("default");
+        std::fs::write(&main, "IMG_ID=one\nIMG_FORMAT=extdump\n").unwrap();
+        std::fs::create_dir(dir.path().join("variants")).unwrap();
+        std::fs::write(dir.path().join("variants/v.conf"), "IMG_ID=two\n").unwrap();
+        let config = Config::load(Some(&main), Some("v")).unwrap();
+        assert_eq!(config.parameters["img_id"].expose(), b"two");
+        assert_eq!(config.parameters["img_format"].expose(), b"extdump");
+        assert!(Config::load(Some(&main), Some("none")).is_ok());
+        let error = Config::load(Some(&dir.path().join("no")), None).unwrap_err().to_string();
+        assert!(error.contains("cannot read the configuration"), "{error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! What every script has: the environment, the configuration, the log, signals and children.
+
+pub mod cancel;
+pub mod child;
+pub mod config;
+pub mod env;
+pub mod log;
+pub mod monitor;
+pub mod parameters;
+pub mod percent;
+pub mod scrub;
+pub mod shellvars;

@@ -1,0 +1,106 @@
+//! `rename`: Ganeti's name of the instance changed. Ganeti also calls it after every import and
+//! with a name that did not change, so it can run any number of times.
+
+use snf_image::properties::Properties;
+
+use crate::disk::open::OpenDisk;
+use crate::helper::{SECTOR_SIZE, VmRequest};
+use crate::node::cancel::Cancel;
+use crate::node::config::Config;
+use crate::node::env::Environment;
+use crate::node::log;
+use crate::node::monitor::Monitor;
+use crate::scripts::create::lay;
+use crate::scripts::create::{
+    CreateError, HelperRunner, base_rules, customise_in_vm, helper_config, parameter_disk,
+};
+
+/// Tasks that a rename must not do again.
+const EXCLUDED: [&str; 14] = [
+    "FixPartitionTable",
+    "FilesystemResizeUnmounted",
+    "InitializeDatasource",
+    "InstallUnattend",
+    "FilesystemResizeMounted",
+    "AddSwap",
+    "ChangeMachineId",
+    "ChangePassword",
+    "ConfigureNetwork",
+    "DeleteSSHKeys",
+    "DisableRemoteDesktopConnections",
+    "EnforcePersonality",
+    "RunCustomTask",
+    "FilesystemResizeAfterUmount",
+];
+
+/// Sets the host name inside the first disk where the configuration asks for it
+/// (`RENAME_HOSTNAME=yes`), and nothing else; otherwise there is nothing to do.
+pub fn rename(
+    env: &Environment,
+    config: &Config,
+    cancel: &Cancel,
+    runner: &mut dyn HelperRunner,
+) -> Result<(), CreateError> {
+    env.check_api_version()?;
+    let new = env.instance_name()?;
+    let old = env.old_instance_name()?;
+    if !config.rename_hostname {
+        log::info(&format!(
+            "{old} is now {new}; the disk is left as it is (RENAME_HOSTNAME=yes would change the host name in it)"
+        ));
+        return Ok(());
+    }
+    let disks = env.disks()?;
+    let Some(disk) = disks.first().filter(|disk| !disk.read_only) else {
+        log::info("there is no disk to change the host name in");
+        return Ok(());
+    };
+    let place = lay::place_of(disk)?;
+    let helper = helper_config(config);
+    runner.check(&helper)?;
+    let mut rules = base_rules(env, config, 1)?;
+    rules.set("TYPE", "diskdump")?;
+    rules.set("PROPERTIES", properties())?;
+    let mut target = OpenDisk::open(&place, config, cancel)?;
+    let request = VmRequest {
+        disks: vec![target.for_vm()?],
+        parameters: parameter_disk(&[("rules", rules.write())])?,
+        hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
+        flush_later: false,
+        sector_size: SECTOR_SIZE,
+    };
+    log::info(&format!("{old} is now {new}; changing the host name in {}", place.text()));
+    customise_in_vm(&helper, &request, cancel, runner, &mut Monitor::to_log())?;
+    target.destination().flush()?;
+    Ok(())
+}
+
+fn properties() -> String {
+    let mut properties = Properties::default();
+    for task in EXCLUDED {
+        properties.set(&format!("EXCLUDE_TASK_{task}"), "yes");
+    }
+    let map: serde_json::Map<String, serde_json::Value> =
+        properties.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    serde_json::Value::Object(map).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_name_is_left() {
+        let properties = Properties::parse(&properties(), "x").unwrap();
+        for task in EXCLUDED {
+            assert!(properties.excluded(task, true).unwrap());
+        }
+        let names = snf_image::task::TASKS.map(|task| task.name);
+        let left = names.into_iter().filter(|name| !EXCLUDED.contains(name));
+        // The label is that of the file that holds the name.
+        let expected = ["MountImage", "AssignHostname", "SELinuxAutorelabel"];
+        assert_eq!(left.collect::<Vec<_>>(), expected, "a new task must be excluded, or be here");
+        assert!(!properties.excluded("AssignHostname", true).unwrap());
+        assert!(!properties.excluded("MountImage", true).unwrap());
+    }
+}

@@ -1,0 +1,205 @@
+//! `export` and `import`: the whole disk, byte for byte, on standard output and from standard
+//! input. The stream is a raw dump, as Ganeti's own tools and other OS definitions write it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use crate::disk::buffer::AlignedBuffer;
+use crate::disk::open::{DiskError, OpenDisk, Place, daemon};
+use crate::disk::storage::{RemoteDisk, RemoteImage, StorageError};
+use crate::image::copy::{self, CopyError, Settle};
+use crate::image::source::raw::RawImage;
+use crate::image::source::stream::StreamImage;
+use crate::image::source::{ImageReader, Part, SourceError, local};
+use crate::node::cancel::{Cancel, Cancelled};
+use crate::node::config::Config;
+use crate::node::env::{EnvError, Environment, Transfer};
+use crate::node::log;
+use crate::node::monitor::Monitor;
+
+/// Why a disk was not exported or imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// Ganeti's environment.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
+    /// Reading.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The receiver of the export went away, or its disk is full.
+    #[error("cannot write the export at byte {offset}: {source}")]
+    Output {
+        /// Bytes that were written.
+        offset: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Writing the imported disk.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A disk that has no path.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The dump ended early.
+    #[error(
+        "the import ended after {found} bytes, but disk {index} has {expected}: the export is truncated \
+         or the transfer broke off (if the disk was made larger on purpose, set IMPORT_SHORT=yes)"
+    )]
+    Truncated {
+        /// Bytes that came.
+        found: u64,
+        /// Bytes that were expected.
+        expected: u64,
+        /// Which disk.
+        index: usize,
+    },
+    /// A signal came.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Writes the disk to `output`. Holes are not read, only their zeros are written.
+pub fn export(
+    env: &Environment,
+    config: &Config,
+    cancel: &Cancel,
+    output: &mut dyn Write,
+) -> Result<(), TransferError> {
+    env.check_api_version()?;
+    let transfer = env.export()?;
+    let place = place_of(&transfer, "EXPORT_DEVICE")?;
+    let name = place.text();
+    let mut image: Box<dyn ImageReader> = match &place {
+        Place::Path(path) => Box::new(RawImage::new(local::open_file_url(path)?, &name)?),
+        Place::Uri(uri) => {
+            Box::new(RemoteImage::new(RemoteDisk::open(&daemon(config), uri, cancel)?))
+        }
+    };
+    let size = image.size().unwrap_or(0);
+    tell_size(&transfer, size);
+    let mut monitor = monitor(env, config, "disk-export-progress", &transfer)?;
+    let started = Instant::now();
+    let mut buffer = AlignedBuffer::new(1 << 20).map_err(CopyError::Memory)?;
+    let zeros = AlignedBuffer::new(1 << 20).map_err(CopyError::Memory)?;
+    let mut offset = 0;
+    let mut data = 0;
+    loop {
+        cancel.check()?;
+        let part = image.next(buffer.as_mut_slice())?;
+        let mut write = |bytes: &[u8]| {
+            output.write_all(bytes).map_err(|source| TransferError::Output { offset, source })?;
+            offset += bytes.len() as u64;
+            monitor.position(offset, Some(size));
+            Ok::<(), TransferError>(())
+        };
+        match part {
+            Part::End => break,
+            Part::Data(length) => {
+                data += length as u64;
+                write(&buffer.as_slice()[..length])?;
+            }
+            Part::Zero(mut length) => {
+                while length > 0 {
+                    cancel.check()?;
+                    let now = length.min(zeros.as_slice().len() as u64);
+                    write(&zeros.as_slice()[..now as usize])?;
+                    length -= now;
+                }
+            }
+        }
+    }
+    output.flush().map_err(|source| TransferError::Output { offset, source })?;
+    log::info(&format!(
+        "exported {offset} bytes of {name} ({data} of them read, the rest holes) in {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+fn place_of(transfer: &Transfer, device: &str) -> Result<Place, EnvError> {
+    Place::choose(transfer.device.as_deref(), transfer.uri.as_deref())
+        .ok_or_else(|| EnvError::Missing(device.to_owned()))
+}
+
+/// Who hears how far it is.
+fn monitor(
+    env: &Environment,
+    config: &Config,
+    kind: &'static str,
+    transfer: &Transfer,
+) -> Result<Monitor, EnvError> {
+    let monitor = match &config.progress_monitor {
+        Some(program) => Monitor::to_program(program, env.instance_name()?),
+        None => Monitor::to_log(),
+    };
+    Ok(monitor.about(kind, transfer.index))
+}
+
+/// Ganeti shows progress when it knows how much is to come. It can do without.
+fn tell_size(transfer: &Transfer, size: u64) {
+    let Some(fd) = transfer.size_fd else { return };
+    let told = OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/self/fd/{fd}"))
+        .and_then(|mut file| file.write_all(format!("{size}\n").as_bytes()));
+    if let Err(error) = told {
+        log::warning(&format!("cannot tell the size to Ganeti (EXP_SIZE_FD={fd}): {error}"));
+    }
+}
+
+/// Writes what `input` gives to the disk; holes and zeros are not stored.
+pub fn import(
+    env: &Environment,
+    config: &Config,
+    cancel: &Cancel,
+    input: Box<dyn Read + Send>,
+) -> Result<(), TransferError> {
+    env.check_api_version()?;
+    let transfer = env.import()?;
+    let place = place_of(&transfer, "IMPORT_DEVICE")?;
+    let mut opened = OpenDisk::open(&place, config, cancel)?;
+    let target = opened.destination();
+    // What Ganeti promised the disk to be; a device may be a little larger than that, and the
+    // dump of one that was is too.
+    let promised = env
+        .text(&format!("DISK_{}_SIZE", transfer.index))?
+        .and_then(|mib| mib.parse::<u64>().ok())
+        .and_then(|mib| mib.checked_mul(1 << 20))
+        .filter(|bytes| *bytes <= target.size());
+    let expected = promised.unwrap_or_else(|| target.size());
+    let image = StreamImage::new(input, "the export on standard input", None);
+    let mut monitor = monitor(env, config, "disk-import-progress", &transfer)?;
+    // The stream does not tell its own size: it should be the disk's.
+    let mut progress = |position, _| monitor.position(position, Some(expected));
+    let report = copy::copy_image(Box::new(image), target, 0, Settle::Now, cancel, &mut progress)?;
+    if report.size < expected && !config.import_short {
+        return Err(TransferError::Truncated {
+            found: report.size,
+            expected,
+            index: transfer.index,
+        });
+    }
+    log::info(&format!(
+        "imported {} bytes to {} ({} of them data) in {:.1} s",
+        report.size,
+        place.text(),
+        report.written,
+        report.elapsed.as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// Standard input as a file of its own, without the buffer of the standard library.
+pub fn standard_input() -> io::Result<File> {
+    Ok(File::from(rustix::io::dup(io::stdin()).map_err(io::Error::from)?))
+}
+
+/// Standard output, likewise: its line buffer would cut every block in two.
+pub fn standard_output() -> io::Result<File> {
+    Ok(File::from(rustix::io::dup(io::stdout()).map_err(io::Error::from)?))
+}
