@@ -1,12 +1,10 @@
 //! A whole run on a disk whose power is cut or that fails: partition table, growth, files, in one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod deployed;
-
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use deployed::*;
+use crate::deployed::*;
 use snf_fs::ext::{Ext, Options};
 use snf_fs::testing::{Event, Fault, FaultDevice, RecordingDevice};
 use snf_fs::{BlockDevice, DeviceError, FileSystem, MemoryDevice, Overlay, Slice};

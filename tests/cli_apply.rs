@@ -1,14 +1,12 @@
 //! The command line tool on small guests: what it changes, what it leaves, how it ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod cli_support;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use cli_support::{Guest, Run, snf_customize};
+use crate::cli_support::{Guest, Run, snf_customize};
 use serde_json::Value;
 
 const KEY: &str =

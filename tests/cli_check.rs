@@ -1,14 +1,12 @@
 //! `snf-customize check` on NTFS and ext, whole and damaged.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod cli_support;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use cli_support::{Guest, Run, snf_customize};
+use crate::cli_support::{Guest, Run, snf_customize};
 
 fn check(disk: &Path, options: &[&str]) -> Run {
     Run::of(snf_customize().arg("check").arg(disk).args(options))

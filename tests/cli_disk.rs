@@ -2,15 +2,13 @@
 //! without rights. Needs root and loop devices.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod cli_support;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cli_support::{Guest, Run, snf_customize};
+use crate::cli_support::{Guest, Run, snf_customize};
 
 /// A loop device, detached when it goes.
 struct Loop(String);

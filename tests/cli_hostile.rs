@@ -2,13 +2,11 @@
 //! never a path outside the image.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod cli_support;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use cli_support::{GPT_OFFSET, Guest, Run, snf_customize};
+use crate::cli_support::{GPT_OFFSET, Guest, Run, snf_customize};
 use serde_json::Value;
 
 const KEY: &str =

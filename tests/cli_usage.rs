@@ -2,14 +2,12 @@
 //! itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod cli_support;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use cli_support::{Guest, Run, snf_customize};
+use crate::cli_support::{Guest, Run, snf_customize};
 
 #[test]
 fn nothing_and_help_and_version() {

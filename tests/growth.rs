@@ -2,13 +2,11 @@
 //! [`snf_image::customize`] leaves them, judged by sgdisk, sfdisk, e2fsck, blkid and swaplabel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod deployed;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use deployed::*;
+use crate::deployed::*;
 use snf_fs::{BlockDevice, FileDevice, MemoryDevice};
 use snf_image::customize::Mode;
 use snf_image::disk_adapter::DiskAdapter;

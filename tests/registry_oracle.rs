@@ -2,8 +2,7 @@
 //! again. The hives come from `cargo xtask setup`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -11,7 +10,7 @@ use std::process::Command;
 
 use snf_image::registry::{FileTime, Hive, HiveError, Key, REG_BINARY, utf16_units};
 
-use support::hives::{closed, hive};
+use crate::support::hives::{closed, hive};
 
 const NOW: FileTime = FileTime(133_000_000_000_000_000);
 

@@ -1,8 +1,7 @@
 //! Answer files that we edited, read by Python's XML parser (expat).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
 use std::fs;
 use std::process::Command;
 

@@ -3,16 +3,16 @@
 //! cut at every write.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod deployed;
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use deployed::{MIB, command, customize_on, write_sparse};
+use crate::deployed::{MIB, command, customize_on, write_sparse};
+use crate::support::disk::{Loop, run};
+use crate::support::scratch;
+use crate::support::windows::NtfsMount;
 use snf_fs::ntfs::Ntfs;
 use snf_fs::ntfs::check::{Report, check};
 use snf_fs::testing::RecordingDevice;
@@ -21,9 +21,6 @@ use snf_image::customize::Mode;
 use snf_image::disk_adapter::DiskAdapter;
 use snf_image::plan::Plan;
 use snf_image::registry::{FileTime, Hive};
-use support::disk::{Loop, run};
-use support::scratch;
-use support::windows::NtfsMount;
 
 /// Bytes of the image's partition, and of the disk that it is put on.
 const VOLUME: u64 = 16 * MIB;

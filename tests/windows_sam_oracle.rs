@@ -2,17 +2,16 @@
 //! come from `cargo xtask setup`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::hives::{closed, hive};
 use snf_image::guest::windows::sam::{BootKey, accounts, set_password};
 use snf_image::random::Entropy;
 use snf_image::registry::{FileTime, Hive};
 use snf_image::secret::Secret;
-use support::hives::{closed, hive};
 
 const NOW: FileTime = FileTime(133_000_000_000_000_000);
 

@@ -2,11 +2,9 @@
 //! round: e2fsck and the kernel find nothing wrong, and debugfs finds every name.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
 use std::process::Command;
 
-use oracle::{Disk, at, commit, compare};
+use crate::oracle::{Disk, at, commit, compare};
 use snf_fs::{Attributes, FileSystem};
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 1, gid: 2 };

@@ -2,12 +2,10 @@
 //! with names whose hashes collide.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use oracle::{Disk, at, commit, compare, shell};
+use crate::oracle::{Disk, at, commit, compare, shell};
 use snf_fs::{Attributes, Error, FileSystem};
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 1, gid: 2 };

@@ -3,9 +3,6 @@
 //! of the page are the same, or the first test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod journal_support;
-mod support;
-
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -13,10 +10,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use journal_support::{Mount, at_one_moment, set_journal_features};
+use crate::journal_support::{Mount, at_one_moment, set_journal_features};
+use crate::support::{Image, Random, run};
 use snf_fs::ext::{Ext, Options};
 use snf_fs::{Attributes, Error, FileDevice, FileSystem, NodeId, Timestamp};
-use support::{Image, Random, run};
 
 /// What happens to an image after mke2fs.
 #[derive(Clone, Copy)]

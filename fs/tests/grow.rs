@@ -1,14 +1,12 @@
 //! Growing against e2fsck, resize2fs and the kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod journal_support;
-
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use journal_support::*;
+use crate::journal_support::*;
 use snf_fs::ext::grow::{device_blocks, grow};
 use snf_fs::ext::journal::commit;
 use snf_fs::testing::{Fault, FaultDevice};

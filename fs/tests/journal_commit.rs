@@ -1,11 +1,9 @@
 //! Commits through the journal: clean afterwards, and old or new whenever the power goes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod journal_support;
-
 use std::sync::Arc;
 
-use journal_support::*;
+use crate::journal_support::*;
 use snf_fs::ext::journal::{commit, open_volume, transaction_capacity};
 use snf_fs::testing::{Event, Fault, FaultDevice, RecordingDevice};
 use snf_fs::{BlockDevice, Error, MemoryDevice};

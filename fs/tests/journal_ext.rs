@@ -1,13 +1,11 @@
 //! The whole engine under power cuts: a customization through `FileSystem`, stopped at every write.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod journal_support;
-
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
-use journal_support::*;
+use crate::journal_support::*;
 use snf_fs::ext::ops::Ext;
 use snf_fs::testing::{Fault, FaultDevice, RecordingDevice};
 use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice, NodeId, Result};

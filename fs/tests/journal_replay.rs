@@ -1,15 +1,13 @@
 //! Our replay of a dirty journal against that of e2fsck and the kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod journal_support;
-
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use journal_support::*;
+use crate::journal_support::*;
 use snf_fs::ext::Ext;
 use snf_fs::ext::journal::{commit, open_replayed, open_volume};
 use snf_fs::testing::RecordingDevice;

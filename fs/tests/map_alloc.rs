@@ -1,12 +1,11 @@
 //! Allocation and block maps against mke2fs, debugfs and e2fsck.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
+use crate::support::{Image, Random, commit, content, files};
 use snf_fs::Error;
 use snf_fs::ext::alloc;
 use snf_fs::ext::map::{self, Mapping};
-use support::{Image, Random, commit, content, files};
 
 /// What each file system is made with: label, mke2fs arguments, size in MiB.
 const SHAPES: &[(&str, &str, u64)] = &[

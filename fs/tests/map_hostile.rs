@@ -1,15 +1,13 @@
 //! Damaged allocation and block map structures: refused by name, never a panic, never a loop.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::{Image, Random, commit};
 use snf_fs::ext::map::{self, Mapping};
 use snf_fs::ext::{Options, Volume, alloc};
 use snf_fs::{Error, MemoryDevice};
-use support::{Image, Random, commit};
 
 /// A small file system with files whole, in pieces and sparse; without checksums, so that damage is
 /// not found by them.

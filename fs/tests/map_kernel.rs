@@ -2,15 +2,13 @@
 //! here read the same in the kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{Image, Random, content, run};
 use snf_fs::ext::map;
-use support::{Image, Random, content, run};
 
 /// A loop mount that goes away with the value.
 struct Mount {

@@ -1,12 +1,10 @@
 //! Files that fill, fragment and empty a file system, judged by e2fsck and debugfs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::{Image, Random, commit, content, files};
 use snf_fs::Error;
 use snf_fs::ext::inode::Inode;
 use snf_fs::ext::map;
-use support::{Image, Random, commit, content, files};
 
 /// Fills, fragments and empties a file system for `rounds` rounds of random changes.
 fn stress(args: &str, mib: u64, count: usize, largest: u64, rounds: usize, seed: u64) {

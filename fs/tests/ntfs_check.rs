@@ -1,9 +1,7 @@
 //! The NTFS checker against volumes that mkntfs made and ntfs-3g filled.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
-use ntfs_support::{Image, count, fill};
+use crate::ntfs_support::{Image, count, fill};
 
 /// mkntfs's options, MiB, and files in one directory.
 const MATRIX: &[(&str, u64, usize)] = &[

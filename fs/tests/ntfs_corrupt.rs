@@ -1,11 +1,9 @@
 //! Each kind of damage that the NTFS checker knows: one field is spoilt, and it must say so by name.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use ntfs_support::{Image, fill};
+use crate::ntfs_support::{Image, fill};
 use snf_fs::MemoryDevice;
 use snf_fs::ntfs::check::inodes::{Files, Key, Value, assemble};
 use snf_fs::ntfs::check::raw::{

@@ -1,13 +1,11 @@
 //! The power is cut at every write of a commit to NTFS: what is there then can be read and mended.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ntfs_support::walk::{content, hash, through_mount, through_us};
-use ntfs_support::{Image, bytes};
+use crate::ntfs_support::walk::{content, hash, through_mount, through_us};
+use crate::ntfs_support::{Image, bytes};
 use snf_fs::ntfs::Ntfs;
 use snf_fs::ntfs::check::check;
 use snf_fs::testing::{Event, Fault, FaultDevice, Random, RecordingDevice};

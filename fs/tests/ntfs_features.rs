@@ -2,10 +2,8 @@
 //! make.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
-use ntfs_support::edit::{ANY, at, open};
-use ntfs_support::{Image, Mount, junction};
+use crate::ntfs_support::edit::{ANY, at, open};
+use crate::ntfs_support::{Image, Mount, junction};
 use snf_fs::{Error, FileSystem, Tree};
 
 fn text_of(path: &std::path::Path, attribute: &str) -> Option<String> {

@@ -1,14 +1,12 @@
 //! Growing NTFS against ntfsresize, ntfsfix, ntfs-3g and the checker.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ntfs_support::{Image, bytes};
+use crate::ntfs_support::{Image, bytes};
 use snf_fs::ntfs::check::check;
 use snf_fs::ntfs::grow::{Grown, Options, grow};
 use snf_fs::testing::{Fault, FaultDevice, Random, RecordingDevice};

@@ -3,12 +3,10 @@
 //! that driver.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
-use ntfs_support::edit::{ANY, at, edit, open};
-use ntfs_support::linux::through_ntfs3;
-use ntfs_support::walk::{Seen, Walk, through_mount, through_us};
-use ntfs_support::{Image, fill};
+use crate::ntfs_support::edit::{ANY, at, edit, open};
+use crate::ntfs_support::linux::through_ntfs3;
+use crate::ntfs_support::walk::{Seen, Walk, through_mount, through_us};
+use crate::ntfs_support::{Image, fill};
 use snf_fs::FileSystem;
 use snf_fs::testing::Random;
 

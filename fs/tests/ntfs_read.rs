@@ -1,10 +1,9 @@
 //! What the NTFS engine reads against what ntfs-3g's mount shows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
-use ntfs_support::walk::{Seen, through_mount, through_us};
-use ntfs_support::{Image, fill};
+use crate::ntfs_support;
+use crate::ntfs_support::walk::{Seen, through_mount, through_us};
+use crate::ntfs_support::{Image, fill};
 use snf_fs::ntfs::Ntfs;
 use snf_fs::{Error, FileSystem, Kind};
 

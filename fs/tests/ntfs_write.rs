@@ -1,15 +1,13 @@
 //! What the NTFS engine writes, judged by the checker, ntfsfix and ntfs-3g, which then edits it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ntfs_support;
-
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use ntfs_support::edit::{ANY, NOW, at, edit, open, same, verify};
-use ntfs_support::walk::{Seen, hash, through_mount, through_us};
-use ntfs_support::{Image, bytes, fill};
+use crate::ntfs_support::edit::{ANY, NOW, at, edit, open, same, verify};
+use crate::ntfs_support::walk::{Seen, hash, through_mount, through_us};
+use crate::ntfs_support::{Image, bytes, fill};
 use snf_fs::ntfs::Ntfs;
 use snf_fs::testing::{Fault, FaultDevice, Random};
 use snf_fs::{Error, FileSystem, NodeId};

@@ -1,13 +1,11 @@
 //! What an edit costs the device: blocks read and written.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use oracle::{Disk, NOW, at, shell};
+use crate::oracle::{Disk, NOW, at, shell};
 use snf_fs::ext::{Ext, Options};
 use snf_fs::{BlockDevice, DeviceError, FileDevice, FileSystem};
 

@@ -2,13 +2,12 @@
 //! so and changes nothing, and works when it is tried again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
+use crate::oracle;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use oracle::{Disk, NOW, Tree, at, shell, walk_ext};
+use crate::oracle::{Disk, NOW, Tree, at, shell, walk_ext};
 use snf_fs::ext::{Ext, Options};
 use snf_fs::{Attributes, BlockDevice, DeviceError, Error, FileSystem, MemoryDevice};
 

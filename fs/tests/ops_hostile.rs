@@ -1,12 +1,10 @@
 //! Damaged directories, attributes and inodes: refused by name, never a panic, never a loop.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oracle::{Disk, NOW, commit, shell};
+use crate::oracle::{Disk, NOW, commit, shell};
 use snf_fs::ext::{Ext, Options};
 use snf_fs::testing::Random;
 use snf_fs::{Attributes, Error, FileSystem, FileType, MemoryDevice, NodeId};

@@ -1,9 +1,7 @@
 //! Reading: what the kernel made, we see as the kernel sees it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
-use oracle::{Disk, compare, shell};
+use crate::oracle::{Disk, compare, shell};
 
 const SHAPES: &[(&str, &str)] = &[
     ("debian 12", "-t ext4 -O metadata_csum,64bit,^orphan_file,^metadata_csum_seed"),

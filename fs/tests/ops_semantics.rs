@@ -1,11 +1,9 @@
 //! What each operation promises and refuses, with the kernel as the model where it has an opinion.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
 use std::process::Command;
 
-use oracle::{Disk, NOW, at, commit, compare, shell};
+use crate::oracle::{Disk, NOW, at, commit, compare, shell};
 use snf_fs::{Attributes, Error, FileSystem, Times, Timestamp};
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 1, gid: 2 };

@@ -2,11 +2,9 @@
 //! was written, refusals change nothing, e2fsck finds nothing, and the kernel sees what we see.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
 use std::collections::BTreeMap;
 
-use oracle::{Disk, commit, compare};
+use crate::oracle::{Disk, commit, compare};
 use snf_fs::ext::Ext;
 use snf_fs::testing::Random;
 use snf_fs::{Attributes, Error, FileSystem, NodeId};

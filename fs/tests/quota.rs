@@ -1,12 +1,10 @@
 //! Quota files follow every change, and e2fsck agrees.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::process::Command;
 
+use crate::support::{Image, Random, commit, files, run};
 use snf_fs::ext::map;
-use support::{Image, Random, commit, files, run};
 
 #[test]
 fn usage_follows_owner_and_size() {

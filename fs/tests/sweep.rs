@@ -3,13 +3,11 @@
 //! each run; `SNF_SWEEP_ROUNDS=500` and `SNF_FUZZ_SEED=n` are for more and for others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod journal_support;
-
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 
-use journal_support::*;
+use crate::journal_support::*;
 use snf_fs::ext::Ext;
 use snf_fs::testing::Random;
 use snf_fs::{Attributes, FileDevice, FileSystem};

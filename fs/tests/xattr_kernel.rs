@@ -2,9 +2,7 @@
 //! reads, e2fsck agrees with every hash, count and checksum.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod oracle;
-
-use oracle::{Disk, at, commit, compare, shell};
+use crate::oracle::{Disk, at, commit, compare, shell};
 use snf_fs::{Attributes, Error, FileSystem, FileType};
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };

@@ -1,14 +1,12 @@
 //! External back-ends: programs that know further places for images and disks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::lab::{Lab, StandIn};
+use crate::common::lab::{Lab, StandIn};
 use snf_image_host::backend::{Kind, survey};
 use snf_image_host::node::cancel::Cancel;
 use snf_image_host::node::log;

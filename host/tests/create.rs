@@ -1,12 +1,10 @@
 //! `create` with a stand-in for the helper VM: everything but QEMU is real.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::lab::{Lab, StandIn};
+use crate::common::lab::{Lab, StandIn};
 use snf_image_host::node::cancel::Cancel;
 use snf_image_host::scripts::rename::rename;
 

@@ -2,13 +2,11 @@
 #![cfg(feature = "network")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use common::node::{MARK_AT, Node, ended, noise};
+use crate::common::node::{MARK_AT, Node, ended, noise};
 
 /// An authority of the site's own, and a certificate of it for one name and one address.
 const CERTIFICATES: &str = r#"

@@ -3,8 +3,6 @@
 #![cfg(feature = "network")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use common::node::{MARK_AT, Node, ended, noise, running_vm, signal, sparse, wait_for};
+use crate::common::node::{MARK_AT, Node, ended, noise, running_vm, signal, sparse, wait_for};
 use snf_image_host::disk::target::Target;
 use snf_image_host::image::copy::{Settle, copy_image};
 use snf_image_host::image::source::raw::RawImage;

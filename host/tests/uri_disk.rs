@@ -1,14 +1,12 @@
 //! Disks that have only a URI: through QEMU's storage daemon.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use common::lab::{Lab, StandIn};
+use crate::common::lab::{Lab, StandIn};
 use snf_image_host::disk::storage::RemoteDisk;
 use snf_image_host::node::cancel::Cancel;
 use snf_image_host::node::env::Environment;

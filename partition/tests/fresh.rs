@@ -1,12 +1,10 @@
 //! The fresh MBR boots what lies behind it, and swap areas are what mkswap's relatives expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{ImageDisk, dump, run};
+use crate::common::{ImageDisk, dump, run};
 use snf_partition::{Disk, TYPE_LINUX, TYPE_NTFS, fresh_mbr, swap};
 
 /// A boot sector that checks what it was started with (DL, SI at an active record) and says so on

@@ -1,9 +1,7 @@
 //! Growing tables that fdisk's and gdisk's tools made, and what those tools say afterwards.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
-use common::{ImageDisk, dump, run, try_run};
+use crate::common::{ImageDisk, dump, run, try_run};
 use snf_partition::{
     Disk, GrowRequest, Guid, MemoryDisk, Partition, Plan, Role, SwapRequest, TableKind, plan_grow,
     read,

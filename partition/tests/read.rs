@@ -1,9 +1,7 @@
 //! Reading tables that fdisk's and gdisk's tools made, and telling them from bare file systems.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
-
-use common::{ImageDisk, run};
+use crate::common::{ImageDisk, run};
 use snf_partition::{PartitionType, Role, Table, TableKind, read};
 
 fn table(disk: &ImageDisk) -> Table {

@@ -5,6 +5,7 @@ mod deb;
 mod debian;
 mod demo;
 mod ganeti;
+mod linked;
 mod setup;
 mod stage;
 mod test;

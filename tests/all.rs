@@ -1,0 +1,24 @@
+//! The tests of the library and of `snf-customize` that need no virtual machine.
+//!
+//! One binary, because linking takes longer than compiling them. A test is named after its file:
+//! `cargo test -p PACKAGE FILE` runs one file. The tests with a binary of their own are in Cargo.toml.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod atomic;
+mod cli_apply;
+mod cli_check;
+mod cli_disk;
+mod cli_hostile;
+mod cli_support;
+mod cli_usage;
+mod crypt_oracle;
+mod deployed;
+mod growth;
+mod guest_ext4;
+mod registry_oracle;
+mod rules_bash;
+mod sshkey_oracle;
+mod support;
+mod windows_answer_oracle;
+mod windows_growth;
+mod windows_sam_oracle;
