@@ -40,6 +40,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("file", "file"),
     ("python3", "python3"),
+    ("lvm", "lvm2"),
+    ("cryptsetup", "cryptsetup-bin"),
     ("hivexsh", "libhivex-bin"),
     ("impacket-secretsdump", "python3-impacket"),
 ];
