@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,39 +62,79 @@ impl RecordingDevice {
     /// than 1 KiB (a superblock) in part, sector by sector. `seed` decides.
     pub fn cut(&self, count: usize, seed: u64, torn: bool) -> Vec<u8> {
         let mut random = Random(seed);
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = self.events();
         let events = &events[..count.min(events.len())];
         let durable =
             events.iter().rposition(|event| *event == Event::Flush).map_or(0, |at| at + 1);
-        let mut bytes = self.before.clone();
-        for event in &events[..durable] {
-            apply(&mut bytes, event);
-        }
-        let mut loose: Vec<Event> = Vec::new();
-        for event in &events[durable..] {
-            let Event::Write(offset, data) = event else { continue };
-            if torn && data.len() > 1024 {
-                for (index, sector) in data.chunks(SECTOR).enumerate() {
-                    loose.push(Event::Write(offset + (index * SECTOR) as u64, sector.to_vec()));
-                }
-            } else {
-                loose.push(event.clone());
-            }
-        }
-        // One in eight cuts loses everything that was not flushed, and one keeps nearly all.
-        let keep = match random.below(8) {
-            0 => 0,
-            1 => 15,
-            _ => 8,
-        };
-        while !loose.is_empty() {
-            let event = loose.swap_remove(random.below(loose.len()));
-            if random.below(16) < keep {
-                apply(&mut bytes, &event);
-            }
-        }
-        bytes
+        let bytes = self.prefix(durable);
+        let tears = |_, length| torn && length > 1024;
+        scatter(bytes, &mut random, loose(&events[durable..], tears))
     }
+
+    /// Every kind of state that a cut between two flushes can leave: of the writes between them each
+    /// one alone, all but each one, and `random` mixtures of their sectors in any order. Writes that
+    /// lie within `whole` are never torn. `visit` gets a name for the state and the content.
+    pub fn losses(&self, whole: &Range<u64>, random: u64, mut visit: impl FnMut(&str, Vec<u8>)) {
+        let events = self.events();
+        let mut first = 0;
+        for epoch in events.split_inclusive(|event| *event == Event::Flush) {
+            let durable = self.prefix(first);
+            let span = format!("events {first}..{}", first + epoch.len());
+            let writes: Vec<&Event> =
+                epoch.iter().filter(|event| matches!(event, Event::Write(..))).collect();
+            for (index, &one) in writes.iter().enumerate() {
+                let mut alone = durable.clone();
+                apply(&mut alone, one);
+                visit(&format!("{span}, write {index} alone"), alone);
+                let mut rest = durable.clone();
+                for (_, &event) in writes.iter().enumerate().filter(|&(other, _)| other != index) {
+                    apply(&mut rest, event);
+                }
+                visit(&format!("{span}, all but write {index}"), rest);
+            }
+            let tears =
+                |start, length| !(whole.start <= start && start + length as u64 <= whole.end);
+            for seed in 0..if writes.is_empty() { 0 } else { random } {
+                let mut generator = Random(first as u64 * random + seed);
+                let bytes = scatter(durable.clone(), &mut generator, loose(epoch, tears));
+                visit(&format!("{span}, mixture {seed}"), bytes);
+            }
+            first += epoch.len();
+        }
+    }
+}
+
+/// The writes among `events`; those that `tears` (offset, length) names are taken apart into sectors.
+fn loose(events: &[Event], tears: impl Fn(u64, usize) -> bool) -> Vec<Event> {
+    let mut out: Vec<Event> = Vec::new();
+    for event in events {
+        let Event::Write(offset, data) = event else { continue };
+        if tears(*offset, data.len()) {
+            for (index, sector) in data.chunks(SECTOR).enumerate() {
+                out.push(Event::Write(offset + (index * SECTOR) as u64, sector.to_vec()));
+            }
+        } else {
+            out.push(event.clone());
+        }
+    }
+    out
+}
+
+/// Does some of the writes, in any order.
+fn scatter(mut bytes: Vec<u8>, random: &mut Random, mut writes: Vec<Event>) -> Vec<u8> {
+    // One in eight cuts loses everything that was not flushed, and one keeps nearly all.
+    let keep = match random.below(8) {
+        0 => 0,
+        1 => 15,
+        _ => 8,
+    };
+    while !writes.is_empty() {
+        let event = writes.swap_remove(random.below(writes.len()));
+        if random.below(16) < keep {
+            apply(&mut bytes, &event);
+        }
+    }
+    bytes
 }
 
 fn apply(bytes: &mut [u8], event: &Event) {
@@ -290,6 +331,23 @@ mod tests {
         assert_eq!(seen.len(), 8);
         assert_eq!(device.prefix(1)[2048], 0);
         assert_eq!(device.prefix(4), device.to_vec());
+    }
+
+    #[test]
+    fn losses_are_each_write_alone_and_all_but_it() {
+        let device = RecordingDevice::new(vec![0; 4096]);
+        device.write_at(0, &[1; 1024]).unwrap();
+        device.flush().unwrap();
+        device.write_at(1024, &[2; 1024]).unwrap();
+        device.write_at(2048, &[3; 1024]).unwrap();
+        let mut seen = BTreeSet::new();
+        device.losses(&(1024..2048), 40, |_, bytes| {
+            assert_eq!(bytes[1024], bytes[1536], "a write within `whole` is not torn");
+            seen.insert((bytes[0], bytes[512], bytes[1024], bytes[2048], bytes[2560]));
+        });
+        // Before the flush four states of two sectors, after it two times four.
+        assert_eq!(seen.len(), 4 + 8 - 1);
+        assert!(seen.contains(&(1, 1, 0, 3, 3)) && seen.contains(&(1, 1, 2, 0, 0)));
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn a_small_edit_touches_few_blocks() {
     let mut inode = vol.live_inode(image.ino("file7")).unwrap();
     map::replace(&mut vol, &mut inode, &[1; 1500]).unwrap();
     vol.write_inode(&inode).unwrap();
-    vol.store_superblock().unwrap();
+    snf_fs::ext::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     let transaction = &vol.store.transactions()[0];
     // Block bitmap, group descriptor, inode, superblock; and the content.
@@ -224,7 +224,7 @@ fn a_small_edit_touches_few_blocks() {
     commit(&mut vol);
     map::append(&mut vol, &mut inode, b"one more line\n").unwrap();
     vol.write_inode(&inode).unwrap();
-    vol.store_superblock().unwrap();
+    snf_fs::ext::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     // The block itself, through the journal, and the inode.
     vol.store.seal();
@@ -311,7 +311,7 @@ fn a_large_file_goes_quickly() {
     assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
     assert!(vol.sb.free_blocks_count() >= free + 2_621_439);
     vol.write_inode(&inode).unwrap();
-    vol.store_superblock().unwrap();
+    snf_fs::ext::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     // 81 bitmaps and their descriptors, not the file.
     assert!(vol.store.transactions()[0].meta.len() < 100);

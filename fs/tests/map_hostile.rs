@@ -45,7 +45,7 @@ fn base(args: &str) -> Base {
     for _ in 0..4 {
         blocks.extend(inos.iter().map(|&ino| vol.inode_position(ino).unwrap().0));
     }
-    vol.store_superblock().unwrap();
+    snf_fs::ext::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     // Everything written as metadata: extent nodes and indirect blocks among it.
     blocks.extend(vol.store.transactions().iter().flat_map(|t| t.meta.keys()));

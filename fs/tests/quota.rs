@@ -57,7 +57,7 @@ fn taking_a_change_back_takes_its_usage_back() {
         Err(snf_fs::Error::Invalid("no".into()))
     });
     assert!(failed.is_err());
-    vol.store_superblock().unwrap();
+    snf_fs::ext::journal::seal(&mut vol).unwrap();
     assert!(!vol.store.is_dirty());
 }
 

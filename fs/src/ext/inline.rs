@@ -5,25 +5,24 @@
 //! Source: the kernel's Documentation/filesystems/ext4/inlinedata.rst.
 
 use super::inode::Inode;
-use super::volume::Volume;
-use super::xattr;
+use super::xattr::body::{inline_tail, set_inline_tail};
 use crate::error::Result;
 
 /// Bytes of content in `i_block`.
 const IN_INODE: usize = 60;
 
 /// All bytes that an inode with the inline_data flag holds; `i_size` says how many of them count.
-pub fn content(vol: &Volume, inode: &Inode) -> Result<Vec<u8>> {
+pub fn content(inode: &Inode) -> Result<Vec<u8>> {
     let mut out = inode.raw.i_block.to_vec();
-    out.extend_from_slice(&xattr::inline_tail(vol, inode)?.unwrap_or_default());
+    out.extend_from_slice(&inline_tail(inode)?.unwrap_or_default());
     Ok(out)
 }
 
 /// Puts other content into an inode that has inline data, and sets its size. `false`, and nothing
 /// changed, when there is no room for it.
-pub fn store(vol: &Volume, inode: &mut Inode, content: &[u8]) -> Result<bool> {
+pub fn store(inode: &mut Inode, content: &[u8]) -> Result<bool> {
     let (first, rest) = content.split_at(content.len().min(IN_INODE));
-    if !xattr::set_inline_tail(vol, inode, Some(rest))? {
+    if !set_inline_tail(inode, Some(rest))? {
         return Ok(false);
     }
     let mut block = [0; IN_INODE];
@@ -34,7 +33,7 @@ pub fn store(vol: &Volume, inode: &mut Inode, content: &[u8]) -> Result<bool> {
 }
 
 /// Takes the content out of the inode, before it gets a block map.
-pub fn remove(vol: &Volume, inode: &mut Inode) -> Result<()> {
-    xattr::set_inline_tail(vol, inode, None)?;
+pub fn remove(inode: &mut Inode) -> Result<()> {
+    set_inline_tail(inode, None)?;
     Ok(())
 }

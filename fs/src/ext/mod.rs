@@ -17,6 +17,7 @@ pub mod mkfs;
 pub mod mmp;
 pub mod ops;
 mod quota;
+mod remove;
 pub mod store;
 pub mod superblock;
 pub mod volume;

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::journal::format::JBD2_MAGIC_NUMBER;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ranges::Ranges;
@@ -47,8 +46,9 @@ impl Transaction {
 pub struct Replayed {
     /// The block of the device that holds the copy.
     pub physical: u64,
-    /// Whether the copy's first four bytes are zero in place of the journal's magic number.
-    pub escaped: bool,
+    /// The first four bytes of the block, where the copy has zeros in their place: the journal's
+    /// magic number, which no copy may begin with.
+    pub head: Option<[u8; 4]>,
 }
 
 #[derive(Debug, Default)]
@@ -84,12 +84,19 @@ struct Before {
     latest: Option<Block>,
 }
 
-/// What an attempt changed: what was pending for the blocks it touched, and what was freed when it
-/// began.
+/// All that takes an attempt back.
 #[derive(Debug)]
 struct Undo {
+    /// What was pending for the blocks it touched.
     blocks: BTreeMap<u64, Before>,
+    /// What was freed when it began.
     freed: Ranges,
+    /// How many blocks the file system had.
+    blocks_count: u64,
+    /// How many runs were to be zeroed.
+    zero: usize,
+    /// Its entries of [`Store::zeroing`], in order: the key, and what was there before.
+    zeroing: Vec<(u64, Option<u64>)>,
 }
 
 impl Store {
@@ -146,14 +153,14 @@ impl Store {
         if let Some(block) = self.latest.get(&number) {
             return Ok(block.clone());
         }
+        if self.is_zeroed(number) {
+            return Ok(vec![0; self.block_size].into());
+        }
         if let Some(entry) = self.cache.borrow_mut().blocks.get_mut(&number) {
             entry.1 = true;
             return Ok(entry.0.clone());
         }
         let mut buf = vec![0; self.block_size];
-        if self.is_zeroed(number) {
-            return Ok(buf.into());
-        }
         match self.replayed.get(&number) {
             Some(&copy) => self.read_replayed(copy, &mut buf)?,
             None => self.device.read_at(number * self.block_size as u64, &mut buf)?,
@@ -191,8 +198,8 @@ impl Store {
     /// Reads a block from its copy in the journal.
     pub(super) fn read_replayed(&self, copy: Replayed, buf: &mut [u8]) -> Result<()> {
         self.device.read_at(copy.physical * self.block_size as u64, buf)?;
-        if copy.escaped {
-            buf[..4].copy_from_slice(&JBD2_MAGIC_NUMBER.to_be_bytes());
+        if let Some(head) = copy.head {
+            buf[..head.len()].copy_from_slice(&head);
         }
         Ok(())
     }
@@ -240,7 +247,13 @@ impl Store {
 
     /// Starts an attempt: changes from here on can be taken back together. Attempts nest.
     pub(super) fn begin(&mut self) {
-        self.undo.push(Undo { blocks: BTreeMap::new(), freed: self.current.freed.clone() });
+        self.undo.push(Undo {
+            blocks: BTreeMap::new(),
+            freed: self.current.freed.clone(),
+            blocks_count: self.blocks_count,
+            zero: self.current.zero.len(),
+            zeroing: Vec::new(),
+        });
     }
 
     /// Ends the innermost attempt and keeps its changes.
@@ -250,6 +263,7 @@ impl Store {
             for (number, before) in inner.blocks {
                 outer.blocks.entry(number).or_insert(before);
             }
+            outer.zeroing.extend(inner.zeroing);
         }
     }
 
@@ -268,6 +282,15 @@ impl Store {
             put(&mut self.latest, number, before.latest);
         }
         self.current.freed = undo.freed;
+        self.blocks_count = undo.blocks_count;
+        // Inside an attempt nothing is sealed, so the list has only grown.
+        self.current.zero.truncate(undo.zero);
+        for (start, before) in undo.zeroing.into_iter().rev() {
+            match before {
+                Some(end) => self.zeroing.insert(start, end),
+                None => self.zeroing.remove(&start),
+            };
+        }
     }
 
     /// Changes a block of metadata.
@@ -319,15 +342,12 @@ impl Store {
         self.check(start.saturating_add(len.saturating_sub(1)))?;
         if len > 0 {
             self.current.zero.push((start, len));
-            self.zeroing.insert(start, start + len);
+            let before = self.zeroing.insert(start, start + len);
+            if let Some(frame) = self.undo.last_mut() {
+                frame.zeroing.push((start, before));
+            }
         }
         Ok(())
-    }
-
-    /// Takes back every [`Store::zero`] of the open transaction at or behind a block.
-    pub(super) fn keep_from_zeroing(&mut self, from: u64) {
-        self.current.zero.retain(|&(start, _)| start < from);
-        self.zeroing.split_off(&from);
     }
 
     fn is_zeroed(&self, number: u64) -> bool {
@@ -415,5 +435,61 @@ impl Store {
             let Cache { blocks, queue } = &mut *cache;
             queue.retain(|number| blocks.contains_key(number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::MemoryDevice;
+
+    fn store() -> Store {
+        Store::new(Arc::new(MemoryDevice::new(vec![7; 64 * 1024])), 1024, 32)
+    }
+
+    #[test]
+    fn an_attempt_is_taken_back_whole() {
+        let mut store = store();
+        store.write_meta(1, vec![1; 1024]).unwrap();
+        store.begin();
+        store.set_blocks_count(64);
+        store.write_meta(1, vec![2; 1024]).unwrap();
+        store.write_data(40, vec![3; 1024]).unwrap();
+        store.forget(2..4);
+        store.zero(50, 4).unwrap();
+        assert_eq!(*store.read(51).unwrap(), [0; 1024]);
+        store.roll_back();
+        assert_eq!(store.blocks_count(), 32);
+        assert_eq!(*store.read(1).unwrap(), [1; 1024]);
+        assert!(store.read(40).is_err());
+        assert_eq!(store.freed_in(0..64).count(), 0);
+        assert!(store.current.zero.is_empty() && store.zeroing.is_empty());
+        store.set_blocks_count(64);
+        assert_eq!(*store.read(51).unwrap(), [7; 1024]);
+    }
+
+    #[test]
+    fn zeros_of_an_inner_attempt_go_with_the_outer() {
+        let mut store = store();
+        store.zero(4, 2).unwrap();
+        store.begin();
+        store.begin();
+        store.zero(4, 8).unwrap();
+        store.zero(20, 1).unwrap();
+        store.keep();
+        assert_eq!(*store.read(11).unwrap(), [0; 1024]);
+        store.roll_back();
+        assert_eq!(store.current.zero, [(4, 2)]);
+        assert_eq!(*store.read(5).unwrap(), [0; 1024]);
+        assert_eq!(*store.read(6).unwrap(), [7; 1024]);
+        assert_eq!(*store.read(20).unwrap(), [7; 1024]);
+    }
+
+    #[test]
+    fn zeros_hide_what_the_cache_has() {
+        let mut store = store();
+        assert_eq!(*store.read(9).unwrap(), [7; 1024]);
+        store.zero(9, 1).unwrap();
+        assert_eq!(*store.read(9).unwrap(), [0; 1024]);
     }
 }

@@ -481,6 +481,11 @@ impl Superblock {
         self.raw.s_feature_ro_compat = U32::new(if on { old | bit } else { old & !bit });
     }
 
+    /// Whether the file system keeps room for descriptors by way of the resize inode.
+    pub fn has_resize_inode(&self) -> bool {
+        self.has_compat(compat::RESIZE_INODE)
+    }
+
     /// Whether all metadata carries crc32c checksums.
     pub fn has_metadata_csum(&self) -> bool {
         self.has_ro_compat(ro_compat::METADATA_CSUM)

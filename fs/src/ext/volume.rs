@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use super::group::{BG_INODE_UNINIT, GroupDescriptor};
 use super::inode::{Inode, ROOT_INO};
-use super::quota;
+use super::journal::state::State;
+use super::quota::usage::{self, Changes};
 use super::store::{Block, Store};
-use super::superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, compat, incompat};
+use super::superblock::{
+    STATE_ERROR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, compat, incompat,
+    ro_compat,
+};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
@@ -47,9 +51,9 @@ pub struct Volume {
     /// Bitmaps and inode tables by flex group; see [`super::alloc`].
     pub(super) zones: RefCell<BTreeMap<u32, Zones>>,
     /// Usage not yet in the quota files.
-    pub(super) quota: quota::Changes,
+    pub(super) quota: Changes,
     /// The journal, once [`super::journal`] has looked at it.
-    pub(super) journal: super::journal::State,
+    pub(super) journal: State,
 }
 
 impl Volume {
@@ -74,8 +78,8 @@ impl Volume {
             generation_state: options.seed,
             sb_on_disk: bytes,
             zones: RefCell::default(),
-            quota: quota::Changes::new(),
-            journal: super::journal::State::default(),
+            quota: Changes::default(),
+            journal: State::default(),
         })
     }
 
@@ -96,7 +100,8 @@ impl Volume {
         self.zones.borrow_mut().clear();
     }
 
-    /// Runs `work`; when it fails, every change it made to superblock and blocks is taken back.
+    /// Runs `work`; when it fails, every change it made to superblock, blocks, their number, and
+    /// usage is taken back.
     /// Inodes that the caller holds in memory are the caller's to restore. Attempts nest.
     pub fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let sb = self.sb.clone();
@@ -109,6 +114,8 @@ impl Volume {
             self.store.keep();
         } else {
             self.store.roll_back();
+            // Known places of bitmaps and inode tables may be those of the attempt.
+            self.layout_changed();
             self.sb = sb;
             self.sb_on_disk = sb_on_disk;
             self.generation_state = generation_state;
@@ -123,10 +130,9 @@ impl Volume {
         (SUPERBLOCK_OFFSET / size, (SUPERBLOCK_OFFSET % size) as usize)
     }
 
-    /// Puts the superblock into the open transaction if it changed, and the quota files with it.
-    /// To be called before every seal and commit.
+    /// Puts the superblock into the open transaction if it changed. To be called before every seal
+    /// and commit.
     pub fn store_superblock(&mut self) -> Result<()> {
-        self.attempt(quota::flush)?;
         let bytes = self.sb.to_bytes();
         if bytes != self.sb_on_disk {
             let (number, at) = self.superblock_position();
@@ -321,10 +327,10 @@ impl Volume {
     /// Writes an inode.
     pub fn write_inode(&mut self, inode: &Inode) -> Result<()> {
         let (number, at) = self.inode_position(inode.ino)?;
-        if quota::is_on(self) {
+        if usage::is_on(&self.sb) {
             // What the table holds for an inode that was never used may be anything.
             let old = self.read_inode(inode.ino).ok();
-            quota::note(self, old.as_ref(), inode);
+            self.quota.note(&self.sb, old.as_ref(), inode);
         }
         let mut block = self.store.read(number)?.to_vec();
         let bytes = inode.to_bytes(&self.sb);
@@ -335,5 +341,69 @@ impl Volume {
     /// Whether the file system has a journal of its own.
     pub fn has_journal(&self) -> bool {
         self.sb.has_compat(compat::HAS_JOURNAL)
+    }
+
+    /// Whether changes are safe, and if not, why.
+    pub fn check_writable(&self) -> Result<()> {
+        let sb = &self.sb;
+        let unknown = sb.raw.s_feature_ro_compat.get() & !ro_compat::KNOWN;
+        if unknown & ro_compat::READONLY != 0 {
+            return Err(Error::ReadOnly(
+                "its feature read-only (ro_compat 0x1000) says that nobody may write; tune2fs -O ^read-only takes it away"
+                    .to_owned(),
+            ));
+        }
+        if unknown != 0 {
+            return Err(Error::ReadOnly(format!(
+                "it has the feature ro_compat {unknown:#x}, which this program does not know; make the image without it"
+            )));
+        }
+        let state = sb.raw.s_state.get();
+        if state & STATE_ERROR != 0 {
+            return Err(Error::ReadOnly(
+                "the kernel found errors in it (s_state); run e2fsck -f first".to_owned(),
+            ));
+        }
+        if state & STATE_VALID == 0 && !self.has_journal() {
+            return Err(Error::ReadOnly(
+                "it was not unmounted cleanly and has no journal; run e2fsck -f first".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::MemoryDevice;
+    use crate::ext::mkfs::build_ext2_image;
+
+    #[test]
+    fn an_attempt_that_fails_leaves_the_volume_as_it_was() {
+        let image =
+            build_ext2_image(1 << 20, &[("f", b"x", 0o644)], Timestamp::default(), [7; 16], "");
+        let device = Arc::new(MemoryDevice::new(image.unwrap()));
+        let mut vol = Volume::open(device, Options::default()).unwrap();
+        let (blocks, sb) = (vol.store.blocks_count(), vol.sb.to_bytes());
+        let inode = vol.read_inode(ROOT_INO).unwrap();
+        let failed: Result<()> = vol.attempt(|vol| {
+            vol.sb.set_blocks_count(blocks - 1);
+            vol.store.set_blocks_count(blocks - 1);
+            vol.zones.borrow_mut().insert(0, Arc::from([(1, 2)]));
+            let mut changed = inode.clone();
+            changed.set_size(1);
+            vol.write_inode(&changed)?;
+            vol.store.zero(blocks - 4, 2)?;
+            vol.next_generation();
+            Err(Error::Invalid("no".to_owned()))
+        });
+        assert!(failed.is_err());
+        assert_eq!(vol.store.blocks_count(), blocks);
+        assert_eq!(vol.sb.to_bytes(), sb);
+        assert!(vol.zones.borrow().is_empty());
+        assert!(!vol.store.is_dirty());
+        assert_eq!(vol.read_inode(ROOT_INO).unwrap().size(), inode.size());
+        assert_eq!(vol.generation_state, 0);
     }
 }

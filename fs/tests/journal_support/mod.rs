@@ -71,6 +71,21 @@ pub fn repair(dir: &Path, bytes: &[u8], what: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap()
 }
 
+/// What a boot does: `e2fsck -p` repairs without a question and finds nothing that a person must
+/// decide. The result must be clean.
+pub fn preen(dir: &Path, bytes: &[u8], what: &str) -> Vec<u8> {
+    let path = dir.join("preen.img");
+    std::fs::write(&path, bytes).unwrap();
+    let (code, text) = run("e2fsck", &["-p", path.to_str().unwrap()]);
+    assert!(code == 0 || code == 1, "{what}: e2fsck -p says {code}: {text}");
+    let (code, text) = run("e2fsck", &["-fn", path.to_str().unwrap()]);
+    assert_eq!(code, 0, "{what}: {text}");
+    std::fs::read(&path).unwrap()
+}
+
+/// The superblock: its two sectors are one write, and e2fsck wants a backup where only one arrived.
+pub const SUPERBLOCK: std::ops::Range<u64> = 1024..2048;
+
 /// One way to make a file system.
 #[derive(Clone, Copy, Debug)]
 pub struct Flavour {

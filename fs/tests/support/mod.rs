@@ -95,7 +95,7 @@ impl Image {
 
 /// Writes everything pending straight to its place.
 pub fn commit(vol: &mut Volume) {
-    vol.store_superblock().unwrap();
+    snf_fs::ext::journal::seal(vol).unwrap();
     let size = vol.block_size() as u64;
     let device = vol.store.device().clone();
     vol.store.seal();

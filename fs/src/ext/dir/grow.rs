@@ -4,10 +4,11 @@ use super::super::inode::{Inode, flags};
 use super::super::map;
 use super::super::superblock::{compat, incompat};
 use super::super::volume::Volume;
+use super::blocks::{blocks_of, read_leaf, read_raw};
 use super::entry::{self, Layout, Owned, Place, entries, entry_size};
 use super::hash::Hasher;
 use super::index::{self, Path};
-use super::{Wanted, blocks_of, read_leaf, read_raw};
+use super::name::Wanted;
 use crate::error::{Error, Result};
 
 /// Without `large_dir` a directory's size has 32 bits on disk, and the kernel takes 2 GiB.

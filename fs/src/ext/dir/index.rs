@@ -6,9 +6,9 @@ use super::super::checksum::crc32c;
 use super::super::inode::Inode;
 use super::super::superblock::incompat;
 use super::super::volume::Volume;
+use super::blocks::{blocks_of, read_raw};
 use super::entry::{HEADER, Layout, Place};
 use super::hash::{Hasher, version};
-use super::{blocks_of, read_raw};
 use crate::error::{Error, Result};
 
 /// Byte of `dx_root_info` in the root: behind the entries of `.` and `..`.

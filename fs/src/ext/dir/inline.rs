@@ -6,7 +6,7 @@
 use super::super::inode::{Inode, flags};
 use super::super::map;
 use super::super::volume::Volume;
-use super::super::xattr;
+use super::super::xattr::body;
 use super::entry::{self, Layout, Place, Raw, entries};
 use crate::error::{Error, Result};
 use crate::filesystem::FileType;
@@ -39,7 +39,7 @@ pub fn walk(
     dir: &Inode,
     mut visit: impl FnMut(&Raw<'_>, Part) -> Result<bool>,
 ) -> Result<()> {
-    let second = xattr::inline_tail(volume, dir)?.unwrap_or_default();
+    let second = body::inline_tail(dir)?.unwrap_or_default();
     let size = dir.size();
     if size < IN_INODE as u64 || size - IN_INODE as u64 > second.len() as u64 {
         return Err(Error::corrupt(
@@ -78,7 +78,6 @@ pub fn set_parent(dir: &mut Inode, parent: u32) {
 
 /// Changes one of the two regions.
 pub fn change(
-    volume: &mut Volume,
     dir: &mut Inode,
     part: Part,
     change: impl FnOnce(&mut [u8]) -> Result<()>,
@@ -86,15 +85,15 @@ pub fn change(
     match part {
         Part::First => change(&mut dir.raw.i_block[PARENT..]),
         Part::Second => {
-            let mut value = xattr::inline_tail(volume, dir)?.unwrap_or_default();
+            let mut value = body::inline_tail(dir)?.unwrap_or_default();
             change(&mut value)?;
-            store_tail(volume, dir, &value)
+            store_tail(dir, &value)
         }
     }
 }
 
-fn store_tail(volume: &mut Volume, dir: &mut Inode, value: &[u8]) -> Result<()> {
-    if xattr::set_inline_tail(volume, dir, Some(value))? {
+fn store_tail(dir: &mut Inode, value: &[u8]) -> Result<()> {
+    if body::set_inline_tail(dir, Some(value))? {
         return Ok(());
     }
     // The value has the length it had before.
@@ -114,16 +113,16 @@ pub fn insert(
     if entry::insert(&mut dir.raw.i_block[PARENT..], layout, &here, ino, name, code)? {
         return Ok(true);
     }
-    let mut value = xattr::inline_tail(volume, dir)?.unwrap_or_default();
+    let mut value = body::inline_tail(dir)?.unwrap_or_default();
     if entry::insert(&mut value, layout, &here, ino, name, code)? {
-        store_tail(volume, dir, &value)?;
+        store_tail(dir, &value)?;
         return Ok(true);
     }
     let at = value.len();
     let size = entry::entry_size(name.len());
     value.resize(at + size, 0);
     entry::put(&mut value, layout, at, size, ino, name, code);
-    if !xattr::set_inline_tail(volume, dir, Some(&value))? {
+    if !body::set_inline_tail(dir, Some(&value))? {
         return Ok(false);
     }
     dir.set_size((IN_INODE + value.len()) as u64);
@@ -142,7 +141,7 @@ pub fn spill(volume: &mut Volume, dir: &mut Inode) -> Result<()> {
         Ok(true)
     })?;
     let parent = parent(volume, dir)?;
-    xattr::set_inline_tail(volume, dir, None)?;
+    body::set_inline_tail(dir, None)?;
     dir.set_flag(flags::INLINE_DATA, false);
     dir.raw.i_block = [0; 60];
     dir.set_size(0);

@@ -3,6 +3,7 @@
 //! All functions take the directory's inode as it is in the caller's hands; those that change the
 //! directory change it too, and the caller writes it ([`Volume::write_inode`]).
 
+mod blocks;
 pub mod casefold;
 pub mod entry;
 mod grow;
@@ -14,12 +15,11 @@ mod name;
 use std::collections::HashSet;
 
 use super::inode::{Inode, flags};
-use super::map::{self, Mapping};
-use super::store::Block;
 use super::superblock::compat;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::filesystem::{DirEntry, FileType, NodeId};
+use blocks::{blocks_of, read_leaf, read_raw};
 use entry::{Layout, Place, Raw, entries};
 pub use name::{Wanted, check as check_name, is_casefolded};
 
@@ -83,42 +83,6 @@ pub fn check_dir(dir: &Inode) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Number of logical blocks.
-fn blocks_of(volume: &Volume, dir: &Inode) -> Result<u32> {
-    let block_size = volume.block_size() as u64;
-    let size = dir.size();
-    let blocks = size / block_size;
-    if !size.is_multiple_of(block_size) || blocks == 0 || blocks > u64::from(u32::MAX) {
-        return Err(Error::corrupt(
-            "directory",
-            format!("inode {}", dir.ino),
-            format!("i_size is {size}, a multiple of {block_size} from {block_size} expected"),
-        ));
-    }
-    Ok(blocks as u32)
-}
-
-/// A block of a directory, with no look at what is in it.
-fn read_raw(volume: &Volume, dir: &Inode, lblk: u32) -> Result<(u64, Block)> {
-    match map::map(volume, dir, u64::from(lblk))? {
-        Mapping::Data { start, unwritten: false, .. } => Ok((start, volume.read_block(start)?)),
-        _ => Err(Place { ino: dir.ino, lblk: Some(lblk) }.corrupt(
-            "directory",
-            0,
-            "there is a hole here",
-        )),
-    }
-}
-
-/// A leaf block, verified.
-fn read_leaf(volume: &Volume, dir: &Inode, lblk: u32) -> Result<(u64, Block)> {
-    let (pblk, block) = read_raw(volume, dir, lblk)?;
-    let place = Place { ino: dir.ino, lblk: Some(lblk) };
-    let layout = Layout::of(&volume.sb);
-    entry::verify_tail(&block, layout, &place, dir.checksum_seed(&volume.sb))?;
-    Ok((pblk, block))
 }
 
 /// Calls `visit` for the entries in use of every block in turn, until it returns `false`.
@@ -301,7 +265,7 @@ fn change_leaf(
     let layout = Layout::of(&volume.sb);
     match spot {
         Spot::Inline { part, offset } => {
-            inline::change(volume, dir, part, |region| change(region, layout, offset))
+            inline::change(dir, part, |region| change(region, layout, offset))
         }
         Spot::Block { lblk, pblk, offset } => {
             let mut block = volume.read_block(pblk)?.to_vec();

@@ -1,7 +1,8 @@
 //! New block groups: where their bitmaps and inode tables go, and their descriptors.
 
+use std::sync::Arc;
+
 use super::plan::Plan;
-use super::put;
 use crate::error::{Error, Result};
 use crate::ext::alloc::{
     base_metadata, block_bitmap_sum, clusters_in_group, count_clear, fill, inode_bitmap_sum,
@@ -258,4 +259,11 @@ impl Cursor<'_> {
             self.at = base_metadata(self.vol, self.group).1;
         }
     }
+}
+
+/// Puts a whole block where nothing was before the growth, or through the journal where something
+/// was.
+fn put(vol: &mut Volume, plan: &Plan, number: u64, content: Vec<u8>) -> Result<()> {
+    let block: Block = Arc::from(content);
+    vol.store.write_shared(number, block, number >= plan.old_blocks)
 }

@@ -19,15 +19,13 @@ mod groups;
 mod plan;
 mod resize_inode;
 
-use std::sync::Arc;
-
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
 use super::alloc::{base_metadata, extend_group, free_blocks};
 use super::journal::{seal, transaction_capacity};
 use super::store::Block;
-use super::superblock::{STATE_VALID, Superblock, compat, incompat};
+use super::superblock::{STATE_VALID, Superblock, incompat};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use plan::Plan;
@@ -73,7 +71,7 @@ pub fn grow(vol: &mut Volume, new_blocks: u64) -> Result<GrowReport> {
             "the device has {device_blocks} blocks, the file system cannot have {new_blocks}"
         )));
     }
-    super::ops::check_writable(vol)?;
+    vol.check_writable()?;
     let plan = Plan::new(vol, new_blocks)?;
     let mut report = GrowReport {
         old_blocks,
@@ -86,13 +84,7 @@ pub fn grow(vol: &mut Volume, new_blocks: u64) -> Result<GrowReport> {
         return Ok(report);
     }
     seal(vol)?;
-    let result = vol.attempt(|vol| enlarge(vol, &plan));
-    if result.is_err() {
-        vol.store.keep_from_zeroing(old_blocks);
-        vol.store.set_blocks_count(old_blocks);
-        vol.layout_changed();
-    }
-    result?;
+    vol.attempt(|vol| enlarge(vol, &plan))?;
     seal(vol)?;
     refresh_backups(vol, &plan)?;
     report.free_blocks = vol.sb.free_blocks_count();
@@ -199,16 +191,4 @@ fn refresh_backups(vol: &mut Volume, plan: &Plan) -> Result<()> {
         vol.attempt(|vol| write_copies(vol, group, false))?;
     }
     seal(vol)
-}
-
-/// Whether the file system keeps room for descriptors by way of the resize inode.
-fn has_resize_inode(sb: &Superblock) -> bool {
-    sb.has_compat(compat::RESIZE_INODE)
-}
-
-/// Puts a whole block where nothing was before the growth, or through the journal where something
-/// was.
-fn put(vol: &mut Volume, plan: &Plan, number: u64, content: Vec<u8>) -> Result<()> {
-    let block: Block = Arc::from(content);
-    vol.store.write_shared(number, block, number >= plan.old_blocks)
 }

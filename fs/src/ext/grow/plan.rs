@@ -2,7 +2,6 @@
 
 use zerocopy::little_endian::{U16, U32};
 
-use super::has_resize_inode;
 use crate::error::{Error, Result};
 use crate::ext::superblock::{Superblock, compat, incompat};
 use crate::ext::volume::Volume;
@@ -46,7 +45,7 @@ impl Plan {
                 "make it a whole number of clusters with resize2fs first",
             ));
         }
-        if reserved > 0 && !has_resize_inode(sb) {
+        if reserved > 0 && !sb.has_resize_inode() {
             return Err(Error::corrupt(
                 "superblock",
                 "byte 1024",

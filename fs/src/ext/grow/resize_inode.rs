@@ -2,7 +2,6 @@
 //! them. Its double indirect block points to the reserved blocks behind the primary descriptors; each
 //! of these lists the blocks with the same index behind every copy.
 
-use super::has_resize_inode;
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ext::alloc::free_blocks;
@@ -45,7 +44,7 @@ fn pointer(block: &[u8], index: usize) -> u32 {
 
 /// Looks whether the resize inode is as it must be before anything changes.
 pub(super) fn check(vol: &Volume) -> Result<()> {
-    if !has_resize_inode(&vol.sb) {
+    if !vol.sb.has_resize_inode() {
         return Ok(());
     }
     let inode = vol.read_inode(RESIZE_INO)?;
@@ -81,7 +80,7 @@ pub(super) struct Unit(Option<u64>);
 impl Unit {
     /// Finds it, before the growth.
     pub(super) fn of(vol: &Volume) -> Result<Self> {
-        if !has_resize_inode(&vol.sb) {
+        if !vol.sb.has_resize_inode() {
             return Ok(Self(None));
         }
         let inode = vol.read_inode(RESIZE_INO)?;
@@ -102,7 +101,7 @@ impl Unit {
         let Some(unit) = self.0 else { return Ok(()) };
         let mut inode = vol.read_inode(RESIZE_INO)?;
         let table_block = double(&inode);
-        if !has_resize_inode(&vol.sb) {
+        if !vol.sb.has_resize_inode() {
             free_blocks(vol, table_block, 1)?;
             inode.raw.i_block.fill(0);
             inode.set_blocks_512(0, &vol.sb)?;

@@ -1,7 +1,8 @@
-//! Where the journal lies and what its superblock says.
+//! The journal as [`find`](super::find::find) found it: its place on the device, and its superblock
+//! with every field checked that the rest computes with.
 
+use zerocopy::IntoBytes;
 use zerocopy::big_endian::U32;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::format::{
     DEFAULT_FC_BLOCKS, FEATURE_COMPAT_CHECKSUM, FEATURE_INCOMPAT_64BIT, FEATURE_INCOMPAT_CSUM_V2,
@@ -11,17 +12,9 @@ use super::format::{
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::checksum::crc32c;
-use crate::ext::inode::{Inode, flags};
-use crate::ext::volume::Volume;
 
-/// Bytes of the journal's superblock; its block may be larger.
-const SUPERBLOCK_SIZE: usize = 1024;
 /// Below this jbd2 does not work, and mke2fs makes none.
 const MIN_BLOCKS: u32 = 1024;
-/// Nodes of the journal's extent tree or pointer blocks of its block map that are read at most: a
-/// 4 GiB journal of single-block extents in 1 KiB blocks has fewer.
-const MAX_MAP_NODES: usize = 60_000;
-
 /// Consecutive blocks of the journal that are consecutive on the device too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
@@ -56,41 +49,18 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    /// Finds the journal and verifies its superblock.
-    pub(super) fn open(vol: &Volume) -> Result<Self> {
-        let inum = vol.sb.raw.s_journal_inum.get();
-        if inum == 0 {
-            return Err(Error::unsupported(
-                "an external journal (s_journal_dev)",
-                "with the file system clean, tune2fs -O ^has_journal removes the need for it",
-            ));
-        }
-        if inum >= vol.sb.first_ino() {
-            return Err(corrupt("superblock", "s_journal_inum", format!("is {inum}")));
-        }
-        let inode = vol.read_inode(inum)?;
-        let in_inode = format!("inode {inum}");
-        if !inode.is_file() || inode.links() == 0 {
-            return Err(corrupt("journal", &in_inode, "it is not a regular file in use".into()));
-        }
-        let block_size = vol.block_size();
-        let blocks = inode.size() / block_size as u64;
-        let blocks = u32::try_from(blocks.min(vol.sb.blocks_count())).unwrap_or(u32::MAX);
-        let (mut runs, nodes) = if inode.has_flag(flags::EXTENTS) {
-            extent_runs(vol, &inode)?
-        } else {
-            pointer_runs(vol, &inode, blocks)?
-        };
-        let Some(&Run { logical: 0, physical, .. }) = runs.first() else {
-            return Err(corrupt("journal", &in_inode, "its first block is not mapped".into()));
-        };
-        let mut bytes = vec![0; SUPERBLOCK_SIZE];
-        vol.store.device().read_at(physical * block_size as u64, &mut bytes)?;
-        let sb = JournalSuperblock::read_from_bytes(&bytes)
-            .map_err(|_| corrupt("journal superblock", &in_inode, "it is too short".into()))?;
+    /// Checks the superblock `sb` of a journal of `blocks` blocks, and that `runs` cover it. `nodes`
+    /// are the blocks of its map; `position` names the journal in errors.
+    pub(super) fn new(
+        sb: JournalSuperblock,
+        mut runs: Vec<Run>,
+        nodes: Vec<u64>,
+        block_size: usize,
+        blocks: u32,
+        position: &str,
+    ) -> Result<Self> {
         let maxlen = sb.s_maxlen.get();
-        let (form, first, last) = check_superblock(&sb, block_size, blocks, &in_inode)?;
-
+        let (form, first, last) = check_superblock(&sb, block_size, blocks, position)?;
         let mut covered = 0u32;
         for run in &runs {
             if run.logical != covered {
@@ -99,11 +69,8 @@ impl Area {
             covered = covered.saturating_add(run.length);
         }
         if covered < maxlen {
-            return Err(corrupt(
-                "journal",
-                &in_inode,
-                format!("its block {covered} of {maxlen} is not mapped"),
-            ));
+            let detail = format!("its block {covered} of {maxlen} is not mapped");
+            return Err(corrupt("journal", position, detail));
         }
         runs.retain(|run| run.logical < maxlen);
         let mut places: Vec<(u64, u64)> =
@@ -111,7 +78,7 @@ impl Area {
         places.extend(nodes.iter().map(|&node| (node, node.saturating_add(1))));
         places.sort_unstable();
         if places.windows(2).any(|pair| pair[0].1 > pair[1].0) {
-            return Err(corrupt("journal", &in_inode, "it has the same block twice".into()));
+            return Err(corrupt("journal", position, "it has the same block twice".into()));
         }
         let next_sequence = sb.s_sequence.get();
         Ok(Self { runs, places, nodes, sb, form, first, last, next_sequence })
@@ -130,6 +97,15 @@ impl Area {
     /// Whether the superblock says that there is something to replay.
     pub(super) fn is_dirty(&self) -> bool {
         self.sb.s_start.get() != 0
+    }
+
+    /// Metadata blocks that a transaction written in `form` can have: with descriptor blocks and
+    /// commit block they must leave one block of the log free.
+    pub(super) fn capacity(&self, form: &Form) -> usize {
+        let room = u64::from(self.log_blocks().saturating_sub(2));
+        let tags = form.tags_per_block() as u64;
+        // At most 2^32 times 4096.
+        (room * tags / (tags + 1)) as usize
     }
 
     /// Blocks of the log.
@@ -199,7 +175,7 @@ impl Area {
     }
 }
 
-fn corrupt(structure: &'static str, position: &str, detail: String) -> Error {
+pub(super) fn corrupt(structure: &'static str, position: &str, detail: String) -> Error {
     Error::corrupt(structure, position, detail)
 }
 
@@ -297,128 +273,4 @@ fn check_superblock(
         seed: crc32c(!0, &sb.s_uuid),
     };
     Ok((form, first, last))
-}
-
-/// Adds blocks to the end of the list, joined to the last run where they follow it.
-fn push(runs: &mut Vec<Run>, logical: u32, physical: u64, length: u32) {
-    if let Some(last) = runs.last_mut()
-        && last.logical.checked_add(last.length) == Some(logical)
-        && last.physical + u64::from(last.length) == physical
-        && let Some(joined) = last.length.checked_add(length)
-    {
-        last.length = joined;
-        return;
-    }
-    runs.push(Run { logical, physical, length });
-}
-
-fn le16(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
-}
-
-fn le32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-/// The map of a journal with extents. It is read past [`crate::ext::map`] because the journal is
-/// needed whole, before the file system may be trusted, and must not have holes.
-/// Returns the runs and the tree's nodes outside the inode.
-fn extent_runs(vol: &Volume, inode: &Inode) -> Result<(Vec<Run>, Vec<u64>)> {
-    let position = format!("inode {}", inode.ino);
-    let bad = |detail: String| corrupt("extent node", &position, detail);
-    let blocks = vol.sb.blocks_count();
-    let mut runs = Vec::new();
-    let mut nodes = Vec::new();
-    // (node, depth it must have); the first extents are on top.
-    let mut stack: Vec<(Vec<u8>, Option<u16>)> = vec![(inode.raw.i_block.to_vec(), None)];
-    while let Some((node, want_depth)) = stack.pop() {
-        let (entries, depth) = (le16(&node, 2), le16(&node, 6));
-        if le16(&node, 0) != 0xF30A {
-            return Err(bad(format!("eh_magic is {:#06x}, 0xf30a expected", le16(&node, 0))));
-        }
-        if want_depth.is_some_and(|want| want != depth) || depth > 5 {
-            return Err(bad(format!("eh_depth is {depth}")));
-        }
-        if 12 + usize::from(entries) * 12 > node.len() {
-            return Err(bad(format!("eh_entries is {entries}")));
-        }
-        let mut children = Vec::new();
-        for entry in node[12..].chunks_exact(12).take(entries.into()) {
-            if depth == 0 {
-                let length = u32::from(le16(entry, 4));
-                let start = u64::from(le16(entry, 6)) << 32 | u64::from(le32(entry, 8));
-                if length == 0 || length > 32768 || start == 0 || start + u64::from(length) > blocks
-                {
-                    return Err(bad(format!("an extent of {length} blocks at block {start}")));
-                }
-                push(&mut runs, le32(entry, 0), start, length);
-                continue;
-            }
-            let child = u64::from(le16(entry, 8)) << 32 | u64::from(le32(entry, 4));
-            if child == 0 {
-                return Err(bad("ei_leaf is 0".to_owned()));
-            }
-            nodes.push(child);
-            if nodes.len() > MAX_MAP_NODES {
-                return Err(bad(format!("the tree has more than {MAX_MAP_NODES} nodes")));
-            }
-            children.push((vol.store.read(child)?.to_vec(), Some(depth - 1)));
-        }
-        stack.extend(children.into_iter().rev());
-    }
-    Ok((runs, nodes))
-}
-
-/// The map of a journal without extents (ext3): `blocks` blocks of direct and indirect pointers.
-/// Returns the runs and the indirect blocks.
-fn pointer_runs(vol: &Volume, inode: &Inode, blocks: u32) -> Result<(Vec<Run>, Vec<u64>)> {
-    let (runs, nodes) = (Vec::new(), Vec::new());
-    let mut map = PointerMap { vol, runs, next: 0, blocks, nodes, done: false };
-    for slot in 0..15 {
-        let pointer = le32(&inode.raw.i_block, slot * 4);
-        let level = slot.saturating_sub(11) as u32;
-        map.walk(pointer, level)?;
-    }
-    Ok((map.runs, map.nodes))
-}
-
-struct PointerMap<'a> {
-    vol: &'a Volume,
-    runs: Vec<Run>,
-    /// The next block of the journal to be mapped.
-    next: u32,
-    blocks: u32,
-    nodes: Vec<u64>,
-    done: bool,
-}
-
-impl PointerMap<'_> {
-    fn walk(&mut self, pointer: u32, level: u32) -> Result<()> {
-        if self.done || self.next >= self.blocks || pointer == 0 {
-            self.done = true; // a hole: the caller sees that blocks are missing
-            return Ok(());
-        }
-        if level == 0 {
-            if u64::from(pointer) >= self.vol.sb.blocks_count() {
-                let detail = format!("block {pointer} is beyond the file system");
-                return Err(corrupt("journal", &format!("journal block {}", self.next), detail));
-            }
-            push(&mut self.runs, self.next, u64::from(pointer), 1);
-            self.next += 1;
-            return Ok(());
-        }
-        self.nodes.push(u64::from(pointer));
-        if self.nodes.len() > MAX_MAP_NODES {
-            let detail = format!("more than {MAX_MAP_NODES} indirect blocks");
-            return Err(corrupt("journal", &format!("journal block {}", self.next), detail));
-        }
-        let node = self.vol.store.read(u64::from(pointer))?;
-        for slot in node.chunks_exact(4) {
-            if self.done {
-                break;
-            }
-            self.walk(le32(slot, 0), level - 1)?;
-        }
-        Ok(())
-    }
 }

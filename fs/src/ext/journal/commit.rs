@@ -6,21 +6,22 @@ use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::area::Area;
+use super::find::find;
 use super::format::{
     CRC32_CHKSUM, CommitBlock, FLAG_ESCAPE, FLAG_LAST_TAG, FLAG_SAME_UUID, Form, Header,
     JBD2_COMMIT_BLOCK, JBD2_DESCRIPTOR_BLOCK, JBD2_MAGIC_NUMBER, Tag, crc32_be,
 };
 use super::ordered;
-use super::writer::{Writer, zero};
+use super::writer::{Writer, read_superblock, zero};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::alloc::is_metadata;
-use crate::ext::mmp;
 use crate::ext::store::Block;
 use crate::ext::superblock::{
     RawSuperblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, incompat,
 };
 use crate::ext::volume::Volume;
+use crate::ext::{mmp, quota};
 use crate::filesystem::CommitReport;
 
 /// Writes all changes, and what the replay of a dirty journal has to write. After an error the
@@ -37,6 +38,7 @@ pub fn commit(vol: &mut Volume) -> Result<CommitReport> {
             "the journal was not looked at when this file system was opened".to_owned(),
         ));
     }
+    quota::flush(vol)?;
     vol.store_superblock()?;
     if !vol.store.is_dirty() {
         return Ok(CommitReport::default());
@@ -52,7 +54,7 @@ pub fn commit(vol: &mut Volume) -> Result<CommitReport> {
     if vol.has_journal() {
         let area = match &vol.journal.area {
             Some(area) => area.clone(),
-            None => Area::open(vol)?,
+            None => find(vol)?,
         };
         let form = check_capacity(vol, &area)?;
         let journalled = Journalled::new(vol, area, form)?;
@@ -66,15 +68,6 @@ pub fn commit(vol: &mut Volume) -> Result<CommitReport> {
     vol.store.committed();
     vol.journal.broken = false;
     Ok(report)
-}
-
-/// Metadata blocks that a transaction can have: with descriptor blocks and commit block they must
-/// leave one block of the log free.
-pub(super) fn capacity(area: &Area, form: &Form) -> usize {
-    let room = (area.log_blocks() as usize).saturating_sub(2);
-    let tags = form.tags_per_block();
-    // At most 2^32 times 4096.
-    (room as u64 * tags as u64 / (tags as u64 + 1)) as usize
 }
 
 /// Refuses before anything is written what the journal cannot take; returns the form to write.
@@ -93,7 +86,7 @@ fn check_capacity(vol: &Volume, area: &Area) -> Result<Form> {
             ));
         }
     }
-    let capacity = capacity(area, &form);
+    let capacity = area.capacity(&form);
     for transaction in vol.store.transactions() {
         if transaction.meta.len() > capacity {
             return Err(Error::NoSpace(format!(
@@ -176,8 +169,9 @@ impl<'a> Journalled<'a> {
             report.metadata_blocks += transaction.meta.len() as u64;
             report.transactions += 1;
         }
-        // Everything is in its place: whether the log is empty or the flag gone first, a replay
-        // would change nothing.
+        // The empty log is durable before the flag goes. A replay would change nothing now, but a log
+        // with a start in a file system without the flag makes `e2fsck -p` ask for a person.
+        self.device.flush()?;
         self.device.write_at(SUPERBLOCK_OFFSET, &self.vol.sb.to_bytes())?;
         self.device.flush()?;
         Ok(self.area)
@@ -334,15 +328,6 @@ fn header(form: &Form, block_type: u32, sequence: u32) -> Vec<u8> {
     let header = raw_header(block_type, sequence);
     block[..size_of::<Header>()].copy_from_slice(header.as_bytes());
     block
-}
-
-/// The superblock that is on the device now.
-pub(super) fn read_superblock(device: &dyn BlockDevice) -> Result<Superblock> {
-    let mut bytes = vec![0; SUPERBLOCK_SIZE];
-    device.read_at(SUPERBLOCK_OFFSET, &mut bytes)?;
-    let raw = RawSuperblock::read_from_bytes(&bytes)
-        .map_err(|_| Error::corrupt("superblock", "byte 1024", "it is too short"))?;
-    Ok(Superblock { raw })
 }
 
 /// Turns `needs_recovery` on in the superblock that is on the device.

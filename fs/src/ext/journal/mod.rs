@@ -7,6 +7,8 @@
 //! What jbd2 and e2fsck make of each moment decides the order:
 //! - The kernel looks at the log only if the file system's superblock has `needs_recovery`; else it
 //!   empties it. So that flag is on the device before the log has a start.
+//! - `e2fsck -p`, which a boot runs, gives up where that flag is clear and the log has a start. So the
+//!   log is empty on the device before the flag goes.
 //! - `s_start` and `s_sequence` are in one sector of the journal's superblock. Before it is written
 //!   the old state holds, after it the new one, for everything of the transaction.
 //! - Our transactions start at the first block of an empty log, one at a time. So no revoke records
@@ -14,10 +16,13 @@
 
 mod area;
 mod commit;
+mod find;
 pub mod format;
 mod ordered;
 mod orphan;
 mod replay;
+mod seal;
+pub(super) mod state;
 mod writer;
 
 use std::sync::Arc;
@@ -26,26 +31,19 @@ use area::Area;
 
 use super::superblock::{STATE_ERROR, incompat};
 use super::volume::{Options, Volume};
-use super::{mmp, ops, superblock::compat};
+use super::{mmp, superblock::compat};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 
 pub use commit::commit;
-
-/// What a volume knows about its journal.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    area: Option<Area>,
-    /// A commit failed half way: memory and device no longer fit together.
-    broken: bool,
-}
+pub use seal::{seal, transaction_capacity};
 
 /// Opens the file system on `device`. The second value tells whether its journal was dirty: then
 /// reading shows the state after the replay, and the next [`commit`] writes it. Orphans are finished
 /// too, where the file system may be written.
 pub fn open_volume(device: Arc<dyn BlockDevice>, options: Options) -> Result<(Volume, bool)> {
     let (mut vol, dirty) = open_replayed(device, options)?;
-    if ops::check_writable(&vol).is_ok() {
+    if vol.check_writable().is_ok() {
         orphan::clean(&mut vol)?;
     }
     Ok((vol, dirty))
@@ -66,7 +64,7 @@ pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(
         }
         return Ok((vol, false));
     }
-    let mut area = Area::open(&vol)?;
+    let mut area = find::find(&vol)?;
     let dirty = area.is_dirty();
     if dirty {
         let device = vol.store.device().clone();
@@ -88,7 +86,7 @@ pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(
         }
         // A journal that overwrites the file system with rubbish is refused now, not half way
         // through a commit.
-        if !Area::open(&vol)?.is_same_place(&area) {
+        if !find::find(&vol)?.is_same_place(&area) {
             return Err(Error::corrupt(
                 "journal",
                 format!("inode {}", vol.sb.raw.s_journal_inum),
@@ -141,30 +139,5 @@ fn check_fast_commits(area: &Area, device: &dyn BlockDevice, end: u32) -> Result
              (e2fsck would lose the latest changes)",
         ));
     }
-    Ok(())
-}
-
-/// How many blocks of metadata one transaction can have. Callers with more to write call [`seal`]
-/// where the file system is consistent. Without a journal there is no limit.
-pub fn transaction_capacity(vol: &Volume) -> Result<usize> {
-    if !vol.has_journal() {
-        return Ok(usize::MAX);
-    }
-    let opened;
-    let area = match &vol.journal.area {
-        Some(area) => area,
-        None => {
-            opened = Area::open(vol)?;
-            &opened
-        }
-    };
-    Ok(commit::capacity(area, &area.form))
-}
-
-/// Closes the open transaction at a point where the file system is consistent: what comes after it
-/// is committed after it.
-pub fn seal(vol: &mut Volume) -> Result<()> {
-    vol.store_superblock()?;
-    vol.store.seal();
     Ok(())
 }

@@ -18,8 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zerocopy::little_endian::U16;
 
-use super::commit::read_superblock;
-use super::writer::{Writer, zero};
+use super::writer::{Writer, read_superblock, zero};
 use crate::error::Result;
 use crate::ext::store::{Block, Transaction};
 use crate::ext::superblock::{STATE_VALID, SUPERBLOCK_OFFSET};

@@ -8,13 +8,13 @@
 
 use zerocopy::little_endian::U32;
 
-use super::{seal, transaction_capacity};
+use super::seal::{seal, transaction_capacity};
 use crate::error::{Error, Result};
 use crate::ext::checksum::crc32c;
 use crate::ext::inode::flags;
 use crate::ext::superblock::{compat, ro_compat};
 use crate::ext::volume::Volume;
-use crate::ext::{map, ops, quota};
+use crate::ext::{map, remove};
 
 /// Orphans finished at most. A list that is longer is a loop, or the rest can wait.
 const MAX_ORPHANS: usize = 100_000;
@@ -126,8 +126,8 @@ fn finish(vol: &mut Volume, ino: u32) -> Result<()> {
         return Err(Error::corrupt("orphan", format!("inode {ino}"), "it is of no known type"));
     }
     if inode.links() == 0 {
-        quota::note_orphan(vol, &inode);
-        return ops::free(vol, &mut inode);
+        vol.quota.note_orphan(&vol.sb, &inode);
+        return remove::free_inode(vol, &mut inode);
     }
     inode.raw.i_dtime = U32::new(0);
     let size = inode.size();

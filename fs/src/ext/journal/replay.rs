@@ -266,7 +266,8 @@ impl Walk<'_> {
                 }
             }
             let (physical, _) = self.area.physical(copy.log)?;
-            blocks.insert(home, Replayed { physical, escaped: copy.escaped });
+            let head = copy.escaped.then(|| JBD2_MAGIC_NUMBER.to_be_bytes());
+            blocks.insert(home, Replayed { physical, head });
         }
         Ok(Replay { blocks, end: self.sequence })
     }

@@ -1,7 +1,11 @@
-//! Writes blocks and joins neighbours into one device write.
+//! Writes blocks and joins neighbours into one device write; reads the superblock that is on the
+//! device.
+
+use zerocopy::FromBytes;
 
 use crate::device::BlockDevice;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ext::superblock::{RawSuperblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
 
 /// Bytes gathered before they are written.
 const LIMIT: usize = 1 << 20;
@@ -62,4 +66,13 @@ pub(super) fn zero(device: &dyn BlockDevice, block_size: usize, runs: &[(u64, u6
         }
     }
     Ok(())
+}
+
+/// The superblock that is on the device now.
+pub(super) fn read_superblock(device: &dyn BlockDevice) -> Result<Superblock> {
+    let mut bytes = vec![0; SUPERBLOCK_SIZE];
+    device.read_at(SUPERBLOCK_OFFSET, &mut bytes)?;
+    let raw = RawSuperblock::read_from_bytes(&bytes)
+        .map_err(|_| Error::corrupt("superblock", "byte 1024", "it is too short"))?;
+    Ok(Superblock { raw })
 }

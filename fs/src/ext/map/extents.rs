@@ -1,8 +1,8 @@
 //! Extent trees: looking up, and changing the right edge.
 
+use super::mapping::{MAX_LBLK, Mapping, corrupt};
 use super::node::{Entries, Extent, Index, MAX_DEPTH, MAX_LEN, Node};
 use super::release::Release;
-use super::{MAX_LBLK, Mapping, corrupt};
 use crate::error::{Error, Result};
 use crate::ext::alloc::{alloc_meta_block, free_meta_block};
 use crate::ext::inode::Inode;
@@ -41,6 +41,56 @@ pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> 
         };
         node = Node::child(vol, inode, index.leaf, node.depth - 1, index.block, end)?;
     }
+}
+
+/// A tree read from end to end.
+#[derive(Debug, Default)]
+pub(in crate::ext) struct WholeTree {
+    /// All extents, in logical order.
+    pub(in crate::ext) extents: Vec<Extent>,
+    /// The blocks of its nodes outside the inode.
+    pub(in crate::ext) nodes: Vec<u64>,
+}
+
+/// Reads and verifies every node of an inode's tree, `max_nodes` at most.
+pub(in crate::ext) fn whole_tree(
+    vol: &Volume,
+    inode: &Inode,
+    max_nodes: usize,
+) -> Result<WholeTree> {
+    let mut tree = WholeTree::default();
+    let root = Node::root(vol, inode)?;
+    add_node(vol, inode, root, MAX_LBLK, max_nodes, &mut tree)?;
+    Ok(tree)
+}
+
+/// Adds a node for logical blocks up to `to`, and all nodes below it: at most [`MAX_DEPTH`] levels.
+fn add_node(
+    vol: &Volume,
+    inode: &Inode,
+    node: Node,
+    to: u64,
+    max_nodes: usize,
+    tree: &mut WholeTree,
+) -> Result<()> {
+    let list = match node.entries {
+        Entries::Leaf(list) => {
+            tree.extents.extend(list);
+            return Ok(());
+        }
+        Entries::Index(list) => list,
+    };
+    for (at, index) in list.iter().enumerate() {
+        if tree.nodes.len() >= max_nodes {
+            let detail = format!("the tree has more than {max_nodes} nodes");
+            return Err(corrupt(inode, "extent tree", detail));
+        }
+        tree.nodes.push(index.leaf);
+        let end = list.get(at + 1).map_or(to, |next| u64::from(next.block));
+        let child = Node::child(vol, inode, index.leaf, node.depth - 1, index.block, end)?;
+        add_node(vol, inode, child, end, max_nodes, tree)?;
+    }
+    Ok(())
 }
 
 /// The last child of an index node.

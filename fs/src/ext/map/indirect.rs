@@ -1,8 +1,8 @@
 //! Block maps of ext2 and ext3: twelve blocks named in the inode, then one, two and three levels of
 //! blocks that name others.
 
+use super::mapping::{MAX_LBLK, Mapping, corrupt};
 use super::release::Release;
-use super::{Mapping, corrupt};
 use crate::error::{Error, Result};
 use crate::ext::alloc::{alloc_meta_block, check_own, free_meta_block};
 use crate::ext::inode::Inode;
@@ -45,7 +45,7 @@ fn trees(vol: &Volume) -> [Tree; 3] {
 /// Blocks that a block map can have.
 pub(super) fn limit(vol: &Volume) -> u64 {
     let [_, _, last] = trees(vol);
-    last.first.saturating_add(last.span).min(super::MAX_LBLK)
+    last.first.saturating_add(last.span).min(MAX_LBLK)
 }
 
 fn pointer(bytes: &[u8], index: usize) -> u64 {
@@ -115,7 +115,7 @@ pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> 
             block = pointer(&bytes, index);
         }
     }
-    Ok(Mapping::Hole { len: super::MAX_LBLK - lblk.min(super::MAX_LBLK - 1) })
+    Ok(Mapping::Hole { len: MAX_LBLK - lblk.min(MAX_LBLK - 1) })
 }
 
 /// Names `len` blocks from `start` as logical blocks `lblk` and on, all of them holes before.

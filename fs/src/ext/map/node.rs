@@ -5,6 +5,7 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::mapping::{MAX_LBLK, corrupt};
 use crate::error::{Error, Result};
 use crate::ext::alloc::check_own;
 use crate::ext::checksum::crc32c;
@@ -54,11 +55,15 @@ const _: () = assert!(size_of::<RawIndex>() == ENTRY);
 
 /// A run of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
-    pub(super) block: u32,
-    pub(super) len: u32,
-    pub(super) start: u64,
-    pub(super) unwritten: bool,
+pub(in crate::ext) struct Extent {
+    /// First logical block.
+    pub(in crate::ext) block: u32,
+    /// Number of blocks.
+    pub(in crate::ext) len: u32,
+    /// First block on the device.
+    pub(in crate::ext) start: u64,
+    /// Allocated but never written: reads as zeros.
+    pub(in crate::ext) unwritten: bool,
 }
 
 /// A child node, and the first logical block it is for.
@@ -122,8 +127,8 @@ impl Node {
 
     /// The root, from `i_block`.
     pub(super) fn root(vol: &Volume, inode: &Inode) -> Result<Self> {
-        let wrong = |detail: String| super::corrupt(inode, "extent tree root", detail);
-        Self::parse(vol, &inode.raw.i_block, None, 0, super::MAX_LBLK, &wrong)
+        let wrong = |detail: String| corrupt(inode, "extent tree root", detail);
+        Self::parse(vol, &inode.raw.i_block, None, 0, MAX_LBLK, &wrong)
     }
 
     /// The node in block `block`, for logical blocks `from..to`.

@@ -1,6 +1,6 @@
 //! Freeing what is cut off a file, run by run.
 
-use super::{Mapping, corrupt};
+use super::mapping::corrupt;
 use crate::error::Result;
 use crate::ext::alloc::free_blocks;
 use crate::ext::inode::Inode;
@@ -23,17 +23,9 @@ pub(super) struct Release {
 const LONGEST: u64 = 1 << 20;
 
 impl Release {
-    /// For a cut at `from`: blocks of the same cluster that stay are found here.
-    pub(super) fn new(vol: &Volume, inode: &Inode, from: u64) -> Result<Self> {
-        let mask = u64::from(vol.sb.cluster_blocks()) - 1;
-        let mut kept = None;
-        for lblk in from & !mask..from {
-            if let Mapping::Data { start, .. } = super::map(vol, inode, lblk)? {
-                kept = Some(start >> vol.sb.cluster_bits());
-                break;
-            }
-        }
-        Ok(Self { kept, last: None, pending: None, clusters: 0 })
+    /// For a cut that leaves a part of the cluster `kept`.
+    pub(super) fn new(kept: Option<u64>) -> Self {
+        Self { kept, last: None, pending: None, clusters: 0 }
     }
 
     /// Frees `len` blocks from `start` that were logical blocks `lblk` and on.

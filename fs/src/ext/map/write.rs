@@ -2,11 +2,14 @@
 
 use zerocopy::FromZeros;
 
+use super::mapping::{MAX_LBLK, Mapping, corrupt, has_map};
 use super::node::Node;
+use super::read::map;
 use super::release::Release;
-use super::{MAX_LBLK, Mapping, corrupt, extents, indirect, map};
+use super::{extents, indirect};
 use crate::error::{Error, Result};
 use crate::ext::alloc::{alloc_blocks, check_own};
+use crate::ext::inline;
 use crate::ext::inode::{Inode, flags};
 use crate::ext::superblock::{incompat, ro_compat};
 use crate::ext::volume::Volume;
@@ -42,12 +45,23 @@ fn check_writable(vol: &Volume, inode: &Inode) -> Result<()> {
     Ok(())
 }
 
+/// The cluster that holds blocks of the file on both sides of a cut at `from`.
+fn kept_cluster(vol: &Volume, inode: &Inode, from: u64) -> Result<Option<u64>> {
+    let mask = u64::from(vol.sb.cluster_blocks()) - 1;
+    for lblk in from & !mask..from {
+        if let Mapping::Data { start, .. } = map(vol, inode, lblk)? {
+            return Ok(Some(start >> vol.sb.cluster_bits()));
+        }
+    }
+    Ok(None)
+}
+
 /// Unmaps and frees all blocks from `from` on.
 fn cut(vol: &mut Volume, inode: &mut Inode, from: u64) -> Result<()> {
     if from >= MAX_LBLK {
         return Ok(());
     }
-    let mut release = Release::new(vol, inode, from)?;
+    let mut release = Release::new(kept_cluster(vol, inode, from)?);
     if inode.has_flag(flags::EXTENTS) {
         extents::cut(vol, inode, from as u32, &mut release)?;
     } else {
@@ -230,7 +244,7 @@ pub fn replace(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()
 /// Leaves the inode with an empty map; what the old one named is the caller's to free.
 fn start_over(vol: &mut Volume, inode: &mut Inode) -> Result<()> {
     if inode.has_flag(flags::INLINE_DATA) {
-        crate::ext::inline::remove(vol, inode)?;
+        inline::remove(inode)?;
     }
     init_map(vol, inode);
     inode.set_size(0);
@@ -319,13 +333,13 @@ fn rewrite_inline(
         return Ok(false);
     }
     check_writable(vol, inode)?;
-    let content = change(inline_content(vol, inode)?);
-    crate::ext::inline::store(vol, inode, &content)
+    let content = change(inline_content(inode)?);
+    inline::store(inode, &content)
 }
 
 /// The bytes of a file with inline data, as many as its size says.
-fn inline_content(vol: &Volume, inode: &Inode) -> Result<Vec<u8>> {
-    let mut content = crate::ext::inline::content(vol, inode)?;
+fn inline_content(inode: &Inode) -> Result<Vec<u8>> {
+    let mut content = inline::content(inode)?;
     if inode.size() > content.len() as u64 {
         return Err(corrupt(
             inode,
@@ -343,7 +357,7 @@ fn leave_inline(vol: &mut Volume, inode: &mut Inode) -> Result<()> {
         return Ok(());
     }
     let size = inode.size();
-    let content = inline_content(vol, inode)?;
+    let content = inline_content(inode)?;
     start_over(vol, inode)?;
     let goal = goal(vol, inode, 0)?;
     write_new(vol, inode, 0, goal, &content)?;
@@ -380,7 +394,7 @@ pub fn truncate(vol: &mut Volume, inode: &mut Inode, new_size: u64) -> Result<()
 pub fn clear(vol: &mut Volume, inode: &mut Inode) -> Result<()> {
     let mut copy = inode.clone();
     vol.attempt(|vol| {
-        if super::has_map(&copy) {
+        if has_map(&copy) {
             cut(vol, &mut copy, 0)?;
         }
         copy.set_size(0);

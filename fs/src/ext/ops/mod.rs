@@ -8,13 +8,11 @@ mod names;
 mod new;
 mod nodes;
 
-pub(super) use names::free;
-
 use std::sync::Arc;
 
 use super::grow::{self, GrowReport};
 use super::inode::{Inode, ROOT_INO};
-use super::superblock::{STATE_ERROR, STATE_VALID, compat, incompat, ro_compat};
+use super::superblock::{compat, incompat, ro_compat};
 use super::volume::{Options, Volume};
 use super::{dir, journal, map, xattr};
 use crate::device::BlockDevice;
@@ -71,7 +69,7 @@ impl Ext {
 
     /// Runs a change as a whole or not at all.
     fn change<T>(&mut self, work: impl FnOnce(&mut Volume) -> Result<T>) -> Result<T> {
-        check_writable(&self.volume)?;
+        self.volume.check_writable()?;
         let done = self.volume.attempt(work)?;
         self.changed = true;
         Ok(done)
@@ -97,35 +95,6 @@ fn ino(node: NodeId) -> Result<u32> {
 
 fn node(ino: u32) -> NodeId {
     NodeId(u64::from(ino))
-}
-
-/// Whether changes are safe, and if not, why.
-pub(super) fn check_writable(volume: &Volume) -> Result<()> {
-    let sb = &volume.sb;
-    let unknown = sb.raw.s_feature_ro_compat.get() & !ro_compat::KNOWN;
-    if unknown & ro_compat::READONLY != 0 {
-        return Err(Error::ReadOnly(
-            "its feature read-only (ro_compat 0x1000) says that nobody may write; tune2fs -O ^read-only takes it away"
-                .to_owned(),
-        ));
-    }
-    if unknown != 0 {
-        return Err(Error::ReadOnly(format!(
-            "it has the feature ro_compat {unknown:#x}, which this program does not know; make the image without it"
-        )));
-    }
-    let state = sb.raw.s_state.get();
-    if state & STATE_ERROR != 0 {
-        return Err(Error::ReadOnly(
-            "the kernel found errors in it (s_state); run e2fsck -f first".to_owned(),
-        ));
-    }
-    if state & STATE_VALID == 0 && !volume.has_journal() {
-        return Err(Error::ReadOnly(
-            "it was not unmounted cleanly and has no journal; run e2fsck -f first".to_owned(),
-        ));
-    }
-    Ok(())
 }
 
 impl FileSystem for Ext {
@@ -264,7 +233,7 @@ impl FileSystem for Ext {
 
     fn commit(&mut self) -> Result<CommitReport> {
         if self.volume.store.is_dirty()
-            && let Err(refusal) = check_writable(&self.volume)
+            && let Err(refusal) = self.volume.check_writable()
         {
             return if self.changed { Err(refusal) } else { Ok(CommitReport::default()) };
         }

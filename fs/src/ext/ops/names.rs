@@ -1,11 +1,9 @@
 //! Operations that give and take names: create, mkdir, symlink, unlink, rmdir, rename.
 
-use zerocopy::little_endian::U32;
-
 use super::super::inode::{Inode, ROOT_INO};
 use super::super::superblock::ro_compat;
 use super::super::volume::Volume;
-use super::super::{alloc, dir, map, xattr};
+use super::super::{dir, map, remove};
 use super::new;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::{Attributes, FileType};
@@ -138,18 +136,6 @@ pub fn symlink(
     Ok(inode.ino)
 }
 
-/// Frees an inode that has no name any more.
-pub(in crate::ext) fn free(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
-    let is_dir = inode.is_dir();
-    xattr::release(volume, inode)?;
-    map::clear(volume, inode)?;
-    inode.set_links(0);
-    inode.raw.i_dtime = U32::new(volume.options.deletion_time());
-    inode.set_ctime(volume.options.now);
-    volume.write_inode(inode)?;
-    alloc::free_inode(volume, inode.ino, is_dir)
-}
-
 /// Takes one link from a node that is not a directory; it goes with the last.
 fn drop_link(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
     if inode.links() > 1 {
@@ -157,7 +143,7 @@ fn drop_link(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
         inode.set_ctime(volume.options.now);
         return volume.write_inode(inode);
     }
-    free(volume, inode)
+    remove::free_inode(volume, inode)
 }
 
 /// Removes a name.
@@ -187,7 +173,7 @@ pub fn rmdir(volume: &mut Volume, parent: u32, name: &[u8]) -> Result<()> {
     unlink_subdirectory(&mut parent);
     touch(volume, &mut parent);
     volume.write_inode(&parent)?;
-    free(volume, &mut inode)
+    remove::free_inode(volume, &mut inode)
 }
 
 /// A directory that may go: empty, and not the root, which a hostile entry may name.
@@ -295,7 +281,7 @@ pub fn rename(
     moved.set_ctime(volume.options.now);
     volume.write_inode(&moved)?;
     match &mut replaced {
-        Some(inode) if is_dir => free(volume, inode),
+        Some(inode) if is_dir => remove::free_inode(volume, inode),
         Some(inode) => drop_link(volume, inode),
         None => Ok(()),
     }

@@ -4,7 +4,6 @@ use zerocopy::little_endian::U16;
 
 use super::super::inode::{Inode, S_IFMT, flags};
 use super::super::map;
-use super::super::quota;
 use super::super::superblock::Superblock;
 use super::super::volume::Volume;
 use super::super::xattr::{self, name_index};
@@ -136,9 +135,9 @@ pub fn chmod(volume: &mut Volume, inode: &mut Inode, mode: u16) -> Result<()> {
 /// Sets owner and group.
 pub fn chown(volume: &mut Volume, inode: &mut Inode, uid: u32, gid: u32) -> Result<()> {
     let values = xattr::values_apart(volume, inode)?;
-    quota::note_values(volume, inode, -values);
+    volume.quota.note_values(&volume.sb, inode, -values);
     inode.set_owner(uid, gid);
-    quota::note_values(volume, inode, values);
+    volume.quota.note_values(&volume.sb, inode, values);
     inode.set_ctime(volume.options.now);
     volume.write_inode(inode)
 }

@@ -6,11 +6,9 @@ use super::super::checksum::crc32c;
 use super::super::inode::Inode;
 use super::super::superblock::Superblock;
 use super::super::volume::Volume;
-use super::list::{self, Attr};
+use super::list::{self, Attr, MAGIC};
 use crate::error::{Error, Result};
 
-/// `h_magic`.
-pub const MAGIC: u32 = 0xEA02_0000;
 /// Bytes of the header.
 pub const HEADER: usize = 32;
 /// The most inodes that share a block: what the kernel allows.

@@ -9,7 +9,11 @@ const HEADER: usize = 16;
 /// Bytes that end the entries.
 const TERMINATOR: usize = 4;
 /// The largest value in an inode of its own: what `setxattr(2)` takes.
-const INODE_VALUE_MAX: u32 = super::VALUE_MAX as u32;
+const INODE_VALUE_MAX: u32 = 65_536;
+/// The largest value that `setxattr(2)` takes, in bytes.
+pub const VALUE_MAX: usize = INODE_VALUE_MAX as usize;
+/// `h_magic`, at the start of a list in an inode or a block.
+pub const MAGIC: u32 = 0xEA02_0000;
 
 /// Where a value is.
 #[derive(Clone, Debug, PartialEq, Eq)]

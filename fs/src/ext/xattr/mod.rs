@@ -6,6 +6,7 @@
 
 pub mod acl;
 mod block;
+pub(super) mod body;
 mod list;
 mod names;
 mod value_inode;
@@ -13,45 +14,14 @@ mod value_inode;
 use zerocopy::little_endian::{U16, U32};
 
 use super::inode::Inode;
-use super::quota;
 use super::superblock::{compat, incompat};
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::FileType;
 use acl::Acl;
-use list::{Attr, Value};
+use body::{body_room, load_body, store_body};
+use list::{Attr, VALUE_MAX, Value};
 pub use names::name_index;
-
-/// The largest value that `setxattr(2)` takes.
-pub const VALUE_MAX: usize = 65_536;
-/// Bytes of the magic number before the attributes in an inode.
-const BODY_HEADER: usize = 4;
-
-/// The attributes in the inode itself.
-fn load_body(inode: &Inode) -> Result<Vec<Attr>> {
-    let Some((magic, region)) = inode.tail.split_at_checked(BODY_HEADER) else {
-        return Ok(Vec::new());
-    };
-    // Without an extra part there is nothing behind it, whatever the bytes look like.
-    if inode.extra_isize() == 0 || magic != block::MAGIC.to_le_bytes() {
-        return Ok(Vec::new());
-    }
-    list::parse(region, 0, &format!("inode {}", inode.ino))
-}
-
-fn body_room(inode: &Inode) -> usize {
-    inode.tail.len().saturating_sub(BODY_HEADER)
-}
-
-fn store_body(inode: &mut Inode, attrs: &[Attr]) {
-    inode.tail.fill(0);
-    if !attrs.is_empty()
-        && let Some((magic, region)) = inode.tail.split_at_mut_checked(BODY_HEADER)
-    {
-        magic.copy_from_slice(&block::MAGIC.to_le_bytes());
-        list::write(region, 0, attrs, false);
-    }
-}
 
 fn value_of(volume: &Volume, attr: &Attr) -> Result<Vec<u8>> {
     let value = match &attr.value {
@@ -207,7 +177,7 @@ pub fn set_raw(
         apart(volume, &[&load_body(inode)?, &before_of(&old_block)]);
     let (values, space) = apart(volume, &[&body, &in_block]);
     inode.add_blocks(space - space_before, &volume.sb)?;
-    quota::note_values(volume, inode, values - values_before);
+    volume.quota.note_values(&volume.sb, inode, values - values_before);
     store_body(inode, &body);
     let before = old_block.as_ref().map(|old| old.list.as_slice()).unwrap_or_default();
     if in_block != before {
@@ -319,7 +289,7 @@ pub fn release(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
     let old_block = block::load(volume, inode)?;
     let (values, space) = apart(volume, &[&dropped, &before_of(&old_block)]);
     inode.add_blocks(-space, &volume.sb)?;
-    quota::note_values(volume, inode, -values);
+    volume.quota.note_values(&volume.sb, inode, -values);
     if let Some(old) = &old_block {
         if old.refcount == 1 {
             dropped.extend(old.list.iter().cloned());
@@ -333,41 +303,4 @@ pub fn release(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
     }
     inode.tail.fill(0);
     Ok(())
-}
-
-/// The part of a file's or directory's inline data that does not fit into `i_block`: the value of
-/// `system.data`. `None` when there is no such attribute.
-pub fn inline_tail(_volume: &Volume, inode: &Inode) -> Result<Option<Vec<u8>>> {
-    let found = load_body(inode)?
-        .into_iter()
-        .find(|attr| attr.index == name_index::SYSTEM && attr.name == b"data");
-    Ok(match found {
-        Some(Attr { value: Value::Here(value), .. }) => Some(value),
-        _ => None,
-    })
-}
-
-/// Sets or removes `system.data`. `false` when the inode has no room for it; nothing changed then.
-pub fn set_inline_tail(_volume: &Volume, inode: &mut Inode, value: Option<&[u8]>) -> Result<bool> {
-    inode.use_extra();
-    let mut body = load_body(inode)?;
-    let is_it = |attr: &Attr| attr.index == name_index::SYSTEM && attr.name == b"data";
-    let at = body.iter().position(is_it);
-    match (at, value) {
-        (Some(at), Some(value)) => body[at].value = Value::Here(value.to_vec()),
-        (Some(at), None) => {
-            body.remove(at);
-        }
-        (None, Some(value)) => body.push(Attr {
-            index: name_index::SYSTEM,
-            name: b"data".to_vec(),
-            value: Value::Here(value.to_vec()),
-        }),
-        (None, None) => {}
-    }
-    if !list::fits(&body, body_room(inode)) && !body.is_empty() {
-        return Ok(false);
-    }
-    store_body(inode, &body);
-    Ok(true)
 }
