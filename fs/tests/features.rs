@@ -407,7 +407,9 @@ fn unknown_features_are_refused_by_name_with_the_remedy() {
             other => panic!("{name}: {:?}", other.map(|_| ())),
         }
     }
-    for (bit, name) in [(0x1000, "read-only"), (0x4000_0000, "0x40000000")] {
+    for (bit, name) in
+        [(0x1000, "read-only"), (0x4000, "shared_blocks"), (0x4000_0000, "0x40000000")]
+    {
         let image = Image::make("-t ext4 -O ^metadata_csum", 32, &[("f".into(), vec![1; 100])]);
         with_bit(&image, RO_COMPAT, bit);
         File::options().write(true).open(&image.path).unwrap().set_len(64 << 20).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::oracle::{Disk, NOW, commit, shell};
+use snf_fs::ext::superblock::incompat;
 use snf_fs::ext::{Ext, Options};
 use snf_fs::testing::Random;
 use snf_fs::{Attributes, Error, FileSystem, FileType, MemoryDevice, NodeId};
@@ -129,7 +130,9 @@ fn base(args: &str) -> Base {
             targets.push((inode.file_acl() as usize * size, 200));
         }
         if inode.is_dir() {
-            let blocks = if fs.volume().sb.has_incompat(0x8000) && inode.has_flag(0x1000_0000) {
+            let blocks = if fs.volume().sb.has_incompat(incompat::INLINE_DATA)
+                && inode.has_flag(0x1000_0000)
+            {
                 0
             } else {
                 inode.size() / size as u64

@@ -234,8 +234,8 @@ fn superblock(
     raw.s_rev_level = U32::new(1);
     raw.s_first_ino = U32::new(LOST_AND_FOUND);
     raw.s_inode_size = U16::new(INODE_SIZE as u16);
-    raw.s_feature_incompat = U32::new(incompat::FILETYPE);
-    raw.s_feature_ro_compat = U32::new(ro_compat::SPARSE_SUPER);
+    raw.s_feature_incompat = U32::new(incompat::FILETYPE.bits());
+    raw.s_feature_ro_compat = U32::new(ro_compat::SPARSE_SUPER.bits());
     raw.s_uuid = spec.uuid;
     raw.s_volume_name[..spec.label.len()].copy_from_slice(spec.label.as_bytes());
     Ok(Superblock { raw })

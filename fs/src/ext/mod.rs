@@ -7,6 +7,7 @@
 pub mod alloc;
 pub mod checksum;
 pub mod dir;
+pub mod feature;
 pub mod group;
 pub mod grow;
 pub mod inline;

@@ -5,6 +5,8 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::feature::{Compat, Incompat, RoCompat};
+pub use super::feature::{compat, incompat, ro_compat};
 use crate::error::{Error, Result};
 
 /// Byte offset of the primary superblock on the device.
@@ -126,86 +128,6 @@ pub struct RawSuperblock {
 
 const _: () = assert!(size_of::<RawSuperblock>() == SUPERBLOCK_SIZE);
 
-/// `s_feature_compat` bits: a file system with an unknown one may be read and written.
-#[allow(missing_docs)]
-pub mod compat {
-    pub const DIR_PREALLOC: u32 = 0x1;
-    pub const HAS_JOURNAL: u32 = 0x4;
-    pub const EXT_ATTR: u32 = 0x8;
-    pub const RESIZE_INODE: u32 = 0x10;
-    pub const DIR_INDEX: u32 = 0x20;
-    pub const SPARSE_SUPER2: u32 = 0x200;
-    pub const FAST_COMMIT: u32 = 0x400;
-    pub const STABLE_INODES: u32 = 0x800;
-    pub const ORPHAN_FILE: u32 = 0x1000;
-}
-
-/// `s_feature_incompat` bits: a file system with an unknown one may not be touched.
-#[allow(missing_docs)]
-pub mod incompat {
-    pub const COMPRESSION: u32 = 0x1;
-    pub const FILETYPE: u32 = 0x2;
-    pub const RECOVER: u32 = 0x4;
-    pub const JOURNAL_DEV: u32 = 0x8;
-    pub const META_BG: u32 = 0x10;
-    pub const EXTENTS: u32 = 0x40;
-    pub const BIT64: u32 = 0x80;
-    pub const MMP: u32 = 0x100;
-    pub const FLEX_BG: u32 = 0x200;
-    pub const EA_INODE: u32 = 0x400;
-    pub const DIRDATA: u32 = 0x1000;
-    pub const CSUM_SEED: u32 = 0x2000;
-    pub const LARGEDIR: u32 = 0x4000;
-    pub const INLINE_DATA: u32 = 0x8000;
-    pub const ENCRYPT: u32 = 0x10000;
-    pub const CASEFOLD: u32 = 0x20000;
-    /// All that this engine reads.
-    pub const KNOWN: u32 = FILETYPE
-        | RECOVER
-        | META_BG
-        | EXTENTS
-        | BIT64
-        | MMP
-        | FLEX_BG
-        | EA_INODE
-        | CSUM_SEED
-        | LARGEDIR
-        | INLINE_DATA
-        | ENCRYPT
-        | CASEFOLD;
-}
-
-/// `s_feature_ro_compat` bits: a file system with an unknown one may be read only.
-#[allow(missing_docs)]
-pub mod ro_compat {
-    pub const SPARSE_SUPER: u32 = 0x1;
-    pub const LARGE_FILE: u32 = 0x2;
-    pub const HUGE_FILE: u32 = 0x8;
-    pub const GDT_CSUM: u32 = 0x10;
-    pub const DIR_NLINK: u32 = 0x20;
-    pub const EXTRA_ISIZE: u32 = 0x40;
-    pub const QUOTA: u32 = 0x100;
-    pub const BIGALLOC: u32 = 0x200;
-    pub const METADATA_CSUM: u32 = 0x400;
-    pub const READONLY: u32 = 0x1000;
-    pub const PROJECT: u32 = 0x2000;
-    pub const VERITY: u32 = 0x8000;
-    pub const ORPHAN_PRESENT: u32 = 0x10000;
-    /// All that this engine keeps right when it writes.
-    pub const KNOWN: u32 = SPARSE_SUPER
-        | LARGE_FILE
-        | HUGE_FILE
-        | GDT_CSUM
-        | DIR_NLINK
-        | EXTRA_ISIZE
-        | QUOTA
-        | BIGALLOC
-        | METADATA_CSUM
-        | PROJECT
-        | VERITY
-        | ORPHAN_PRESENT;
-}
-
 /// `s_state`: unmounted cleanly.
 pub const STATE_VALID: u16 = 0x1;
 /// `s_state`: the kernel found errors.
@@ -238,16 +160,16 @@ impl Superblock {
                 "use an image made by mke2fs of any release since 1997",
             ));
         }
-        let unknown = sb.raw.s_feature_incompat.get() & !incompat::KNOWN;
-        if unknown & incompat::JOURNAL_DEV != 0 {
+        let unknown = sb.incompat().without(Incompat::KNOWN);
+        if unknown.intersects(incompat::JOURNAL_DEV) {
             return Err(Error::unsupported(
                 "a file system that is an external journal (journal_dev)",
                 "give the device that holds the files",
             ));
         }
-        if unknown != 0 {
+        if !unknown.is_empty() {
             return Err(Error::unsupported(
-                format!("the incompatible feature {}", incompat_names(unknown)),
+                format!("the incompatible feature {unknown}"),
                 "make the image without it (mke2fs -O ^feature)",
             ));
         }
@@ -339,6 +261,15 @@ impl Superblock {
             && (raw.s_first_ino.get() < 11 || raw.s_first_ino.get() > raw.s_inodes_count.get())
         {
             return corrupt(format!("s_first_ino is {}", raw.s_first_ino));
+        }
+        let descriptor_blocks = groups.div_ceil(u64::from(block_size / self.desc_size()));
+        if self.has_incompat(incompat::META_BG)
+            && u64::from(raw.s_first_meta_bg.get()) > descriptor_blocks
+        {
+            return corrupt(format!(
+                "s_first_meta_bg is {}, but there are {descriptor_blocks} descriptor blocks",
+                raw.s_first_meta_bg
+            ));
         }
         if raw.s_log_groups_per_flex > 31 {
             return corrupt(format!("s_log_groups_per_flex is {}", raw.s_log_groups_per_flex));
@@ -454,31 +385,55 @@ impl Superblock {
         (self.blocks_count() - first).div_ceil(u64::from(self.raw.s_blocks_per_group.get())) as u32
     }
 
-    /// Whether a compatible feature is on.
-    pub fn has_compat(&self, bit: u32) -> bool {
-        self.raw.s_feature_compat.get() & bit != 0
+    /// Features that anybody may ignore.
+    pub fn compat(&self) -> Compat {
+        Compat::from_bits(self.raw.s_feature_compat.get())
     }
 
-    /// Whether an incompatible feature is on.
-    pub fn has_incompat(&self, bit: u32) -> bool {
-        self.raw.s_feature_incompat.get() & bit != 0
+    /// Features that a reader must know.
+    pub fn incompat(&self) -> Incompat {
+        Incompat::from_bits(self.raw.s_feature_incompat.get())
     }
 
-    /// Whether a read-only compatible feature is on.
-    pub fn has_ro_compat(&self, bit: u32) -> bool {
-        self.raw.s_feature_ro_compat.get() & bit != 0
+    /// Features that a writer must know.
+    pub fn ro_compat(&self) -> RoCompat {
+        RoCompat::from_bits(self.raw.s_feature_ro_compat.get())
     }
 
-    /// Turns an incompatible feature on or off.
-    pub fn set_incompat(&mut self, bit: u32, on: bool) {
-        let old = self.raw.s_feature_incompat.get();
-        self.raw.s_feature_incompat = U32::new(if on { old | bit } else { old & !bit });
+    /// Whether one of these compatible features is on.
+    pub fn has_compat(&self, features: Compat) -> bool {
+        self.compat().intersects(features)
     }
 
-    /// Turns a read-only compatible feature on or off.
-    pub fn set_ro_compat(&mut self, bit: u32, on: bool) {
-        let old = self.raw.s_feature_ro_compat.get();
-        self.raw.s_feature_ro_compat = U32::new(if on { old | bit } else { old & !bit });
+    /// Whether one of these incompatible features is on.
+    pub fn has_incompat(&self, features: Incompat) -> bool {
+        self.incompat().intersects(features)
+    }
+
+    /// Whether one of these read-only compatible features is on.
+    pub fn has_ro_compat(&self, features: RoCompat) -> bool {
+        self.ro_compat().intersects(features)
+    }
+
+    /// Turns compatible features on or off.
+    pub fn set_compat(&mut self, features: Compat, on: bool) {
+        let old = self.compat();
+        let new = if on { old | features } else { old.without(features) };
+        self.raw.s_feature_compat = U32::new(new.bits());
+    }
+
+    /// Turns incompatible features on or off.
+    pub fn set_incompat(&mut self, features: Incompat, on: bool) {
+        let old = self.incompat();
+        let new = if on { old | features } else { old.without(features) };
+        self.raw.s_feature_incompat = U32::new(new.bits());
+    }
+
+    /// Turns read-only compatible features on or off.
+    pub fn set_ro_compat(&mut self, features: RoCompat, on: bool) {
+        let old = self.ro_compat();
+        let new = if on { old | features } else { old.without(features) };
+        self.raw.s_feature_ro_compat = U32::new(new.bits());
     }
 
     /// Whether the file system keeps room for descriptors by way of the resize inode.
@@ -532,27 +487,6 @@ fn is_power_of(mut n: u32, base: u32) -> bool {
     n == 1
 }
 
-/// Names of incompatible feature bits for a message.
-fn incompat_names(bits: u32) -> String {
-    let names = [
-        (incompat::COMPRESSION, "compression"),
-        (incompat::JOURNAL_DEV, "journal_dev"),
-        (incompat::DIRDATA, "dirdata"),
-    ];
-    let mut out: Vec<String> = Vec::new();
-    let mut left = bits;
-    for (bit, name) in names {
-        if left & bit != 0 {
-            out.push(name.to_owned());
-            left &= !bit;
-        }
-    }
-    if left != 0 {
-        out.push(format!("{left:#x}"));
-    }
-    out.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,5 +496,23 @@ mod tests {
         let with: Vec<u32> =
             (1..400).filter(|&g| [3, 5, 7].iter().any(|&b| is_power_of(g, b))).collect();
         assert_eq!(with, [1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 243, 343]);
+    }
+
+    #[test]
+    fn the_first_meta_group_is_one_that_exists() {
+        let mut image =
+            crate::ext::mkfs::build_ext2_image(1 << 20, &[], Default::default(), [1; 16], "")
+                .unwrap();
+        image[1024 + 0x60] |= 0x10;
+        for (first, good) in [(0u32, true), (1, true), (2, false), (u32::MAX, false)] {
+            image[1024 + 0x104..1024 + 0x108].copy_from_slice(&first.to_le_bytes());
+            match Superblock::parse(&image[1024..2048], 1 << 20) {
+                Ok(_) => assert!(good, "{first}"),
+                Err(error @ Error::Corrupt { .. }) => {
+                    assert!(!good && error.to_string().contains("s_first_meta_bg"), "{error}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::feature::RoCompat;
 use super::group::{BG_INODE_UNINIT, GroupDescriptor};
 use super::inode::{Inode, ROOT_INO};
 use super::journal::state::State;
@@ -346,16 +347,17 @@ impl Volume {
     /// Whether changes are safe, and if not, why.
     pub fn check_writable(&self) -> Result<()> {
         let sb = &self.sb;
-        let unknown = sb.raw.s_feature_ro_compat.get() & !ro_compat::KNOWN;
-        if unknown & ro_compat::READONLY != 0 {
+        let unknown = sb.ro_compat().without(RoCompat::KNOWN);
+        if unknown.intersects(ro_compat::READONLY) {
             return Err(Error::ReadOnly(
                 "its feature read-only (ro_compat 0x1000) says that nobody may write; tune2fs -O ^read-only takes it away"
                     .to_owned(),
             ));
         }
-        if unknown != 0 {
+        if !unknown.is_empty() {
             return Err(Error::ReadOnly(format!(
-                "it has the feature ro_compat {unknown:#x}, which this program does not know; make the image without it"
+                "it has the feature {unknown} (ro_compat {:#x}), which this program does not write; make the image without it",
+                unknown.bits()
             )));
         }
         let state = sb.raw.s_state.get();

@@ -99,8 +99,7 @@ impl Plan {
         {
             sb.set_incompat(incompat::META_BG, true);
             sb.raw.s_first_meta_bg = U32::new(first);
-            let compat = sb.raw.s_feature_compat.get() & !compat::RESIZE_INODE;
-            sb.raw.s_feature_compat = U32::new(compat);
+            sb.set_compat(compat::RESIZE_INODE, false);
         }
         if sb.has_compat(compat::SPARSE_SUPER2) {
             sb.raw.s_backup_bgs = self.backup_bgs.map(U32::new);

@@ -11,7 +11,7 @@ mod list;
 mod names;
 mod value_inode;
 
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::U16;
 
 use super::inode::Inode;
 use super::superblock::{compat, incompat};
@@ -194,10 +194,7 @@ pub fn set_raw(
         }
         block::store(volume, inode, old_block.as_ref(), &mut in_block)?;
     }
-    if !volume.sb.has_compat(compat::EXT_ATTR) {
-        let compat = volume.sb.raw.s_feature_compat.get() | compat::EXT_ATTR;
-        volume.sb.raw.s_feature_compat = U32::new(compat);
-    }
+    volume.sb.set_compat(compat::EXT_ATTR, true);
     Ok(())
 }
 
