@@ -1,36 +1,25 @@
 //! The run itself: open the disk, find the guest, do the tasks in memory, commit.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use snf_fs::tree::CommitError;
 use snf_fs::{BlockDevice, DeviceError, Tree};
 
 use crate::event::{Event, EventSink};
-use crate::guest::detect::{self, DetectError};
+use crate::guest::detect::DetectError;
 use crate::guest::disk::{Content, Disk};
 use crate::guest::mounter::Mounter;
-use crate::plan::{HostKeys, Plan};
+use crate::guest::{Guest, OsFamily};
+use crate::plan::Plan;
 use crate::properties::PropertyError;
 use crate::random::{Clock, Entropy};
+use crate::report::{ChangeReport, FileSystemReport, TaskReport};
 use crate::storage::{Storage, StorageError};
-use crate::task::{
-    self, Context, DiskContext, Fingerprint, Fit, HostKeyMaker, Needs, TASKS, Task, TaskError,
-};
+use crate::task::{self, Fit, GuestWork, LazyDisk, Session, TASKS, Task, TaskError, TaskId, Work};
 
 pub use crate::inspect::{Inspection, inspect};
-
-/// Whether the changes reach the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Everything is done in memory and nothing is written.
-    DryRun,
-    /// The changes are written when all tasks have succeeded.
-    Commit,
-}
+pub use crate::report::{Mode, Report};
 
 /// Why a run failed. Before [`CustomizeError::Commit`] nothing has been written.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +33,14 @@ pub enum CustomizeError {
     /// A property has a value that it cannot have.
     #[error(transparent)]
     Property(#[from] PropertyError),
-    /// The request cannot be met on this image, whatever is in its files.
-    #[error("{0}")]
-    Request(String),
+    /// A task cannot be done on this system.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// A task failed.
     #[error("{task}: {source}")]
     Task {
         /// Which one.
-        task: &'static str,
+        task: TaskId,
         /// Why.
         #[source]
         source: TaskError,
@@ -67,66 +56,45 @@ pub enum CustomizeError {
     Commit(#[from] CommitError),
 }
 
-/// A task that ran.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskReport {
-    /// Its name.
-    pub name: Cow<'static, str>,
-    /// How long it took.
-    pub milliseconds: u64,
+/// A task that cannot be done on the system that was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// The system is of another family.
+    #[error(
+        "{task} cannot be done on a system of the family {}; it works on {}. Leave the request \
+         out, or exclude the task with the property EXCLUDE_TASK_{task}",
+        .family.name(),
+        names(.works_on)
+    )]
+    Family {
+        /// Which task.
+        task: TaskId,
+        /// What the guest is.
+        family: OsFamily,
+        /// Where it could be done.
+        works_on: &'static [OsFamily],
+    },
+    /// No system was recognised.
+    #[error(
+        "{task} needs to know the system, and {place} holds none that is recognised; set OSFAMILY"
+    )]
+    Unknown {
+        /// Which task.
+        task: TaskId,
+        /// The root's volume.
+        place: String,
+    },
 }
 
-/// A path that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChangeReport {
-    /// The canonical path in the guest.
-    pub path: String,
-    /// `created`, `replaced`, `removed`, `attributes`.
-    pub kind: Cow<'static, str>,
+fn names(families: &[OsFamily]) -> String {
+    families.iter().map(|family| family.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// What one file system's commit did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileSystemReport {
-    /// Where it is mounted in the guest.
-    pub mounted_on: String,
-    /// Blocks of metadata changed in place.
-    pub metadata_blocks: u64,
-    /// Blocks of data written.
-    pub data_blocks: u64,
-    /// Journal transactions used.
-    pub transactions: u32,
-    /// Whether an unclean journal was replayed first.
-    pub replayed: bool,
-}
-
-/// What a run did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// Whether it was written.
-    pub mode: Mode,
-    /// The guest's system in words; empty when it was not recognised.
-    pub system: String,
-    /// The number of the root partition; none for a disk without a table.
-    pub root_partition: Option<u32>,
-    /// The tasks that ran, in order.
-    pub tasks: Vec<TaskReport>,
-    /// Tasks that the properties leave out.
-    pub excluded: Vec<Cow<'static, str>>,
-    /// What changed of the partition table, one sentence for each change.
-    pub partition_table: Vec<String>,
-    /// What changed, by path.
-    pub changes: Vec<ChangeReport>,
-    /// Host keys that were made.
-    pub fingerprints: Vec<Fingerprint>,
-    /// Warnings given.
-    pub warnings: Vec<String>,
-    /// What was written.
-    pub file_systems: Vec<FileSystemReport>,
-    /// How long it took to open the disk and find the guest.
-    pub open_milliseconds: u64,
-    /// How long the commit took.
-    pub commit_milliseconds: u64,
+impl CustomizeError {
+    /// Names the task that failed.
+    fn of(task: TaskId) -> impl Fn(TaskError) -> Self {
+        move |source| Self::Task { task, source }
+    }
 }
 
 fn milliseconds(since: Instant) -> u64 {
@@ -168,56 +136,108 @@ pub fn customize_instance(
 ) -> Result<Report, CustomizeError> {
     let started = Instant::now();
     let (tasks, excluded) = select(plan)?;
-    let mut key_maker = HostKeyMaker::new(entropy);
-    if let (Some(hostname), HostKeys::New) = (&plan.hostname, plan.host_keys)
-        && tasks.iter().any(|task| task.name == "DeleteSSHKeys")
-    {
-        let comment = format!("root@{hostname}");
-        for key in plan.prepared.keys(&comment) {
-            key_maker.give(key.clone());
-        }
-        // Unless it was given, the slowest part of a run begins before the image is looked at.
-        key_maker.start_rsa(&comment);
-    }
-    for name in &excluded {
-        events.event(Event::Info(format!("{name}: left out, as the image's properties say")));
-    }
-    if tasks.is_empty() {
-        return Ok(Report::nothing(mode, excluded));
-    }
     let Instance { disk, others, mounter } = instance;
     let storage = Storage::new(disk, others).with_mounter(mounter);
-    let mut context = DiskContext::new(plan, storage, entropy, clock, events);
-    let mut reports = Vec::new();
-    for task in tasks.iter().filter(|task| task.needs == Needs::Disk) {
-        let started = Instant::now();
-        context.events.event(Event::TaskStart(task.name));
-        task.run_on_disk(&mut context)
-            .map_err(|source| CustomizeError::Task { task: task.name, source })?;
-        context.events.event(Event::TaskEnd(task.name));
-        reports.push(TaskReport { name: task.name.into(), milliseconds: milliseconds(started) });
+    let mut session = Session::new(plan, entropy, clock, storage, events);
+    guest_work(&tasks).for_each(|(_, work)| work.early(&mut session));
+    for task in &excluded {
+        session.info(format!("{task}: left out, as the image's properties say"));
     }
-    let (mut disk, storage, warnings, grown) = context.into_parts().map_err(open_error)?;
-    let on_guest: Vec<&'static Task> =
-        tasks.into_iter().filter(|task| task.needs != Needs::Disk).collect();
-    let table = storage.table().map(|plan| plan.describe().lines().map(str::to_owned).collect());
-    let mut report = if on_guest.is_empty() {
-        let mut report = Report::nothing(mode, excluded);
-        report.open_milliseconds = milliseconds(started);
-        storage.check_reads().map_err(CustomizeError::Read)?;
+    let mut report = Report::new(mode, &excluded);
+    if tasks.is_empty() {
+        return Ok(report);
+    }
+    let mut disk = work_on_disk(&tasks, &mut session, &mut report)?;
+    if tasks.iter().any(|task| !matches!(task.work, Work::Disk(_))) {
+        let mut guest = work_on_guest(disk, &tasks, &mut session, &mut report, started)?;
         if mode == Mode::Commit {
-            commit(&storage, None, &mut disk, grown, &mut report)?;
+            commit(&session.storage, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
+            if let Some(growth) = &session.later {
+                let fail = CustomizeError::of(TaskId::FilesystemResizeAfterUmount);
+                growth.apply(&session.storage).map_err(fail)?;
+            }
         }
-        report
     } else {
-        let all = (disk, storage, grown);
-        run(all, on_guest, excluded, plan, key_maker, entropy, clock, events, mode, started)?
-    };
-    reports.append(&mut report.tasks);
-    report.tasks = reports;
-    report.warnings.splice(0..0, warnings);
-    report.partition_table = table.unwrap_or_default();
+        report.open_milliseconds = milliseconds(started);
+        session.storage.check_reads().map_err(CustomizeError::Read)?;
+        if mode == Mode::Commit {
+            commit(&session.storage, None, &mut disk, &mut report)?;
+        }
+    }
+    report.warnings = session.report.warnings;
+    report.fingerprints = session.report.fingerprints;
     Ok(report)
+}
+
+/// The tasks that the plan asks for, in order, and those that its properties leave out.
+fn select(plan: &Plan) -> Result<(Vec<&'static Task>, Vec<TaskId>), CustomizeError> {
+    let on_guest = |task: &&Task| !matches!(task.work, Work::Disk(_));
+    let mut tasks = Vec::new();
+    let mut excluded = Vec::new();
+    for task in TASKS.into_iter().filter(|task| task.wanted(plan)) {
+        if plan.properties.excluded(task.id)? {
+            excluded.push(task.id);
+        } else {
+            tasks.push(task);
+        }
+    }
+    // Every other task works on the mounted guest.
+    if !tasks.iter().any(|task| matches!(task.work, Work::Mount)) {
+        excluded.extend(tasks.iter().filter(|task| on_guest(task)).map(|task| task.id));
+        tasks.retain(|task| !on_guest(task));
+    }
+    // The command line that asks for the disk's tasks alone needs no guest.
+    if let Some(only) = &plan.only_tasks
+        && guest_work(&tasks).next().is_none()
+    {
+        tasks.retain(|task| !on_guest(task) || only.contains(&task.id));
+    }
+    Ok((tasks, excluded))
+}
+
+/// The tasks that work on a guest.
+fn guest_work<'a>(
+    tasks: &'a [&'static Task],
+) -> impl Iterator<Item = (&'static Task, &'static GuestWork)> + 'a {
+    tasks.iter().filter_map(|task| match &task.work {
+        Work::Guest(work) => Some((*task, work)),
+        Work::Disk(_) | Work::Mount => None,
+    })
+}
+
+/// Runs one task between its two events, and notes how long it took.
+fn step(
+    task: TaskId,
+    session: &mut Session<'_>,
+    report: &mut Report,
+    work: impl FnOnce(&mut Session<'_>) -> Result<(), TaskError>,
+) -> Result<(), CustomizeError> {
+    let started = Instant::now();
+    session.report.event(Event::TaskStart(task));
+    work(session).map_err(CustomizeError::of(task))?;
+    session.report.event(Event::TaskEnd(task));
+    let milliseconds = milliseconds(started);
+    report.tasks.push(TaskReport { name: task.name().into(), milliseconds });
+    Ok(())
+}
+
+/// Does the tasks that work on the bare disk, and gives the disk as it will be.
+fn work_on_disk(
+    tasks: &[&'static Task],
+    session: &mut Session<'_>,
+    report: &mut Report,
+) -> Result<Disk, CustomizeError> {
+    let mut disk = LazyDisk::default();
+    for task in tasks {
+        if let Work::Disk(work) = task.work {
+            step(task.id, session, report, |session| work(&mut disk, session))?;
+        }
+    }
+    let disk = disk.take(session).map_err(open_error)?;
+    if let Some(plan) = session.storage.table() {
+        report.partition_table = plan.describe().lines().map(str::to_owned).collect();
+    }
+    Ok(disk)
 }
 
 /// A table that cannot be read is told as that.
@@ -228,6 +248,68 @@ fn open_error(error: StorageError) -> CustomizeError {
     }
 }
 
+/// Finds and mounts the guest and does the tasks that work on it.
+fn work_on_guest(
+    mut disk: Disk,
+    tasks: &[&'static Task],
+    session: &mut Session<'_>,
+    report: &mut Report,
+    started: Instant,
+) -> Result<Guest, CustomizeError> {
+    let plan = session.plan;
+    let table_warnings = std::mem::take(&mut disk.warnings);
+    let needs_os = tasks.iter().any(|task| task.fit(plan, None) == Fit::Refuse);
+    let found = Guest::find(disk, &plan.properties, needs_os);
+    // Without this, a partition that could not be read is one without a system.
+    session.storage.check_reads().map_err(CustomizeError::Read)?;
+    let mut guest = found.map_err(|refused| refused.error)?;
+    for warning in table_warnings {
+        session.warn(format!("partition table: {warning}"));
+    }
+    let tasks = fitting(tasks, &guest, plan)?;
+    report.open_milliseconds = milliseconds(started);
+    for task in tasks.iter().filter(|task| matches!(task.work, Work::Mount)) {
+        step(task.id, session, report, |session| Ok(guest.mount(&mut session.report)?))?;
+    }
+    task::label_new_files(&mut guest).map_err(CustomizeError::of(TaskId::SELinuxAutorelabel))?;
+    for (task, work) in guest_work(&tasks) {
+        work.begin(&mut guest, session).map_err(CustomizeError::of(task.id))?;
+    }
+    for (task, work) in guest_work(&tasks) {
+        step(task.id, session, report, |session| work.run(&mut guest, session))?;
+    }
+    report.system = guest.distro.name.clone();
+    report.root_partition = guest.root_partition();
+    report.changes = guest.tree.changes().iter().map(ChangeReport::of).collect();
+    session.storage.check_reads().map_err(CustomizeError::Read)?;
+    Ok(guest)
+}
+
+/// The tasks that mean something on this system. One that cannot be done on it is an error before
+/// the first one runs.
+fn fitting(
+    tasks: &[&'static Task],
+    guest: &Guest,
+    plan: &Plan,
+) -> Result<Vec<&'static Task>, Unfit> {
+    let mut fitting = Vec::new();
+    for &task in tasks {
+        match (task.fit(plan, guest.family), guest.family) {
+            (Fit::Run, _) => fitting.push(task),
+            (Fit::Skip, _) => {}
+            (Fit::Refuse, Some(family)) => {
+                let works_on = task.families().unwrap_or_default();
+                return Err(Unfit::Family { task: task.id, family, works_on });
+            }
+            (Fit::Refuse, None) => {
+                let place = guest.disk.volumes[guest.root].place();
+                return Err(Unfit::Unknown { task: task.id, place });
+            }
+        }
+    }
+    Ok(fitting)
+}
+
 /// Writes what waits: the partition table and swap areas, the guest's file systems, and the one
 /// that grew and is not mounted. In this order a cut leaves partitions that are at worst larger
 /// than their file systems.
@@ -235,7 +317,6 @@ fn commit(
     storage: &Storage,
     tree: Option<&mut Tree>,
     disk: &mut Disk,
-    grown: Option<usize>,
     report: &mut Report,
 ) -> Result<(), CustomizeError> {
     let started = Instant::now();
@@ -244,10 +325,11 @@ fn commit(
         Some(tree) => tree.commit()?,
         None => Vec::new(),
     };
-    if let Some(volume) = grown.and_then(|index| disk.volumes.get_mut(index)) {
+    for volume in disk.volumes.iter_mut().filter(|volume| volume.grown) {
         let place = volume.place();
         if let Content::Open(fs) = &mut volume.content {
-            commits.push((place, fs.commit().map_err(TaskError::from).map_err(grow_error)?));
+            let fail = CustomizeError::of(TaskId::FilesystemResizeUnmounted);
+            commits.push((place, fs.commit().map_err(TaskError::from).map_err(fail)?));
         }
     }
     let reports = commits.into_iter().map(|(mounted_on, commit)| FileSystemReport {
@@ -262,219 +344,13 @@ fn commit(
     Ok(())
 }
 
-fn grow_error(source: TaskError) -> CustomizeError {
-    CustomizeError::Task { task: "FilesystemResizeUnmounted", source }
-}
-
-/// The tasks that the plan asks for, in order, and the names of those that its properties leave
-/// out.
-fn select(plan: &Plan) -> Result<(Vec<&'static Task>, Vec<&'static str>), CustomizeError> {
-    if let Some(names) = &plan.only_tasks
-        && let Some(unknown) = names.iter().find(|name| task::find(name).is_none())
-    {
-        return Err(CustomizeError::Request(format!(
-            "there is no task \"{}\"; the tasks are {}",
-            unknown.escape_debug(),
-            TASKS.map(|task| task.name).join(", ")
-        )));
-    }
-    let mut tasks = Vec::new();
-    let mut excluded = Vec::new();
-    for task in TASKS.into_iter().filter(|task| task.wanted(plan)) {
-        if plan.properties.excluded(task.name, task.needs != Needs::Disk)? {
-            excluded.push(task.name);
-        } else {
-            tasks.push(task);
-        }
-    }
-    // Every other task works on the mounted guest.
-    if excluded.contains(&"MountImage") {
-        let on_guest = tasks.iter().filter(|task| task.needs != Needs::Disk);
-        excluded.extend(on_guest.map(|task| task.name));
-        tasks.retain(|task| task.needs == Needs::Disk);
-    }
-    // The command line that asks for the disk's tasks alone needs no guest.
-    let nothing_else = |task: &&Task| task.needs == Needs::Disk || task.name == "MountImage";
-    if plan.only_tasks.is_some() && tasks.iter().all(nothing_else) {
-        tasks.retain(|task| {
-            task.needs == Needs::Disk
-                || plan.only_tasks.iter().flatten().any(|n| n.eq_ignore_ascii_case(task.name))
-        });
-    }
-    Ok((tasks, excluded))
-}
-
-#[allow(clippy::too_many_arguments)]
-fn run(
-    (mut disk, storage, grown): (Disk, Storage, Option<usize>),
-    tasks: Vec<&'static Task>,
-    excluded: Vec<&'static str>,
-    plan: &Plan,
-    key_maker: HostKeyMaker,
-    entropy: &Entropy,
-    clock: &Clock,
-    events: &mut dyn EventSink,
-    mode: Mode,
-    started: Instant,
-) -> Result<Report, CustomizeError> {
-    let needs_os = tasks.iter().any(|task| task.fit(plan, None) == Fit::Refuse);
-    let root = detect::find_root(&mut disk, &plan.properties, needs_os);
-    // Without this, a partition that could not be read is one without a system.
-    storage.check_reads().map_err(CustomizeError::Read)?;
-    let root = root?;
-    let warnings = std::mem::take(&mut disk.warnings);
-    let volume = &mut disk.volumes[root.volume];
-    let root_partition = volume.number;
-    let Content::Open(fs) = std::mem::replace(&mut volume.content, Content::Mounted) else {
-        return Err(CustomizeError::Request(format!(
-            "{} holds no file system that can be edited",
-            volume.place()
-        )));
-    };
-    let mut context = Context {
-        plan,
-        tree: Tree::new(fs),
-        disk,
-        storage,
-        root: root.volume,
-        family: root.family,
-        distro: root.distro,
-        windows: root.windows,
-        answer: None,
-        later: None,
-        entropy,
-        clock,
-        events,
-        key_maker,
-        fingerprints: Vec::new(),
-        warnings: Vec::new(),
-    };
-    for warning in warnings {
-        context.warn(format!("partition table: {warning}"));
-    }
-    let tasks = fitting(tasks, &context)?;
-    let open_milliseconds = milliseconds(started);
-    let mut reports = Vec::new();
-    for task in &tasks {
-        let started = Instant::now();
-        context.events.event(Event::TaskStart(task.name));
-        task.run_on_guest(&mut context)
-            .map_err(|source| CustomizeError::Task { task: task.name, source })?;
-        context.events.event(Event::TaskEnd(task.name));
-        reports.push(TaskReport { name: task.name.into(), milliseconds: milliseconds(started) });
-        if task.name == "MountImage" {
-            if tasks.iter().any(|task| task.name == "DeleteSSHKeys") {
-                task::begin_host_keys(&mut context)
-                    .map_err(|source| CustomizeError::Task { task: "DeleteSSHKeys", source })?;
-            }
-            task::install_labels(&mut context)
-                .map_err(|source| CustomizeError::Task { task: "SELinuxAutorelabel", source })?;
-            if tasks.iter().any(|task| task.name == "EnforcePersonality") {
-                // The one part of a run that may not fit into one transaction of a journal. It is
-                // split on the way; all that follows, passwords and keys with it, is in the last.
-                task::begin_personality(&mut context).map_err(|source| CustomizeError::Task {
-                    task: "EnforcePersonality",
-                    source,
-                })?;
-            }
-        }
-    }
-    let changes = context.tree.changes().iter();
-    let mut report = Report {
-        mode,
-        system: context.distro.name.clone(),
-        root_partition,
-        tasks: reports,
-        excluded: excluded.into_iter().map(Cow::from).collect(),
-        partition_table: Vec::new(),
-        changes: changes
-            .map(|change| ChangeReport { path: change.display(), kind: change.kind.name().into() })
-            .collect(),
-        fingerprints: std::mem::take(&mut context.fingerprints),
-        warnings: std::mem::take(&mut context.warnings),
-        file_systems: Vec::new(),
-        open_milliseconds,
-        commit_milliseconds: 0,
-    };
-    context.storage.check_reads().map_err(CustomizeError::Read)?;
-    if mode == Mode::Commit {
-        let Context { storage, tree, disk, later, .. } = &mut context;
-        commit(storage, Some(tree), disk, grown, &mut report)?;
-        if let Some(growth) = later {
-            growth.apply(storage).map_err(|source| CustomizeError::Task {
-                task: "FilesystemResizeAfterUmount",
-                source,
-            })?;
-        }
-    }
-    Ok(report)
-}
-
-/// The tasks that mean something on this system. One that cannot be done on it is an error before
-/// the first one runs.
-fn fitting(
-    tasks: Vec<&'static Task>,
-    context: &Context<'_>,
-) -> Result<Vec<&'static Task>, CustomizeError> {
-    let mut fitting = Vec::new();
-    for task in tasks {
-        match task.fit(context.plan, context.family) {
-            Fit::Run => fitting.push(task),
-            Fit::Skip => {}
-            Fit::Refuse => return Err(refusal(task, context)),
-        }
-    }
-    Ok(fitting)
-}
-
-fn refusal(task: &Task, context: &Context<'_>) -> CustomizeError {
-    let families = match task.needs {
-        Needs::System(families) | Needs::Where(families) => families,
-        Needs::Disk | Needs::Files => &[],
-    };
-    CustomizeError::Request(match context.family {
-        Some(family) => format!(
-            "{} cannot be done on a system of the family {}; it works on {}. Leave the request \
-             out, or exclude the task with the property EXCLUDE_TASK_{}",
-            task.name,
-            family.name(),
-            families.iter().map(|family| family.name()).collect::<Vec<_>>().join(", "),
-            task.name
-        ),
-        None => format!(
-            "{} needs to know the system, and {} holds none that is recognised; set OSFAMILY",
-            task.name,
-            context.disk.volumes[context.root].place()
-        ),
-    })
-}
-
-impl Report {
-    fn nothing(mode: Mode, excluded: Vec<&'static str>) -> Self {
-        Self {
-            mode,
-            system: String::new(),
-            root_partition: None,
-            tasks: Vec::new(),
-            excluded: excluded.into_iter().map(Cow::from).collect(),
-            partition_table: Vec::new(),
-            changes: Vec::new(),
-            fingerprints: Vec::new(),
-            warnings: Vec::new(),
-            file_systems: Vec::new(),
-            open_milliseconds: 0,
-            commit_milliseconds: 0,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
     use crate::guest::disk::Volume;
-    use crate::plan::{MachineId, PersonalityFile};
+    use crate::plan::{HostKeys, MachineId, PersonalityFile};
     use crate::secret::Secret;
     use snf_fs::MemoryFs;
 
@@ -496,15 +372,21 @@ mod tests {
         events: &mut Vec<Event>,
         mode: Mode,
     ) -> Result<Report, String> {
-        let entropy = Entropy::seeded(1);
+        let (entropy, clock) = (Entropy::seeded(1), Clock::fixed(0));
         let (tasks, excluded) = select(plan).map_err(|error| error.to_string())?;
-        let key_maker = HostKeyMaker::new(&entropy);
-        let (clock, started) = (Clock::fixed(0), Instant::now());
         let disk = Disk::of_volumes(volumes);
-        let tasks = tasks.into_iter().filter(|task| task.needs != Needs::Disk).collect();
-        let all = (disk, Storage::default(), None);
-        run(all, tasks, excluded, plan, key_maker, &entropy, &clock, events, mode, started)
-            .map_err(|error| error.to_string())
+        let mut session = Session::new(plan, &entropy, &clock, Storage::default(), events);
+        let mut report = Report::new(mode, &excluded);
+        let run = || {
+            let started = Instant::now();
+            let mut guest = work_on_guest(disk, &tasks, &mut session, &mut report, started)?;
+            if mode == Mode::Commit {
+                commit(&session.storage, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
+            }
+            Ok(())
+        };
+        run().map_err(|error: CustomizeError| error.to_string())?;
+        Ok(report)
     }
 
     fn bare() -> Vec<Volume> {
@@ -514,7 +396,7 @@ mod tests {
     fn write_plan() -> Plan {
         Plan {
             personality: vec![write("/a/b")],
-            only_tasks: Some(BTreeSet::from(["EnforcePersonality".to_owned()])),
+            only_tasks: Some(BTreeSet::from([TaskId::EnforcePersonality])),
             ..Plan::default()
         }
     }
@@ -529,10 +411,10 @@ mod tests {
         assert_eq!(
             events,
             [
-                Event::TaskStart("MountImage"),
-                Event::TaskEnd("MountImage"),
-                Event::TaskStart("EnforcePersonality"),
-                Event::TaskEnd("EnforcePersonality")
+                Event::TaskStart(TaskId::MountImage),
+                Event::TaskEnd(TaskId::MountImage),
+                Event::TaskStart(TaskId::EnforcePersonality),
+                Event::TaskEnd(TaskId::EnforcePersonality)
             ]
         );
         let report = on(bare(), &write_plan(), &mut events, Mode::DryRun).unwrap();
@@ -561,30 +443,28 @@ mod tests {
         plan.only_tasks = None;
         let names = |plan: &Plan| {
             let (tasks, excluded) = select(plan).unwrap();
-            (tasks.iter().map(|task| task.name).collect::<Vec<_>>(), excluded)
+            (tasks.iter().map(|task| task.id).collect::<Vec<_>>(), excluded)
         };
-        let on_disk = ["FixPartitionTable", "FilesystemResizeUnmounted"];
+        let on_disk = [TaskId::FixPartitionTable, TaskId::FilesystemResizeUnmounted];
         let on_guest = [
-            "MountImage",
-            "InstallUnattend",
-            "FilesystemResizeMounted",
-            "ChangeMachineId",
-            "DeleteSSHKeys",
-            "DisableRemoteDesktopConnections",
-            "SELinuxAutorelabel",
-            "EnforcePersonality",
-            "FilesystemResizeAfterUmount",
+            TaskId::MountImage,
+            TaskId::InstallUnattend,
+            TaskId::FilesystemResizeMounted,
+            TaskId::ChangeMachineId,
+            TaskId::DeleteSSHKeys,
+            TaskId::DisableRemoteDesktopConnections,
+            TaskId::SELinuxAutorelabel,
+            TaskId::EnforcePersonality,
+            TaskId::FilesystemResizeAfterUmount,
         ];
         assert_eq!(names(&plan), ([&on_disk[..], &on_guest[..]].concat(), vec![]));
         plan.properties.set("exclude_task_deletesshkeys", "yes");
-        assert_eq!(names(&plan).1, ["DeleteSSHKeys"]);
+        assert_eq!(names(&plan).1, [TaskId::DeleteSSHKeys]);
         plan.properties.set("EXCLUDE_TASK_MountImage", "1");
         assert_eq!(names(&plan).0, on_disk);
         assert_eq!(names(&plan).1.len(), on_guest.len());
         plan.properties.set("EXCLUDE_ALL_TASKS", "maybe");
         assert!(select(&plan).is_err());
-        plan.only_tasks = Some(BTreeSet::from(["Nope".to_owned()]));
-        assert!(select(&plan).err().unwrap().to_string().contains("no task \"Nope\""));
     }
 
     #[test]

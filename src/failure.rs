@@ -32,7 +32,7 @@ impl Family {
                 Self::Device
             }
             CustomizeError::Storage(StorageError::Swap(_)) => Self::Refused,
-            CustomizeError::Detect(_) | CustomizeError::Request(_) => Self::Refused,
+            CustomizeError::Detect(_) | CustomizeError::Unfit(_) => Self::Refused,
             CustomizeError::Property(_) => Self::Usage,
             CustomizeError::Task { source: TaskError::Fs(error), .. } => Self::of_fs(error),
             CustomizeError::Task { .. } => Self::Failed,

@@ -10,14 +10,10 @@ use snf_fs::{BlockDevice, Tree};
 
 use crate::customize::CustomizeError;
 use crate::event::Event;
-use crate::guest::detect;
-use crate::guest::disk::{Content, Disk, VolumeSummary};
-use crate::guest::{OsFamily, passwd};
-use crate::plan::Plan;
+use crate::guest::disk::{Disk, VolumeSummary};
+use crate::guest::{Guest, OsFamily, passwd};
 use crate::properties::Properties;
 use crate::random::{Clock, Entropy};
-use crate::storage::Storage;
-use crate::task::{self, Context, HostKeyMaker};
 
 pub use windows::WindowsSummary;
 
@@ -121,7 +117,7 @@ pub fn inspect(
 ) -> Result<Inspection, CustomizeError> {
     // Nothing random is kept and nothing is written.
     let (entropy, clock) = (Entropy::seeded(0), Clock::fixed(0));
-    let mut disk = Disk::open(&disk, &entropy, &clock)?;
+    let disk = Disk::open(&disk, &entropy, &clock)?;
     let mut inspection = Inspection {
         table: disk.table.clone(),
         disk_id: disk.disk_id.clone(),
@@ -131,74 +127,46 @@ pub fn inspect(
         problem: None,
         warnings: disk.warnings.clone(),
     };
-    let root = detect::find_root(&mut disk, properties, true);
-    inspection.volumes = disk.summary();
-    let root = match root {
-        Ok(root) => root,
-        Err(error) => {
-            inspection.problem = Some(error.to_string());
-            return Ok(inspection);
-        }
-    };
-    let volume = &mut disk.volumes[root.volume];
-    let number = volume.number;
-    let Content::Open(fs) = std::mem::replace(&mut volume.content, Content::Mounted) else {
-        return Ok(inspection);
-    };
-    let plan = Plan::default();
     let mut events: Vec<Event> = Vec::new();
-    let mut context = Context {
-        plan: &plan,
-        tree: Tree::new(fs),
-        disk,
-        storage: Storage::default(),
-        root: root.volume,
-        family: root.family,
-        distro: root.distro,
-        windows: root.windows,
-        answer: None,
-        later: None,
-        entropy: &entropy,
-        clock: &clock,
-        events: &mut events,
-        key_maker: HostKeyMaker::new(&entropy),
-        fingerprints: Vec::new(),
-        warnings: Vec::new(),
-    };
-    if let Some(mount) = task::find("MountImage")
-        && let Err(error) = mount.run_on_guest(&mut context)
-    {
-        context.warn(error.to_string());
+    match Guest::open(disk, properties, &mut events) {
+        Err(refused) => {
+            inspection.volumes = refused.disk.summary();
+            inspection.problem = Some(refused.error.to_string());
+        }
+        Ok(guest) => {
+            inspection.volumes = guest.disk.summary();
+            inspection.warnings.extend(events.into_iter().filter_map(Event::into_warning));
+            inspection.guest = Some(summary(&guest, &mut inspection.warnings));
+        }
     }
-    let mut guest = GuestSummary {
-        root_partition: number,
-        os_family: context.family.map(OsFamily::name),
-        system: context.distro.name.clone(),
-        id: context.distro.id.clone(),
-        version: context.distro.version.clone(),
-        mounts: mounts(&context.tree),
+    Ok(inspection)
+}
+
+/// What the guest says of itself; what it hides is told in `warnings`.
+fn summary(guest: &Guest, warnings: &mut Vec<String>) -> GuestSummary {
+    let mut summary = GuestSummary {
+        root_partition: guest.root_partition(),
+        os_family: guest.family.map(OsFamily::name),
+        system: guest.distro.name.clone(),
+        id: guest.distro.id.clone(),
+        version: guest.distro.version.clone(),
+        mounts: mounts(&guest.tree),
         ..GuestSummary::default()
     };
-    if let Some(found) = context.windows.clone() {
-        windows::fill(&mut context, &found, &mut guest);
-        inspection.warnings.append(&mut context.warnings);
-        inspection.guest = Some(guest);
-        return Ok(inspection);
+    if let Some(windows) = &guest.windows {
+        windows::fill(&guest.tree, windows, &mut summary, warnings);
+        return summary;
     }
     // Each on its own: what one file hides must not hide the rest.
     let results = [
-        context.hostname().map(|name| guest.hostname = name),
-        machine_id(&context).map(|state| guest.machine_id = state),
-        users(&context).map(|users| guest.users = users),
-        host_keys(&context).map(|keys| guest.host_keys = keys),
-        context.has_cloud_init().map(|found| guest.cloud_init = found),
+        guest.hostname().map(|name| summary.hostname = name),
+        machine_id(guest).map(|state| summary.machine_id = state),
+        users(guest).map(|users| summary.users = users),
+        host_keys(guest).map(|keys| summary.host_keys = keys),
+        guest.has_cloud_init().map(|found| summary.cloud_init = found),
     ];
-    for error in results.into_iter().filter_map(Result::err) {
-        context.warn(error.to_string());
-    }
-    inspection.warnings.append(&mut context.warnings);
-    inspection.guest = Some(guest);
-    Ok(inspection)
+    warnings.extend(results.into_iter().filter_map(Result::err).map(|error| error.to_string()));
+    summary
 }
 
 fn mounts(tree: &Tree) -> Vec<MountSummary> {
@@ -215,8 +183,8 @@ fn mounts(tree: &Tree) -> Vec<MountSummary> {
         .collect()
 }
 
-fn machine_id(context: &Context<'_>) -> snf_fs::Result<String> {
-    let Some(text) = context.config("/etc/machine-id")? else { return Ok("missing".into()) };
+fn machine_id(guest: &Guest) -> snf_fs::Result<String> {
+    let Some(text) = guest.config("/etc/machine-id")? else { return Ok("missing".into()) };
     let text = text.trim_ascii();
     if text.is_empty() {
         return Ok("empty".into());
@@ -224,9 +192,9 @@ fn machine_id(context: &Context<'_>) -> snf_fs::Result<String> {
     Ok(display_name(&text[..text.len().min(64)]))
 }
 
-fn users(context: &Context<'_>) -> snf_fs::Result<Vec<UserSummary>> {
-    let passwd = context.config("/etc/passwd")?.unwrap_or_default();
-    let shadow = context.config("/etc/shadow")?;
+fn users(guest: &Guest) -> snf_fs::Result<Vec<UserSummary>> {
+    let passwd = guest.config("/etc/passwd")?.unwrap_or_default();
+    let shadow = guest.config("/etc/shadow")?;
     // Accounts of services have no shell and are of no interest here.
     let is_person = |user: &passwd::User| {
         user.uid == 0
@@ -258,21 +226,21 @@ fn users(context: &Context<'_>) -> snf_fs::Result<Vec<UserSummary>> {
         .collect())
 }
 
-fn host_keys(context: &Context<'_>) -> snf_fs::Result<Vec<HostKeySummary>> {
+fn host_keys(guest: &Guest) -> snf_fs::Result<Vec<HostKeySummary>> {
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
     use sha2::{Digest, Sha256};
 
     let mut keys = Vec::new();
-    for entry in context.tree.read_dir_optional("/etc/ssh")? {
+    for entry in guest.tree.read_dir_optional("/etc/ssh")? {
         if !entry.name.starts_with(b"ssh_host_") || !entry.name.ends_with(b"_key.pub") {
             continue;
         }
         let path = [b"/etc/ssh/".as_slice(), &entry.name].concat();
-        if !context.tree.is_file(&path)? {
+        if !guest.tree.is_file(&path)? {
             continue;
         }
-        let text = context.tree.read(&path, 1 << 20)?;
+        let text = guest.tree.read(&path, 1 << 20)?;
         let text = String::from_utf8_lossy(&text);
         let mut words = text.split_whitespace();
         let (Some(algorithm), Some(blob)) = (words.next(), words.next()) else { continue };

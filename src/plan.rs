@@ -7,6 +7,7 @@ use crate::network::Nic;
 use crate::prepare::Prepared;
 use crate::properties::Properties;
 use crate::secret::Secret;
+use crate::task_id::TaskId;
 
 /// What kind of image it is: how the disk is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -149,9 +150,9 @@ pub struct Plan {
     pub cloud_init_debug: bool,
     /// What was computed beforehand.
     pub prepared: Prepared,
-    /// Tasks to run, by name; `None` means all that apply. The command line runs only what it
+    /// Tasks to run; `None` means all that apply. The command line runs only what it
     /// was asked for, Ganeti's create runs all.
-    pub only_tasks: Option<BTreeSet<String>>,
+    pub only_tasks: Option<BTreeSet<TaskId>>,
 }
 
 impl Plan {

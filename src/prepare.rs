@@ -10,6 +10,7 @@ use crate::random::Entropy;
 use crate::rules::{Rules, WriteError};
 use crate::secret::Secret;
 use crate::sshkey::{self, KeyPair, KeyType};
+use crate::task_id::TaskId;
 
 /// The variable of a host key: an array of the private key, the public one and the fingerprint.
 fn key_variable(key_type: KeyType) -> String {
@@ -35,8 +36,8 @@ pub fn prepare(plan: &Plan, hostname: &str, entropy: &Entropy) -> Prepared {
     let mut prepared = Prepared::default();
     let linux = plan.properties.get("OSFAMILY").is_none_or(|f| f.is_empty() || f == "linux");
     // A property that is wrong is reported by those who use it.
-    let runs = |task| linux && !plan.properties.excluded(task, true).unwrap_or(false);
-    if runs("ChangePassword") {
+    let runs = |task| linux && !plan.properties.excluded(task).unwrap_or(false);
+    if runs(TaskId::ChangePassword) {
         let clear = plan.passwords.iter().find_map(|(who, password)| match (who, password) {
             (Who::Default, Password::Clear(clear)) => Some(clear),
             _ => None,
@@ -45,7 +46,7 @@ pub fn prepare(plan: &Plan, hostname: &str, entropy: &Entropy) -> Prepared {
             prepared.password_hashes = hashes(plan, clear, &entropy);
         }
     }
-    if plan.host_keys == HostKeys::New && runs("DeleteSSHKeys") {
+    if plan.host_keys == HostKeys::New && runs(TaskId::DeleteSSHKeys) {
         let comment = format!("root@{hostname}");
         prepared.keys = KeyType::ALL
             .map(|kind| sshkey::generate(kind, &comment, &mut entropy.derive(kind.name())))

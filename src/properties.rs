@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::crypt::Method;
 use crate::personality::decode_base64;
+use crate::task_id::TaskId;
 
 /// The merged properties of image and instance; keys are upper case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,6 +112,9 @@ pub enum Swap {
     /// `<disk letter>`: all of another disk of the instance (`b` is the second).
     Disk(char),
 }
+
+/// The property that leaves out one task begins with this.
+const EXCLUDE_TASK: &str = "EXCLUDE_TASK_";
 
 const BOOLEAN: &str = "yes, true, 1, on, set (or no, false, 0, off, unset, or nothing)";
 
@@ -282,13 +286,19 @@ impl Properties {
     }
 
     /// Whether a task is excluded: all are, or this one is, or those of its family are.
-    /// `needs_mount` says whether the task works on the mounted file systems of the guest.
-    pub fn excluded(&self, task: &str, needs_mount: bool) -> Result<bool, PropertyError> {
+    ///
+    /// # Errors
+    /// When one of these properties is neither a yes nor a no.
+    pub fn excluded(&self, task: TaskId) -> Result<bool, PropertyError> {
         Ok(self.boolean("EXCLUDE_ALL_TASKS")?
-            || (self.boolean("EXCLUDE_MOUNTED_TASKS")? && needs_mount)
-            || (self.boolean("EXCLUDE_FILESYSTEMRESIZE_TASKS")?
-                && task.to_ascii_lowercase().starts_with("filesystemresize"))
-            || self.boolean(&format!("EXCLUDE_TASK_{task}"))?)
+            || (self.boolean("EXCLUDE_MOUNTED_TASKS")? && task.needs_mount())
+            || (self.boolean("EXCLUDE_FILESYSTEMRESIZE_TASKS")? && task.resizes())
+            || self.boolean(&format!("{EXCLUDE_TASK}{task}"))?)
+    }
+
+    /// Leaves a task out.
+    pub fn exclude(&mut self, task: TaskId) {
+        self.set(&format!("{EXCLUDE_TASK}{task}"), "yes");
     }
 
     /// The names (upper case) that `EXCLUDE_TASK_...` properties speak of, so that one of no task
@@ -486,17 +496,18 @@ mod tests {
 
     #[test]
     fn exclusions() {
-        let excluded = |json: &str, task, mounted| parse(json).excluded(task, mounted).unwrap();
-        assert!(excluded(r#"{"EXCLUDE_ALL_TASKS": "yes"}"#, "AddSwap", false));
-        assert!(excluded(r#"{"EXCLUDE_MOUNTED_TASKS": 1}"#, "AddSwap", true));
-        assert!(!excluded(r#"{"EXCLUDE_MOUNTED_TASKS": 1}"#, "FixPartitionTable", false));
+        use TaskId::{AddSwap, ChangePassword, FilesystemResizeAfterUmount, FixPartitionTable};
+        let excluded = |json: &str, task| parse(json).excluded(task).unwrap();
+        assert!(excluded(r#"{"EXCLUDE_ALL_TASKS": "yes"}"#, FixPartitionTable));
+        assert!(excluded(r#"{"EXCLUDE_MOUNTED_TASKS": 1}"#, AddSwap));
+        assert!(!excluded(r#"{"EXCLUDE_MOUNTED_TASKS": 1}"#, FixPartitionTable));
         let resize = r#"{"EXCLUDE_FILESYSTEMRESIZE_TASKS": true}"#;
-        assert!(excluded(resize, "FilesystemResizeAfterUmount", false));
-        assert!(!excluded(resize, "AddSwap", true));
+        assert!(excluded(resize, FilesystemResizeAfterUmount));
+        assert!(!excluded(resize, AddSwap));
         let one = r#"{"exclude_task_addswap": "yes", "EXCLUDE_TASK_ChangePassword": "no"}"#;
-        assert!(excluded(one, "AddSwap", true));
-        assert!(!excluded(one, "ChangePassword", true));
+        assert!(excluded(one, AddSwap));
+        assert!(!excluded(one, ChangePassword));
         assert_eq!(parse(one).excluded_names().collect::<Vec<_>>(), ["ADDSWAP", "CHANGEPASSWORD"]);
-        assert!(parse(r#"{"EXCLUDE_ALL_TASKS": "perhaps"}"#).excluded("AddSwap", true).is_err());
+        assert!(parse(r#"{"EXCLUDE_ALL_TASKS": "perhaps"}"#).excluded(AddSwap).is_err());
     }
 }

@@ -9,12 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::customize::{Mode, Report};
 use crate::failure::Family;
 use crate::plan::{HostKeys, MachineId, Password, PersonalityFile, Plan, Who, WindowsRequest};
 use crate::properties::Properties;
 use crate::random::Clock;
+use crate::report::{Mode, Report};
 use crate::secret::Secret;
+use crate::task_id::TaskId;
 
 /// The document's name on the parameter disk.
 pub const FILE: &str = "customize.json";
@@ -95,7 +96,7 @@ struct Document {
     machine_id: String,
     host_keys: String,
     windows: DocumentWindows,
-    only_tasks: Option<BTreeSet<String>>,
+    only_tasks: Option<BTreeSet<TaskId>>,
     dry_run: bool,
     seed: Option<u64>,
     time: Option<i64>,
@@ -367,7 +368,7 @@ mod tests {
             }],
             machine_id: MachineId::Given("0123456789abcdef0123456789abcdef".into()),
             host_keys: HostKeys::Remove,
-            only_tasks: Some(BTreeSet::from(["AssignHostname".to_owned()])),
+            only_tasks: Some(BTreeSet::from([TaskId::AssignHostname])),
             ..Plan::default()
         };
         plan.properties.set("ROOT_PARTITION", "2");

@@ -16,6 +16,7 @@ use snf_image::plan::{Password, PersonalityFile, Plan, Who};
 use snf_image::properties::Properties;
 use snf_image::random::{Clock, Entropy};
 use snf_image::secret::Secret;
+use snf_image::task::TaskId;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxx me@home";
 const MIB: u64 = 1 << 20;
@@ -267,7 +268,7 @@ fn everything_on_a_gpt_disk() {
     assert_eq!((report.root_partition, report.system.as_str()), (Some(2), "Debian 12"));
     let mounts: Vec<&str> = report.file_systems.iter().map(|fs| fs.mounted_on.as_str()).collect();
     assert_eq!(mounts, ["/var", "/"]);
-    assert!(events.contains(&Event::TaskEnd("EnforcePersonality")));
+    assert!(events.contains(&Event::TaskEnd(TaskId::EnforcePersonality)));
 
     let root = image.part(20480, 64 * MIB);
     let var = image.part(20480 + 131_072, 32 * MIB);

@@ -97,8 +97,8 @@ impl<W: Write> Reporter<W> {
 impl<W: Write> EventSink for Reporter<W> {
     fn event(&mut self, event: Event) {
         self.send(&match event {
-            Event::TaskStart(name) => Message::TaskStart(name.to_owned()),
-            Event::TaskEnd(name) => Message::TaskEnd(name.to_owned()),
+            Event::TaskStart(name) => Message::TaskStart(name.to_string()),
+            Event::TaskEnd(name) => Message::TaskEnd(name.to_string()),
             Event::Info(text) => Message::Info(text),
             Event::Warning(text) => Message::Warning(text),
         });

@@ -50,6 +50,12 @@ pub enum DetectError {
         /// Which.
         found: String,
     },
+    /// The root was found, and another part of the run has its file system.
+    #[error("{place} holds no file system that can be edited")]
+    NotEditable {
+        /// Which one.
+        place: String,
+    },
 }
 
 /// The root that was chosen.

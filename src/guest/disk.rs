@@ -56,6 +56,8 @@ pub struct Volume {
     pub content: Content,
     /// What the search for the root said of it: why not, or what system it is.
     pub verdict: String,
+    /// Whether its file system grew: that waits for a commit of its own where nothing mounts it.
+    pub grown: bool,
 }
 
 /// A disk and its volumes.
@@ -93,6 +95,7 @@ impl Volume {
             kind: None,
             content: Content::Unknown,
             verdict: String::new(),
+            grown: false,
         }
     }
 

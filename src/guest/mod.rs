@@ -6,12 +6,17 @@ pub mod disk;
 pub mod distro;
 pub mod fstab;
 pub mod glob;
+mod mount;
 pub mod mounter;
+mod opened;
 pub mod passwd;
 pub mod probe;
 pub mod selinux;
 pub mod sshd_config;
 mod subvolumes;
 pub mod windows;
+
+pub(crate) use opened::CONFIG_MAX;
+pub use opened::{Guest, Refused};
 
 pub use crate::properties::OsFamily;

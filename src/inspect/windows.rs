@@ -1,11 +1,11 @@
 //! What a Windows guest says of itself.
 
 use serde::Serialize;
+use snf_fs::Tree;
 
 use super::{GuestSummary, UserSummary};
 use crate::guest::windows::{RegistryError, SetupState, Windows, hives, sam};
 use crate::registry::FileTime;
-use crate::task::Context;
 
 /// What there is to say of a Windows only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -22,27 +22,30 @@ pub struct WindowsSummary {
 
 /// Fills in what the registry says. Each part on its own: what one hive hides must not hide the
 /// rest.
-pub(super) fn fill(context: &mut Context<'_>, windows: &Windows, guest: &mut GuestSummary) {
+pub(super) fn fill(
+    tree: &Tree,
+    windows: &Windows,
+    guest: &mut GuestSummary,
+    warnings: &mut Vec<String>,
+) {
     let mut summary = WindowsSummary {
         architecture: windows.architecture.map(|architecture| architecture.name()),
         edition: windows.edition.clone(),
         generalized: None,
         directory: windows.directory.clone(),
     };
-    let tree = &context.tree;
     let state = windows.setup_state(tree).map(|state| {
         summary.generalized = Some(matches!(state, SetupState::Generalized { .. }));
     });
     let name = windows.computer_name(tree).map(|name| guest.hostname = name);
-    let users = users(context, windows).map(|users| guest.users = users);
+    let users = users(tree, windows).map(|users| guest.users = users);
     guest.windows = Some(summary);
-    for error in [state, name, users].into_iter().filter_map(Result::err) {
-        context.warn(error.to_string());
-    }
+    let errors = [state, name, users].into_iter().filter_map(Result::err);
+    warnings.extend(errors.map(|error| error.to_string()));
 }
 
-fn users(context: &Context<'_>, windows: &Windows) -> Result<Vec<UserSummary>, RegistryError> {
-    let sam = hives::open(&context.tree, &windows.directory, "SAM", FileTime(0))?;
+fn users(tree: &Tree, windows: &Windows) -> Result<Vec<UserSummary>, RegistryError> {
+    let sam = hives::open(tree, &windows.directory, "SAM", FileTime(0))?;
     let accounts = sam::accounts(&sam.hive)?;
     Ok(accounts
         .into_iter()

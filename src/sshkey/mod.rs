@@ -1,5 +1,6 @@
 //! SSH host keys: made offline, in OpenSSH's own format.
 
+mod maker;
 mod rsa;
 mod wire;
 
@@ -13,6 +14,8 @@ use zeroize::Zeroizing;
 use crate::random::Entropy;
 use crate::secret::Secret;
 use wire::Writer;
+
+pub use maker::HostKeyMaker;
 
 /// A kind of SSH key that we make. (DSA keys are removed, never made: OpenSSH 7 and later do not
 /// take them.)

@@ -2,36 +2,34 @@
 
 use snf_fs::Attributes;
 
-use super::context::CONFIG_MAX;
-use super::{Context, LINUX, Needs, Run, Task, TaskError};
+use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
+use crate::guest::CONFIG_MAX;
 
 pub(super) static TASK: Task = Task {
-    name: "AddSwap",
-    number: 50,
+    id: TaskId::AddSwap,
     summary: "make swap space in the partition or on the disk that SWAP names, and use it at boot",
-    needs: Needs::System(LINUX),
     applies: |plan| !matches!(plan.properties.swap(), Ok(None)),
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX), run),
 };
 
 const FSTAB: &str = "/etc/fstab";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let Some(wanted) = context.plan.properties.swap()? else { return Ok(()) };
-    let area = context.storage.make_swap(&wanted, context.entropy)?;
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let Some(wanted) = session.plan.properties.swap()? else { return Ok(()) };
+    let area = session.storage.make_swap(&wanted, session.entropy)?;
     let what = if area.kept { "is swap space already" } else { "becomes swap space" };
-    context.info(format!("{} {what}, UUID {}", area.place, area.uuid));
+    session.info(format!("{} {what}, UUID {}", area.place, area.uuid));
     let line = format!("UUID={} none swap sw 0 0\n", area.uuid);
-    let old = context.tree.read_optional(FSTAB, CONFIG_MAX)?;
+    let old = guest.tree.read_optional(FSTAB, CONFIG_MAX)?;
     match old {
         Some(text) if names_swap(&text, &area.uuid) => {}
         Some(text) => {
             let newline = if text.is_empty() || text.ends_with(b"\n") { "" } else { "\n" };
-            context.tree.append(FSTAB, format!("{newline}{line}").as_bytes())?;
+            guest.tree.append(FSTAB, format!("{newline}{line}").as_bytes())?;
         }
         None => {
             let attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
-            context.tree.write(FSTAB, line.as_bytes(), attributes)?;
+            guest.tree.write(FSTAB, line.as_bytes(), attributes)?;
         }
     }
     Ok(())

@@ -2,18 +2,15 @@
 
 use snf_fs::Attributes;
 
-use super::context::CONFIG_MAX;
-use super::{Context, LINUX_AND_WINDOWS, Needs, Run, Task, TaskError, windows};
-use crate::guest::OsFamily;
+use super::{Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, windows};
+use crate::guest::CONFIG_MAX;
 use crate::guest::distro::Family;
 
 pub(super) static TASK: Task = Task {
-    name: "AssignHostname",
-    number: 50,
+    id: TaskId::AssignHostname,
     summary: "set the host name, and the 127.0.1.1 line of /etc/hosts",
-    needs: Needs::System(LINUX_AND_WINDOWS),
     applies: |plan| plan.hostname.is_some(),
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX_AND_WINDOWS), run),
 };
 
 /// Linux keeps at most this many bytes.
@@ -52,21 +49,21 @@ pub fn check(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let Some(name) = context.plan.hostname.clone() else { return Ok(()) };
-    if context.family.is_some_and(OsFamily::is_windows) {
-        return windows::computer_name::assign(context, &name);
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let Some(name) = session.plan.hostname.clone() else { return Ok(()) };
+    if guest.is_windows() {
+        return windows::computer_name::assign(guest, session, &name);
     }
     check(&name).map_err(TaskError::request)?;
-    let old = set(context, &name)?;
-    update_hosts(context, old.as_deref(), &name)?;
-    let seeded = super::initialize_datasource::seeded(context)?;
-    if context.has_cloud_init()? && !seeded && !preserves_hostname(context)? {
+    let old = set(guest, &name)?;
+    update_hosts(guest, old.as_deref(), &name)?;
+    let seeded = super::initialize_datasource::seeded(session)?;
+    if guest.has_cloud_init()? && !seeded && !preserves_hostname(guest)? {
         // It would set another name, or none, at the next boot.
         let text = "# Written by snf-image, which set the host name.\npreserve_hostname: true\n";
         let dir = Attributes { mode: 0o755, uid: 0, gid: 0 };
-        context.tree.mkdir_all("/etc/cloud/cloud.cfg.d", dir)?;
-        context.tree.write(
+        guest.tree.mkdir_all("/etc/cloud/cloud.cfg.d", dir)?;
+        guest.tree.write(
             "/etc/cloud/cloud.cfg.d/99-snf-image-hostname.cfg",
             text.as_bytes(),
             CONFIG,
@@ -75,11 +72,11 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     Ok(())
 }
 
-fn preserves_hostname(context: &Context<'_>) -> Result<bool, TaskError> {
+fn preserves_hostname(guest: &Guest) -> Result<bool, TaskError> {
     let mut paths = vec![b"/etc/cloud/cloud.cfg".to_vec()];
-    paths.extend(crate::guest::glob::expand(&context.tree, b"/etc/cloud/cloud.cfg.d/*.cfg")?);
+    paths.extend(crate::guest::glob::expand(&guest.tree, b"/etc/cloud/cloud.cfg.d/*.cfg")?);
     for path in paths {
-        let text = context.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
+        let text = guest.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
         let set = text.split(|byte| *byte == b'\n').any(|line| {
             line.trim_ascii().strip_prefix(b"preserve_hostname:").map(<[u8]>::trim_ascii)
                 == Some(b"true")
@@ -92,21 +89,21 @@ fn preserves_hostname(context: &Context<'_>) -> Result<bool, TaskError> {
 }
 
 /// Writes the name where the guest looks for it; gives the name it had.
-fn set(context: &mut Context<'_>, name: &str) -> Result<Option<String>, TaskError> {
-    let old = context.hostname()?;
+fn set(guest: &mut Guest, name: &str) -> Result<Option<String>, TaskError> {
+    let old = guest.hostname()?;
     let line = format!("{name}\n");
-    let family = context.distro.family;
-    let modern = context.tree.exists("/etc/hostname")? || context.has_systemd()?;
+    let family = guest.distro.family;
+    let modern = guest.tree.exists("/etc/hostname")? || guest.has_systemd()?;
     // Where an older place is there too it follows, because something may still read it.
     let legacy = match family {
-        Family::RedHat => assign(context, "/etc/sysconfig/network", "HOSTNAME", name, !modern)?,
-        Family::Gentoo => assign(context, "/etc/conf.d/hostname", "hostname", name, !modern)?,
-        Family::Arch => assign(context, "/etc/rc.conf", "HOSTNAME", name, false)?,
+        Family::RedHat => assign(guest, "/etc/sysconfig/network", "HOSTNAME", name, !modern)?,
+        Family::Gentoo => assign(guest, "/etc/conf.d/hostname", "hostname", name, !modern)?,
+        Family::Arch => assign(guest, "/etc/rc.conf", "HOSTNAME", name, false)?,
         Family::Suse | Family::Slackware => {
             let path = "/etc/HOSTNAME";
-            let old = context.config(path)?;
+            let old = guest.config(path)?;
             if old.is_some() || !modern {
-                context.tree.write(path, line.as_bytes(), CONFIG)?;
+                guest.tree.write(path, line.as_bytes(), CONFIG)?;
             }
             old.map(|text| String::from_utf8_lossy(&text).trim().to_owned())
         }
@@ -116,7 +113,7 @@ fn set(context: &mut Context<'_>, name: &str) -> Result<Option<String>, TaskErro
         matches!(family, Family::RedHat | Family::Gentoo | Family::Suse | Family::Slackware)
             || (family == Family::Arch && legacy.is_some());
     if modern || !elsewhere {
-        context.tree.write("/etc/hostname", line.as_bytes(), CONFIG)?;
+        guest.tree.write("/etc/hostname", line.as_bytes(), CONFIG)?;
     }
     Ok(old.or(legacy).filter(|old| !old.is_empty()))
 }
@@ -124,16 +121,16 @@ fn set(context: &mut Context<'_>, name: &str) -> Result<Option<String>, TaskErro
 /// Sets `key=name` in a file of shell assignments and gives the value that was there. A file or a
 /// line that is missing is made only when `make` says so.
 fn assign(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
     path: &str,
     key: &str,
     name: &str,
     make: bool,
 ) -> Result<Option<String>, TaskError> {
-    let text = context.config(path)?;
+    let text = guest.config(path)?;
     let (new, old) = assigned(text.as_deref().unwrap_or_default(), key, name);
     if old.is_some() || make {
-        context.tree.write(path, &new, CONFIG)?;
+        guest.tree.write(path, &new, CONFIG)?;
     }
     Ok(old)
 }
@@ -162,8 +159,8 @@ fn assigned(text: &[u8], key: &str, value: &str) -> (Vec<u8>, Option<String>) {
     }
 }
 
-fn update_hosts(context: &mut Context<'_>, old: Option<&str>, name: &str) -> Result<(), TaskError> {
-    let Some(text) = context.config("/etc/hosts")? else { return Ok(()) };
+fn update_hosts(guest: &mut Guest, old: Option<&str>, name: &str) -> Result<(), TaskError> {
+    let Some(text) = guest.config("/etc/hosts")? else { return Ok(()) };
     let mut new = Vec::with_capacity(text.len() + 64);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         match hosts_line(line, old, name) {
@@ -171,7 +168,7 @@ fn update_hosts(context: &mut Context<'_>, old: Option<&str>, name: &str) -> Res
             None => new.extend_from_slice(line),
         }
     }
-    context.tree.write("/etc/hosts", &new, CONFIG)?;
+    guest.tree.write("/etc/hosts", &new, CONFIG)?;
     Ok(())
 }
 

@@ -3,32 +3,30 @@
 use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
-use super::{Context, LINUX, Needs, Run, Task, TaskError, hidden_at_boot};
+use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot};
 use crate::plan::MachineId;
 
 pub(super) static TASK: Task = Task {
-    name: "ChangeMachineId",
-    number: 50,
+    id: TaskId::ChangeMachineId,
     summary: "give /etc/machine-id, and the copy that D-Bus keeps, a fresh id",
-    needs: Needs::System(LINUX),
     applies: |plan| plan.machine_id != MachineId::Keep,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX), run),
 };
 
 const MACHINE_ID: &str = "/etc/machine-id";
 const DBUS_ID: &str = "/var/lib/dbus/machine-id";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let content = match &context.plan.machine_id {
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let content = match &session.plan.machine_id {
         MachineId::Keep => return Ok(()),
         MachineId::Empty => String::new(),
         MachineId::Given(id) => {
             check(id).map_err(TaskError::request)?;
             format!("{id}\n")
         }
-        MachineId::New => format!("{}\n", fresh(context)),
+        MachineId::New => format!("{}\n", fresh(session)),
     };
-    let resolved = match context.tree.resolve(MACHINE_ID) {
+    let resolved = match guest.tree.resolve(MACHINE_ID) {
         Ok(resolved) => resolved,
         Err(error) if error.is_not_found() => {
             return Err(TaskError::request(format!(
@@ -38,26 +36,26 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
         Err(error) => return Err(error.into()),
     };
     if let Some(dir) = hidden_at_boot(&resolved.path) {
-        context.warn(format!(
+        session.warn(format!(
             "{MACHINE_ID} is {}, which the guest makes anew at each boot ({dir}); it was left alone",
             display_name(&resolved.path)
         ));
-    } else if resolved.stat.is_some() || context.has_systemd()? {
+    } else if resolved.stat.is_some() || guest.has_systemd()? {
         let attributes = Attributes { mode: 0o444, uid: 0, gid: 0 };
-        context.tree.write(MACHINE_ID, content.as_bytes(), attributes)?;
+        guest.tree.write(MACHINE_ID, content.as_bytes(), attributes)?;
     }
     // The copy is a symbolic link in most systems of today; where it is a file it must be the same
     // id, and D-Bus takes an empty file for a broken one.
-    let copy = match context.tree.lstat(DBUS_ID) {
+    let copy = match guest.tree.lstat(DBUS_ID) {
         Ok(stat) => stat.file_type == FileType::Regular,
         Err(error) if error.is_not_found() => false,
         Err(error) => return Err(error.into()),
     };
     if copy && content.is_empty() {
-        context.tree.unlink(DBUS_ID)?;
+        guest.tree.unlink(DBUS_ID)?;
     } else if copy {
         let attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
-        context.tree.write(DBUS_ID, content.as_bytes(), attributes)?;
+        guest.tree.write(DBUS_ID, content.as_bytes(), attributes)?;
     }
     Ok(())
 }
@@ -75,8 +73,8 @@ pub fn check(id: &str) -> Result<(), String> {
 }
 
 /// A random UUID (version 4) without hyphens, as systemd makes it.
-fn fresh(context: &Context<'_>) -> String {
-    let mut bytes: [u8; 16] = context.entropy.derive("machine-id").bytes();
+fn fresh(session: &Session<'_>) -> String {
+    let mut bytes: [u8; 16] = session.entropy.derive("machine-id").bytes();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

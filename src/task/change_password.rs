@@ -10,76 +10,73 @@ use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
 use self::cloud_user::CloudUser;
-use super::{Context, LINUX_AND_WINDOWS, Needs, Run, Task, TaskError, windows};
+use super::{Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, windows};
 use crate::crypt;
-use crate::guest::OsFamily;
 use crate::guest::passwd::{self, EditError, User};
 use crate::guest::sshd_config::SshdConfig;
 use crate::plan::{Password, Who};
 use crate::secret::Secret;
 
 pub(super) static TASK: Task = Task {
-    name: "ChangePassword",
-    number: 50,
+    id: TaskId::ChangePassword,
     summary: "set passwords and add authorized keys",
-    needs: Needs::System(LINUX_AND_WINDOWS),
     applies: |plan| !plan.passwords.is_empty() || !plan.auth_keys.is_empty(),
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX_AND_WINDOWS), run),
 };
 
 const PASSWD: &str = "/etc/passwd";
 const SHADOW: &str = "/etc/shadow";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if context.family.is_some_and(OsFamily::is_windows) {
-        return windows::passwords::change(context);
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if guest.is_windows() {
+        return windows::passwords::change(guest, session);
     }
-    let plan = context.plan;
-    let passwd = context.config(PASSWD)?.ok_or_else(|| {
+    let plan = session.plan;
+    let passwd = guest.config(PASSWD)?.ok_or_else(|| {
         TaskError::request(format!("the image has no {PASSWD}, so it has no users"))
     })?;
     let mut changed = BTreeSet::new();
-    let mut cloud = CloudUser::of(context)?;
+    let mut cloud = CloudUser::of(guest, session)?;
     for (who, password) in &plan.passwords {
-        for name in names(context, who)? {
+        for name in names(session, who)? {
             // A hash made beforehand has one salt: it is for one user.
             let prepared = changed.is_empty() && *who == Who::Default;
             if cloud.is_yet_to_be_made(&passwd, &name) {
-                cloud.password = Some(hash_of(context, &name, password, prepared)?);
+                cloud.password = Some(hash_of(guest, session, &name, password, prepared)?);
                 changed.insert(name.into_bytes());
                 continue;
             }
             let user = find(&passwd, &name)?;
-            set_password(context, &user, password, prepared)?;
+            set_password(guest, session, &user, password, prepared)?;
             cloud.keeps_password |= cloud.is(&name);
             changed.insert(user.name);
         }
     }
-    let sshd = SshdConfig::read(&context.tree)?;
+    let sshd = SshdConfig::read(&guest.tree)?;
     let mut with_keys = BTreeSet::new();
     for (who, lines) in &plan.auth_keys {
-        for name in names(context, who)? {
+        for name in names(session, who)? {
             if cloud.is_yet_to_be_made(&passwd, &name) {
                 cloud.keys.extend(lines.lines().map(str::trim).map(str::to_owned));
                 with_keys.insert(name.into_bytes());
                 continue;
             }
             let user = find(&passwd, &name)?;
-            keys::add(context, &sshd, &user, lines)?;
+            keys::add(guest, session, &sshd, &user, lines)?;
             cloud.root_has_keys |= user.uid == 0;
             with_keys.insert(user.name);
         }
     }
-    cloud.write(context)?;
-    warn_of_sshd(context, &sshd, &passwd, &changed, &with_keys)
+    cloud.write(guest, session)?;
+    warn_of_sshd(guest, session, &sshd, &passwd, &changed, &with_keys)
 }
 
 /// The users that a request means.
-fn names(context: &Context<'_>, who: &Who) -> Result<Vec<String>, TaskError> {
+fn names(session: &Session<'_>, who: &Who) -> Result<Vec<String>, TaskError> {
     match who {
         Who::Named(name) => Ok(vec![name.clone()]),
         Who::Default => {
-            let users = context
+            let users = session
                 .plan
                 .properties
                 .users()
@@ -101,31 +98,33 @@ fn find(passwd: &[u8], name: &str) -> Result<User, TaskError> {
 }
 
 fn set_password(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     user: &User,
     password: &Password,
     prepared: bool,
 ) -> Result<(), TaskError> {
     let shown = display_name(&user.name);
-    let hash = hash_of(context, &shown, password, prepared)?;
-    let Some(shadow) = context.config(SHADOW)? else {
-        return edit_passwd(context, user, hash.expose());
+    let hash = hash_of(guest, session, &shown, password, prepared)?;
+    let Some(shadow) = guest.config(SHADOW)? else {
+        return edit_passwd(guest, user, hash.expose());
     };
     let shadow = Secret::new(shadow);
     let edited =
-        passwd::set_shadow(shadow.expose(), &user.name, hash.expose(), context.clock.days());
+        passwd::set_shadow(shadow.expose(), &user.name, hash.expose(), session.clock.days());
     let edited = Secret::new(edited.map_err(|error| edit_error(error, &shown, SHADOW))?);
-    context.tree.write(SHADOW, edited.expose(), Attributes { mode: 0o600, uid: 0, gid: 0 })?;
+    guest.tree.write(SHADOW, edited.expose(), Attributes { mode: 0o600, uid: 0, gid: 0 })?;
     // Only an "x" sends the login to the shadow file.
     if user.password != b"x" {
-        edit_passwd(context, user, b"x")?;
+        edit_passwd(guest, user, b"x")?;
     }
     Ok(())
 }
 
 /// The hash to store.
 fn hash_of(
-    context: &Context<'_>,
+    guest: &Guest,
+    session: &Session<'_>,
     user: &str,
     password: &Password,
     prepared: bool,
@@ -133,11 +132,11 @@ fn hash_of(
     Ok(match password {
         Password::Hash(hash) => hash.clone(),
         Password::Clear(clear) => {
-            let method = method::choose(context)?;
-            match context.plan.prepared.hash(method).filter(|_| prepared) {
+            let method = method::choose(guest, session)?;
+            match session.plan.prepared.hash(method).filter(|_| prepared) {
                 Some(hash) => hash.clone(),
                 None => {
-                    let mut entropy = context.entropy.derive(&format!("salt {user}"));
+                    let mut entropy = session.entropy.derive(&format!("salt {user}"));
                     crypt::hash(method, clear, &mut entropy)
                         .map_err(|source| TaskError::Crypt { user: user.to_owned(), source })?
                 }
@@ -146,11 +145,11 @@ fn hash_of(
     })
 }
 
-fn edit_passwd(context: &mut Context<'_>, user: &User, field: &[u8]) -> Result<(), TaskError> {
-    let passwd = context.config(PASSWD)?.unwrap_or_default();
+fn edit_passwd(guest: &mut Guest, user: &User, field: &[u8]) -> Result<(), TaskError> {
+    let passwd = guest.config(PASSWD)?.unwrap_or_default();
     let edited = passwd::set_passwd(&passwd, &user.name, field)
         .map_err(|error| edit_error(error, &display_name(&user.name), PASSWD))?;
-    context.tree.write(PASSWD, &edited, Attributes { mode: 0o644, uid: 0, gid: 0 })?;
+    guest.tree.write(PASSWD, &edited, Attributes { mode: 0o644, uid: 0, gid: 0 })?;
     Ok(())
 }
 
@@ -171,7 +170,8 @@ fn edit_error(error: EditError, user: &str, file: &str) -> TaskError {
 
 /// Says when a password that was set will not be of use over ssh.
 fn warn_of_sshd(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     sshd: &SshdConfig,
     passwd: &[u8],
     changed: &BTreeSet<Vec<u8>>,
@@ -190,19 +190,19 @@ fn warn_of_sshd(
         let root_login = sshd.permit_root_login.as_deref().unwrap_or("prohibit-password");
         let shown = display_name(name);
         if is_root && root_login != "yes" {
-            context.warn(format!(
+            session.warn(format!(
                 "the password of {shown} works on the console, but not over ssh: \
                  PermitRootLogin is {root_login}"
             ));
         } else if no_passwords {
-            context.warn(format!(
+            session.warn(format!(
                 "the password of {shown} works on the console, but not over ssh: \
                  PasswordAuthentication is no"
             ));
         }
     }
-    if context.has_cloud_init()? && !super::initialize_datasource::seeded(context)? {
-        context.warn(
+    if guest.has_cloud_init()? && !super::initialize_datasource::seeded(session)? {
+        session.warn(
             "cloud-init is in the image and may lock or change passwords at boot \
              (lock_passwd, disable_root, ssh_pwauth in /etc/cloud)",
         );

@@ -6,17 +6,15 @@ pub(super) mod render;
 
 use snf_fs::Attributes;
 
-use super::context::CONFIG_MAX;
-use super::{Context, LINUX, Needs, Run, Task, TaskError, initialize_datasource};
+use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, initialize_datasource};
+use crate::guest::CONFIG_MAX;
 use crate::guest::distro::Family;
 
 pub(super) static TASK: Task = Task {
-    name: "ConfigureNetwork",
-    number: 50,
+    id: TaskId::ConfigureNetwork,
     summary: "configure the instance's network interfaces as Ganeti describes them",
-    needs: Needs::System(LINUX),
     applies: |plan| !plan.nics.is_empty(),
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX), run),
 };
 
 /// What configures the guest's network.
@@ -43,101 +41,95 @@ const RED_HAT_DIR: &str = "/etc/sysconfig/network-scripts";
 const WICKED_DIR: &str = "/etc/sysconfig/network";
 const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if initialize_datasource::seeds_network(context)? {
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if initialize_datasource::seeds_network(guest, session)? {
         // cloud-init has it from its seed, and writes it the guest's way.
         return Ok(());
     }
-    let Some(tool) = choose(context)? else {
-        context.warn(
+    let Some(tool) = choose(guest, session)? else {
+        session.warn(
             "the network was not configured: the image has neither netplan, systemd-networkd, \
              NetworkManager, ifupdown, network-scripts nor wicked",
         );
         return Ok(());
     };
-    let nics = context.plan.nics.clone();
+    let nics = session.plan.nics.clone();
     match tool {
         Tool::Netplan => {
             // Since netplan was made, it wants its files closed to others.
-            put(context, NETPLAN_DIR, "60-snf-image.yaml", &render::netplan(&nics), 0o600)?;
+            put(guest, NETPLAN_DIR, "60-snf-image.yaml", &render::netplan(&nics), 0o600)?;
         }
         Tool::Networkd => {
             for nic in &nics {
                 let name = format!("05-snf-image-nic{}.network", nic.index);
-                put(context, NETWORKD_DIR, &name, &render::networkd(nic), 0o644)?;
+                put(guest, NETWORKD_DIR, &name, &render::networkd(nic), 0o644)?;
             }
         }
         Tool::NetworkManager => {
             for nic in &nics {
                 let mut uuid: [u8; 16] =
-                    context.entropy.derive(&format!("connection {}", nic.mac)).bytes();
+                    session.entropy.derive(&format!("connection {}", nic.mac)).bytes();
                 uuid[6] = (uuid[6] & 0x0f) | 0x40;
                 uuid[8] = (uuid[8] & 0x3f) | 0x80;
                 let name = format!("snf-image-nic{}.nmconnection", nic.index);
                 // A connection that is there keeps its UUID, so that a second run changes nothing.
-                let old = context.tree.read_optional(format!("{NM_DIR}/{name}"), CONFIG_MAX)?;
+                let old = guest.tree.read_optional(format!("{NM_DIR}/{name}"), CONFIG_MAX)?;
                 let uuid =
                     old.as_deref().and_then(render::uuid_of).unwrap_or_else(|| render::uuid(&uuid));
-                put(context, NM_DIR, &name, &render::network_manager(nic, &uuid), 0o600)?;
+                put(guest, NM_DIR, &name, &render::network_manager(nic, &uuid), 0o600)?;
             }
         }
         Tool::Ifupdown { by_mac } => {
-            let old = context.config(INTERFACES)?.unwrap_or_default();
+            let old = guest.config(INTERFACES)?.unwrap_or_default();
             let text = render::interfaces(&nics, by_mac, &String::from_utf8_lossy(&old));
-            put(context, "/etc/network", "interfaces", &text, 0o644)?;
+            put(guest, "/etc/network", "interfaces", &text, 0o644)?;
         }
         Tool::RedHat => {
             for nic in &nics {
                 let name = format!("ifcfg-eth{}", nic.index);
-                put(context, RED_HAT_DIR, &name, &render::red_hat(nic), 0o644)?;
+                put(guest, RED_HAT_DIR, &name, &render::red_hat(nic), 0o644)?;
             }
         }
         Tool::Wicked => {
             for nic in &nics {
                 let name = format!("ifcfg-eth{}", nic.index);
-                put(context, WICKED_DIR, &name, &render::wicked(nic), 0o644)?;
+                put(guest, WICKED_DIR, &name, &render::wicked(nic), 0o644)?;
                 let routes = render::wicked_routes(nic);
                 let name = format!("ifroute-eth{}", nic.index);
                 let path = format!("{WICKED_DIR}/{name}");
-                if !routes.is_empty() || context.tree.exists(path)? {
-                    put(context, WICKED_DIR, &name, &routes, 0o644)?;
+                if !routes.is_empty() || guest.tree.exists(path)? {
+                    put(guest, WICKED_DIR, &name, &routes, 0o644)?;
                 }
             }
         }
     }
-    stop_cloud_init(context)
+    stop_cloud_init(guest)
 }
 
-fn put(
-    context: &mut Context<'_>,
-    dir: &str,
-    name: &str,
-    text: &str,
-    mode: u16,
-) -> Result<(), TaskError> {
-    context.tree.mkdir_all(dir, DIR)?;
+fn put(guest: &mut Guest, dir: &str, name: &str, text: &str, mode: u16) -> Result<(), TaskError> {
+    guest.tree.mkdir_all(dir, DIR)?;
     let path = format!("{dir}/{name}");
-    context.tree.write(&path, text.as_bytes(), Attributes { mode, uid: 0, gid: 0 })?;
+    guest.tree.write(&path, text.as_bytes(), Attributes { mode, uid: 0, gid: 0 })?;
     // A file that holds no secret keeps the mode it had; netplan and NetworkManager insist.
     if mode == 0o600 {
-        context.tree.chown(&path, 0, 0)?;
-        context.tree.chmod(&path, mode)?;
+        guest.tree.chown(&path, 0, 0)?;
+        guest.tree.chmod(&path, mode)?;
     }
     Ok(())
 }
 
 /// cloud-init would write a configuration of its own at the next boot.
-fn stop_cloud_init(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if !context.has_cloud_init()? {
+fn stop_cloud_init(guest: &mut Guest) -> Result<(), TaskError> {
+    if !guest.has_cloud_init()? {
         return Ok(());
     }
     let text = "# Written by snf-image, which configured the network.\n\
                 network: {config: disabled}\n";
-    put(context, "/etc/cloud/cloud.cfg.d", "99-snf-image-network.cfg", text, 0o644)
+    put(guest, "/etc/cloud/cloud.cfg.d", "99-snf-image-network.cfg", text, 0o644)
 }
 
-fn choose(context: &Context<'_>) -> Result<Option<Tool>, TaskError> {
-    let tree = &context.tree;
+fn choose(guest: &Guest, session: &Session<'_>) -> Result<Option<Tool>, TaskError> {
+    let tree = &guest.tree;
     let any = |paths: &[&str]| -> Result<bool, TaskError> {
         for path in paths {
             if tree.exists(path)? {
@@ -154,9 +146,9 @@ fn choose(context: &Context<'_>) -> Result<Option<Tool>, TaskError> {
             Err(error) => Err(error.into()),
         }
     };
-    let family = context.distro.family;
+    let family = guest.distro.family;
     let manager = any(&["/usr/sbin/NetworkManager"])?;
-    if manager && context.plan.properties.boolean("NM_NETWORKING")? {
+    if manager && session.plan.properties.boolean("NM_NETWORKING")? {
         return Ok(Some(Tool::NetworkManager));
     }
     if any(&["/usr/sbin/netplan"])? {
@@ -168,9 +160,9 @@ fn choose(context: &Context<'_>) -> Result<Option<Tool>, TaskError> {
     let debian = family == Family::Debian;
     if any(&[INTERFACES])? || (debian && any(&["/usr/sbin/ifup", "/sbin/ifup"])?) {
         // Patterns for hardware addresses came with ifupdown 0.8 (Debian 9, Ubuntu 18.04).
-        let first = if context.distro.id == "ubuntu" { 18 } else { 9 };
+        let first = if guest.distro.id == "ubuntu" { 18 } else { 9 };
         let by_mac =
-            debian && context.distro.version_number().is_none_or(|(major, _)| major >= first);
+            debian && guest.distro.version_number().is_none_or(|(major, _)| major >= first);
         return Ok(Some(Tool::Ifupdown { by_mac }));
     }
     if family == Family::RedHat {

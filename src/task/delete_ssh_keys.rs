@@ -3,35 +3,35 @@
 use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
-use super::context::CONFIG_MAX;
 use super::initialize_datasource::{CONFIG_DIR, put};
-use super::{Context, Fingerprint, LINUX, Needs, Run, Task, TaskError, hidden_at_boot};
+use super::{
+    Fingerprint, Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot,
+};
+use crate::guest::CONFIG_MAX;
 use crate::guest::sshd_config::SshdConfig;
 use crate::plan::HostKeys;
 use crate::sshkey::KeyType;
 
 pub(super) static TASK: Task = Task {
-    name: "DeleteSSHKeys",
-    number: 50,
+    id: TaskId::DeleteSSHKeys,
     summary: "replace the SSH host keys with fresh ones and tell their fingerprints",
-    needs: Needs::System(LINUX),
     applies: |plan| plan.host_keys != HostKeys::Keep,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX), run).early(early).beginning(begin),
 };
 
 const SSH_DIR: &str = "/etc/ssh";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let sshd = SshdConfig::read(&context.tree)?;
-    let found = find(context, &sshd)?;
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let sshd = SshdConfig::read(&guest.tree)?;
+    let found = find(guest, session, &sshd)?;
     let mut wanted: Vec<(Vec<u8>, KeyType)> = Vec::new();
-    if context.plan.host_keys == HostKeys::New {
-        wanted = choose(context, &sshd, &found)?;
+    if session.plan.host_keys == HostKeys::New {
+        wanted = choose(guest, session, &sshd, &found)?;
     }
     // The slow one first: the thread works while the rest is done.
-    let comment = comment(context)?;
+    let comment = comment(guest, session)?;
     if wanted.iter().any(|(_, key_type)| *key_type == KeyType::Rsa) {
-        context.key_maker.start_rsa(&comment);
+        session.host_keys.start_rsa(&comment);
     }
     for old in &found {
         let stays = wanted.iter().any(|(path, _)| {
@@ -39,43 +39,56 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
         });
         // A link is replaced by a file, and so is one of several names of a file.
         if !stays || old.file_type != FileType::Regular || old.links > 1 {
-            context.tree.unlink(&old.path)?;
+            guest.tree.unlink(&old.path)?;
         }
     }
     wanted.sort_by_key(|(_, key_type)| *key_type == KeyType::Rsa);
     let mut made: Vec<Fingerprint> = Vec::new();
     for (index, (path, key_type)) in wanted.iter().enumerate() {
         let before = wanted[..index].iter().filter(|(_, other)| other == key_type).count();
-        made.push(write(context, path, *key_type, &comment, before)?);
+        made.push(write(guest, session, path, *key_type, &comment, before)?);
     }
     made.sort_by(|a, b| a.path.cmp(&b.path));
     for key in &made {
-        context.info(format!("new SSH host key: {} {} {}", key.kind, key.bits, key.fingerprint));
+        session.info(format!("new SSH host key: {} {} {}", key.kind, key.bits, key.fingerprint));
     }
-    context.fingerprints.extend(made);
-    if context.plan.host_keys == HostKeys::New && context.has_cloud_init()? {
+    session.report.fingerprints.extend(made);
+    if session.plan.host_keys == HostKeys::New && guest.has_cloud_init()? {
         // It would replace them at the first boot, and the fingerprints would be wrong.
         let text = "# Written by snf-image, which made new host keys.\nssh_deletekeys: false\n";
-        put(context, CONFIG_DIR, "99-snf-image-ssh.cfg", text.as_bytes(), 0o644)?;
+        put(guest, CONFIG_DIR, "99-snf-image-ssh.cfg", text.as_bytes(), 0o644)?;
     }
     Ok(())
 }
 
+/// Where the host name is known the slowest part of a run, the RSA key, begins before anybody looks
+/// at the image; unless the host has made it already.
+fn early(session: &mut Session<'_>) {
+    let (Some(hostname), HostKeys::New) = (&session.plan.hostname, session.plan.host_keys) else {
+        return;
+    };
+    let comment = format!("root@{hostname}");
+    for key in session.plan.prepared.keys(&comment) {
+        session.host_keys.give(key.clone());
+    }
+    session.host_keys.start_rsa(&comment);
+}
+
 /// Begins to make the RSA key, which takes longest, before the other tasks have their turn. Whether
 /// one will be needed is not known yet; if not, nobody waits for it.
-pub(crate) fn begin(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if context.plan.host_keys == HostKeys::New && context.tree.exists(SSH_DIR).unwrap_or(false) {
-        let comment = comment(context)?;
-        context.key_maker.start_rsa(&comment);
+fn begin(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if session.plan.host_keys == HostKeys::New && guest.tree.exists(SSH_DIR).unwrap_or(false) {
+        let comment = comment(guest, session)?;
+        session.host_keys.start_rsa(&comment);
     }
     Ok(())
 }
 
 /// The comment that host keys get: who made them, on which host.
-fn comment(context: &Context<'_>) -> Result<String, TaskError> {
-    let host = match &context.plan.hostname {
+fn comment(guest: &Guest, session: &Session<'_>) -> Result<String, TaskError> {
+    let host = match &session.plan.hostname {
         Some(name) => Some(name.clone()),
-        None => context.hostname()?,
+        None => guest.hostname()?,
     };
     Ok(format!("root@{}", host.unwrap_or_else(|| "localhost".into())))
 }
@@ -89,12 +102,16 @@ struct Old {
 }
 
 /// All host keys, public and private, and certificates: `ssh_host_*` and what `HostKey` names.
-fn find(context: &mut Context<'_>, sshd: &SshdConfig) -> Result<Vec<Old>, TaskError> {
+fn find(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    sshd: &SshdConfig,
+) -> Result<Vec<Old>, TaskError> {
     let mut found: Vec<Old> = Vec::new();
-    for entry in context.tree.read_dir_optional(SSH_DIR)? {
+    for entry in guest.tree.read_dir_optional(SSH_DIR)? {
         if entry.name.starts_with(b"ssh_host_") {
             let path = [SSH_DIR.as_bytes(), b"/", &entry.name].concat();
-            look(context, path, &mut found)?;
+            look(guest, session, path, &mut found)?;
         }
     }
     for path in &sshd.host_keys {
@@ -106,10 +123,10 @@ fn find(context: &mut Context<'_>, sshd: &SshdConfig) -> Result<Vec<Old>, TaskEr
                 continue;
             }
             // The configuration may name anything: only what is a key is removed.
-            match is_key(context, &path) {
-                Ok(Some(true)) => look(context, path, &mut found)?,
+            match is_key(guest, &path) {
+                Ok(Some(true)) => look(guest, session, path, &mut found)?,
                 Ok(None) => {}
-                Ok(Some(false)) => context.warn(format!(
+                Ok(Some(false)) => session.warn(format!(
                     "sshd_config names the host key {}, but that file is not a key; it was left \
                      alone",
                     display_name(&path)
@@ -121,14 +138,19 @@ fn find(context: &mut Context<'_>, sshd: &SshdConfig) -> Result<Vec<Old>, TaskEr
     Ok(found)
 }
 
-fn look(context: &mut Context<'_>, path: Vec<u8>, found: &mut Vec<Old>) -> Result<(), TaskError> {
-    let stat = match context.tree.lstat(&path) {
+fn look(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    path: Vec<u8>,
+    found: &mut Vec<Old>,
+) -> Result<(), TaskError> {
+    let stat = match guest.tree.lstat(&path) {
         Ok(stat) => stat,
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     if stat.file_type == FileType::Directory {
-        context.warn(format!("{} is a directory; it was left alone", display_name(&path)));
+        session.warn(format!("{} is a directory; it was left alone", display_name(&path)));
         return Ok(());
     }
     found.push(Old { path, file_type: stat.file_type, links: stat.links });
@@ -136,12 +158,12 @@ fn look(context: &mut Context<'_>, path: Vec<u8>, found: &mut Vec<Old>) -> Resul
 }
 
 /// Whether the file holds an SSH key; `None` when there is no file.
-fn is_key(context: &Context<'_>, path: &[u8]) -> snf_fs::Result<Option<bool>> {
-    let Some(stat) = context.tree.stat_optional(path)? else { return Ok(None) };
+fn is_key(guest: &Guest, path: &[u8]) -> snf_fs::Result<Option<bool>> {
+    let Some(stat) = guest.tree.stat_optional(path)? else { return Ok(None) };
     if stat.file_type != FileType::Regular || stat.size > CONFIG_MAX {
         return Ok(Some(false));
     }
-    let text = context.tree.read(path, CONFIG_MAX)?;
+    let text = guest.tree.read(path, CONFIG_MAX)?;
     let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
     let public = [&b"ssh-"[..], b"ecdsa-sha2-"].iter().any(|prefix| text.starts_with(prefix));
     Ok(Some(public || text.is_empty() || has(b"PRIVATE KEY")))
@@ -150,7 +172,8 @@ fn is_key(context: &Context<'_>, path: &[u8]) -> snf_fs::Result<Option<bool>> {
 /// Which keys are made: one for every key that the image had and every `HostKey`; where there were
 /// none but there is an sshd, the three that it looks for.
 fn choose(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     sshd: &SshdConfig,
     found: &[Old],
 ) -> Result<Vec<(Vec<u8>, KeyType)>, TaskError> {
@@ -162,14 +185,14 @@ fn choose(
             continue;
         }
         match key_type(path) {
-            Some(_) if is_hidden(context, path)? => {
-                context.warn(format!(
+            Some(_) if is_hidden(guest, path)? => {
+                session.warn(format!(
                     "the host key {} lies where the running guest does not see it; none was made",
                     display_name(path)
                 ));
             }
             // What stood there and was left alone because it is not a key stays.
-            Some(key_type) if may_write(context, path, found)? => {
+            Some(key_type) if may_write(guest, path, found)? => {
                 wanted.push((path.clone(), key_type));
             }
             Some(_) => {}
@@ -177,8 +200,8 @@ fn choose(
         }
     }
     let has_sshd = sshd.present
-        || context.tree.exists("/usr/sbin/sshd")?
-        || context.tree.exists("/usr/bin/sshd")?;
+        || guest.tree.exists("/usr/sbin/sshd")?
+        || guest.tree.exists("/usr/bin/sshd")?;
     if wanted.is_empty() && (has_sshd || !found.is_empty()) {
         wanted = KeyType::ALL
             .into_iter()
@@ -188,7 +211,7 @@ fn choose(
             .collect();
     }
     if !dropped.is_empty() {
-        context.info(format!(
+        session.info(format!(
             "not replaced, because sshd no longer takes such keys or their kind is not known: {}",
             dropped.join(", ")
         ));
@@ -198,14 +221,14 @@ fn choose(
 
 /// Whether the directory of a path leads to where the running guest sees something else. (What the
 /// path itself leads to does not matter: a link is replaced by a file.)
-fn is_hidden(context: &Context<'_>, path: &[u8]) -> Result<bool, TaskError> {
+fn is_hidden(guest: &Guest, path: &[u8]) -> Result<bool, TaskError> {
     let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    Ok(hidden_at_boot(&context.tree.resolve_missing(&path[..=slash])?).is_some())
+    Ok(hidden_at_boot(&guest.tree.resolve_missing(&path[..=slash])?).is_some())
 }
 
-fn may_write(context: &Context<'_>, path: &[u8], found: &[Old]) -> Result<bool, TaskError> {
+fn may_write(guest: &Guest, path: &[u8], found: &[Old]) -> Result<bool, TaskError> {
     let goes = found.iter().any(|old| old.path == path);
-    Ok(goes || matches!(context.tree.lstat(path), Err(error) if error.is_not_found()))
+    Ok(goes || matches!(guest.tree.lstat(path), Err(error) if error.is_not_found()))
 }
 
 /// The kind of key that a file is for, by its name.
@@ -226,23 +249,24 @@ fn key_type(path: &[u8]) -> Option<KeyType> {
 
 /// Makes a key and writes both its files.
 fn write(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     path: &[u8],
     key_type: KeyType,
     comment: &str,
     index: usize,
 ) -> Result<Fingerprint, TaskError> {
-    let key = context.key_maker.make(key_type, comment, index);
+    let key = session.host_keys.make(key_type, comment, index);
     if let Some(slash) = path.iter().rposition(|byte| *byte == b'/').filter(|slash| *slash > 0) {
-        context.tree.mkdir_all(&path[..slash], Attributes { mode: 0o755, uid: 0, gid: 0 })?;
+        guest.tree.mkdir_all(&path[..slash], Attributes { mode: 0o755, uid: 0, gid: 0 })?;
     }
     let public = [path, b".pub"].concat();
     for (path, content, mode) in
         [(path, key.private.expose(), 0o600), (public.as_slice(), key.public.as_bytes(), 0o644)]
     {
-        context.tree.write(path, content, Attributes { mode, uid: 0, gid: 0 })?;
-        context.tree.chown(path, 0, 0)?;
-        context.tree.chmod(path, mode)?;
+        guest.tree.write(path, content, Attributes { mode, uid: 0, gid: 0 })?;
+        guest.tree.chown(path, 0, 0)?;
+        guest.tree.chmod(path, mode)?;
     }
     Ok(Fingerprint {
         path: display_name(path),

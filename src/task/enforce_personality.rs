@@ -3,19 +3,16 @@
 use snf_fs::error::display_name;
 use snf_fs::{Attributes, Stat};
 
-use super::context::CONFIG_MAX;
-use super::{Context, Needs, Run, Task, TaskError, hidden_at_boot, windows};
-use crate::guest::OsFamily;
+use super::{Guest, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot, windows};
+use crate::guest::CONFIG_MAX;
 use crate::guest::passwd;
 use crate::plan::PersonalityFile;
 
 pub(super) static TASK: Task = Task {
-    name: "EnforcePersonality",
-    number: 60,
+    id: TaskId::EnforcePersonality,
     summary: "write the files of the personality, with their owners and modes",
-    needs: Needs::Files,
     applies: |plan| !plan.personality.is_empty(),
-    run: Run::Guest(run),
+    work: Work::guest(Needs::Files, run).beginning(begin),
 };
 
 /// Mode of a file that the request gives none.
@@ -26,38 +23,39 @@ const PARENT_MODE: u16 = 0o750;
 /// A personality of more files than this may not fit into one transaction of a small journal.
 const MANY: usize = 32;
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if context.family.is_some_and(OsFamily::is_windows) {
-        return windows::personality::enforce(context);
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if guest.is_windows() {
+        return windows::personality::enforce(guest, session);
     }
-    let plan = context.plan;
+    let plan = session.plan;
     let mut names = Names::default();
-    plan.personality.iter().try_for_each(|file| enforce(context, file, &mut names))
+    plan.personality.iter().try_for_each(|file| enforce(guest, session, file, &mut names))
 }
 
 /// Writes the files of a large personality before the other tasks, so that, if the journal makes
 /// several transactions of the run, passwords and keys are in the last one. Files of `/etc` wait
 /// for their turn, because the other tasks read and write there. [`TASK`] itself comes last all
 /// the same and finds most of its work done.
-pub(crate) fn begin(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let plan = context.plan;
-    if plan.personality.len() <= MANY || context.family.is_some_and(OsFamily::is_windows) {
+fn begin(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let plan = session.plan;
+    if plan.personality.len() <= MANY || guest.is_windows() {
         return Ok(());
     }
     let mut names = Names::default();
     for file in &plan.personality {
-        let canonical = context.tree.resolve_missing(file.path.as_bytes())?;
+        let canonical = guest.tree.resolve_missing(file.path.as_bytes())?;
         if canonical.starts_with(b"/etc/") || hidden_at_boot(&canonical).is_some() {
             continue;
         }
-        enforce(context, file, &mut names)?;
-        context.tree.seal()?;
+        enforce(guest, session, file, &mut names)?;
+        guest.tree.seal()?;
     }
     Ok(())
 }
 
 fn enforce(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     file: &PersonalityFile,
     names: &mut Names,
 ) -> Result<(), TaskError> {
@@ -69,16 +67,16 @@ fn enforce(
             display_name(path)
         )));
     }
-    let existing = context.tree.stat_optional(path)?;
+    let existing = guest.tree.stat_optional(path)?;
     let keep: Option<&Stat> = existing.as_ref().filter(|_| file.keep_existing);
     let uid = match &file.owner {
-        Some(name) => names.user(context, name)?.ok_or_else(|| {
+        Some(name) => names.user(guest, name)?.ok_or_else(|| {
             about(format!("the image has no user \"{}\"", display_name(name.as_bytes())))
         })?,
         None => keep.map_or(0, |stat| stat.uid),
     };
     let gid = match &file.group {
-        Some(name) => names.group(context, name)?.ok_or_else(|| {
+        Some(name) => names.group(guest, name)?.ok_or_else(|| {
             about(format!("the image has no group \"{}\"", display_name(name.as_bytes())))
         })?,
         None => keep.map_or(0, |stat| stat.gid),
@@ -88,21 +86,21 @@ fn enforce(
         return Err(about(format!("the mode {mode:o} (octal) is more than 7777")));
     }
 
-    let canonical = context.tree.resolve_missing(path)?;
+    let canonical = guest.tree.resolve_missing(path)?;
     if let Some(dir) = hidden_at_boot(&canonical) {
         let shown = display_name(&canonical);
-        context.warn(format!("{shown} will be hidden when the guest mounts {dir}"));
+        session.warn(format!("{shown} will be hidden when the guest mounts {dir}"));
     }
     if existing.is_none()
         && let Some(slash) = canonical.iter().rposition(|byte| *byte == b'/')
         && slash > 0
     {
-        context.tree.mkdir_all(&canonical[..slash], Attributes { mode: PARENT_MODE, uid, gid })?;
+        guest.tree.mkdir_all(&canonical[..slash], Attributes { mode: PARENT_MODE, uid, gid })?;
     }
-    context.tree.write(path, file.contents.expose(), Attributes { mode, uid, gid })?;
+    guest.tree.write(path, file.contents.expose(), Attributes { mode, uid, gid })?;
     // In this order, because a change of owner may take set-id bits away.
-    context.tree.chown(path, uid, gid)?;
-    context.tree.chmod(path, mode)?;
+    guest.tree.chown(path, uid, gid)?;
+    guest.tree.chmod(path, mode)?;
     Ok(())
 }
 
@@ -114,24 +112,24 @@ struct Names {
 }
 
 impl Names {
-    fn user(&mut self, context: &Context<'_>, name: &str) -> Result<Option<u32>, TaskError> {
-        let passwd = load(&mut self.passwd, context, "/etc/passwd")?;
+    fn user(&mut self, guest: &Guest, name: &str) -> Result<Option<u32>, TaskError> {
+        let passwd = load(&mut self.passwd, guest, "/etc/passwd")?;
         Ok(passwd::find_user(passwd, name.as_bytes()).map(|user| user.uid).or_else(|| number(name)))
     }
 
-    fn group(&mut self, context: &Context<'_>, name: &str) -> Result<Option<u32>, TaskError> {
-        let group = load(&mut self.group, context, "/etc/group")?;
+    fn group(&mut self, guest: &Guest, name: &str) -> Result<Option<u32>, TaskError> {
+        let group = load(&mut self.group, guest, "/etc/group")?;
         Ok(passwd::find_group(group, name.as_bytes()).or_else(|| number(name)))
     }
 }
 
 fn load<'a>(
     slot: &'a mut Option<Vec<u8>>,
-    context: &Context<'_>,
+    guest: &Guest,
     path: &str,
 ) -> Result<&'a [u8], TaskError> {
     if slot.is_none() {
-        *slot = Some(context.tree.read_optional(path, CONFIG_MAX)?.unwrap_or_default());
+        *slot = Some(guest.tree.read_optional(path, CONFIG_MAX)?.unwrap_or_default());
     }
     Ok(slot.as_deref().unwrap_or_default())
 }
@@ -226,7 +224,7 @@ mod tests {
             (0..40).map(|n| file(&format!("/srv/{n}"), "x")).collect();
         files.push(file("/etc/late", "x"));
         guest.plan.personality = files;
-        let early = Task { run: Run::Guest(begin), ..TASK };
+        let early = Task { work: Work::guest(Needs::Files, begin), ..TASK };
         guest.run(&early).unwrap();
         assert_eq!(guest.changed().len(), 41);
         assert!(!guest.tree().exists("/etc/late").unwrap());

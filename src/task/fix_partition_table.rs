@@ -2,26 +2,24 @@
 
 use snf_partition::Error;
 
-use super::{DiskContext, Needs, Run, Task, TaskError};
+use super::{LazyDisk, Session, Task, TaskError, TaskId, Work};
 use crate::properties::Swap;
 use crate::storage::StorageError;
 
 pub(super) static TASK: Task = Task {
-    name: "FixPartitionTable",
-    number: 10,
+    id: TaskId::FixPartitionTable,
     summary: "enlarge the last partition to the end of the disk and add the swap partition",
-    needs: Needs::Disk,
     applies: |_| true,
-    run: Run::Disk(run),
+    work: Work::Disk(run),
 };
 
-fn run(context: &mut DiskContext<'_>) -> Result<(), TaskError> {
-    let wanted = context.plan.properties.swap()?;
-    let entropy = context.entropy;
-    let plan = match context.storage.fix_partition_table(wanted.as_ref(), entropy) {
+fn run(_: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let wanted = session.plan.properties.swap()?;
+    let entropy = session.entropy;
+    let plan = match session.storage.fix_partition_table(wanted.as_ref(), entropy) {
         Ok(Some(plan)) => plan,
         Ok(None) => {
-            context.info("the disk has no partition table");
+            session.info("the disk has no partition table");
             return Ok(());
         }
         // A table that is good and cannot use the larger disk is no reason not to deploy; a swap
@@ -29,7 +27,7 @@ fn run(context: &mut DiskContext<'_>) -> Result<(), TaskError> {
         Err(StorageError::Partition(error @ Error::Invalid(_)))
             if !matches!(wanted, Some(Swap::Partition { .. })) =>
         {
-            context.warn(format!("the partition table stays as it is: {error}"));
+            session.warn(format!("the partition table stays as it is: {error}"));
             return Ok(());
         }
         Err(error) => return Err(error.into()),
@@ -37,10 +35,10 @@ fn run(context: &mut DiskContext<'_>) -> Result<(), TaskError> {
     let lines: Vec<String> = plan.describe().lines().map(str::to_owned).collect();
     let notes = plan.notes().to_vec();
     for line in lines {
-        context.info(format!("partition table: {line}"));
+        session.info(format!("partition table: {line}"));
     }
     for note in notes {
-        context.info(format!("partition table: {note}"));
+        session.info(format!("partition table: {note}"));
     }
     Ok(())
 }
@@ -74,10 +72,10 @@ mod tests {
         plan.properties.set("SWAP", "2:8");
         let (entropy, clock, mut events) = (Entropy::seeded(1), Clock::fixed(0), Vec::new());
         let storage = Storage::new(device(), Vec::new());
-        let mut context = DiskContext::new(&plan, storage, &entropy, &clock, &mut events);
-        TASK.run_on_disk(&mut context).unwrap();
-        assert!(context.storage.is_dirty());
-        assert_eq!(context.disk().unwrap().volumes.len(), 2);
+        let mut session = Session::new(&plan, &entropy, &clock, storage, &mut events);
+        run(&mut LazyDisk::default(), &mut session).unwrap();
+        assert!(session.storage.is_dirty());
+        assert_eq!(LazyDisk::default().open(&session).unwrap().volumes.len(), 2);
         let said: Vec<String> = events
             .into_iter()
             .map(|event| match event {
@@ -103,14 +101,18 @@ mod tests {
         let (mut plan, entropy, clock) = (Plan::default(), Entropy::seeded(1), Clock::fixed(0));
         let (device, mut events) = (Arc::new(device), Vec::new());
         let storage = Storage::new(device.clone(), Vec::new());
-        let mut context = DiskContext::new(&plan, storage, &entropy, &clock, &mut events);
-        TASK.run_on_disk(&mut context).unwrap();
-        assert!(context.warnings[0].contains("make the disk larger"), "{:?}", context.warnings);
-        assert!(!context.storage.is_dirty());
+        let mut session = Session::new(&plan, &entropy, &clock, storage, &mut events);
+        run(&mut LazyDisk::default(), &mut session).unwrap();
+        assert!(
+            session.report.warnings[0].contains("make the disk larger"),
+            "{:?}",
+            session.report.warnings
+        );
+        assert!(!session.storage.is_dirty());
         plan.properties.set("SWAP", "2:1");
         let storage = Storage::new(device, Vec::new());
-        let mut context = DiskContext::new(&plan, storage, &entropy, &clock, &mut events);
-        assert!(TASK.run_on_disk(&mut context).is_err());
+        let mut session = Session::new(&plan, &entropy, &clock, storage, &mut events);
+        assert!(run(&mut LazyDisk::default(), &mut session).is_err());
     }
 
     /// A primary GPT with one partition up to the last of `sectors` sectors.
@@ -153,8 +155,8 @@ mod tests {
         plan.properties.set("SWAP", "512");
         let (entropy, clock, mut events) = (Entropy::seeded(1), Clock::fixed(0), Vec::new());
         let storage = Storage::new(device(), Vec::new());
-        let mut context = DiskContext::new(&plan, storage, &entropy, &clock, &mut events);
-        let error = TASK.run_on_disk(&mut context).unwrap_err().to_string();
+        let mut session = Session::new(&plan, &entropy, &clock, storage, &mut events);
+        let error = run(&mut LazyDisk::default(), &mut session).unwrap_err().to_string();
         assert!(error.contains("SWAP"), "{error}");
     }
 }

@@ -9,19 +9,17 @@
 use snf_fs::Attributes;
 
 use super::configure_network::render;
-use super::context::CONFIG_MAX;
-use super::{Context, LINUX, Needs, Run, Task, TaskError};
+use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
+use crate::guest::CONFIG_MAX;
 use crate::guest::glob;
 use crate::plan::Plan;
 use crate::secret::Secret;
 
 pub(super) static TASK: Task = Task {
-    name: "InitializeDatasource",
-    number: 35,
+    id: TaskId::InitializeDatasource,
     summary: "give cloud-init a NoCloud seed: name, network and user data",
-    needs: Needs::System(LINUX),
     applies: Plan::wants_cloud_init,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX), run),
 };
 
 const MAIN: &str = "/etc/cloud/cloud.cfg";
@@ -33,67 +31,66 @@ const SEED: &str = "/var/lib/cloud/seed/nocloud";
 const NO_USER_DATA: &[u8] = b"#cloud-config\n{}\n";
 
 /// Whether this run makes a seed.
-pub(super) fn seeded(context: &Context<'_>) -> Result<bool, TaskError> {
-    let plan = context.plan;
-    Ok(TASK.wanted(plan) && !plan.properties.excluded(TASK.name, true)?)
+pub(super) fn seeded(session: &Session<'_>) -> Result<bool, TaskError> {
+    let plan = session.plan;
+    Ok(TASK.will_run(plan)?)
 }
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     for (path, wanted, problem) in [
         (MAIN, true, "the image has no cloud-init (there is no /etc/cloud/cloud.cfg)"),
         (OFF, false, "cloud-init is switched off in the image (/etc/cloud/cloud-init.disabled)"),
     ] {
-        if context.tree.exists(path)? != wanted {
+        if guest.tree.exists(path)? != wanted {
             return Err(TaskError::request(format!(
                 "{problem}, and CLOUD_INIT or cloud_userdata asks for it; take another image, or \
                  leave them out"
             )));
         }
     }
-    let id: [u8; 16] = context.entropy.derive("cloud-init instance").bytes();
+    let id: [u8; 16] = session.entropy.derive("cloud-init instance").bytes();
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut meta = format!("instance-id: \"iid-{id}\"\n");
-    if let Some(name) = &context.plan.hostname {
+    if let Some(name) = &session.plan.hostname {
         meta.push_str(&format!("local-hostname: {}\n", quote(name)));
     }
-    context.tree.mkdir_all("/var/lib/cloud/seed", Attributes { mode: 0o755, uid: 0, gid: 0 })?;
-    context.tree.mkdir_all(SEED, Attributes { mode: 0o700, uid: 0, gid: 0 })?;
-    put(context, SEED, "meta-data", meta.as_bytes(), 0o600)?;
-    let user_data = context.plan.cloud_userdata.clone();
+    guest.tree.mkdir_all("/var/lib/cloud/seed", Attributes { mode: 0o755, uid: 0, gid: 0 })?;
+    guest.tree.mkdir_all(SEED, Attributes { mode: 0o700, uid: 0, gid: 0 })?;
+    put(guest, SEED, "meta-data", meta.as_bytes(), 0o600)?;
+    let user_data = session.plan.cloud_userdata.clone();
     let user_data = user_data.as_ref().map_or(NO_USER_DATA, Secret::expose);
-    put(context, SEED, "user-data", user_data, 0o600)?;
+    put(guest, SEED, "user-data", user_data, 0o600)?;
     // What an earlier seed had and this one has not.
-    remove(context, &format!("{SEED}/vendor-data"))?;
-    if seeds_network(context)? {
-        let text = render::cloud_init(&context.plan.nics);
-        put(context, SEED, "network-config", text.as_bytes(), 0o600)?;
-        remove(context, &format!("{CONFIG_DIR}/99-snf-image-network.cfg"))?;
+    remove(guest, &format!("{SEED}/vendor-data"))?;
+    if seeds_network(guest, session)? {
+        let text = render::cloud_init(&session.plan.nics);
+        put(guest, SEED, "network-config", text.as_bytes(), 0o600)?;
+        remove(guest, &format!("{CONFIG_DIR}/99-snf-image-network.cfg"))?;
     } else {
-        remove(context, &format!("{SEED}/network-config"))?;
+        remove(guest, &format!("{SEED}/network-config"))?;
     }
-    remove(context, &format!("{CONFIG_DIR}/99-snf-image-hostname.cfg"))?;
+    remove(guest, &format!("{CONFIG_DIR}/99-snf-image-hostname.cfg"))?;
     let mut text = String::from(
         "# Written by snf-image: the instance's data lie in /var/lib/cloud/seed/nocloud.\n\
          datasource_list: [ NoCloud, None ]\n",
     );
-    if context.plan.cloud_init_debug {
+    if session.plan.cloud_init_debug {
         text.push_str("output: {all: '| tee -a /var/log/cloud-init-output.log /dev/console'}\n");
     }
-    put(context, CONFIG_DIR, "99-snf-image-datasource.cfg", text.as_bytes(), 0o644)
+    put(guest, CONFIG_DIR, "99-snf-image-datasource.cfg", text.as_bytes(), 0o644)
 }
 
 /// Whether the seed carries the network. It does not where the image tells cloud-init to leave the
 /// network alone: then it is configured as on any other image.
-pub(super) fn seeds_network(context: &Context<'_>) -> Result<bool, TaskError> {
-    let plan = context.plan;
+pub(super) fn seeds_network(guest: &Guest, session: &Session<'_>) -> Result<bool, TaskError> {
+    let plan = session.plan;
     if plan.nics.is_empty()
-        || !seeded(context)?
-        || !super::configure_network::TASK.wanted(plan)
-        || plan.properties.excluded("ConfigureNetwork", true)?
+        || !seeded(session)?
+        || !super::configure_network::TASK.will_run(plan)?
     {
         return Ok(false);
     }
-    for text in configuration(context)? {
+    for text in configuration(guest)? {
         let off = text.lines().any(|line| {
             let line = line.split('#').next().unwrap_or_default();
             line.split_once("config:").is_some_and(|(_, value)| {
@@ -108,9 +105,9 @@ pub(super) fn seeds_network(context: &Context<'_>) -> Result<bool, TaskError> {
 }
 
 /// The user whom cloud-init makes at the first boot, if the image names one.
-pub(super) fn default_user(context: &Context<'_>) -> Result<Option<String>, TaskError> {
+pub(super) fn default_user(guest: &Guest) -> Result<Option<String>, TaskError> {
     let mut found = None;
-    for text in configuration(context)? {
+    for text in configuration(guest)? {
         let mut inside: Option<usize> = None;
         for line in text.lines() {
             let line = line.split(" #").next().unwrap_or_default();
@@ -133,13 +130,13 @@ pub(super) fn default_user(context: &Context<'_>) -> Result<Option<String>, Task
 }
 
 /// The image's own settings of cloud-init, the later ones stronger; not those that we wrote.
-fn configuration(context: &Context<'_>) -> Result<Vec<String>, TaskError> {
+fn configuration(guest: &Guest) -> Result<Vec<String>, TaskError> {
     let mut paths = vec![MAIN.as_bytes().to_vec()];
-    paths.extend(glob::expand(&context.tree, format!("{CONFIG_DIR}/*.cfg").as_bytes())?);
+    paths.extend(glob::expand(&guest.tree, format!("{CONFIG_DIR}/*.cfg").as_bytes())?);
     paths.retain(|path| !path.starts_with(OURS));
     let mut out = Vec::new();
     for path in paths {
-        let text = context.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
+        let text = guest.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
         out.push(String::from_utf8_lossy(&text).into_owned());
     }
     Ok(out)
@@ -147,22 +144,22 @@ fn configuration(context: &Context<'_>) -> Result<Vec<String>, TaskError> {
 
 /// Writes one of our files: root's, with exactly this mode.
 pub(super) fn put(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
     dir: &str,
     name: &str,
     content: &[u8],
     mode: u16,
 ) -> Result<(), TaskError> {
-    context.tree.mkdir_all(dir, Attributes { mode: 0o755, uid: 0, gid: 0 })?;
+    guest.tree.mkdir_all(dir, Attributes { mode: 0o755, uid: 0, gid: 0 })?;
     let path = format!("{dir}/{name}");
-    context.tree.write(&path, content, Attributes { mode, uid: 0, gid: 0 })?;
-    context.tree.chown(&path, 0, 0)?;
-    context.tree.chmod(&path, mode)?;
+    guest.tree.write(&path, content, Attributes { mode, uid: 0, gid: 0 })?;
+    guest.tree.chown(&path, 0, 0)?;
+    guest.tree.chmod(&path, mode)?;
     Ok(())
 }
 
-fn remove(context: &mut Context<'_>, path: &str) -> Result<(), TaskError> {
-    match context.tree.unlink(path) {
+fn remove(guest: &mut Guest, path: &str) -> Result<(), TaskError> {
+    match guest.tree.unlink(path) {
         Ok(()) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error.into()),

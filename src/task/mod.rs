@@ -1,14 +1,12 @@
-//! The tasks: each is one file and one value that says its name, number, what it needs and when
-//! it applies. `--list-tasks`, exclusion properties and events come from that.
+//! The tasks: each is one file and one value that says its name, what it needs and when it applies.
+//! `--list-tasks`, exclusion properties and events come from that.
 
 mod add_swap;
 mod assign_hostname;
 mod change_machine_id;
 mod change_password;
 mod configure_network;
-mod context;
 mod delete_ssh_keys;
-mod disk_context;
 mod enforce_personality;
 mod filesystem_resize_unmounted;
 mod fix_partition_table;
@@ -18,24 +16,24 @@ mod initialize_datasource;
 mod mount_image;
 mod run_custom_task;
 mod selinux_autorelabel;
+mod session;
 #[cfg(test)]
 pub(crate) mod testing;
 mod windows;
 
 pub use assign_hostname::check as check_hostname;
 pub use change_machine_id::check as check_machine_id;
-pub use context::{Context, Fingerprint, HostKeyMaker};
-pub(crate) use delete_ssh_keys::begin as begin_host_keys;
-pub use disk_context::DiskContext;
-pub(crate) use enforce_personality::begin as begin_personality;
-pub(crate) use selinux_autorelabel::install as install_labels;
+pub(crate) use selinux_autorelabel::install as label_new_files;
+pub use session::{Fingerprint, LazyDisk, Reporter, Session};
 pub(crate) use windows::offline_resize::LaterGrowth;
 
 use crate::crypt::CryptError;
-use crate::guest::OsFamily;
+use crate::guest::{Guest, OsFamily};
 use crate::plan::Plan;
 use crate::properties::PropertyError;
 use crate::storage::StorageError;
+
+pub use crate::task_id::{TaskId, UnknownTask};
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +70,6 @@ impl TaskError {
 /// What a task needs to know of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// The disk only: it runs before the guest is looked for, and works where there is none.
-    Disk,
     /// The guest's file systems, whatever is on them.
     Files,
     /// A guest whose system is one of these: on another one it is an error.
@@ -95,44 +91,122 @@ pub enum Fit {
 
 /// One customization step.
 pub struct Task {
-    /// Its name, as `EXCLUDE_TASK_…` and the events spell it.
-    pub name: &'static str,
-    /// Its place in the order.
-    pub number: u8,
+    /// Which one.
+    pub id: TaskId,
     /// What it does, in one line.
     pub summary: &'static str,
-    /// What it needs.
-    pub needs: Needs,
     /// Whether the plan asks for it.
     pub applies: fn(&Plan) -> bool,
     /// Does it, in memory.
-    pub run: Run,
+    pub work: Work,
 }
 
 /// What a task does.
 #[derive(Clone, Copy)]
-pub enum Run {
-    /// Works on the disk, before the guest is looked for.
-    Disk(fn(&mut DiskContext<'_>) -> Result<(), TaskError>),
-    /// Works on the guest.
-    Guest(fn(&mut Context<'_>) -> Result<(), TaskError>),
+pub enum Work {
+    /// Works on the disk, before anybody looks for the guest, and also where there is none.
+    Disk(fn(&mut LazyDisk, &mut Session<'_>) -> Result<(), TaskError>),
+    /// Mounts the guest: [`Guest::mount`]. All work on guests needs it.
+    Mount,
+    /// Works on the mounted guest.
+    Guest(GuestWork),
+}
+
+/// A step of a task that works on the guest.
+type OnGuest = fn(&mut Guest, &mut Session<'_>) -> Result<(), TaskError>;
+
+/// The steps of a task that works on the guest.
+#[derive(Clone, Copy)]
+pub struct GuestWork {
+    /// What it needs to know of the guest.
+    needs: Needs,
+    /// Slow work that needs nothing of the image: it begins with the run.
+    early: Option<fn(&mut Session<'_>)>,
+    /// What has to happen before the first task changes the guest.
+    begin: Option<OnGuest>,
+    /// Does it, in its turn.
+    run: OnGuest,
+}
+
+impl GuestWork {
+    /// Begins slow work that needs nothing of the image.
+    pub fn early(&self, session: &mut Session<'_>) {
+        if let Some(early) = self.early {
+            early(session);
+        }
+    }
+
+    /// Does what comes before the first task.
+    ///
+    /// # Errors
+    /// When this guest cannot be customised as asked.
+    pub fn begin(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+        self.begin.map_or(Ok(()), |begin| begin(guest, session))
+    }
+
+    /// Does the task, in memory.
+    ///
+    /// # Errors
+    /// When this guest cannot be customised as asked.
+    pub fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+        (self.run)(guest, session)
+    }
+}
+
+impl Work {
+    /// Work on a guest.
+    const fn guest(needs: Needs, run: OnGuest) -> Self {
+        Self::Guest(GuestWork { needs, early: None, begin: None, run })
+    }
+
+    /// The same, with a step before the first task.
+    const fn beginning(self, begin: OnGuest) -> Self {
+        match self {
+            Self::Guest(work) => Self::Guest(GuestWork { begin: Some(begin), ..work }),
+            other => other,
+        }
+    }
+
+    /// The same, with slow work that begins with the run.
+    const fn early(self, early: fn(&mut Session<'_>)) -> Self {
+        match self {
+            Self::Guest(work) => Self::Guest(GuestWork { early: Some(early), ..work }),
+            other => other,
+        }
+    }
 }
 
 impl Task {
-    /// Whether this run is to do the task: the plan asks for it and does not leave it out.
+    /// Whether the plan asks for the task. Whatever works on a guest has it mounted.
     pub fn wanted(&self, plan: &Plan) -> bool {
-        let named = plan
-            .only_tasks
-            .as_ref()
-            .is_none_or(|names| names.iter().any(|name| name.eq_ignore_ascii_case(self.name)));
-        (named || self.number == mount_image::TASK.number) && (self.applies)(plan)
+        let named = plan.only_tasks.as_ref().is_none_or(|tasks| tasks.contains(&self.id));
+        (named || matches!(self.work, Work::Mount)) && (self.applies)(plan)
+    }
+
+    /// Whether the plan asks for the task and its properties do not leave it out.
+    ///
+    /// # Errors
+    /// When a property that decides it has no valid value.
+    pub fn will_run(&self, plan: &Plan) -> Result<bool, PropertyError> {
+        Ok(self.wanted(plan) && !plan.properties.excluded(self.id)?)
+    }
+
+    /// The families that the task is for; `None` when any guest will do.
+    pub fn families(&self) -> Option<&'static [OsFamily]> {
+        match self.work {
+            Work::Guest(GuestWork {
+                needs: Needs::System(these) | Needs::Where(these), ..
+            }) => Some(these),
+            _ => None,
+        }
     }
 
     /// Whether the task is for a guest of this family. A run of all tasks passes over those that
     /// are for Linux on a Windows, and the other way round; one that was named is insisted on.
     pub fn fit(&self, plan: &Plan, family: Option<OsFamily>) -> Fit {
-        let (families, quiet) = match self.needs {
-            Needs::Disk | Needs::Files => return Fit::Run,
+        let Work::Guest(GuestWork { needs, .. }) = self.work else { return Fit::Run };
+        let (families, quiet) = match needs {
+            Needs::Files => return Fit::Run,
             Needs::System(families) => (families, false),
             Needs::Where(families) => (families, true),
         };
@@ -145,22 +219,6 @@ impl Task {
             return Fit::Skip;
         }
         Fit::Refuse
-    }
-
-    /// Runs a task that works on the guest; of another one there is nothing to do here.
-    pub fn run_on_guest(&self, context: &mut Context<'_>) -> Result<(), TaskError> {
-        match self.run {
-            Run::Guest(run) => run(context),
-            Run::Disk(_) => Ok(()),
-        }
-    }
-
-    /// Runs a task that works on the disk; of another one there is nothing to do here.
-    pub fn run_on_disk(&self, context: &mut DiskContext<'_>) -> Result<(), TaskError> {
-        match self.run {
-            Run::Disk(run) => run(context),
-            Run::Guest(_) => Ok(()),
-        }
     }
 }
 
@@ -189,9 +247,10 @@ pub const TASKS: [&Task; 17] = [
     &windows::offline_resize::TASK,
 ];
 
-/// The task of that name.
-pub fn find(name: &str) -> Option<&'static Task> {
-    TASKS.into_iter().find(|task| task.name.eq_ignore_ascii_case(name))
+/// The task with this name.
+pub fn find(id: TaskId) -> &'static Task {
+    // The order of both lists is the same; a test sees to it.
+    TASKS[id as usize]
 }
 
 /// Directories over which the running guest mounts something else: what is written there now will
@@ -209,11 +268,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_is_the_numbers() {
-        assert!(TASKS.windows(2).all(|pair| pair[0].number <= pair[1].number));
-        for task in TASKS {
-            assert!(std::ptr::eq(find(&task.name.to_lowercase()).unwrap(), task));
+    fn the_table_has_every_task_in_its_place() {
+        for id in TaskId::ALL {
+            let task = find(id);
+            assert_eq!(task.id, id);
             assert!(!task.summary.is_empty() && !task.summary.ends_with('.'));
+            assert_eq!(id.needs_mount(), !matches!(task.work, Work::Disk(_)), "{id}");
         }
     }
 

@@ -6,20 +6,18 @@ use snf_fs::error::display_name;
 use snf_fs::{Attributes, Tree};
 
 use super::initialize_datasource::put;
-use super::{Context, LINUX, Needs, Run, Task, TaskError};
+use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
 use crate::personality::decode_base64;
 
 pub(super) static TASK: Task = Task {
-    name: "RunCustomTask",
-    number: 70,
+    id: TaskId::RunCustomTask,
     summary: "have the program in CUSTOM_TASK run once, at the guest's first boot",
-    needs: Needs::System(LINUX),
     applies: |plan| {
         plan.properties.get("CUSTOM_TASK").is_some_and(|text| !text.trim().is_empty())
             // A value that is neither yes nor no was refused before.
             || plan.properties.boolean(OVERWRITING).unwrap_or(false)
     },
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(LINUX), run),
 };
 
 const OVERWRITING: &str = "ALLOW_MOUNTED_TASK_OVERWRITING";
@@ -50,34 +48,34 @@ ExecStopPost=/bin/rm -f /usr/local/sbin/snf-image-custom-task
 WantedBy=multi-user.target
 ";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if context.plan.properties.boolean(OVERWRITING)? {
-        refuse_overwriting(&context.tree)?;
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if session.plan.properties.boolean(OVERWRITING)? {
+        refuse_overwriting(&guest.tree)?;
     }
-    let text = context.plan.properties.get("CUSTOM_TASK").unwrap_or_default().trim().to_owned();
+    let text = session.plan.properties.get("CUSTOM_TASK").unwrap_or_default().trim().to_owned();
     if text.is_empty() {
         return Ok(());
     }
     let program = decode_base64(&text)
         .map_err(|problem| TaskError::request(format!("the property CUSTOM_TASK {problem}")))?;
-    if !context.has_systemd()? {
+    if !guest.has_systemd()? {
         return Err(TaskError::request(
             "CUSTOM_TASK cannot be met: programs are not run while an image is customised, and \
              without systemd in the image there is no first boot to leave it to; do it with \
              img_personality or cloud_userdata, or make it part of the image",
         ));
     }
-    put(context, PROGRAM_DIR, PROGRAM, program.expose(), 0o700)?;
-    put(context, UNIT_DIR, UNIT, SERVICE.as_bytes(), 0o644)?;
-    context.tree.mkdir_all(WANTS, Attributes { mode: 0o755, uid: 0, gid: 0 })?;
+    put(guest, PROGRAM_DIR, PROGRAM, program.expose(), 0o700)?;
+    put(guest, UNIT_DIR, UNIT, SERVICE.as_bytes(), 0o644)?;
+    guest.tree.mkdir_all(WANTS, Attributes { mode: 0o755, uid: 0, gid: 0 })?;
     let link = format!("{WANTS}/{UNIT}");
-    match context.tree.unlink(&link) {
+    match guest.tree.unlink(&link) {
         Err(error) if !error.is_not_found() => return Err(error.into()),
         _ => {}
     }
     let attributes = Attributes { mode: 0o777, uid: 0, gid: 0 };
-    context.tree.symlink(&link, format!("../{UNIT}").as_bytes(), attributes)?;
-    context.info(format!("CUSTOM_TASK will run at the first boot ({UNIT})"));
+    guest.tree.symlink(&link, format!("../{UNIT}").as_bytes(), attributes)?;
+    session.info(format!("CUSTOM_TASK will run at the first boot ({UNIT})"));
     Ok(())
 }
 

@@ -4,25 +4,23 @@
 
 use snf_fs::{Attributes, Error, FileType};
 
-use super::{Context, Needs, Run, Task, TaskError};
+use super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
 use crate::guest::OsFamily;
 use crate::guest::selinux::{self, FileContexts, State};
 
 pub(super) static TASK: Task = Task {
-    name: "SELinuxAutorelabel",
-    number: 50,
+    id: TaskId::SELinuxAutorelabel,
     summary: "have the guest relabel its files at boot, where new files cannot get their labels now",
-    needs: Needs::Files,
     applies: |_| true,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::Files, run),
 };
 
 const AUTORELABEL: &str = "/.autorelabel";
 
 /// Has new files labelled as the guest's policy says, whichever tasks make them.
-pub(crate) fn install(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if let Some(contexts) = contexts(context)? {
-        context.tree.set_labeler(Box::new(move |path: &[u8], file_type: FileType| {
+pub(crate) fn install(guest: &mut Guest) -> Result<(), TaskError> {
+    if let Some(contexts) = contexts(guest)? {
+        guest.tree.set_labeler(Box::new(move |path: &[u8], file_type: FileType| {
             contexts.label(std::str::from_utf8(path).ok()?, file_type)
         }));
     }
@@ -30,20 +28,20 @@ pub(crate) fn install(context: &mut Context<'_>) -> Result<(), TaskError> {
 }
 
 /// The policy's labels, where the guest uses SELinux and has them.
-fn contexts(context: &Context<'_>) -> Result<Option<FileContexts>, TaskError> {
-    match state(context)? {
+fn contexts(guest: &Guest) -> Result<Option<FileContexts>, TaskError> {
+    match state(guest)? {
         State::Off => Ok(None),
-        State::On(policy) => Ok(FileContexts::read(&context.tree, &policy)?),
+        State::On(policy) => Ok(FileContexts::read(&guest.tree, &policy)?),
     }
 }
 
 /// Whether the guest uses SELinux. Files without a system do not, and what cannot be a
 /// configuration (a directory, a link that leads nowhere) is none.
-fn state(context: &Context<'_>) -> Result<State, TaskError> {
-    if context.family != Some(OsFamily::Linux) {
+fn state(guest: &Guest) -> Result<State, TaskError> {
+    if guest.family != Some(OsFamily::Linux) {
         return Ok(State::Off);
     }
-    match selinux::state(&context.tree) {
+    match selinux::state(&guest.tree) {
         Err(
             Error::SymlinkLoop(_)
             | Error::NotADirectory(_)
@@ -55,16 +53,16 @@ fn state(context: &Context<'_>) -> Result<State, TaskError> {
     }
 }
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let State::On(policy) = state(context)? else { return Ok(()) };
-    if FileContexts::read(&context.tree, &policy)?.is_some()
-        && context.tree.xattr("/etc", selinux::XATTR)?.is_some()
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let State::On(policy) = state(guest)? else { return Ok(()) };
+    if FileContexts::read(&guest.tree, &policy)?.is_some()
+        && guest.tree.xattr("/etc", selinux::XATTR)?.is_some()
     {
         return Ok(());
     }
-    if context.tree.lstat(AUTORELABEL).is_err_and(|error| error.is_not_found()) {
-        context.tree.write(AUTORELABEL, b"", Attributes { mode: 0o644, uid: 0, gid: 0 })?;
-        context.info(
+    if guest.tree.lstat(AUTORELABEL).is_err_and(|error| error.is_not_found()) {
+        guest.tree.write(AUTORELABEL, b"", Attributes { mode: 0o644, uid: 0, gid: 0 })?;
+        session.info(
             "the guest will relabel its files at the first boot, because the image does not have \
              the labels of its SELinux policy",
         );
@@ -113,7 +111,8 @@ mod tests {
         guest.renew();
         guest.run(&TASK).unwrap();
         assert!(guest.changed().is_empty());
-        let installing = Task { run: Run::Guest(install), ..TASK };
+        let installing =
+            Task { work: Work::guest(Needs::Files, |guest, _| install(guest)), ..TASK };
         guest.run(&installing).unwrap();
         for (path, expected) in [
             ("/etc/motd", &b"u:r:motd_t:s0\0"[..]),

@@ -2,12 +2,12 @@
 
 use snf_fs::{Attributes, MemoryFs, Tree};
 
-use super::{Context, HostKeyMaker, Task, TaskError};
+use super::{Session, Task, TaskError, Work};
 use crate::event::Event;
-use crate::guest::OsFamily;
 use crate::guest::disk::{Disk, Volume};
 use crate::guest::distro::Distro;
 use crate::guest::windows::{Windows, fixture, pe};
+use crate::guest::{self, OsFamily};
 use crate::plan::Plan;
 use crate::random::{Clock, Entropy};
 use crate::storage::Storage;
@@ -15,7 +15,7 @@ use crate::storage::Storage;
 pub(crate) const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 pub(crate) const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
 
-/// The parts of a [`Context`], kept between tasks.
+/// The parts of a [`guest::Guest`] and a [`Session`], kept between tasks.
 pub(crate) struct Guest {
     tree: Option<Tree>,
     volumes: Vec<Volume>,
@@ -158,33 +158,39 @@ impl Guest {
 
     /// Runs one task.
     pub(crate) fn run(&mut self, task: &Task) -> Result<(), TaskError> {
+        self.with(|guest, session| match task.work {
+            Work::Guest(work) => work.run(guest, session),
+            Work::Mount => Ok(guest.mount(&mut session.report)?),
+            Work::Disk(_) => panic!("{} works on a disk", task.id),
+        })
+    }
+
+    /// Mounts what fstab names.
+    pub(crate) fn mount(&mut self) -> snf_fs::Result<()> {
+        self.with(|guest, session| guest.mount(&mut session.report))
+    }
+
+    fn with<T>(&mut self, work: impl FnOnce(&mut guest::Guest, &mut Session<'_>) -> T) -> T {
         let entropy = Entropy::seeded(1);
         let clock = Clock::fixed(86_400 * 20_000);
-        let mut context = Context {
-            plan: &self.plan,
+        let mut guest = guest::Guest {
             tree: self.tree.take().unwrap(),
             disk: Disk::of_volumes(std::mem::take(&mut self.volumes)),
-            storage: std::mem::take(&mut self.storage),
             root: 0,
             family: Some(self.windows.as_ref().map_or(OsFamily::Linux, Windows::family)),
             distro: self.distro.clone(),
             windows: self.windows.clone(),
             answer: self.answer.take(),
-            later: None,
-            key_maker: HostKeyMaker::new(&entropy),
-            entropy: &entropy,
-            clock: &clock,
-            events: &mut self.events,
-            fingerprints: Vec::new(),
-            warnings: Vec::new(),
         };
-        let result = task.run_on_guest(&mut context);
-        self.fingerprints = context.fingerprints;
-        self.distro = context.distro;
-        self.answer = context.answer;
-        self.volumes = context.disk.volumes;
-        self.storage = context.storage;
-        self.tree = Some(context.tree);
+        let storage = std::mem::take(&mut self.storage);
+        let mut session = Session::new(&self.plan, &entropy, &clock, storage, &mut self.events);
+        let result = work(&mut guest, &mut session);
+        self.storage = session.storage;
+        self.fingerprints = session.report.fingerprints;
+        self.distro = guest.distro;
+        self.answer = guest.answer;
+        self.volumes = guest.disk.volumes;
+        self.tree = Some(guest.tree);
         result
     }
 

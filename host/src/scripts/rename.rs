@@ -2,6 +2,7 @@
 //! with a name that did not change, so it can run any number of times.
 
 use snf_image::properties::Properties;
+use snf_image::task::TaskId;
 
 use crate::disk::open::OpenDisk;
 use crate::helper::{SECTOR_SIZE, VmRequest};
@@ -16,21 +17,21 @@ use crate::scripts::create::{
 };
 
 /// Tasks that a rename must not do again.
-const EXCLUDED: [&str; 14] = [
-    "FixPartitionTable",
-    "FilesystemResizeUnmounted",
-    "InitializeDatasource",
-    "InstallUnattend",
-    "FilesystemResizeMounted",
-    "AddSwap",
-    "ChangeMachineId",
-    "ChangePassword",
-    "ConfigureNetwork",
-    "DeleteSSHKeys",
-    "DisableRemoteDesktopConnections",
-    "EnforcePersonality",
-    "RunCustomTask",
-    "FilesystemResizeAfterUmount",
+const EXCLUDED: [TaskId; 14] = [
+    TaskId::FixPartitionTable,
+    TaskId::FilesystemResizeUnmounted,
+    TaskId::InitializeDatasource,
+    TaskId::InstallUnattend,
+    TaskId::FilesystemResizeMounted,
+    TaskId::AddSwap,
+    TaskId::ChangeMachineId,
+    TaskId::ChangePassword,
+    TaskId::ConfigureNetwork,
+    TaskId::DeleteSSHKeys,
+    TaskId::DisableRemoteDesktopConnections,
+    TaskId::EnforcePersonality,
+    TaskId::RunCustomTask,
+    TaskId::FilesystemResizeAfterUmount,
 ];
 
 /// Sets the host name inside the first disk where the configuration asks for it
@@ -78,7 +79,7 @@ pub fn rename(
 fn properties() -> String {
     let mut properties = Properties::default();
     for task in EXCLUDED {
-        properties.set(&format!("EXCLUDE_TASK_{task}"), "yes");
+        properties.exclude(task);
     }
     let map: serde_json::Map<String, serde_json::Value> =
         properties.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
@@ -93,14 +94,13 @@ mod tests {
     fn only_the_host_name_is_left() {
         let properties = Properties::parse(&properties(), "x").unwrap();
         for task in EXCLUDED {
-            assert!(properties.excluded(task, true).unwrap());
+            assert!(properties.excluded(task).unwrap());
         }
-        let names = snf_image::task::TASKS.map(|task| task.name);
-        let left = names.into_iter().filter(|name| !EXCLUDED.contains(name));
+        let left = TaskId::ALL.into_iter().filter(|task| !EXCLUDED.contains(task));
         // The label is that of the file that holds the name.
-        let expected = ["MountImage", "AssignHostname", "SELinuxAutorelabel"];
+        let expected = [TaskId::MountImage, TaskId::AssignHostname, TaskId::SELinuxAutorelabel];
         assert_eq!(left.collect::<Vec<_>>(), expected, "a new task must be excluded, or be here");
-        assert!(!properties.excluded("AssignHostname", true).unwrap());
-        assert!(!properties.excluded("MountImage", true).unwrap());
+        assert!(!properties.excluded(TaskId::AssignHostname).unwrap());
+        assert!(!properties.excluded(TaskId::MountImage).unwrap());
     }
 }

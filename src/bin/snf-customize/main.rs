@@ -71,7 +71,7 @@ fn keep_secrets_out_of_core_dumps() {
 fn list_tasks() -> Exit {
     let mut text = String::new();
     for task in snf_image::task::TASKS {
-        text.push_str(&format!("{:>2}  {:<26}  {}\n", task.number, task.name, task.summary));
+        text.push_str(&format!("{:>2}  {:<26}  {}\n", task.id.number(), task.id, task.summary));
     }
     output::print(&text);
     Exit::Done

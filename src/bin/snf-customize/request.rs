@@ -8,6 +8,7 @@ use snf_image::plan::{HostKeys, MachineId, Password, PersonalityFile, Plan, Who}
 use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
+use snf_image::task::TaskId;
 use zeroize::Zeroizing;
 
 use crate::args::{Apply, HostKeysArg};
@@ -107,21 +108,21 @@ impl Parsed {
 
     /// Reads the files and asks the questions.
     pub(crate) fn read(self, args: &Apply, entropy: &Entropy) -> Result<Request, Failure> {
-        let mut tasks: BTreeSet<String> = BTreeSet::new();
-        let mut ask_for = |task: &str, wanted: bool| {
+        let mut tasks: BTreeSet<TaskId> = BTreeSet::new();
+        let mut ask_for = |task: TaskId, wanted: bool| {
             if wanted {
-                tasks.insert(task.to_owned());
+                tasks.insert(task);
             }
         };
-        ask_for("AssignHostname", args.hostname.is_some());
-        ask_for("ChangeMachineId", self.machine_id.is_some());
-        ask_for("ChangePassword", !self.passwords.is_empty() || !self.keys.is_empty());
-        ask_for("DeleteSSHKeys", args.host_keys.is_some());
+        ask_for(TaskId::AssignHostname, args.hostname.is_some());
+        ask_for(TaskId::ChangeMachineId, self.machine_id.is_some());
+        ask_for(TaskId::ChangePassword, !self.passwords.is_empty() || !self.keys.is_empty());
+        ask_for(TaskId::DeleteSSHKeys, args.host_keys.is_some());
         // On Windows nobody logs on from afar before the password is set; elsewhere it is skipped.
-        ask_for("DisableRemoteDesktopConnections", !self.passwords.is_empty());
+        ask_for(TaskId::DisableRemoteDesktopConnections, !self.passwords.is_empty());
         let for_setup = args.answer_file.is_some() || args.time_zone.is_some();
-        ask_for("InstallUnattend", for_setup || self.product_key.is_some());
-        ask_for("EnforcePersonality", !self.writes.is_empty() || args.personality.is_some());
+        ask_for(TaskId::InstallUnattend, for_setup || self.product_key.is_some());
+        ask_for(TaskId::EnforcePersonality, !self.writes.is_empty() || args.personality.is_some());
         let mut plan = Plan {
             properties: self.properties,
             hostname: args.hostname.clone(),
@@ -290,8 +291,8 @@ mod tests {
             panic!()
         };
         let request = Parsed::new(&args).unwrap().read(&args, &Entropy::seeded(1)).ok().unwrap();
-        let tasks: Vec<String> = request.plan.only_tasks.unwrap().into_iter().collect();
-        assert_eq!(tasks, ["AssignHostname"]);
+        let tasks: Vec<TaskId> = request.plan.only_tasks.unwrap().into_iter().collect();
+        assert_eq!(tasks, [TaskId::AssignHostname]);
         assert_eq!(request.plan.properties.root_partition(), Ok(Some(3)));
         assert_eq!(request.plan.machine_id, MachineId::Keep);
     }

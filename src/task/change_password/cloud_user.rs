@@ -1,7 +1,7 @@
 //! The user whom cloud-init makes at the first boot: what is asked for of that user goes into
 //! cloud-init's settings, because there is no line in passwd yet.
 
-use super::{Context, TaskError, passwd};
+use super::{Guest, Session, TaskError, passwd};
 use crate::secret::Secret;
 use crate::task::initialize_datasource::{CONFIG_DIR, default_user, put, quote, seeded};
 
@@ -21,8 +21,8 @@ pub(super) struct CloudUser {
 }
 
 impl CloudUser {
-    pub(super) fn of(context: &Context<'_>) -> Result<Self, TaskError> {
-        let name = if seeded(context)? { default_user(context)? } else { None };
+    pub(super) fn of(guest: &Guest, session: &Session<'_>) -> Result<Self, TaskError> {
+        let name = if seeded(session)? { default_user(guest)? } else { None };
         Ok(Self { name, ..Self::default() })
     }
 
@@ -35,9 +35,13 @@ impl CloudUser {
     }
 
     /// Writes the settings, which hold a hash and so are root's alone.
-    pub(super) fn write(&self, context: &mut Context<'_>) -> Result<(), TaskError> {
+    pub(super) fn write(
+        &self,
+        guest: &mut Guest,
+        session: &mut Session<'_>,
+    ) -> Result<(), TaskError> {
         let mut text = String::new();
-        if self.root_has_keys && seeded(context)? {
+        if self.root_has_keys && seeded(session)? {
             text.push_str("disable_root: false\n");
         }
         let mut user = String::new();
@@ -62,6 +66,6 @@ impl CloudUser {
             return Ok(());
         }
         let text = Secret::new(format!("# Written by snf-image.\n{text}"));
-        put(context, CONFIG_DIR, "99-snf-image-user.cfg", text.expose(), 0o600)
+        put(guest, CONFIG_DIR, "99-snf-image-user.cfg", text.expose(), 0o600)
     }
 }

@@ -3,14 +3,15 @@
 use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
-use super::super::context::CONFIG_MAX;
-use super::super::{Context, TaskError, hidden_at_boot};
+use super::super::{Guest, Session, TaskError, hidden_at_boot};
+use crate::guest::CONFIG_MAX;
 use crate::guest::passwd::User;
 use crate::guest::sshd_config::{PatternError, SshdConfig};
 
 /// Adds the lines of `lines` that the user does not have yet.
 pub(super) fn add(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     sshd: &SshdConfig,
     user: &User,
     lines: &str,
@@ -21,7 +22,7 @@ pub(super) fn add(
     })?;
     for line in lines.iter().filter(|line| !line.starts_with('#') && key_of(line).is_none()) {
         let start: String = line.chars().take(20).collect();
-        context.warn(format!(
+        session.warn(format!(
             "among the authorized keys for {name}, \"{}...\" does not look like a line of \
              authorized_keys (a key type, then the key in base64); it was written as it is",
             start.escape_debug()
@@ -31,7 +32,7 @@ pub(super) fn add(
     let path = match sshd.keys_path(&user.name, user.uid, &home) {
         Ok(path) => path,
         Err(PatternError::None) => {
-            context.warn(format!(
+            session.warn(format!(
                 "sshd is told to read no authorized keys (AuthorizedKeysFile none); those of \
                  {name} were written to .ssh/authorized_keys all the same"
             ));
@@ -44,7 +45,7 @@ pub(super) fn add(
             )));
         }
     };
-    let canonical = context.tree.resolve_missing(&path)?;
+    let canonical = guest.tree.resolve_missing(&path)?;
     if let Some(dir) = hidden_at_boot(&canonical) {
         return Err(TaskError::request(format!(
             "the authorized keys of {name} would go to {}, because {} leads there; the guest \
@@ -55,20 +56,20 @@ pub(super) fn add(
     }
 
     let real_home =
-        context.tree.resolve_missing(if home.is_empty() { b"/" } else { home.as_slice() })?;
-    make_directories(context, user, &home, &real_home, &canonical)?;
-    let old = context.tree.read_optional(&canonical, CONFIG_MAX)?;
+        guest.tree.resolve_missing(if home.is_empty() { b"/" } else { home.as_slice() })?;
+    make_directories(guest, user, &home, &real_home, &canonical)?;
+    let old = guest.tree.read_optional(&canonical, CONFIG_MAX)?;
     let new = merged(old.as_deref().unwrap_or_default(), &lines);
     let attributes = Attributes { mode: 0o600, uid: user.uid, gid: user.gid };
-    context.tree.write(&canonical, &new, attributes)?;
+    guest.tree.write(&canonical, &new, attributes)?;
     // What a symbolic link in the home leads to elsewhere keeps the owner and mode it has there.
     let own = old.is_none() || below(&real_home, &canonical) || !below(&home, &path);
     if own {
-        context.tree.chown(&canonical, user.uid, user.gid)?;
-        context.tree.chmod(&canonical, 0o600)?;
+        guest.tree.chown(&canonical, user.uid, user.gid)?;
+        guest.tree.chmod(&canonical, 0o600)?;
     }
     if old.is_none() && below(&real_home, &canonical) {
-        label(context, &canonical)?;
+        label(guest, &canonical)?;
     }
     Ok(())
 }
@@ -99,7 +100,7 @@ fn below(dir: &[u8], path: &[u8]) -> bool {
 /// Makes what is missing above the file. In the home the directory belongs to the user and is
 /// closed to others; elsewhere it belongs to root and sshd must be able to pass.
 fn make_directories(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
     user: &User,
     home: &[u8],
     real_home: &[u8],
@@ -111,37 +112,37 @@ fn make_directories(
     };
     let system = Attributes { mode: 0o755, uid: 0, gid: 0 };
     if !below(real_home, file) {
-        context.tree.mkdir_all(dir, system)?;
+        guest.tree.mkdir_all(dir, system)?;
         return Ok(());
     }
     let private = Attributes { mode: 0o700, uid: user.uid, gid: user.gid };
-    if !home.is_empty() && !context.tree.exists(real_home)? {
+    if !home.is_empty() && !guest.tree.exists(real_home)? {
         if let Some(slash) = real_home.iter().rposition(|byte| *byte == b'/').filter(|at| *at > 0) {
-            context.tree.mkdir_all(&real_home[..slash], system)?;
+            guest.tree.mkdir_all(&real_home[..slash], system)?;
         }
-        context.tree.mkdir(real_home, private)?;
+        guest.tree.mkdir(real_home, private)?;
     }
     if below(real_home, dir) {
-        let made = context.tree.mkdir_all(dir, private)? > 0;
-        context.tree.chown(dir, user.uid, user.gid)?;
-        context.tree.chmod(dir, 0o700)?;
+        let made = guest.tree.mkdir_all(dir, private)? > 0;
+        guest.tree.chown(dir, user.uid, user.gid)?;
+        guest.tree.chmod(dir, 0o700)?;
         if made {
-            label(context, dir)?;
+            label(guest, dir)?;
         }
     }
     Ok(())
 }
 
 /// Where the guest has SELinux labels, keys in a home have a type of their own.
-fn label(context: &mut Context<'_>, path: &[u8]) -> Result<(), TaskError> {
+fn label(guest: &mut Guest, path: &[u8]) -> Result<(), TaskError> {
     const NAME: &[u8] = b"security.selinux";
-    let Some(old) = context.tree.xattr(path, NAME)? else { return Ok(()) };
+    let Some(old) = guest.tree.xattr(path, NAME)? else { return Ok(()) };
     let text = String::from_utf8_lossy(&old).into_owned();
     let mut fields: Vec<&str> = text.split(':').collect();
     if fields.len() >= 3 {
         let ends_with_zero = fields.len() == 3 && fields[2].ends_with('\0');
         fields[2] = if ends_with_zero { "ssh_home_t\0" } else { "ssh_home_t" };
-        context.tree.set_xattr(path, NAME, Some(fields.join(":").as_bytes()))?;
+        guest.tree.set_xattr(path, NAME, Some(fields.join(":").as_bytes()))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Which hash the guest's own `passwd` would make.
 
-use super::super::{Context, TaskError};
+use super::super::{Guest, Session, TaskError};
 use crate::crypt::Method;
 use crate::guest::distro::{Distro, Family};
 
@@ -13,22 +13,22 @@ const PAM: [&str; 4] = [
 ];
 
 /// The method: what the request says, else what PAM, `login.defs` or the release of the guest say.
-pub(super) fn choose(context: &Context<'_>) -> Result<Method, TaskError> {
-    let told = context.plan.properties.hashing_method();
+pub(super) fn choose(guest: &Guest, session: &Session<'_>) -> Result<Method, TaskError> {
+    let told = session.plan.properties.hashing_method();
     if let Some(method) = told.map_err(|error| TaskError::request(error.to_string()))? {
         return Ok(method);
     }
     for path in PAM {
-        if let Some(method) = context.config(path)?.as_deref().and_then(of_pam) {
+        if let Some(method) = guest.config(path)?.as_deref().and_then(of_pam) {
             return Ok(method);
         }
     }
     for path in ["/etc/login.defs", "/usr/etc/login.defs"] {
-        if let Some(method) = context.config(path)?.as_deref().and_then(of_login_defs) {
+        if let Some(method) = guest.config(path)?.as_deref().and_then(of_login_defs) {
             return Ok(method);
         }
     }
-    Ok(of_release(&context.distro))
+    Ok(of_release(&guest.distro))
 }
 
 /// What is strong enough to be made today: a guest that asks for DES or MD5 gets SHA-512, which

@@ -1,6 +1,6 @@
 //! AssignHostname on Windows: the computer's name, by the rules of NetBIOS.
 
-use super::super::{Context, TaskError};
+use super::super::{Guest, Session, TaskError};
 use super::{Way, install_unattend};
 use crate::answer::{Pass, SHELL_SETUP};
 
@@ -41,22 +41,26 @@ pub(in super::super) fn from_hostname(hostname: &str) -> Result<&str, String> {
 }
 
 /// Sets the name in the answer file.
-pub(in super::super) fn assign(context: &mut Context<'_>, hostname: &str) -> Result<(), TaskError> {
-    let way = super::way(context)?;
+pub(in super::super) fn assign(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    hostname: &str,
+) -> Result<(), TaskError> {
+    let way = super::way(guest, session)?;
     let name = from_hostname(hostname).map_err(TaskError::request)?;
     if way == Way::Offline {
-        context.warn(format!(
+        session.warn(format!(
             "the computer is not named {name}: the image is not generalized, so it keeps the name \
              that it has"
         ));
         return Ok(());
     }
-    if super::is_legacy(context) {
-        return install_unattend::edit_legacy(context, |inf| {
+    if super::is_legacy(guest) {
+        return install_unattend::edit_legacy(guest, session, |inf| {
             inf.set("UserData", "ComputerName", name);
         });
     }
-    install_unattend::edit(context, |file| {
+    install_unattend::edit(guest, session, |file| {
         file.set(Pass::Specialize, SHELL_SETUP, &["ComputerName"], name)
     })
 }

@@ -1,16 +1,14 @@
 //! FilesystemResizeMounted: Windows enlarges its own volume at the first start.
 
-use super::super::{Context, Needs, Run, Task, TaskError};
+use super::super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
 use super::Way;
 use super::script::{self, Part};
 
 pub(in super::super) static TASK: Task = Task {
-    name: "FilesystemResizeMounted",
-    number: 40,
+    id: TaskId::FilesystemResizeMounted,
     summary: "have Windows enlarge its volume with diskpart at the first start",
-    needs: Needs::Where(super::WINDOWS),
     applies: |_| true,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::Where(super::WINDOWS), run),
 };
 
 /// `extend` takes the space behind the volume, also that of a partition that has grown already.
@@ -22,25 +20,25 @@ const TEXT: &str = "@echo off\r\n\
     del /f /q \"%~dp0extend.txt\"\r\n\
     exit /b 0\r\n";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if super::offline_resize::wanted(context)? {
-        context.info("the file system is enlarged offline, and not by Windows");
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if super::offline_resize::wanted(session)? {
+        session.info("the file system is enlarged offline, and not by Windows");
         return Ok(());
     }
     let instead = "set OFFLINE_NTFSRESIZE to have it enlarged offline";
-    if super::is_legacy(context) {
-        context.warn(format!(
+    if super::is_legacy(guest) {
+        session.warn(format!(
             "this old Windows cannot enlarge the volume that it runs from, which keeps its size; \
              {instead}"
         ));
         return Ok(());
     }
-    if super::way(context)? == Way::Offline {
-        context.warn(format!(
+    if super::way(guest, session)? == Way::Offline {
+        session.warn(format!(
             "the volume keeps its size: the image is not generalized, so nothing enlarges it at the \
              first start; {instead}"
         ));
         return Ok(());
     }
-    script::install(context, Part::Extend, TEXT.as_bytes())
+    script::install(guest, session, Part::Extend, TEXT.as_bytes())
 }

@@ -2,7 +2,7 @@
 
 use snf_fs::error::display_name;
 
-use super::super::{Context, Needs, Run, Task, TaskError};
+use super::super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
 use super::{Way, files, places, script};
 use crate::answer::sysprep::SysprepInf;
 use crate::answer::{AnswerFile, Pass, SHELL_SETUP};
@@ -11,63 +11,65 @@ use crate::plan::Plan;
 use crate::secret::Secret;
 
 pub(in super::super) static TASK: Task = Task {
-    name: "InstallUnattend",
-    number: 35,
+    id: TaskId::InstallUnattend,
     summary: "install the answer file of Windows' setup: the image's own, yours, or a default one",
-    needs: Needs::System(super::WINDOWS),
     applies: |_| true,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::System(super::WINDOWS), run),
 };
 
 /// Where the answer file of XP and Server 2003 lies.
 const SYSPREP_INF: &str = "/sysprep/sysprep.inf";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if super::way(context)? == Way::Offline {
-        context.info("the image is not generalized: its setup will read no answer file");
-        let request = &context.plan.windows;
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if super::way(guest, session)? == Way::Offline {
+        session.info("the image is not generalized: its setup will read no answer file");
+        let request = &session.plan.windows;
         if request.product_key.is_some() || request.time_zone.is_some() {
-            context.warn("product key and time zone are not set: the image is not generalized");
+            session.warn("product key and time zone are not set: the image is not generalized");
         }
         return Ok(());
     }
-    place(context).map(drop)
+    place(guest, session).map(drop)
 }
 
 /// The answer file, which is installed when this is asked for first.
-fn place(context: &mut Context<'_>) -> Result<Vec<u8>, TaskError> {
-    if let Some(place) = &context.answer {
+fn place(guest: &mut Guest, session: &mut Session<'_>) -> Result<Vec<u8>, TaskError> {
+    if let Some(place) = &guest.answer {
         return Ok(place.clone());
     }
-    let windows = super::system(context)?;
-    if let SetupState::Generalized { audit: true } = windows.setup_state(&context.tree)? {
-        context
+    let windows = super::system(guest)?;
+    if let SetupState::Generalized { audit: true } = windows.setup_state(&guest.tree)? {
+        session
             .warn("the image was generalized for audit mode: it will not ask for a login at first");
     }
-    let place = if super::is_legacy(context) {
-        install_legacy(context, &windows)?
+    let place = if super::is_legacy(guest) {
+        install_legacy(guest, session, &windows)?
     } else {
-        install(context, &windows)?
+        install(guest, session, &windows)?
     };
-    context.answer = Some(place.clone());
+    guest.answer = Some(place.clone());
     Ok(place)
 }
 
-fn install(context: &mut Context<'_>, windows: &Windows) -> Result<Vec<u8>, TaskError> {
-    let plan = context.plan;
+fn install(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    windows: &Windows,
+) -> Result<Vec<u8>, TaskError> {
+    let plan = session.plan;
     let ignored = plan.properties.boolean("IGNORE_UNATTEND")?;
-    let own = if ignored { None } else { places::own(context, windows)? };
+    let own = if ignored { None } else { places::own(guest, windows)? };
     let place = match own {
         Some(own) => {
-            context.info(format!("the image's own answer file {} is kept", display_name(&own)));
+            session.info(format!("the image's own answer file {} is kept", display_name(&own)));
             own
         }
         None => {
             // Whatever Windows would find before ours, or have left from an earlier setup with the
             // secrets that were in it.
-            for path in places::existing(context, windows)? {
-                if files::wipe(context, &path)? {
-                    context.info(format!("{}: removed", display_name(&path)));
+            for path in places::existing(guest, windows)? {
+                if files::wipe(guest, &path)? {
+                    session.info(format!("{}: removed", display_name(&path)));
                 }
             }
             let text = match &plan.windows.answer_file {
@@ -76,13 +78,13 @@ fn install(context: &mut Context<'_>, windows: &Windows) -> Result<Vec<u8>, Task
             };
             let file = parse(&text, windows)
                 .map_err(|error| TaskError::request(format!("the answer file: {error}")))?;
-            check_architecture(context, &file, windows);
-            files::write(context, &places::own_place(windows), text.expose())?
+            check_architecture(session, &file, windows);
+            files::write(guest, &places::own_place(windows), text.expose())?
         }
     };
-    context.answer = Some(place.clone());
-    let time_zone = time_zone(context, windows)?;
-    edit(context, |file| {
+    guest.answer = Some(place.clone());
+    let time_zone = time_zone(guest, session, windows)?;
+    edit(guest, session, |file| {
         if let Some(key) = product_key(plan) {
             file.set(Pass::Specialize, SHELL_SETUP, &["ProductKey"], key)?;
         }
@@ -100,7 +102,7 @@ fn install(context: &mut Context<'_>, windows: &Windows) -> Result<Vec<u8>, Task
         Ok(())
     })?;
     if product_key(plan).is_some() {
-        script::clean_up(context)?;
+        script::clean_up(guest, session)?;
     }
     Ok(place)
 }
@@ -110,12 +112,12 @@ fn parse(text: &Secret, windows: &Windows) -> Result<AnswerFile, String> {
 }
 
 /// A file whose settings are all for another processor is of no use.
-fn check_architecture(context: &mut Context<'_>, file: &AnswerFile, windows: &Windows) {
+fn check_architecture(session: &mut Session<'_>, file: &AnswerFile, windows: &Windows) {
     let wanted = super::architecture(windows).name();
     let there = file.architectures();
     if !there.is_empty() && !there.iter().any(|name| name.eq_ignore_ascii_case(wanted)) {
         let there: Vec<&str> = there.into_iter().collect();
-        context.warn(format!(
+        session.warn(format!(
             "the answer file has settings for {} only, and the image is for {wanted}",
             there.join(", ")
         ));
@@ -129,10 +131,11 @@ fn product_key(plan: &Plan) -> Option<&str> {
 
 /// The time zone that is wanted, and whether this image's owner asked for it.
 fn time_zone(
-    context: &Context<'_>,
+    guest: &Guest,
+    session: &Session<'_>,
     windows: &Windows,
 ) -> Result<Option<(String, bool)>, TaskError> {
-    let request = &context.plan.windows;
+    let request = &session.plan.windows;
     let (zone, asked_for) = match (&request.time_zone, &request.default_time_zone) {
         (Some(zone), _) => (zone.trim(), true),
         (None, Some(zone)) => (zone.trim(), false),
@@ -142,7 +145,7 @@ fn time_zone(
         return Ok(None);
     }
     // Setup stops at a zone that it does not know.
-    let known = windows.time_zones(&context.tree)?;
+    let known = windows.time_zones(&guest.tree)?;
     match known.iter().find(|known| known.eq_ignore_ascii_case(zone)) {
         Some(known) => Ok(Some((known.clone(), asked_for))),
         // The suffix says "without daylight saving time".
@@ -159,27 +162,32 @@ fn time_zone(
 
 /// Changes the answer file, which is installed first where it is not there yet.
 pub(super) fn edit(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     change: impl FnOnce(&mut AnswerFile) -> Result<(), String>,
 ) -> Result<(), TaskError> {
-    let windows = super::system(context)?;
-    let place = place(context)?;
+    let windows = super::system(guest)?;
+    let place = place(guest, session)?;
     let fail =
         |error| TaskError::request(format!("the answer file {}: {error}", display_name(&place)));
-    let bytes = Secret::new(context.tree.read(&place, files::TEXT_MAX)?);
+    let bytes = Secret::new(guest.tree.read(&place, files::TEXT_MAX)?);
     let mut file = parse(&bytes, &windows).map_err(fail)?;
     change(&mut file).map_err(fail)?;
-    context.tree.write(&place, file.bytes().expose(), files::FILE)?;
+    guest.tree.write(&place, file.bytes().expose(), files::FILE)?;
     Ok(())
 }
 
-fn install_legacy(context: &mut Context<'_>, windows: &Windows) -> Result<Vec<u8>, TaskError> {
-    let plan = context.plan;
+fn install_legacy(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    windows: &Windows,
+) -> Result<Vec<u8>, TaskError> {
+    let plan = session.plan;
     let ignored = plan.properties.boolean("IGNORE_UNATTEND")?;
-    let own = if ignored { None } else { files::read(context, SYSPREP_INF)? };
+    let own = if ignored { None } else { files::read(guest, SYSPREP_INF)? };
     let (text, is_own) = match (own, &plan.windows.sysprep_inf) {
         (Some(own), _) => {
-            context.info("the image's own sysprep.inf is kept");
+            session.info("the image's own sysprep.inf is kept");
             (Secret::new(own), true)
         }
         (None, Some(given)) => (given.clone(), false),
@@ -189,25 +197,26 @@ fn install_legacy(context: &mut Context<'_>, windows: &Windows) -> Result<Vec<u8
     if let Some(key) = product_key(plan) {
         inf.set("UserData", "ProductKey", key);
     }
-    if let Some((zone, asked_for)) = time_zone(context, windows)?
+    if let Some((zone, asked_for)) = time_zone(guest, session, windows)?
         && (asked_for || !is_own)
     {
-        match windows.time_zone_index(&context.tree, &zone)? {
+        match windows.time_zone_index(&guest.tree, &zone)? {
             Some(index) => inf.set("GuiUnattended", "TimeZone", &index.to_string()),
-            None => context.warn(format!("the image does not say the number of time zone {zone}")),
+            None => session.warn(format!("the image does not say the number of time zone {zone}")),
         }
     }
-    files::write(context, SYSPREP_INF, inf.bytes().expose())
+    files::write(guest, SYSPREP_INF, inf.bytes().expose())
 }
 
 /// Changes `sysprep.inf`, which is installed first where it is not there yet.
 pub(super) fn edit_legacy(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     change: impl FnOnce(&mut SysprepInf),
 ) -> Result<(), TaskError> {
-    let place = place(context)?;
-    let mut inf = SysprepInf::parse(&context.tree.read(&place, files::TEXT_MAX)?);
+    let place = place(guest, session)?;
+    let mut inf = SysprepInf::parse(&guest.tree.read(&place, files::TEXT_MAX)?);
     change(&mut inf);
-    context.tree.write(&place, inf.bytes().expose(), files::FILE)?;
+    guest.tree.write(&place, inf.bytes().expose(), files::FILE)?;
     Ok(())
 }

@@ -15,7 +15,7 @@ pub(super) mod script;
 #[cfg(test)]
 mod tests;
 
-use super::{Context, TaskError};
+use super::{Guest, Session, TaskError};
 use crate::guest::OsFamily;
 use crate::guest::windows::{Architecture, RegistryError, SetupState, Windows};
 use crate::properties::PropertyError;
@@ -45,8 +45,8 @@ pub(super) enum Way {
 }
 
 /// The guest's Windows.
-pub(super) fn system(context: &Context<'_>) -> Result<Windows, TaskError> {
-    context.windows.clone().ok_or_else(|| {
+pub(super) fn system(guest: &Guest) -> Result<Windows, TaskError> {
+    guest.windows.clone().ok_or_else(|| {
         TaskError::request(
             "OSFAMILY says that this is a Windows, and its root has no Windows\\System32 with a \
              kernel and registry hives; name the right partition with ROOT_PARTITION",
@@ -55,17 +55,17 @@ pub(super) fn system(context: &Context<'_>) -> Result<Windows, TaskError> {
 }
 
 /// The time that changes of a registry carry.
-pub(super) fn now(context: &Context<'_>) -> FileTime {
-    context.clock.now().into()
+pub(super) fn now(session: &Session<'_>) -> FileTime {
+    session.clock.now().into()
 }
 
 /// How this guest is to be customised; an error when it is not generalized and nobody has said
 /// that this is known.
-pub(super) fn way(context: &Context<'_>) -> Result<Way, TaskError> {
-    let windows = system(context)?;
-    match windows.setup_state(&context.tree)? {
+pub(super) fn way(guest: &Guest, session: &Session<'_>) -> Result<Way, TaskError> {
+    let windows = system(guest)?;
+    match windows.setup_state(&guest.tree)? {
         SetupState::Generalized { .. } => Ok(Way::Setup),
-        SetupState::Complete(_) if offline(context)? => Ok(Way::Offline),
+        SetupState::Complete(_) if offline(session)? => Ok(Way::Offline),
         SetupState::Complete(reason) => Err(TaskError::request(format!(
             "the image is not generalized ({reason}), so its setup will read no answer file; run \
              sysprep /generalize /oobe /shutdown in it, or set only passwords, in its registry, \
@@ -75,8 +75,8 @@ pub(super) fn way(context: &Context<'_>) -> Result<Way, TaskError> {
 }
 
 /// Whether passwords may be set in the registry itself.
-pub(super) fn offline(context: &Context<'_>) -> Result<bool, PropertyError> {
-    context.plan.properties.boolean(OFFLINE_PASSWORD)
+pub(super) fn offline(session: &Session<'_>) -> Result<bool, PropertyError> {
+    session.plan.properties.boolean(OFFLINE_PASSWORD)
 }
 
 /// The processor that answer files are for. One that is not known is taken for the usual one.
@@ -85,6 +85,6 @@ pub(super) fn architecture(windows: &Windows) -> Architecture {
 }
 
 /// Whether this is a Windows of before Vista.
-pub(super) fn is_legacy(context: &Context<'_>) -> bool {
-    context.family == Some(OsFamily::WindowsLegacy)
+pub(super) fn is_legacy(guest: &Guest) -> bool {
+    guest.family == Some(OsFamily::WindowsLegacy)
 }

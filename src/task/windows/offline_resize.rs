@@ -5,26 +5,24 @@ use std::sync::Arc;
 use snf_fs::ntfs::{Ntfs, grow};
 use snf_fs::{BlockDevice, Kind, Overlay, Slice};
 
-use super::super::{Context, Needs, Run, Task, TaskError};
+use super::super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
 use crate::guest::disk::Volume;
 use crate::properties::PropertyError;
 use crate::storage::{Storage, StorageError};
 
 pub(in super::super) static TASK: Task = Task {
-    name: "FilesystemResizeAfterUmount",
-    number: 81,
+    id: TaskId::FilesystemResizeAfterUmount,
     summary: "enlarge NTFS offline to the size of its partition (OFFLINE_NTFSRESIZE)",
-    needs: Needs::Where(super::WINDOWS),
     applies: |_| true,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::Where(super::WINDOWS), run),
 };
 
 /// Without a mark that has Windows check the volume at the next start.
 const NO_CHECK: &str = "OFFLINE_NTFSRESIZE_NOCHECK";
 
 /// Whether the volume is to be enlarged here, and not by Windows.
-pub(super) fn wanted(context: &Context<'_>) -> Result<bool, PropertyError> {
-    let properties = &context.plan.properties;
+pub(super) fn wanted(session: &Session<'_>) -> Result<bool, PropertyError> {
+    let properties = &session.plan.properties;
     Ok(properties.boolean("OFFLINE_NTFSRESIZE")? || properties.boolean(NO_CHECK)?)
 }
 
@@ -38,35 +36,34 @@ pub(crate) struct LaterGrowth {
 
 /// Tries it on a copy in memory, so that a volume that cannot grow is an error before the first
 /// byte is written.
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if !wanted(context)? {
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if !wanted(session)? {
         return Ok(());
     }
-    let ntfs =
-        context.tree.mounts().first().and_then(|(_, info)| info.as_ref().ok()).map(|i| i.kind);
-    let Some(volume) = context.disk.volumes.get(context.root) else { return Ok(()) };
+    let ntfs = guest.tree.mounts().first().and_then(|(_, info)| info.as_ref().ok()).map(|i| i.kind);
+    let Some(volume) = guest.disk.volumes.get(guest.root) else { return Ok(()) };
     if ntfs != Some(Kind::Ntfs) {
-        context.info(format!("{} is not NTFS: it is not enlarged", volume.place()));
+        session.info(format!("{} is not NTFS: it is not enlarged", volume.place()));
         return Ok(());
     }
-    let check = !context.plan.properties.boolean(NO_CHECK)?;
+    let check = !session.plan.properties.boolean(NO_CHECK)?;
     let growth = LaterGrowth::new(volume, check);
-    let trial = Overlay::new(growth.device(&context.storage)?);
+    let trial = Overlay::new(growth.device(&session.storage)?);
     let grown = grow::grow(&trial, growth.size, grow::Options { check })?;
     if grown.clusters == grown.before {
-        context.info(format!("the file system of {} fills it already", volume.place()));
+        session.info(format!("the file system of {} fills it already", volume.place()));
         return Ok(());
     }
     // Growing looks at marks and at the log; a hibernated system (hiberfil.sys) is a file.
-    Ntfs::open(growth.device(&context.storage)?)?.volume().check_writable()?;
-    context.info(format!(
+    Ntfs::open(growth.device(&session.storage)?)?.volume().check_writable()?;
+    session.info(format!(
         "the file system of {} is enlarged from {} to {} bytes{}",
         volume.place(),
         grown.before.saturating_mul(grown.cluster_size),
         grown.clusters.saturating_mul(grown.cluster_size),
         if check { ", and marked for a check at the first start" } else { "" }
     ));
-    context.later = Some(growth);
+    session.later = Some(growth);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use snf_fs::error::display_name;
 use zeroize::Zeroizing;
 
-use super::super::{Context, TaskError};
+use super::super::{Guest, Session, TaskError};
 use super::script::{self, Part};
 use super::{Way, command, install_unattend};
 use crate::guest::windows::path::folded;
@@ -20,8 +20,11 @@ use crate::plan::{Password, Who};
 use crate::secret::Secret;
 
 /// Sets the passwords that the plan has.
-pub(in super::super) fn change(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let plan = context.plan;
+pub(in super::super) fn change(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+) -> Result<(), TaskError> {
+    let plan = session.plan;
     if !plan.auth_keys.is_empty() {
         return Err(TaskError::request(
             "authorized keys (auth_keys, --ssh-key) cannot be set on Windows; leave them out",
@@ -39,32 +42,32 @@ pub(in super::super) fn change(context: &mut Context<'_>) -> Result<(), TaskErro
             }
         }
     }
-    let way = super::way(context)?;
-    let windows = super::system(context)?;
-    let now = super::now(context);
-    let sam = hives::open(&context.tree, &windows.directory, "SAM", now)?;
+    let way = super::way(guest, session)?;
+    let windows = super::system(guest)?;
+    let now = super::now(session);
+    let sam = hives::open(&guest.tree, &windows.directory, "SAM", now)?;
     let accounts = sam::accounts(&sam.hive)?;
     let mut passwords = Vec::new();
     for (who, password) in wanted {
-        for name in names(context, who, &accounts)? {
+        for name in names(session, who, &accounts)? {
             let text = check(password, &name)?;
             passwords.push((name, text, password));
         }
     }
     match way {
-        Way::Setup => in_setup(context, &accounts, &passwords),
-        Way::Offline => offline(context, sam, &accounts, &passwords),
+        Way::Setup => in_setup(guest, session, &accounts, &passwords),
+        Way::Offline => offline(guest, session, sam, &accounts, &passwords),
     }
 }
 
 type Wanted<'a> = (String, Zeroizing<String>, &'a Secret);
 
 /// The users that a request means; without USERS the administrator, whatever it is called.
-fn names(context: &Context<'_>, who: &Who, accounts: &[Account]) -> Result<Vec<String>, TaskError> {
+fn names(session: &Session<'_>, who: &Who, accounts: &[Account]) -> Result<Vec<String>, TaskError> {
     if let Who::Named(name) = who {
         return Ok(vec![name.clone()]);
     }
-    if let Some(users) = context.plan.properties.users()? {
+    if let Some(users) = session.plan.properties.users()? {
         return Ok(users.into_iter().map(str::to_owned).collect());
     }
     let administrator = accounts.iter().find(|account| account.rid == sam::ADMINISTRATOR);
@@ -110,11 +113,12 @@ fn no_such_user(name: &str, accounts: &[Account], created: &[String]) -> TaskErr
 }
 
 fn in_setup(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     accounts: &[Account],
     passwords: &[Wanted<'_>],
 ) -> Result<(), TaskError> {
-    let legacy = super::is_legacy(context);
+    let legacy = super::is_legacy(guest);
     let mut lines = Zeroizing::new(String::with_capacity(64 << 10));
     for (name, text, password) in passwords {
         let account = accounts.iter().find(|account| folded(&account.name) == folded(name));
@@ -125,7 +129,7 @@ fn in_setup(
         let mut created = false;
         let mut known = Vec::new();
         if !legacy {
-            install_unattend::edit(context, |file| {
+            install_unattend::edit(guest, session, |file| {
                 created = file.set_account_password(name, password)?;
                 known = file.local_accounts();
                 if is_administrator {
@@ -140,7 +144,7 @@ fn in_setup(
     }
     if lines.is_empty() {
         // All are created by the answer file, which must go afterwards.
-        return script::clean_up(context);
+        return script::clean_up(guest, session);
     }
     let mut text = Zeroizing::new(String::with_capacity(lines.len() + 512));
     text.push_str("@echo off\r\nsetlocal EnableExtensions DisableDelayedExpansion\r\n");
@@ -151,7 +155,7 @@ fn in_setup(
     }
     text.push_str(&lines);
     text.push_str("if defined SNF_BAD exit /b 1\r\nexit /b 0\r\n");
-    script::install(context, Part::Password, text.as_bytes())
+    script::install(guest, session, Part::Password, text.as_bytes())
 }
 
 /// The line that sets one password.
@@ -192,31 +196,32 @@ fn push_line(
 }
 
 fn offline(
-    context: &mut Context<'_>,
+    guest: &mut Guest,
+    session: &mut Session<'_>,
     mut sam: hives::OpenHive,
     accounts: &[Account],
     passwords: &[Wanted<'_>],
 ) -> Result<(), TaskError> {
-    let windows = super::system(context)?;
-    let now = super::now(context);
-    let system = hives::open(&context.tree, &windows.directory, "SYSTEM", now)?;
+    let windows = super::system(guest)?;
+    let now = super::now(session);
+    let system = hives::open(&guest.tree, &windows.directory, "SYSTEM", now)?;
     let boot_key = BootKey::read(&system.hive)?;
     for (name, _, password) in passwords {
         let account = accounts.iter().find(|account| folded(&account.name) == folded(name));
         let account = account.ok_or_else(|| no_such_user(name, accounts, &[]))?;
         let shown = display_name(account.name.as_bytes());
-        let mut salt = context.entropy.derive(&format!("SAM {}", account.rid));
+        let mut salt = session.entropy.derive(&format!("SAM {}", account.rid));
         let changed =
             sam::set_password(&mut sam.hive, &boot_key, account.rid, password, &mut salt, now)?;
         if changed.enabled {
-            context.info(format!("the user {shown} was disabled and is enabled now"));
+            session.info(format!("the user {shown} was disabled and is enabled now"));
         }
-        context.info(format!("the password of {shown} is set in the registry"));
+        session.info(format!("the password of {shown} is set in the registry"));
     }
-    sam.save(&mut context.tree)?;
+    sam.save(&mut guest.tree)?;
     // A domain controller's users are elsewhere.
-    if path::find(&context.tree, &windows.below("NTDS/ntds.dit"))?.is_some() {
-        context.warn(
+    if path::find(&guest.tree, &windows.below("NTDS/ntds.dit"))?.is_some() {
+        session.warn(
             "this is a domain controller: only the password of its recovery mode was changed, the \
              domain's users are in Active Directory",
         );

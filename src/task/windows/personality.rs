@@ -3,14 +3,17 @@
 
 use snf_fs::error::display_name;
 
-use super::super::{Context, TaskError};
+use super::super::{Guest, Session, TaskError};
 use super::files;
 use crate::guest::windows::path;
 use crate::plan::PersonalityFile;
 
 /// Writes the files of the plan.
-pub(in super::super) fn enforce(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let plan = context.plan;
+pub(in super::super) fn enforce(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+) -> Result<(), TaskError> {
+    let plan = session.plan;
     let ignored = |file: &&PersonalityFile| {
         file.owner.is_some() || file.group.is_some() || file.mode.is_some()
     };
@@ -19,11 +22,11 @@ pub(in super::super) fn enforce(context: &mut Context<'_>) -> Result<(), TaskErr
         let guest_path = path::from_windows(&file.path).map_err(|problem| {
             about(format!("\"{}\" {problem}", display_name(file.path.as_bytes())))
         })?;
-        files::write(context, &guest_path, file.contents.expose())?;
+        files::write(guest, &guest_path, file.contents.expose())?;
     }
     let count = plan.personality.iter().filter(ignored).count();
     if count > 0 {
-        context.info(format!(
+        session.info(format!(
             "owner, group and mode of {count} file{} are ignored: on Windows a new file has the \
              permissions of its directory",
             if count == 1 { "" } else { "s" }

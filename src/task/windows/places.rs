@@ -1,6 +1,6 @@
 //! Where Windows looks for an answer file at the first start after sysprep.
 
-use super::super::{Context, TaskError};
+use super::super::{Guest, TaskError};
 use super::files;
 use crate::answer::AnswerFile;
 use crate::guest::windows::{Windows, hives, path};
@@ -24,21 +24,18 @@ pub(super) fn own_place(windows: &Windows) -> String {
 
 /// The answer files that the image has, the one that Windows finds first in front. That is the one
 /// that the registry names, if it does.
-pub(super) fn existing(
-    context: &Context<'_>,
-    windows: &Windows,
-) -> Result<Vec<Vec<u8>>, TaskError> {
+pub(super) fn existing(guest: &Guest, windows: &Windows) -> Result<Vec<Vec<u8>>, TaskError> {
     let mut found = Vec::new();
-    let system = hives::peek(&context.tree, &windows.directory, "SYSTEM")?;
+    let system = hives::peek(&guest.tree, &windows.directory, "SYSTEM")?;
     let named = system.map(|system| system.text("Setup", "UnattendFile")).transpose()?.flatten();
     // What is on another drive, or not there, Windows passes over too.
     if let Some(named) = named.and_then(|named| path::from_windows(named.trim()).ok()) {
-        found.extend(path::find(&context.tree, &named)?);
+        found.extend(path::find(&guest.tree, &named)?);
     }
     for place in PLACES {
         let place = place.replacen('%', &windows.directory, 1);
-        if let Some(path) = path::find(&context.tree, &place)?
-            && context.tree.is_file(&path)?
+        if let Some(path) = path::find(&guest.tree, &place)?
+            && guest.tree.is_file(&path)?
             && !found.contains(&path)
         {
             found.push(path);
@@ -48,9 +45,9 @@ pub(super) fn existing(
 }
 
 /// The image's own answer file: the first that is not one of an earlier setup.
-pub(super) fn own(context: &Context<'_>, windows: &Windows) -> Result<Option<Vec<u8>>, TaskError> {
-    for path in existing(context, windows)? {
-        let bytes = context.tree.read(&path, files::TEXT_MAX)?;
+pub(super) fn own(guest: &Guest, windows: &Windows) -> Result<Option<Vec<u8>>, TaskError> {
+    for path in existing(guest, windows)? {
+        let bytes = guest.tree.read(&path, files::TEXT_MAX)?;
         let file = AnswerFile::parse(&bytes, super::architecture(windows)).map_err(|error| {
             TaskError::request(format!(
                 "the image's answer file {} cannot be used: {error}; mend it, or have it replaced \

@@ -1,30 +1,28 @@
 //! DisableRemoteDesktopConnections: nobody logs on from afar before the passwords are set.
 
-use super::super::{Context, Needs, Run, Task, TaskError};
+use super::super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
 use super::Way;
 use super::script::{self, Part};
 use crate::guest::windows::hives;
 
 pub(in super::super) static TASK: Task = Task {
-    name: "DisableRemoteDesktopConnections",
-    number: 50,
+    id: TaskId::DisableRemoteDesktopConnections,
     summary: "refuse remote desktop until the setup of Windows has set the passwords",
-    needs: Needs::Where(super::WINDOWS),
     applies: |_| true,
-    run: Run::Guest(run),
+    work: Work::guest(Needs::Where(super::WINDOWS), run),
 };
 
 const KEY: &str = "Control\\Terminal Server";
 const VALUE: &str = "fDenyTSConnections";
 
-fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
-    if super::way(context)? == Way::Offline {
-        context.info("remote desktop stays as it is: nothing would allow it again");
+fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    if super::way(guest, session)? == Way::Offline {
+        session.info("remote desktop stays as it is: nothing would allow it again");
         return Ok(());
     }
-    let windows = super::system(context)?;
-    let now = super::now(context);
-    let mut system = hives::open(&context.tree, &windows.directory, "SYSTEM", now)?;
+    let windows = super::system(guest)?;
+    let now = super::now(session);
+    let mut system = hives::open(&guest.tree, &windows.directory, "SYSTEM", now)?;
     let hive = &mut system.hive;
     let select = hive.key("Select").ok().flatten();
     let set = select
@@ -38,17 +36,17 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
     });
     let found = result.map_err(|error| system.error(error))?;
     let Some((key, before)) = found else {
-        context.info("the image has no remote desktop");
+        session.info("the image has no remote desktop");
         return Ok(());
     };
     if before == Some(1) {
         // It was so, or an earlier run did it and its command file has what was before.
-        context.info("remote desktop is refused already");
+        session.info("remote desktop is refused already");
         return Ok(());
     }
     system.hive.set_number(key, VALUE, 1).map_err(|error| system.error(error))?;
-    system.save(&mut context.tree)?;
-    if script::exists(context, Part::RemoteDesktop)? {
+    system.save(&mut guest.tree)?;
+    if script::exists(guest, Part::RemoteDesktop)? {
         return Ok(());
     }
     let path = "HKLM\\SYSTEM\\CurrentControlSet\\Control\\Terminal Server";
@@ -59,5 +57,5 @@ fn run(context: &mut Context<'_>) -> Result<(), TaskError> {
         None => format!("reg delete \"{path}\" /v {VALUE} /f"),
     };
     let text = format!("@echo off\r\n{command}\r\nexit /b 0\r\n");
-    script::install(context, Part::RemoteDesktop, text.as_bytes())
+    script::install(guest, session, Part::RemoteDesktop, text.as_bytes())
 }

@@ -3,7 +3,7 @@
 //! then they are overwritten and deleted. `SetupComplete.cmd` does at the end what could not be
 //! done before, and deletes the answer file with its secrets.
 
-use super::super::{Context, TaskError};
+use super::super::{Guest, Session, TaskError};
 use super::{files, install_unattend};
 
 /// Directory of the command files, below that of Windows.
@@ -44,46 +44,43 @@ impl Part {
 }
 
 /// The path of a task's command file.
-fn path(context: &Context<'_>, part: Part) -> Result<String, TaskError> {
-    Ok(super::system(context)?.below(&format!("{DIRECTORY}/{}", part.file())))
+fn path(guest: &Guest, part: Part) -> Result<String, TaskError> {
+    Ok(super::system(guest)?.below(&format!("{DIRECTORY}/{}", part.file())))
 }
 
 /// Whether the image has a task's command file already.
-pub(super) fn exists(context: &Context<'_>, part: Part) -> Result<bool, TaskError> {
-    Ok(files::read(context, &path(context, part)?)?.is_some())
+pub(super) fn exists(guest: &Guest, part: Part) -> Result<bool, TaskError> {
+    Ok(files::read(guest, &path(guest, part)?)?.is_some())
 }
 
 /// Installs a task's command file, and sees to it that it is run. `text` has a line for each.
-pub(super) fn install(context: &mut Context<'_>, part: Part, text: &[u8]) -> Result<(), TaskError> {
-    let path = path(context, part)?;
-    files::write(context, &path, text)?;
-    clean_up(context)
+pub(super) fn install(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    part: Part,
+    text: &[u8],
+) -> Result<(), TaskError> {
+    let path = path(guest, part)?;
+    files::write(guest, &path, text)?;
+    clean_up(guest, session)
 }
 
 /// Sees to it that the command files are run and that afterwards all is deleted that holds secrets.
-pub(super) fn clean_up(context: &mut Context<'_>) -> Result<(), TaskError> {
-    let windows = super::system(context)?;
-    if super::is_legacy(context) {
-        files::write(
-            context,
-            &windows.below(&format!("{DIRECTORY}/run.cmd")),
-            run(b"").as_bytes(),
-        )?;
-        return call_from_mini_setup(context);
+pub(super) fn clean_up(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let windows = super::system(guest)?;
+    if super::is_legacy(guest) {
+        files::write(guest, &windows.below(&format!("{DIRECTORY}/run.cmd")), run(b"").as_bytes())?;
+        return call_from_mini_setup(guest, session);
     }
-    install_unattend::edit(context, |file| {
+    install_unattend::edit(guest, session, |file| {
         file.run_in_specialize("snf-image: run once what was asked for", COMMAND)
     })?;
-    let answer = context.answer.clone().unwrap_or_default();
-    files::write(
-        context,
-        &windows.below(&format!("{DIRECTORY}/run.cmd")),
-        run(&answer).as_bytes(),
-    )?;
+    let answer = guest.answer.clone().unwrap_or_default();
+    files::write(guest, &windows.below(&format!("{DIRECTORY}/run.cmd")), run(&answer).as_bytes())?;
     let complete = windows.below(SETUP_COMPLETE);
-    let old = files::read(context, &complete)?.unwrap_or_default();
+    let old = files::read(guest, &complete)?.unwrap_or_default();
     if !old.starts_with(CALL.as_bytes()) {
-        files::write(context, &complete, &[CALL.as_bytes(), &old].concat())?;
+        files::write(guest, &complete, &[CALL.as_bytes(), &old].concat())?;
     }
     Ok(())
 }
@@ -102,13 +99,13 @@ fn run(answer: &[u8]) -> String {
     RUN.replace("@ANSWER@", &answer).replace("\r\n", "\n").replace('\n', "\r\n")
 }
 
-fn call_from_mini_setup(context: &mut Context<'_>) -> Result<(), TaskError> {
-    install_unattend::edit_legacy(context, |inf| {
+fn call_from_mini_setup(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    install_unattend::edit_legacy(guest, session, |inf| {
         if inf.get("Unattended", "InstallFilesPath").is_none() {
             inf.set("Unattended", "InstallFilesPath", INSTALL_FILES);
         }
     })?;
-    let old = files::read(context, CMDLINES)?.unwrap_or_default();
+    let old = files::read(guest, CMDLINES)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&old);
     if text.contains("snf-image\\run.cmd") {
         return Ok(());
@@ -122,6 +119,6 @@ fn call_from_mini_setup(context: &mut Context<'_>) -> Result<(), TaskError> {
         new.extend_from_slice(b"\r\n");
     }
     new.extend_from_slice(LEGACY_COMMAND.as_bytes());
-    files::write(context, CMDLINES, &new)?;
+    files::write(guest, CMDLINES, &new)?;
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The tasks on a Windows in memory.
 
-use super::super::{TASKS, assign_hostname, change_password, enforce_personality, find};
+use super::super::{
+    TASKS, TaskId, Work, assign_hostname, change_password, enforce_personality, find,
+};
 use super::{extend, install_unattend, remote_desktop};
 use crate::answer::{AnswerFile, Pass, SHELL_SETUP};
 use crate::event::Event;
@@ -52,9 +54,10 @@ fn run_all(guest: &mut Guest) -> Result<(), String> {
     guest.plan.hostname = Some("vm-1.example.org".into());
     let family = guest.windows.as_ref().map(crate::guest::windows::Windows::family);
     for task in TASKS {
-        let fits = task.fit(&guest.plan, family) == super::super::Fit::Run;
+        let fits = task.fit(&guest.plan, family) == super::super::Fit::Run
+            && !matches!(task.work, Work::Disk(_));
         if fits && task.wanted(&guest.plan) {
-            guest.run(task).map_err(|error| format!("{}: {error}", task.name))?;
+            guest.run(task).map_err(|error| format!("{}: {error}", task.id))?;
         }
     }
     Ok(())
@@ -412,22 +415,20 @@ fn what_is_for_linux_is_passed_over() {
     use super::super::Fit;
     use crate::guest::OsFamily;
     let plan = Guest::windows().plan;
-    let named = |name: &str| crate::plan::Plan {
-        only_tasks: Some([name.to_owned()].into()),
-        ..Default::default()
-    };
+    let named =
+        |task: TaskId| crate::plan::Plan { only_tasks: Some([task].into()), ..Default::default() };
     for (task, family, all, one) in [
-        ("ChangeMachineId", Some(OsFamily::Windows), Fit::Skip, Fit::Refuse),
-        ("ChangeMachineId", Some(OsFamily::NetBsd), Fit::Refuse, Fit::Refuse),
-        ("ChangeMachineId", None, Fit::Refuse, Fit::Refuse),
-        ("InstallUnattend", Some(OsFamily::Linux), Fit::Skip, Fit::Refuse),
-        ("InstallUnattend", None, Fit::Skip, Fit::Refuse),
-        ("InstallUnattend", Some(OsFamily::WindowsLegacy), Fit::Run, Fit::Run),
-        ("DisableRemoteDesktopConnections", Some(OsFamily::Linux), Fit::Skip, Fit::Skip),
-        ("ChangePassword", Some(OsFamily::Windows), Fit::Run, Fit::Run),
-        ("EnforcePersonality", None, Fit::Run, Fit::Run),
+        (TaskId::ChangeMachineId, Some(OsFamily::Windows), Fit::Skip, Fit::Refuse),
+        (TaskId::ChangeMachineId, Some(OsFamily::NetBsd), Fit::Refuse, Fit::Refuse),
+        (TaskId::ChangeMachineId, None, Fit::Refuse, Fit::Refuse),
+        (TaskId::InstallUnattend, Some(OsFamily::Linux), Fit::Skip, Fit::Refuse),
+        (TaskId::InstallUnattend, None, Fit::Skip, Fit::Refuse),
+        (TaskId::InstallUnattend, Some(OsFamily::WindowsLegacy), Fit::Run, Fit::Run),
+        (TaskId::DisableRemoteDesktopConnections, Some(OsFamily::Linux), Fit::Skip, Fit::Skip),
+        (TaskId::ChangePassword, Some(OsFamily::Windows), Fit::Run, Fit::Run),
+        (TaskId::EnforcePersonality, None, Fit::Run, Fit::Run),
     ] {
-        let found = find(task).unwrap();
+        let found = find(task);
         assert_eq!(found.fit(&plan, family), all, "{task} {family:?}");
         assert_eq!(found.fit(&named(task), family), one, "{task} {family:?}");
     }

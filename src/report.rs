@@ -1,0 +1,106 @@
+//! What a run did, for whoever asked for it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use snf_fs::tree::Change;
+
+use crate::task::{Fingerprint, TaskId};
+
+/// Whether the changes reach the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Everything is done in memory and nothing is written.
+    DryRun,
+    /// The changes are written when all tasks have succeeded.
+    Commit,
+}
+
+/// A task that ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+/// A path that changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeReport {
+    /// The canonical path in the guest.
+    pub path: String,
+    /// `created`, `replaced`, `removed`, `attributes`.
+    pub kind: Cow<'static, str>,
+}
+
+/// What one file system's commit did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystemReport {
+    /// Where it is mounted in the guest.
+    pub mounted_on: String,
+    /// Blocks of metadata changed in place.
+    pub metadata_blocks: u64,
+    /// Blocks of data written.
+    pub data_blocks: u64,
+    /// Journal transactions used.
+    pub transactions: u32,
+    /// Whether an unclean journal was replayed first.
+    pub replayed: bool,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whether it was written.
+    pub mode: Mode,
+    /// The guest's system in words; empty when it was not recognised.
+    pub system: String,
+    /// The number of the root partition; none for a disk without a table.
+    pub root_partition: Option<u32>,
+    /// The tasks that ran, in order.
+    pub tasks: Vec<TaskReport>,
+    /// Tasks that the properties leave out.
+    pub excluded: Vec<Cow<'static, str>>,
+    /// What changed of the partition table, one sentence for each change.
+    pub partition_table: Vec<String>,
+    /// What changed, by path.
+    pub changes: Vec<ChangeReport>,
+    /// Host keys that were made.
+    pub fingerprints: Vec<Fingerprint>,
+    /// Warnings given.
+    pub warnings: Vec<String>,
+    /// What was written.
+    pub file_systems: Vec<FileSystemReport>,
+    /// How long it took to open the disk and find the guest.
+    pub open_milliseconds: u64,
+    /// How long the commit took.
+    pub commit_milliseconds: u64,
+}
+
+impl ChangeReport {
+    pub(crate) fn of(change: Change) -> Self {
+        Self { path: change.display(), kind: change.kind.name().into() }
+    }
+}
+
+impl Report {
+    /// A run that has done nothing yet.
+    pub(crate) fn new(mode: Mode, excluded: &[TaskId]) -> Self {
+        Self {
+            mode,
+            system: String::new(),
+            root_partition: None,
+            tasks: Vec::new(),
+            excluded: excluded.iter().map(|task| Cow::from(task.name())).collect(),
+            partition_table: Vec::new(),
+            changes: Vec::new(),
+            fingerprints: Vec::new(),
+            warnings: Vec::new(),
+            file_systems: Vec::new(),
+            open_milliseconds: 0,
+            commit_milliseconds: 0,
+        }
+    }
+}

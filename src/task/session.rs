@@ -1,0 +1,122 @@
+//! What a run brings to the tasks, beside the guest itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::LaterGrowth;
+use crate::event::{Event, EventSink};
+use crate::guest::disk::Disk;
+use crate::plan::Plan;
+use crate::random::{Clock, Entropy};
+use crate::sshkey::HostKeyMaker;
+use crate::storage::{Storage, StorageError};
+
+/// A host key that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The private key's path in the guest.
+    pub path: String,
+    /// `RSA`, `ECDSA`, `ED25519`.
+    pub kind: String,
+    /// Its size in bits.
+    pub bits: u32,
+    /// `SHA256:…`.
+    pub fingerprint: String,
+}
+
+/// One run: the request, the sources of randomness and time, and what came out so far.
+pub struct Session<'a> {
+    /// What is asked for.
+    pub plan: &'a Plan,
+    /// Randomness; a task takes a stream of its own from it.
+    pub entropy: &'a Entropy,
+    /// The time.
+    pub clock: &'a Clock,
+    /// What changes on the instance's disks beside their file systems.
+    pub storage: Storage,
+    /// Makes host keys, the slow one since the beginning of the run.
+    pub host_keys: HostKeyMaker,
+    /// What the run has to tell.
+    pub report: Reporter<'a>,
+    /// A file system that grows when all else has been written.
+    pub(crate) later: Option<LaterGrowth>,
+}
+
+impl<'a> Session<'a> {
+    /// A run at its beginning.
+    pub fn new(
+        plan: &'a Plan,
+        entropy: &'a Entropy,
+        clock: &'a Clock,
+        storage: Storage,
+        events: &'a mut dyn EventSink,
+    ) -> Self {
+        let host_keys = HostKeyMaker::new(entropy);
+        let report = Reporter::new(events);
+        Self { plan, entropy, clock, storage, host_keys, report, later: None }
+    }
+
+    /// Tells a warning and keeps it for the report.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.report.event(Event::Warning(text.into()));
+    }
+
+    /// Tells something.
+    pub fn info(&mut self, text: impl Into<String>) {
+        self.report.event(Event::Info(text.into()));
+    }
+}
+
+/// Passes events on and keeps what belongs into the report.
+pub struct Reporter<'a> {
+    events: &'a mut dyn EventSink,
+    /// Warnings given.
+    pub warnings: Vec<String>,
+    /// Host keys made.
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+impl<'a> Reporter<'a> {
+    /// Nothing told yet.
+    pub fn new(events: &'a mut dyn EventSink) -> Self {
+        Self { events, warnings: Vec::new(), fingerprints: Vec::new() }
+    }
+}
+
+impl EventSink for Reporter<'_> {
+    fn event(&mut self, event: Event) {
+        if let Event::Warning(text) = &event {
+            self.warnings.push(text.clone());
+        }
+        self.events.event(event);
+    }
+}
+
+/// The disk's volumes, opened when a task first asks for them.
+#[derive(Default)]
+pub struct LazyDisk(Option<Disk>);
+
+impl LazyDisk {
+    /// The volumes of the disk as it will be. The partition table must not change after this.
+    ///
+    /// # Errors
+    /// When the partition table cannot be read.
+    pub fn open(&mut self, session: &Session<'_>) -> Result<&mut Disk, StorageError> {
+        let disk = self.take(session)?;
+        Ok(self.0.insert(disk))
+    }
+
+    /// The volumes, for whoever works on them next.
+    ///
+    /// # Errors
+    /// As [`LazyDisk::open`].
+    pub fn take(&mut self, session: &Session<'_>) -> Result<Disk, StorageError> {
+        match self.0.take() {
+            Some(disk) => Ok(disk),
+            None => {
+                let storage = &session.storage;
+                let (entropy, clock) = (session.entropy, session.clock);
+                Ok(Disk::open_with(&storage.image(), entropy, clock, storage.mounter())?)
+            }
+        }
+    }
+}
