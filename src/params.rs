@@ -112,6 +112,27 @@ impl OsParameters {
         if problems.is_empty() { Ok(parameters) } else { Err(problems) }
     }
 
+    /// The value of a parameter by its lower-case name; `None` when it is not given or there is
+    /// no such parameter.
+    pub fn get(&self, name: &str) -> Option<Secret> {
+        let text = |value: &Option<String>| value.as_ref().map(|text| Secret::new(text.as_str()));
+        match name {
+            "img_id" => text(&self.img_id),
+            "img_format" => text(&self.img_format),
+            "img_passwd" => self.img_passwd.clone(),
+            "img_passwd_hash" => self.img_passwd_hash.clone(),
+            "auth_keys" => text(&self.auth_keys),
+            "img_properties" => text(&self.img_properties),
+            "inst_properties" => text(&self.inst_properties),
+            "img_personality" => self.img_personality.clone(),
+            "config_url" => text(&self.config_url),
+            "os_product_key" => self.os_product_key.clone(),
+            "os_answer_file" => text(&self.os_answer_file),
+            "cloud_userdata" => self.cloud_userdata.clone(),
+            _ => None,
+        }
+    }
+
     /// Takes parameters from an environment: `OSP_IMG_ID` and so on.
     pub fn from_env(
         variable: impl Fn(&str) -> Option<std::ffi::OsString>,

@@ -9,6 +9,7 @@ mod common;
 mod create;
 mod http;
 mod https;
+mod owner;
 mod qcow2;
 mod robust;
 mod scripts;

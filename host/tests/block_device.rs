@@ -10,6 +10,7 @@ use snf_image_host::disk::target::Target;
 use snf_image_host::image::copy::{Settle, copy_image};
 use snf_image_host::image::source::raw::RawImage;
 use snf_image_host::node::cancel::Cancel;
+use snf_image_host::node::log;
 
 struct Loop {
     device: PathBuf,
@@ -92,8 +93,8 @@ fn a_disk_in_use_is_refused() {
     run("mke2fs", &["-q", device]);
     let dir = tempfile::tempdir().unwrap();
     run("mount", &[device, dir.path().to_str().unwrap()]);
-    let error = Target::open(&disk.device).map(drop).unwrap_err().to_string();
+    let error = log::chain(&Target::open(&disk.device).map(drop).unwrap_err());
     run("umount", &[dir.path().to_str().unwrap()]);
-    assert!(error.contains("it is mounted or used by another device"), "{error}");
+    assert!(error.contains(&format!("is mounted at {}", dir.path().display())), "{error}");
     Target::open(&disk.device).unwrap();
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::common::lab::{Lab, StandIn};
 use snf_image_host::node::cancel::Cancel;
+use snf_image_host::node::log;
 use snf_image_host::scripts::rename::rename;
 
 #[test]
@@ -74,6 +75,16 @@ fn refused_before_the_first_byte() {
             lab.set("DISK_0_PATH", "");
             lab.set("DISK_0_URI", "sheepdog:x");
         }),
+        ("NIC_0_IP is \"2001:db8::5\", which is not an IPv4 address", |lab, _| {
+            lab.set("NIC_0_IP", "2001:db8::5");
+            lab.set("NIC_0_NETWORK_NAME", "n6");
+            lab.set("NIC_0_NETWORK_SUBNET", "2001:db8::/64");
+        }),
+        ("DISK_1_PATH", |lab, _| lab.set("DISK_COUNT", "2")),
+        ("cannot open the disk /nonexistent", |lab, _| {
+            lab.set("DISK_COUNT", "2");
+            lab.set("DISK_1_PATH", "/nonexistent");
+        }),
         ("OS_API_VERSION", |lab, _| lab.set("OS_API_VERSION", "5")),
         ("helper is not built", |_, runner| runner.missing = true),
         ("do not fit onto", |lab, _| {
@@ -128,6 +139,9 @@ fn parameters_of_the_configuration_and_of_a_url() {
         .unwrap();
     lab.vars.retain(|(n, _)| !n.starts_with("OSP_"));
     lab.set("OSP_CONFIG_URL", &format!("file://{}", json.display()));
+    let error = log::chain(&lab.run(&mut StandIn::new()).unwrap_err());
+    assert!(error.contains("config_url") && error.contains("IMAGE_FILES"), "{error}");
+    lab.config.image_files = format!("{} /nonexistent", lab.dir.path().display()).parse().unwrap();
     lab.set("OSP_IMG_FORMAT", "diskdump");
     lab.config.parameters.insert("img_passwd".into(), snf_image::secret::Secret::new("ours"));
     lab.config
@@ -292,4 +306,71 @@ fn rename_does_what_it_is_told_to_and_again() {
     let error =
         rename(&lab.env(), &lab.config, &Cancel::new(), &mut runner).unwrap_err().to_string();
     assert!(error.contains("OLD_INSTANCE_NAME"), "{error}");
+}
+
+/// Files of the node: only below the places that the admin lists, and none when the back-end is
+/// disabled, for every parameter that is a URL.
+#[test]
+fn files_of_the_node() {
+    let shown = |lab: &Lab, path: &str| format!("file://{}/{path}", lab.dir.path().display());
+    for parameter in ["OSP_IMG_ID", "OSP_CONFIG_URL", "OSP_OS_ANSWER_FILE"] {
+        let mut lab = Lab::new();
+        lab.set("OSP_IMG_PROPERTIES", r#"{"OSFAMILY":"windows"}"#);
+        let listed = lab.dir.path().join("listed");
+        fs::create_dir(&listed).unwrap();
+        fs::copy(lab.dir.path().join("images/small"), listed.join("small")).unwrap();
+        fs::write(lab.dir.path().join("secret"), "s").unwrap();
+        std::os::unix::fs::symlink("../secret", listed.join("out")).unwrap();
+        let refused = |lab: &Lab, why: &str| {
+            let error = log::chain(&lab.run(&mut StandIn::new()).unwrap_err());
+            assert!(error.contains(why), "{parameter}: {why}: {error}");
+            assert!(lab.untouched(), "{parameter}: {why}: the disk was touched");
+        };
+        lab.set(parameter, &shown(&lab, "listed/small"));
+        refused(&lab, "IMAGE_FILES");
+        lab.config.image_files = listed.display().to_string().parse().unwrap();
+        for (path, why) in [
+            ("secret", "in no place that IMAGE_FILES lists"),
+            ("listed-too", "in no place that IMAGE_FILES lists"),
+            ("listed/../secret", "leads out of the place that IMAGE_FILES lists"),
+            ("listed/out", "leads out of the place that IMAGE_FILES lists"),
+        ] {
+            lab.set(parameter, &shown(&lab, path));
+            refused(&lab, why);
+        }
+        let disabled = lab.config.backends_dir.join("src/file.disabled");
+        fs::create_dir_all(disabled.parent().unwrap()).unwrap();
+        fs::write(disabled, "").unwrap();
+        lab.set(parameter, &shown(&lab, "listed/small"));
+        refused(&lab, "the back-end file is disabled");
+        fs::write(lab.config.backends_dir.join("src/network.disabled"), "").unwrap();
+        for url in ["http://127.0.0.1:9/x", "https://127.0.0.1:9/x"] {
+            lab.set(parameter, url);
+            refused(&lab, "the back-end network is disabled");
+        }
+        if parameter != "OSP_IMG_ID" {
+            lab.set(parameter, "ftp://127.0.0.1:9/x");
+            refused(&lab, "the back-end network is disabled");
+        }
+    }
+    let mut lab = Lab::new();
+    lab.set("OSP_IMG_ID", &shown(&lab, "images/small"));
+    lab.config.image_files = "/".parse().unwrap();
+    lab.run(&mut StandIn::new()).unwrap();
+}
+
+#[test]
+fn the_helper_is_no_image() {
+    let mut lab = Lab::new();
+    lab.config.helper_dir = lab.config.image_dir.join("helper");
+    fs::create_dir(&lab.config.helper_dir).unwrap();
+    fs::write(lab.config.helper_dir.join("snapshot-1"), vec![1; 4096]).unwrap();
+    fs::hard_link(lab.config.helper_dir.join("snapshot-1"), lab.config.image_dir.join("link"))
+        .unwrap();
+    for id in ["helper/snapshot-1", "local://helper/../helper/snapshot-1", "link"] {
+        lab.set("OSP_IMG_ID", id);
+        let error = lab.run(&mut StandIn::new()).unwrap_err().to_string();
+        assert!(error.contains("it is a file of the helper VM"), "{id}: {error}");
+        assert!(lab.untouched());
+    }
 }

@@ -6,9 +6,13 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use snf_image_host::image::fetch;
+use snf_image_host::image::policy::Policy;
 use snf_image_host::image::source::http::HttpReader;
+use snf_image_host::node::config::Config;
+use snf_image_host::node::log;
 
 #[derive(Clone, Copy, Default)]
 struct Manner {
@@ -99,8 +103,21 @@ fn answer(mut stream: TcpStream, manner: Manner, n: usize) -> std::io::Result<()
     stream.write_all(&part[..length])
 }
 
+/// Where the servers of these tests are.
+const HERE: &str = "127.0.0.1 http://localhost";
+
+fn policy(hosts: &str) -> Policy {
+    let config = Config {
+        image_hosts: hosts.parse().unwrap(),
+        fetch_timeout: Duration::from_secs(5),
+        backends_dir: "/nonexistent".into(),
+        ..Config::default()
+    };
+    Policy::of(&config).unwrap()
+}
+
 fn read(server: &Server, path: &str) -> std::io::Result<Vec<u8>> {
-    let mut reader = HttpReader::open(&format!("http://{}/{path}", server.address))?;
+    let mut reader = HttpReader::open(&format!("http://{}/{path}", server.address), policy(HERE))?;
     let mut out = Vec::new();
     reader.read_to_end(&mut out)?;
     Ok(out)
@@ -110,12 +127,12 @@ fn read(server: &Server, path: &str) -> std::io::Result<Vec<u8>> {
 fn plain_and_redirected() {
     let server = serve(Manner::default());
     let url = format!("http://{}/image", server.address);
-    assert_eq!(HttpReader::open(&url).unwrap().size(), Some(1_000_000));
+    assert_eq!(HttpReader::open(&url, policy(HERE)).unwrap().size(), Some(1_000_000));
     assert!(read(&server, "image").unwrap() == body());
     assert!(
         read(&serve(Manner { redirect: true, ..Manner::default() }), "start").unwrap() == body()
     );
-    assert_eq!(fetch::small(&url).unwrap().expose().len(), 1_000_000);
+    assert_eq!(fetch::small(&url, &policy(HERE)).unwrap().expose().len(), 1_000_000);
     let server = serve(Manner { no_length: true, ..Manner::default() });
     assert!(read(&server, "image").unwrap() == body());
 }
@@ -143,7 +160,7 @@ fn what_cannot_be_taken_up_is_an_error() {
 fn errors_of_the_server() {
     let open = |manner: Manner| {
         let server = serve(manner);
-        HttpReader::open(&format!("http://{}/image", server.address))
+        HttpReader::open(&format!("http://{}/image", server.address), policy(HERE))
             .map(drop)
             .unwrap_err()
             .to_string()
@@ -154,6 +171,101 @@ fn errors_of_the_server() {
     assert!(open(Manner { encoding: true, ..Manner::default() }).contains("encoding"));
     // Nobody listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert!(HttpReader::open(&format!("http://127.0.0.1:{port}/x")).is_err());
-    assert!(HttpReader::open("http://nonexistent.invalid/x").is_err());
+    assert!(HttpReader::open(&format!("http://127.0.0.1:{port}/x"), policy(HERE)).is_err());
+    assert!(HttpReader::open("http://nonexistent.invalid/x", policy(HERE)).is_err());
+}
+
+/// Answers every request with a redirect. Tells how many came.
+fn redirects_to(place: &str) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let (count, place) = (requests.clone(), place.to_owned());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.read(&mut [0; 4096]);
+            let head =
+                format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+        }
+    });
+    Server { address, requests }
+}
+
+#[test]
+fn addresses_of_the_node_and_its_networks_are_refused() {
+    let server = serve(Manner::default());
+    let (_, port) = server.address.split_once(':').unwrap();
+    // However the address is written, and whatever name leads to it.
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "localhost",
+        "0.0.0.0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "169.254.169.254",
+        "10.0.0.1",
+        "[fd00::1]",
+    ] {
+        let url = format!("http://{host}:{port}/image");
+        let image = HttpReader::open(&url, policy("")).map(drop).unwrap_err();
+        let text = fetch::small(&url, &policy("")).map(drop).unwrap_err();
+        for error in [log::chain(&image), log::chain(&text)] {
+            assert!(error.contains("and IMAGE_HOSTS in"), "{host}: {error}");
+        }
+    }
+    assert_eq!(server.requests.load(Ordering::SeqCst), 0);
+    // Each kind of entry opens it.
+    let prefix = format!("http://{}/ima", server.address);
+    let whole = format!("http://{}/image", server.address);
+    for hosts in ["127.0.0.1", "127.0.0.0/8", "0.0.0.0/0", &whole] {
+        HttpReader::open(&whole, policy(hosts)).unwrap();
+    }
+    assert!(HttpReader::open(&whole, policy(&prefix)).is_err());
+    let named = format!("http://localhost:{port}/image");
+    HttpReader::open(&named, policy("localhost")).unwrap();
+}
+
+#[test]
+fn a_redirect_leads_no_further_than_a_request() {
+    let goal = serve(Manner::default());
+    let (_, port) = goal.address.split_once(':').unwrap();
+    for host in ["127.0.0.2", "169.254.169.254", "[::ffff:127.0.0.1]"] {
+        let server = redirects_to(&format!("http://{host}:{port}/image"));
+        let url = format!("http://{}/start", server.address);
+        let open = || HttpReader::open(&url, policy(&url));
+        let error = log::chain(&open().map(drop).unwrap_err());
+        assert!(error.contains("and IMAGE_HOSTS in"), "{host}: {error}");
+        assert_eq!(server.requests.load(Ordering::SeqCst), 1);
+        // The same host at another path, where only a URL is listed.
+        let server = redirects_to(&format!("http://{}/image", goal.address));
+        let url = format!("http://{}/start", server.address);
+        assert!(HttpReader::open(&url, policy(&url)).is_err());
+    }
+    assert_eq!(goal.requests.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_text_that_comes_byte_by_byte_has_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+        while stream.write_all(b" ").is_ok() {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    });
+    let started = Instant::now();
+    assert!(fetch::small(&url, &policy(HERE)).is_err());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    let long = format!("http://127.0.0.1/{}", "x".repeat(5000));
+    let error = log::chain(&fetch::small(&long, &policy(HERE)).unwrap_err());
+    assert!(error.len() < 300, "{error}");
 }

@@ -84,6 +84,20 @@ impl Rules {
         Ok(())
     }
 
+    /// Sets the variable of every OS parameter that has one and is given.
+    ///
+    /// # Errors
+    ///
+    /// A value holds a byte that no variable can.
+    pub fn set_parameters(&mut self, parameters: &OsParameters) -> Result<(), WriteError> {
+        for (name, variable) in VARIABLES {
+            if let Some(value) = parameters.get(name) {
+                self.set(variable, value.expose())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sets an array, its indices from 0.
     pub fn set_array<T: Into<Vec<u8>>>(
         &mut self,
@@ -217,11 +231,6 @@ const VARIABLES: [(&str, &str); 9] = [
     ("os_product_key", "OS_PRODUCT_KEY"),
     ("cloud_userdata", "CLOUD_USERDATA"),
 ];
-
-/// The variable (without prefix) that carries an OS parameter to the helper, if one does.
-pub fn variable_of(parameter: &str) -> Option<&'static str> {
-    VARIABLES.iter().find(|(name, _)| *name == parameter).map(|(_, variable)| *variable)
-}
 
 /// A yes in the words that properties take.
 fn is_yes(text: &str) -> bool {

@@ -205,7 +205,10 @@ fn the_values_of_the_original_arrive() {
         let all = environment.as_object().unwrap().iter();
         for (name, value) in all.chain(environment["extra"].as_object().unwrap()) {
             let variable = match name.strip_prefix("OSP_") {
-                Some(parameter) => variable_of(&parameter.to_ascii_lowercase()).unwrap(),
+                Some(parameter) => {
+                    let name = parameter.to_ascii_lowercase();
+                    VARIABLES.iter().find(|(known, _)| *known == name).unwrap().1
+                }
                 None if name.starts_with("NIC_") => name,
                 None => continue,
             };

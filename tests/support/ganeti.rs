@@ -42,7 +42,7 @@ pub fn config(directory: &Path) -> PathBuf {
     fs::write(
         &path,
         format!(
-            "IMAGE_DIR=\"{}\"\nHELPER_DIR=\"{}\"\nHELPER_ACCEL=\"tcg\"\n",
+            "IMAGE_DIR=\"{}\"\nHELPER_DIR=\"{}\"\nHELPER_ACCEL=\"tcg\"\nIMAGE_FILES=\"/\"\n",
             image_dir.display(),
             stage().join("helper").display()
         ),

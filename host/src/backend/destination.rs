@@ -4,7 +4,7 @@ use std::io;
 
 use super::Pipes;
 use crate::disk::destination::Destination;
-use crate::disk::target::TargetError;
+use crate::disk::error::TargetError;
 use crate::node::cancel::Cancel;
 
 const ZEROS: usize = 1 << 20;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::node::cancel::{Cancel, Cancelled};
 use crate::node::child::Program;
+use crate::node::config::Config;
 use crate::node::log;
 
 mod destination;
@@ -105,6 +106,21 @@ pub struct Settings {
     pub patience: Duration,
     /// What they get in their environment; never a secret.
     pub variables: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// What the configuration says of them.
+    pub fn of(config: &Config) -> Self {
+        let debug = if config.image_debug { "yes" } else { "no" };
+        Self {
+            folder: config.backends_dir.clone(),
+            patience: config.backend_timeout,
+            variables: vec![
+                ("IMAGE_DIR".into(), config.image_dir.display().to_string()),
+                ("IMAGE_DEBUG".into(), debug.into()),
+            ],
+        }
+    }
 }
 
 /// The back-ends of one folder.

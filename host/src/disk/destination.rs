@@ -2,19 +2,8 @@
 
 use std::fs::File;
 
-use crate::disk::target::{Target, TargetError};
+use crate::disk::error::TargetError;
 use crate::node::cancel::Cancel;
-
-/// What becomes of the blocks behind an image on a disk that cannot give them back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rest {
-    /// Old labels at both ends are overwritten. The bytes between them stay: on a large disk they cost
-    /// more than the deployment.
-    #[default]
-    Labels,
-    /// All of it is overwritten.
-    Everything,
-}
 
 /// Something that an image can be written to. Its size never changes.
 pub trait Destination {
@@ -33,7 +22,8 @@ pub trait Destination {
     /// Writes all of `bytes` at `offset`.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError>;
 
-    /// Has the file system copy a whole file to `offset`, where it can; see [`Target::share`].
+    /// Has the file system copy a whole file to `offset`, where it can. False where it
+    /// cannot; nothing was written then.
     fn share(
         &mut self,
         _file: &File,
@@ -58,45 +48,4 @@ pub trait Destination {
 
     /// Returns when everything written is on stable storage.
     fn flush(&mut self) -> Result<(), TargetError>;
-}
-
-impl Destination for Target {
-    fn name(&self) -> String {
-        self.path().display().to_string()
-    }
-
-    fn size(&self) -> u64 {
-        Self::size(self)
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
-        Self::write(self, offset, bytes)
-    }
-
-    fn share(
-        &mut self,
-        file: &File,
-        offset: u64,
-        size: u64,
-        cancel: &Cancel,
-    ) -> Result<bool, TargetError> {
-        Self::share(self, file, offset, size, cancel)
-    }
-
-    fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError> {
-        Self::zero(self, offset, length, cancel)
-    }
-
-    fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError> {
-        Self::zero_tail(self, from, cancel)
-    }
-
-    fn begin_flush(&mut self) -> Result<(), TargetError> {
-        Self::begin_flush(self);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), TargetError> {
-        Self::flush(self)
-    }
 }

@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod destination;
+pub mod error;
 pub mod mbr;
 pub mod open;
 pub mod storage;

@@ -5,9 +5,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::destination::Destination;
+use crate::disk::error::TargetError;
 use crate::disk::storage::{RemoteDisk, StorageError};
-use crate::disk::target::{Target, TargetError};
-use crate::helper::VmDisk;
+use crate::disk::target::Target;
 use crate::node::cancel::Cancel;
 use crate::node::config::Config;
 
@@ -89,16 +89,6 @@ impl OpenDisk {
             Self::Local(target) => target,
             Self::Remote(disk) => disk,
         }
-    }
-
-    /// The disk as the helper VM gets it.
-    pub fn for_vm(&self) -> Result<VmDisk, DiskError> {
-        Ok(match self {
-            Self::Local(target) => {
-                VmDisk::Open(target.file().try_clone().map_err(DiskError::Duplicate)?)
-            }
-            Self::Remote(disk) => VmDisk::Remote(disk.daemon().clone()),
-        })
     }
 }
 

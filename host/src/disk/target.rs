@@ -10,60 +10,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::Errno;
+use snf_claim::Purpose;
 
 use crate::disk::buffer::{ALIGNMENT, AlignedBuffer, align_down, align_up};
-use crate::disk::destination::Rest;
+use crate::disk::destination::Destination;
+use crate::disk::error::TargetError;
 use crate::disk::within;
-use crate::node::cancel::{Cancel, Cancelled};
-
-/// What went wrong with the disk.
-#[derive(Debug, thiserror::Error)]
-pub enum TargetError {
-    /// It cannot be opened.
-    #[error("cannot open the disk {}: {source}{}", path.display(), hint(source))]
-    Open {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is a directory, a pipe, a character device.
-    #[error("the disk {} is neither a block device nor a plain file", .0.display())]
-    Kind(PathBuf),
-    /// Reading or writing failed.
-    #[error("cannot {operation} the disk {} at byte {offset}: {source}{}", path.display(), hint(source))]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// `write`, `zero`, `flush`.
-        operation: &'static str,
-        /// Where.
-        offset: u64,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A back-end that writes the disk.
-    #[error("the back-end {name} {problem}")]
-    Backend {
-        /// Its name.
-        name: String,
-        /// What it did.
-        problem: String,
-    },
-    /// A signal came.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
-}
-
-/// What a person can do about some errors.
-fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::BUSY) => "; it is mounted or used by another device, release it first",
-        Some(Errno::NOSPC) => "; the storage beneath it is full",
-        Some(Errno::NOENT) => "; Ganeti should have made it: see gnt-instance activate-disks",
-        _ => "",
-    }
-}
+use crate::node::cancel::Cancel;
+use crate::node::config::Rest;
 
 /// How a range of the disk is made to read as zeros, from cheapest to dearest. A way that the
 /// device refuses once is not tried again.
@@ -105,9 +59,16 @@ const LABEL_AREA: u64 = 1 << 20;
 const BEHIND: u64 = 64 << 20;
 
 impl Target {
-    /// Opens a disk. A block device must not be in use (mounted, part of another device).
+    /// Opens a disk and claims it: nobody else may use it (another run, a virtual machine, a loop
+    /// device, a mount, a device made of it). The claim lasts as long as the target or a duplicate
+    /// of [`Target::file`] is open.
+    ///
+    /// # Errors
+    ///
+    /// The disk cannot be opened, is no disk, or is busy. Nothing was written.
     pub fn open(path: &Path) -> Result<Self, TargetError> {
         let open_error = |source| TargetError::Open { path: path.to_owned(), source };
+        let busy = |source| TargetError::Busy { path: path.to_owned(), source };
         // The kind is looked at before the open: opening a pipe would wait for ever, and opening
         // some devices does things.
         let kind = std::fs::metadata(path).map_err(open_error)?.file_type();
@@ -126,11 +87,18 @@ impl Target {
                 .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
                 .open(path)
         };
-        let mut file = open(flags).map_err(open_error)?;
+        let mut file = open(flags).map_err(|error| {
+            let user = is(&error, &[Errno::BUSY]).then(|| std::fs::metadata(path).ok());
+            match user.flatten().and_then(|found| snf_claim::user_of(&found)) {
+                Some(user) => busy(user),
+                None => open_error(error),
+            }
+        })?;
         let now = file.metadata().map_err(open_error)?.file_type();
         if now.is_block_device() != block_device || !(block_device || now.is_file()) {
             return Err(TargetError::Kind(path.to_owned()));
         }
+        snf_claim::claim(&file, Purpose::Write).map_err(busy)?;
         let size = file.seek(SeekFrom::End(0)).map_err(open_error)?;
         let direct = open(OFlags::NONBLOCK | OFlags::DIRECT).ok();
         Ok(Self {
@@ -395,6 +363,47 @@ impl Target {
     /// Returns when everything written is on stable storage.
     pub fn flush(&mut self) -> Result<(), TargetError> {
         self.file.sync_data().map_err(|error| self.error("flush", 0, error))
+    }
+}
+
+impl Destination for Target {
+    fn name(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        Self::write(self, offset, bytes)
+    }
+
+    fn share(
+        &mut self,
+        file: &File,
+        offset: u64,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<bool, TargetError> {
+        Self::share(self, file, offset, size, cancel)
+    }
+
+    fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError> {
+        Self::zero(self, offset, length, cancel)
+    }
+
+    fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError> {
+        Self::zero_tail(self, from, cancel)
+    }
+
+    fn begin_flush(&mut self) -> Result<(), TargetError> {
+        Self::begin_flush(self);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), TargetError> {
+        Self::flush(self)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk::buffer::{AlignedBuffer, align_up, is_zero};
 use crate::disk::destination::Destination;
-use crate::disk::target::TargetError;
+use crate::disk::error::TargetError;
 use crate::image::source::{ImageReader, Part, SourceError};
 use crate::node::cancel::{Cancel, Cancelled};
 

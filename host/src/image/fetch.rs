@@ -2,13 +2,16 @@
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Instant;
 
 use snf_image::secret::Secret;
 
 use crate::image::ftp;
-use crate::image::source::SourceError;
+use crate::image::local;
+use crate::image::pace::Timed;
+use crate::image::policy::{MAX_URL, Policy};
 use crate::image::source::id::{self, Location};
-use crate::image::source::local;
+use crate::image::source::{SourceError, http};
 
 /// A larger text is refused: it would not fit onto the parameter disk.
 const MAX_SIZE: u64 = 1 << 20;
@@ -42,26 +45,40 @@ pub enum FetchError {
 }
 
 /// What a URL leads to. It may hold passwords, so it is a secret.
-pub fn small(url: &str) -> Result<Secret, FetchError> {
+///
+/// # Errors
+///
+/// The policy forbids it, or it cannot be read, is too large or takes too long.
+pub fn small(url: &str, policy: &Policy) -> Result<Secret, FetchError> {
     let shown = id::display(url);
+    if url.len() > MAX_URL {
+        return Err(FetchError::Url(shown));
+    }
+    let deadline = Instant::now() + policy.patience;
     if url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("ftp://")) {
         let io_error = |source| FetchError::Io { url: shown.clone(), source };
-        return read_bounded(ftp::open(url).map_err(io_error)?, &shown);
+        return read_bounded(ftp::open(url, policy).map_err(io_error)?, &shown);
     }
     // The same grammar as for images, so that `file:` and `http:` mean the same everywhere.
     let location = url.parse::<id::ImageId>().map(|id| id.location);
     match location {
-        Ok(Location::File(path)) => small_file(&path),
+        Ok(Location::File(path)) => {
+            read_bounded(policy.open_file(&path)?, &path.display().to_string())
+        }
         Ok(Location::Http(url)) => {
             let io_error = |source| FetchError::Io { url: shown.clone(), source };
-            let body = crate::image::source::http::open_small(&url).map_err(io_error)?;
-            read_bounded(body, &shown)
+            let body = http::open_small(&url, policy.clone()).map_err(io_error)?;
+            read_bounded(Timed::new(body, deadline), &shown)
         }
         _ => Err(FetchError::Url(shown)),
     }
 }
 
-/// A file of the node.
+/// A file of the node that the admin named.
+///
+/// # Errors
+///
+/// It cannot be read, or is too large.
 pub fn small_file(path: &Path) -> Result<Secret, FetchError> {
     read_bounded(local::open_file_url(path)?, &path.display().to_string())
 }
@@ -87,6 +104,18 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "{}").unwrap();
         let url = format!("file://{}", file.path().display());
+        let config = |files: &str| crate::node::config::Config {
+            image_files: files.parse().unwrap(),
+            image_hosts: "127.0.0.1".parse().unwrap(),
+            backends_dir: "/nonexistent".into(),
+            ..Default::default()
+        };
+        let dir = file.path().parent().unwrap().display();
+        let policy = Policy::of(&config(&format!("{dir} /nonexistent /dev"))).unwrap();
+        let closed = Policy::of(&config("")).unwrap();
+        let error = small(&url, &closed).unwrap_err().to_string();
+        assert!(error.contains("IMAGE_FILES"), "{error}");
+        let small = |url: &str| small(url, &policy);
         assert_eq!(small(&url).unwrap().expose(), b"{}");
         std::fs::write(file.path(), vec![b' '; 1_048_577]).unwrap();
         assert!(small(&url).unwrap_err().to_string().contains("larger than 1 MiB"));

@@ -2,8 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::pace::left;
+use super::policy::{Policy, refused};
+use crate::node::allow::Request;
 use crate::node::percent;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,12 +22,17 @@ struct Url<'a> {
     path: String,
 }
 
-/// Opens the file that the URL names.
-pub fn open(url: &str) -> io::Result<impl Read + use<>> {
+/// Opens the file that the URL names. All of it has to be here when the policy's patience ends.
+///
+/// # Errors
+///
+/// The server cannot be reached or may not be, or does not give the file.
+pub fn open(url: &str, policy: &Policy) -> io::Result<impl Read + use<>> {
+    let deadline = Instant::now() + policy.patience;
     let url = parse(url).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, "it is not ftp://HOST/PATH of one file")
     })?;
-    let mut control = Control::connect(&url)?;
+    let mut control = Control::connect(&url, policy, deadline)?;
     control.expect(&[220])?;
     if control.command(&format!("USER {}", url.user), &[230, 331])? == 331 {
         control.command(&format!("PASS {}", url.password), &[230, 202])?;
@@ -32,8 +40,8 @@ pub fn open(url: &str) -> io::Result<impl Read + use<>> {
     control.command("TYPE I", &[200])?;
     let mut address = control.peer;
     address.set_port(control.passive()?);
-    let data = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    data.set_read_timeout(Some(TIMEOUT))?;
+    // The same host as before: it was checked.
+    let data = Stream::connect(&address, deadline)?;
     control.command(&format!("RETR {}", url.path), &[125, 150])?;
     Ok(Download { data, control, ended: false })
 }
@@ -64,21 +72,52 @@ fn parse(url: &str) -> Option<Url<'_>> {
     (!host.is_empty() && !out.path.is_empty() && !out.path.ends_with('/')).then_some(out)
 }
 
+/// A connection that ends at a deadline, however slowly the other side sends.
+struct Stream {
+    inner: TcpStream,
+    deadline: Instant,
+}
+
+impl Stream {
+    fn connect(address: &SocketAddr, deadline: Instant) -> io::Result<Self> {
+        let inner = TcpStream::connect_timeout(address, left(deadline)?.min(TIMEOUT))?;
+        Ok(Self { inner, deadline })
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.set_read_timeout(Some(left(self.deadline)?.min(TIMEOUT)))?;
+        self.inner.read(buf)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.inner.set_write_timeout(Some(left(self.deadline)?.min(TIMEOUT)))?;
+        self.inner.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 struct Control {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
     peer: SocketAddr,
 }
 
 impl Control {
-    fn connect(url: &Url<'_>) -> io::Result<Self> {
+    fn connect(url: &Url<'_>, policy: &Policy, deadline: Instant) -> io::Result<Self> {
+        policy.check_network().map_err(refused)?;
+        let path = format!("/{}", url.path);
+        let request = Request { scheme: "ftp", host: url.host, port: url.port, path: &path };
+        let found = (url.host, url.port).to_socket_addrs()?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name cannot be resolved");
-        for address in (url.host, url.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, TIMEOUT) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(TIMEOUT))?;
-                    stream.set_write_timeout(Some(TIMEOUT))?;
-                    return Ok(Self { stream: BufReader::new(stream), peer: address });
-                }
+        for address in policy.check(request, found).map_err(refused)? {
+            match Stream::connect(&address, deadline) {
+                Ok(stream) => return Ok(Self { stream: BufReader::new(stream), peer: address }),
                 Err(error) => last = error,
             }
         }
@@ -150,7 +189,7 @@ impl Control {
 
 /// The data, whole only when the server says so.
 struct Download {
-    data: TcpStream,
+    data: Stream,
     control: Control,
     ended: bool,
 }
@@ -203,9 +242,20 @@ mod tests {
         port
     }
 
+    fn policy(hosts: &str) -> Policy {
+        let config = crate::node::config::Config {
+            image_hosts: hosts.parse().unwrap(),
+            fetch_timeout: Duration::from_secs(2),
+            backends_dir: "/nonexistent".into(),
+            ..Default::default()
+        };
+        Policy::of(&config).unwrap()
+    }
+
     fn read(login: &str, port: u16, path: &str) -> io::Result<String> {
         let mut text = String::new();
-        open(&format!("ftp://{login}127.0.0.1:{port}/{path}"))?.read_to_string(&mut text)?;
+        open(&format!("ftp://{login}127.0.0.1:{port}/{path}"), &policy("127.0.0.1"))?
+            .read_to_string(&mut text)?;
         Ok(text)
     }
 
@@ -222,7 +272,26 @@ mod tests {
         for url in
             ["ftp://", "ftp://h", "ftp://h/", "ftp://h/a/", "ftp://h:x/a", "ftp://h/a%0aDELE"]
         {
-            assert!(open(url).is_err(), "{url}");
+            assert!(open(url, &policy("127.0.0.1")).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn where_it_may_go_and_how_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ftp://127.0.0.1:{}/x", listener.local_addr().unwrap().port());
+        let error = open(&url, &policy("")).map(drop).unwrap_err().to_string();
+        assert!(error.contains("loopback address 127.0.0.1, and IMAGE_HOSTS"), "{error}");
+        assert!(listener.set_nonblocking(true).is_ok() && listener.accept().is_err());
+        listener.set_nonblocking(false).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(b"2").is_ok() {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+        let started = Instant::now();
+        assert!(open(&url, &policy("127.0.0.0/8")).is_err());
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use snf_image::secret::Secret;
 
-use crate::backend::Settings;
-use crate::disk::destination::Rest;
+use crate::node::allow::{Files, Hosts};
 use crate::node::parameters;
 use crate::node::shellvars::{self, Assignment};
 
@@ -80,6 +79,17 @@ impl Acceleration {
     }
 }
 
+/// What becomes of the blocks behind an image on a disk that cannot give them back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Old labels at both ends are overwritten. The bytes between them stay: on a large disk they cost
+    /// more than the deployment.
+    #[default]
+    Labels,
+    /// All of it is overwritten.
+    Everything,
+}
+
 /// All settings, with their defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -135,6 +145,14 @@ pub struct Config {
     pub storage_daemon: Option<PathBuf>,
     /// `SPOOL_DIR`: where images are kept that cannot be read while they arrive.
     pub spool_dir: PathBuf,
+    /// `IMAGE_FILES`: places whose files a `file://` URL may name.
+    pub image_files: Files,
+    /// `IMAGE_HOSTS`: hosts, networks and URLs that are allowed although their address is special.
+    pub image_hosts: Hosts,
+    /// `FETCH_TIMEOUT`: all of a text that a URL leads to has to be here after this long.
+    pub fetch_timeout: Duration,
+    /// `FETCH_MIN_RATE`: fewest bytes a second of an image from a web server.
+    pub fetch_min_rate: u64,
     /// OS parameters that were set here or in the variant's file, by lower-case name.
     pub parameters: BTreeMap<String, Secret>,
     /// Things to tell the admin that stop nothing.
@@ -170,6 +188,10 @@ impl Default for Config {
             backend_timeout: Duration::from_secs(120),
             storage_daemon: None,
             spool_dir: "/var/tmp".into(),
+            image_files: Files::default(),
+            image_hosts: Hosts::default(),
+            fetch_timeout: Duration::from_secs(60),
+            fetch_min_rate: 10_000,
             parameters: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -229,19 +251,6 @@ impl Config {
             config.apply_if_there(&dir.join(format!("{variant}.conf")))?;
         }
         Ok(config)
-    }
-
-    /// How external back-ends are run.
-    pub fn backend_settings(&self) -> Settings {
-        let debug = if self.image_debug { "yes" } else { "no" };
-        Settings {
-            folder: self.backends_dir.clone(),
-            patience: self.backend_timeout,
-            variables: vec![
-                ("IMAGE_DIR".into(), self.image_dir.display().to_string()),
-                ("IMAGE_DEBUG".into(), debug.into()),
-            ],
-        }
     }
 
     fn apply_if_there(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -318,6 +327,10 @@ impl Config {
             "BACKENDS_DIR" => self.backends_dir = absolute(value)?,
             "BACKEND_TIMEOUT" => self.backend_timeout = duration(value)?,
             "STORAGE_DAEMON" => self.storage_daemon = optional_path(value)?,
+            "IMAGE_FILES" => self.image_files = value.parse()?,
+            "IMAGE_HOSTS" => self.image_hosts = value.parse()?,
+            "FETCH_TIMEOUT" => self.fetch_timeout = duration(value)?,
+            "FETCH_MIN_RATE" => self.fetch_min_rate = rate(value)?,
             "SPOOL_DIR" => self.spool_dir = absolute(value)?,
             _ => {
                 let lower = key.to_ascii_lowercase();
@@ -386,6 +399,10 @@ fn duration(value: &str) -> Result<Duration, String> {
         return Err(format!("{value:?} is out of range: from 1 second to 7 days"));
     }
     Ok(Duration::from_secs(seconds))
+}
+
+fn rate(value: &str) -> Result<u64, String> {
+    value.parse().map_err(|_| format!("{value:?} is not a number of bytes a second"))
 }
 
 fn memory(value: &str) -> Result<Option<u32>, String> {

@@ -1,9 +1,12 @@
 //! What every script has: the environment, the configuration, the log, signals and children.
 
+pub mod address;
+pub mod allow;
 pub mod cancel;
 pub mod child;
 pub mod config;
 pub mod env;
+pub mod harden;
 pub mod log;
 pub mod monitor;
 pub mod parameters;

@@ -1,11 +1,4 @@
-//! The OS parameters by name, and where their values come from.
-
-use std::collections::BTreeMap;
-
-use snf_image::secret::Secret;
-
-use crate::node::config::Config;
-use crate::node::env::Environment;
+//! The OS parameters by name.
 
 /// Every OS parameter with the line that `gnt-os info` shows.
 pub const PARAMETERS: &[(&str, &str)] = &[
@@ -55,16 +48,6 @@ pub fn list() -> String {
     PARAMETERS.iter().map(|(name, text)| format!("{name} {text}\n")).collect()
 }
 
-/// The parameters in force: Ganeti's, then the variant's and the node's for those it did not
-/// give. A parameter that Ganeti gives empty is empty.
-pub fn collect(env: &Environment, config: &Config) -> BTreeMap<String, Secret> {
-    let mut out = config.parameters.clone();
-    for (name, value) in env.parameters() {
-        out.insert(name.clone(), value.clone());
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,16 +60,5 @@ mod tests {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
         }
         assert_eq!(list().lines().count(), 12);
-    }
-
-    #[test]
-    fn ganeti_wins_over_the_configuration() {
-        let env = Environment::from_vars([("OSP_IMG_ID".into(), "".into())]);
-        let mut config = Config::default();
-        config.parameters.insert("img_id".into(), Secret::new("x"));
-        config.parameters.insert("img_format".into(), Secret::new("extdump"));
-        let all = collect(&env, &config);
-        assert_eq!(all["img_id"].expose(), b"");
-        assert_eq!(all["img_format"].expose(), b"extdump");
     }
 }

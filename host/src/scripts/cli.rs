@@ -4,13 +4,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
-use rustix::process::DumpableBehavior;
-
 use crate::helper::update;
 use crate::node::cancel::Cancel;
 use crate::node::config::{self, Config};
 use crate::node::env::{EnvError, Environment};
+use crate::node::harden::harden;
 use crate::node::log;
 use crate::scripts::check;
 use crate::scripts::create::{self, Qemu};
@@ -110,14 +108,6 @@ fn script(
         log::warning(warning);
     }
     action(&Node { env, config, cancel })
-}
-
-/// Passwords pass through this process: no core dump, no debugger, no file that others read.
-pub(crate) fn harden() {
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        log::warning(&format!("cannot forbid core dumps: {error}"));
-    }
 }
 
 fn create(node: &Node) -> Result<(), Failure> {

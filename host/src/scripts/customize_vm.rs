@@ -18,7 +18,7 @@ use crate::helper::{
 };
 use crate::node::cancel::Cancel;
 use crate::node::config::{self, Config};
-use crate::scripts::cli::harden;
+use crate::node::harden::harden;
 use crate::scripts::create::{CreateError, helper_config, parameter_disk};
 
 /// A request larger than this fits onto no parameter disk.

@@ -13,7 +13,8 @@ use crate::node::log;
 use crate::node::monitor::Monitor;
 use crate::scripts::create::lay;
 use crate::scripts::create::{
-    CreateError, HelperRunner, base_rules, customise_in_vm, helper_config, parameter_disk,
+    CreateError, HelperRunner, base_rules, customise_in_vm, helper_config, json_of, parameter_disk,
+    vm_disk,
 };
 
 /// Tasks that a rename must not do again.
@@ -64,7 +65,7 @@ pub fn rename(
     rules.set("PROPERTIES", properties())?;
     let mut target = OpenDisk::open(&place, config, cancel)?;
     let request = VmRequest {
-        disks: vec![target.for_vm()?],
+        disks: vec![vm_disk(&target)?],
         parameters: parameter_disk(&[("rules", rules.write())])?,
         hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
         flush_later: false,
@@ -81,9 +82,7 @@ fn properties() -> String {
     for task in EXCLUDED {
         properties.exclude(task);
     }
-    let map: serde_json::Map<String, serde_json::Value> =
-        properties.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    serde_json::Value::Object(map).to_string()
+    json_of(&properties)
 }
 
 #[cfg(test)]

@@ -5,13 +5,18 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use snf_claim::Purpose;
+
 use crate::disk::buffer::AlignedBuffer;
+use crate::disk::error::TargetError;
 use crate::disk::open::{DiskError, OpenDisk, Place, daemon};
-use crate::disk::storage::{RemoteDisk, RemoteImage, StorageError};
+use crate::disk::storage::{RemoteDisk, StorageError};
 use crate::image::copy::{self, CopyError, Settle};
+use crate::image::local;
 use crate::image::source::raw::RawImage;
+use crate::image::source::remote::RemoteImage;
 use crate::image::source::stream::StreamImage;
-use crate::image::source::{ImageReader, Part, SourceError, local};
+use crate::image::source::{ImageReader, Part, SourceError};
 use crate::node::cancel::{Cancel, Cancelled};
 use crate::node::config::Config;
 use crate::node::env::{EnvError, Environment, Transfer};
@@ -75,7 +80,14 @@ pub fn export(
     let place = place_of(&transfer, "EXPORT_DEVICE")?;
     let name = place.text();
     let mut image: Box<dyn ImageReader> = match &place {
-        Place::Path(path) => Box::new(RawImage::new(local::open_file_url(path)?, &name)?),
+        Place::Path(path) => {
+            let disk = local::open_file_url(path)?;
+            // A virtual machine may be started on the disk meanwhile, as Ganeti does.
+            snf_claim::claim_among_us(&disk, Purpose::Read)
+                .map_err(|source| TargetError::Busy { path: path.clone(), source })
+                .map_err(DiskError::from)?;
+            Box::new(RawImage::new(disk, &name)?)
+        }
         Place::Uri(uri) => {
             Box::new(RemoteImage::new(RemoteDisk::open(&daemon(config), uri, cancel)?))
         }

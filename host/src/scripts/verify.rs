@@ -3,7 +3,7 @@
 
 use snf_image::params::{OsParameters, Problem};
 
-use crate::backend::{Backends, Choice, Kind};
+use crate::backend::{Backends, Choice, Kind, Settings};
 use crate::image::source::SourceError;
 use crate::image::source::id::{self, ImageId, Location};
 use crate::node::cancel::Cancel;
@@ -48,7 +48,7 @@ fn image_problem(env: &Environment, id: &str, cancel: &Cancel) -> Option<String>
     let variant = env.variant().ok().flatten();
     let choice =
         config::of_process(variant).map_err(|error| error.to_string()).and_then(|config| {
-            Backends::read(&config.backend_settings(), Kind::Source)
+            Backends::read(&Settings::of(&config), Kind::Source)
                 .and_then(|backends| backends.choose(&id.place, None, cancel))
                 .map_err(|error| error.to_string())
         });

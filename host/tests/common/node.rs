@@ -72,7 +72,7 @@ impl Node {
         let dir = self.dir.path().display();
         let basis = format!(
             "IMAGE_DIR=\"{dir}/images\"\nHELPER_DIR=\"{dir}/helper\"\nHELPER_QEMU=\"{dir}/qemu\"\n\
-             HELPER_ACCEL=tcg\n"
+             HELPER_ACCEL=tcg\nIMAGE_HOSTS=\"127.0.0.0/8 localhost\"\n"
         );
         fs::write(self.path("default"), format!("{basis}{more}")).unwrap();
     }

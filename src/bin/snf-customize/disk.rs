@@ -6,8 +6,9 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, fcntl_lock, flock, ioctl_blksszget};
+use rustix::fs::ioctl_blksszget;
 use rustix::io::Errno;
+use snf_claim::Purpose;
 use snf_fs::{BlockDevice, DeviceError, FileDevice};
 
 use crate::exit::{Exit, Failure};
@@ -64,10 +65,13 @@ pub(crate) fn open_file(path: &Path, access: Access) -> Result<OpenDisk, Failure
         options.custom_flags(rustix::fs::OFlags::EXCL.bits() as i32);
     }
     let mut file = options.open(path).map_err(|error| match error.raw_os_error() {
-        Some(code) if code == Errno::BUSY.raw_os_error() => busy(
-            path,
-            "it, or a partition on it, is mounted or part of a volume group or RAID; unmount it first",
-        ),
+        Some(code) if code == Errno::BUSY.raw_os_error() => match snf_claim::user_of(&metadata) {
+            Some(user) => busy(path, &user.to_string()),
+            None => busy(
+                path,
+                "it, or a partition on it, is mounted or part of a volume group or RAID; unmount it first",
+            ),
+        },
         Some(code) if code == Errno::ROFS.raw_os_error() => {
             fail("it lies on a read-only file system".to_owned())
         }
@@ -78,18 +82,11 @@ pub(crate) fn open_file(path: &Path, access: Access) -> Result<OpenDisk, Failure
         _ => fail(io_problem(&error)),
     })?;
 
-    lock(&file, path, access)?;
-    if access == Access::Write
-        && !block
-        && let Some(device) = loop_device_of(path)
-    {
-        return Err(busy(
-            path,
-            &format!(
-                "it is attached to /dev/{device}; detach it (losetup -d) or work on that device"
-            ),
-        ));
-    }
+    let purpose = match access {
+        Access::Read => Purpose::Read,
+        Access::Write => Purpose::Write,
+    };
+    snf_claim::claim(&file, purpose).map_err(|user| busy(path, &user.to_string()))?;
 
     let size = file.seek(SeekFrom::End(0)).map_err(|error| fail(io_problem(&error)))?;
     if size == 0 {
@@ -111,42 +108,6 @@ pub(crate) fn open_file(path: &Path, access: Access) -> Result<OpenDisk, Failure
 
 fn busy(path: &Path, problem: &str) -> Failure {
     Failure::new(Exit::Busy, format!("{} is in use: {problem}", path.display()))
-}
-
-/// Takes the lock that udev and our other runs respect (flock), and the one that QEMU respects
-/// (fcntl). File systems that know no locks are taken as they are.
-fn lock(file: &File, path: &Path, access: Access) -> Result<(), Failure> {
-    let operation = match access {
-        Access::Read => FlockOperation::NonBlockingLockShared,
-        Access::Write => FlockOperation::NonBlockingLockExclusive,
-    };
-    // Network file systems may want a writable descriptor or know no locks at all.
-    if flock(file, operation) == Err(Errno::WOULDBLOCK) {
-        return Err(busy(path, "another snf-customize (or another program) has locked it"));
-    }
-    match fcntl_lock(file, operation) {
-        Err(Errno::ACCESS | Errno::AGAIN) => {
-            Err(busy(path, "another program has locked it, most likely a running virtual machine"))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// The loop device that a file is attached to, as far as /sys tells.
-fn loop_device_of(path: &Path) -> Option<String> {
-    let wanted = fs::canonicalize(path).ok()?;
-    for entry in fs::read_dir("/sys/block").ok()?.flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        if !name.starts_with("loop") {
-            continue;
-        }
-        if let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file"))
-            && Path::new(backing.trim_end_matches('\n')) == wanted
-        {
-            return Some(name);
-        }
-    }
-    None
 }
 
 /// A disk that tells when the first write begins.

@@ -15,11 +15,11 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 use serde_json::json;
 
 use crate::disk::buffer::align_down;
-use crate::disk::destination::{Destination, Rest};
-use crate::disk::target::TargetError;
-use crate::image::source::{ImageReader, Part, SourceError};
+use crate::disk::destination::Destination;
+use crate::disk::error::TargetError;
 use crate::node::cancel::Cancel;
 use crate::node::child::Program;
+use crate::node::config::Rest;
 
 pub mod nbd;
 pub mod uri;
@@ -195,6 +195,25 @@ impl RemoteDisk {
         &self.daemon
     }
 
+    /// Its address.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.client.size()
+    }
+
+    /// Fills `buf` from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke, or the daemon cannot read there.
+    pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.client.read(offset, buf)
+    }
+
     fn error(&self, operation: &'static str, offset: u64, source: io::Error) -> TargetError {
         TargetError::Io { path: PathBuf::from(&self.uri), operation, offset, source }
     }
@@ -278,38 +297,5 @@ impl Destination for RemoteDisk {
 
     fn flush(&mut self) -> Result<(), TargetError> {
         self.client.flush().map_err(|error| self.error("flush", 0, error))
-    }
-}
-
-/// A disk behind a storage daemon as something to read from, for `export`.
-#[derive(Debug)]
-pub struct RemoteImage {
-    disk: RemoteDisk,
-    position: u64,
-}
-
-impl RemoteImage {
-    /// Reads the disk from its first byte on.
-    pub fn new(disk: RemoteDisk) -> Self {
-        Self { disk, position: 0 }
-    }
-}
-
-impl ImageReader for RemoteImage {
-    fn size(&self) -> Option<u64> {
-        Some(self.disk.client.size())
-    }
-
-    fn next(&mut self, buf: &mut [u8]) -> Result<Part, SourceError> {
-        let left = self.disk.client.size() - self.position;
-        if left == 0 {
-            return Ok(Part::End);
-        }
-        let length = left.min(buf.len() as u64) as usize;
-        self.disk.client.read(self.position, &mut buf[..length]).map_err(|source| {
-            SourceError::Io { name: self.disk.uri.clone(), offset: Some(self.position), source }
-        })?;
-        self.position += length as u64;
-        Ok(Part::Data(length))
     }
 }

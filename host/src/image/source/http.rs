@@ -3,12 +3,15 @@
 #[cfg(not(feature = "network"))]
 use std::io::{self, Read};
 
+#[cfg(not(feature = "network"))]
+use crate::image::policy::Policy;
+
 #[cfg(feature = "network")]
 pub use network::{HttpReader, open_small};
 
 /// What a build without the network says.
 #[cfg(not(feature = "network"))]
-pub fn open_small(_url: &str) -> io::Result<Box<dyn Read + Send>> {
+pub fn open_small(_url: &str, _policy: Policy) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::other("this snf-image was built without the network feature"))
 }
 
@@ -19,7 +22,7 @@ pub enum HttpReader {}
 #[cfg(not(feature = "network"))]
 impl HttpReader {
     /// What a build without the network says.
-    pub fn open(_url: &str) -> io::Result<Self> {
+    pub fn open(_url: &str, _policy: Policy) -> io::Result<Self> {
         Err(io::Error::other("this snf-image was built without the network feature"))
     }
 
@@ -43,8 +46,12 @@ mod network {
 
     use ureq::http::{HeaderMap, StatusCode};
     use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+    use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+    use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
     use ureq::{Agent, BodyReader};
 
+    use crate::image::policy::{Policy, Refusal};
+    use crate::node::allow::{Request, default_port};
     use crate::node::log;
 
     /// How often a connection is taken up again without a byte in between.
@@ -59,7 +66,43 @@ mod network {
         "/etc/ssl/ca-bundle.pem",
     ];
 
-    fn agent(https: bool) -> Agent {
+    /// Looks hosts up and gives only addresses that may be connected to. It is asked for every
+    /// request, those of redirects included, and the connection goes to what it gives.
+    #[derive(Debug)]
+    struct Guard {
+        policy: Policy,
+        resolver: DefaultResolver,
+    }
+
+    impl Resolver for Guard {
+        fn resolve(
+            &self,
+            uri: &ureq::http::Uri,
+            config: &ureq::config::Config,
+            timeout: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            let found = self.resolver.resolve(uri, config, timeout)?;
+            let scheme = uri.scheme_str().unwrap_or_default();
+            let request = Request {
+                scheme,
+                host: uri.host().unwrap_or_default(),
+                port: uri.port_u16().or_else(|| default_port(scheme)).unwrap_or(0),
+                path: uri.path(),
+            };
+            let good = self
+                .policy
+                .check(request, found.iter().copied())
+                .map_err(|refusal| ureq::Error::Other(Box::new(refusal)))?;
+            let mut out = self.empty();
+            for address in good {
+                out.push(address);
+            }
+            Ok(out)
+        }
+    }
+
+    /// `whole` bounds the time of the whole answer.
+    fn agent(https: bool, policy: Policy, whole: Option<Duration>) -> Agent {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(10)
@@ -69,6 +112,9 @@ mod network {
             .timeout_per_read(Some(READ_TIMEOUT))
             .timeout_per_write(Some(READ_TIMEOUT))
             .max_idle_connections(0)
+            .timeout_global(whole)
+            // A proxy would look names up by itself, out of reach of the policy.
+            .proxy(None)
             // Of what was asked for securely, nothing comes insecurely by a redirect.
             .https_only(https)
             .accept_encoding("identity")
@@ -76,7 +122,8 @@ mod network {
         if https && let Some(roots) = node_certificates() {
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
-        config.build().into()
+        let guard = Guard { policy, resolver: DefaultResolver::default() };
+        Agent::with_parts(config.build(), DefaultConnector::default(), guard)
     }
 
     /// The certificates that this node trusts, so that a site's own authority works; the built-in
@@ -105,7 +152,11 @@ mod network {
             ureq::Error::Timeout(_) => {
                 io::Error::new(io::ErrorKind::TimedOut, "the server does not answer")
             }
-            other => io::Error::other(other.to_string()),
+            ureq::Error::Other(inner) => match inner.downcast::<Refusal>() {
+                Ok(refusal) => permanent(*refusal),
+                Err(other) => io::Error::other(other),
+            },
+            other => io::Error::other(other),
         }
     }
 
@@ -123,8 +174,14 @@ mod network {
     }
 
     /// A small text: one request, no resuming.
-    pub fn open_small(url: &str) -> io::Result<Box<dyn Read + Send>> {
-        let response = agent(is_https(url)).get(url).call().map_err(io_error)?;
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached or may not be, or answers with anything but the text.
+    pub fn open_small(url: &str, policy: Policy) -> io::Result<Box<dyn Read + Send>> {
+        policy.check_network().map_err(permanent)?;
+        let whole = Some(policy.patience);
+        let response = agent(is_https(url), policy, whole).get(url).call().map_err(io_error)?;
         if response.status() != StatusCode::OK {
             return Err(status_error(response.status()));
         }
@@ -147,9 +204,14 @@ mod network {
 
     impl HttpReader {
         /// Asks for the file and reads the head of the answer.
-        pub fn open(url: &str) -> io::Result<Self> {
+        ///
+        /// # Errors
+        ///
+        /// The server cannot be reached or may not be, or does not have the file.
+        pub fn open(url: &str, policy: Policy) -> io::Result<Self> {
+            policy.check_network().map_err(permanent)?;
             let mut reader = Self {
-                agent: agent(is_https(url)),
+                agent: agent(is_https(url), policy, None),
                 url: url.to_owned(),
                 body: None,
                 position: 0,
@@ -214,7 +276,7 @@ mod network {
                         ));
                     }
                     (status, _) if status.is_client_error() => {
-                        return Err(permanent(&status_error(status).to_string()));
+                        return Err(permanent(status_error(status).to_string().as_str()));
                     }
                     (status, _) => return Err(status_error(status)),
                 }
@@ -280,19 +342,28 @@ mod network {
     }
 
     /// Marks an error that trying again does not mend.
-    #[derive(Debug)]
-    struct Permanent(String);
+    #[derive(Debug, thiserror::Error)]
+    enum Permanent {
+        #[error("{0}")]
+        Text(String),
+        #[error(transparent)]
+        Refused(Refusal),
+    }
 
-    impl std::fmt::Display for Permanent {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str(&self.0)
+    impl From<Refusal> for Permanent {
+        fn from(refusal: Refusal) -> Self {
+            Self::Refused(refusal)
         }
     }
 
-    impl std::error::Error for Permanent {}
+    impl From<&str> for Permanent {
+        fn from(text: &str) -> Self {
+            Self::Text(text.to_owned())
+        }
+    }
 
-    fn permanent(text: &str) -> io::Error {
-        io::Error::other(Permanent(text.to_owned()))
+    fn permanent(why: impl Into<Permanent>) -> io::Error {
+        io::Error::other(why.into())
     }
 
     fn is_permanent(error: &io::Error) -> bool {

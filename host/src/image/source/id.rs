@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use super::SourceError;
+use crate::image::error::SourceError;
+use crate::image::policy::MAX_URL;
 
 /// Where the image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,9 @@ pub struct ImageId {
 /// passwords (user part, query) and without the checksum.
 pub fn display(id: &str) -> String {
     let id = id.split_once('#').map_or(id, |(start, _)| start);
+    if id.len() > MAX_URL {
+        return format!("{}...", id.chars().take(40).collect::<String>());
+    }
     let Some((scheme, rest)) = id.split_once("://") else { return id.to_owned() };
     let rest = rest.split_once('?').map_or(rest, |(start, _)| start);
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -155,6 +159,9 @@ fn split_options(id: &str) -> (&str, Vec<(&str, &str)>) {
 fn location(place: &str) -> Result<Location, String> {
     if place.is_empty() {
         return Err("it is empty; name an image beneath IMAGE_DIR, a URL, or null".into());
+    }
+    if place.len() > MAX_URL {
+        return Err(format!("it is longer than {MAX_URL} bytes"));
     }
     if place.chars().any(char::is_control) {
         return Err("it has control characters in it".into());

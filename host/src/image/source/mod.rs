@@ -3,22 +3,26 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::backend::{BackendError, Backends, Choice, Kind};
-use crate::node::cancel::{Cancel, Cancelled};
+use crate::backend::{Backends, Choice, Kind, Settings};
+use crate::image::local;
+use crate::image::pace::Paced;
+use crate::image::policy::Policy;
+use crate::node::cancel::Cancel;
 use crate::node::config::Config;
 use crate::node::log;
 
 mod direct;
 pub mod http;
 pub mod id;
-pub mod local;
 pub mod packed;
 pub mod qcow2;
 pub mod raw;
+pub mod remote;
 mod spool;
 pub mod stream;
 mod sums;
 
+pub use crate::image::error::SourceError;
 use id::{Compression, Container, ImageId, Location};
 use packed::{ToTheEnd, Verified};
 use raw::RawImage;
@@ -51,48 +55,6 @@ pub trait ImageReader: Send {
     fn next(&mut self, buf: &mut [u8]) -> Result<Part, SourceError>;
 }
 
-/// Why an image cannot be opened or read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SourceError {
-    /// The id is not one any source understands.
-    #[error("img_id {id:?}: {problem}")]
-    Id {
-        /// The id.
-        id: String,
-        /// What is wrong and what is valid.
-        problem: String,
-    },
-    /// The image cannot be opened or read.
-    #[error("cannot read the image {name}{}: {source}", at(*.offset))]
-    Io {
-        /// The image, as it was asked for.
-        name: String,
-        /// Where.
-        offset: Option<u64>,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The image is not what it should be.
-    #[error("the image {name} {problem}")]
-    Bad {
-        /// The image.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A back-end that is asked for images.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// A signal came.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
-}
-
-fn at(offset: Option<u64>) -> String {
-    offset.map(|at| format!(" at byte {at}")).unwrap_or_default()
-}
-
 /// Reads until the buffer is full or the end is there; short reads in between do not matter.
 pub fn fill(reader: &mut dyn io::Read, buf: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
@@ -116,7 +78,7 @@ pub fn open(
 ) -> Result<Option<Box<dyn ImageReader>>, SourceError> {
     let shown = id::display(&image.place);
     let wrong = |problem: String| SourceError::Id { id: shown.clone(), problem };
-    let backends = Backends::read(&config.backend_settings(), Kind::Source)?;
+    let backends = Backends::read(&Settings::of(config), Kind::Source)?;
     match backends.choose(&image.place, image.location.own_backend(), cancel)? {
         Choice::Own => {}
         Choice::Program(program) => {
@@ -143,14 +105,19 @@ pub fn open(
     let (name, file) = match &image.location {
         Location::Null => return Ok(None),
         Location::Local(name) => {
-            (format!("{name:?}"), local::open_beneath(&config.image_dir, name)?)
+            let file = local::open_beneath(&config.image_dir, name)?;
+            not_of_the_helper(&file, name, config)?;
+            (format!("{name:?}"), file)
         }
-        Location::File(path) => (format!("{path:?}"), local::open_file_url(path)?),
+        Location::File(path) => (format!("{path:?}"), Policy::of(config)?.open_file(path)?),
         Location::Http(url) => {
             let io_error = |source| SourceError::Io { name: shown.clone(), offset: None, source };
-            let url = url.clone();
-            let reader = cancel.wait(move || http::HttpReader::open(&url))?.map_err(io_error)?;
+            let (url, policy) = (url.clone(), Policy::of(config)?);
+            let min_rate = policy.min_rate;
+            let reader =
+                cancel.wait(move || http::HttpReader::open(&url, policy))?.map_err(io_error)?;
             let size = reader.size();
+            let reader = Paced::new(reader, min_rate);
             return stream(reader, size, image, &shown, config, room, cancel).map(Some);
         }
         Location::Foreign(scheme) => return Err(wrong(id::no_source(scheme))),
@@ -172,6 +139,24 @@ pub fn open(
         source,
     })?;
     stream(file, Some(size), image, &name, config, room, cancel).map(Some)
+}
+
+/// HELPER_DIR may lie in IMAGE_DIR. Its files are no images: a snapshot is the memory of a VM.
+fn not_of_the_helper(file: &File, name: &str, config: &Config) -> Result<(), SourceError> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(found) = file.metadata() else { return Ok(()) };
+    let same = |path: std::path::PathBuf| {
+        std::fs::metadata(path)
+            .is_ok_and(|other| other.dev() == found.dev() && other.ino() == found.ino())
+    };
+    let entries = std::fs::read_dir(&config.helper_dir).into_iter().flatten().flatten();
+    if entries.map(|entry| entry.path()).any(same) {
+        return Err(SourceError::Bad {
+            name: format!("{name:?}"),
+            problem: "is refused: it is a file of the helper VM (HELPER_DIR)".into(),
+        });
+    }
+    Ok(())
 }
 
 fn size_of(file: &File) -> io::Result<u64> {

@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::SourceError;
 use super::id::{Checksum, hex};
-use super::{SourceError, local};
+use crate::image::local;
 
 /// A list of sums is text; a larger file is not one.
 const MAX_SIZE: u64 = 1 << 20;

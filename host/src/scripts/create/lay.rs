@@ -1,11 +1,17 @@
 //! The image goes to the instance's first disk: by one of our own back-ends or by a program.
 
+use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
 use std::time::Instant;
 
+use snf_claim::Purpose;
 use snf_image::plan::ImageFormat;
 
-use crate::backend::{Backend, Backends, Choice, Kind};
+use super::error::CreateError;
+use super::request::entropy;
+use crate::backend::{Backend, Backends, Choice, Kind, Settings};
 use crate::disk::destination::Destination;
+use crate::disk::error::TargetError;
 use crate::disk::mbr;
 use crate::disk::open::{OpenDisk, Place};
 use crate::disk::target::Target;
@@ -16,14 +22,13 @@ use crate::node::config::Config;
 use crate::node::env::{Disk, EnvError};
 use crate::node::log;
 use crate::node::monitor::Monitor;
-use crate::scripts::create::{CreateError, entropy};
 
 /// The first disk, and who writes it.
 pub(crate) enum SystemDisk {
     /// We do.
     Own(OpenDisk),
     /// A program does, before we open it for the VM.
-    Program { backends: Backends, program: Backend, place: Place, size: u64 },
+    Program { backends: Backends, program: Backend, place: Place, size: u64, claim: Option<File> },
 }
 
 /// Finds the disk that the image goes to, the first one, and opens it where we write it.
@@ -42,7 +47,7 @@ pub(crate) fn system_disk(
         ));
     }
     let place = place_of(first)?;
-    let backends = Backends::read(&config.backend_settings(), Kind::Destination)?;
+    let backends = Backends::read(&Settings::of(config), Kind::Destination)?;
     let own = match place {
         Place::Path(_) => "local",
         Place::Uri(_) => "qemu",
@@ -51,7 +56,8 @@ pub(crate) fn system_disk(
         Choice::Own => Ok(SystemDisk::Own(OpenDisk::open(&place, config, cancel)?)),
         Choice::Program(program) => {
             let size = size_of(first, &place)?;
-            Ok(SystemDisk::Program { backends, program, place, size })
+            let claim = claim(&place)?;
+            Ok(SystemDisk::Program { backends, program, place, size, claim })
         }
         Choice::Disabled(_) | Choice::Nobody => Err(CreateError::Disk(format!(
             "the back-end {own} for disks is disabled on this node, and no other takes {:?}",
@@ -73,6 +79,18 @@ fn size_of(disk: &Disk, place: &Place) -> Result<u64, CreateError> {
         (None, Place::Path(path)) => Ok(Target::open(path)?.size()),
         (None, Place::Uri(_)) => Err(EnvError::Missing(format!("DISK_{}_SIZE", disk.index)).into()),
     }
+}
+
+/// Keeps our other runs away from a disk that a program writes.
+fn claim(place: &Place) -> Result<Option<File>, CreateError> {
+    let Place::Path(path) = place else { return Ok(None) };
+    // What is not there yet, or is no disk, is the program's business.
+    let disk = std::fs::metadata(path)
+        .is_ok_and(|found| found.is_file() || found.file_type().is_block_device());
+    let Some(file) = disk.then(|| File::open(path).ok()).flatten() else { return Ok(None) };
+    snf_claim::claim_among_us(&file, Purpose::Write)
+        .map_err(|source| TargetError::Busy { path: path.clone(), source })?;
+    Ok(Some(file))
 }
 
 impl SystemDisk {
@@ -100,7 +118,7 @@ impl SystemDisk {
                 log::info(&format!("copying {name} to {}", destination.name()));
                 lay_image(image, format, destination, settle, cancel, monitor)?
             }
-            Self::Program { backends, program, place, size } => {
+            Self::Program { backends, program, place, size, .. } => {
                 backends.tell(program);
                 let mut destination =
                     backends.open_destination(program, &place.text(), *size, cancel)?;
@@ -128,7 +146,11 @@ impl SystemDisk {
     pub(crate) fn open(self, config: &Config, cancel: &Cancel) -> Result<OpenDisk, CreateError> {
         match self {
             Self::Own(disk) => Ok(disk),
-            Self::Program { place, .. } => Ok(OpenDisk::open(&place, config, cancel)?),
+            Self::Program { place, claim, .. } => {
+                // Ours would stand in our own way.
+                drop(claim);
+                Ok(OpenDisk::open(&place, config, cancel)?)
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::SourceError;
+use super::error::SourceError;
 
 fn io_error(name: &str, error: impl Into<io::Error>) -> SourceError {
     SourceError::Io { name: name.to_owned(), offset: None, source: error.into() }
@@ -20,7 +20,20 @@ fn bad(name: &str, problem: impl Into<String>) -> SourceError {
 }
 
 /// Opens `name` beneath `image_dir`. The kernel resolves it and refuses every way out.
+///
+/// # Errors
+///
+/// There is no such file, it is no plain file or block device, or its path leads out.
 pub fn open_beneath(image_dir: &Path, name: &str) -> Result<File, SourceError> {
+    open_below(image_dir, name, "IMAGE_DIR")
+}
+
+/// Opens `name` beneath a folder that messages call `what`.
+///
+/// # Errors
+///
+/// As [`open_beneath`].
+pub fn open_below(image_dir: &Path, name: &str, what: &str) -> Result<File, SourceError> {
     let shown = format!("{name:?} in {}", image_dir.display());
     if name.is_empty() || name.contains('\0') {
         return Err(SourceError::Id {
@@ -35,7 +48,7 @@ pub fn open_beneath(image_dir: &Path, name: &str) -> Result<File, SourceError> {
     )
     .map_err(|error| match error {
         Errno::NOENT | Errno::NOTDIR => {
-            bad(&shown, "cannot be opened: IMAGE_DIR is not a directory; make it or set IMAGE_DIR")
+            bad(&shown, format!("does not exist: {what} is not a directory"))
         }
         error => io_error(&shown, error),
     })?;
@@ -43,12 +56,12 @@ pub fn open_beneath(image_dir: &Path, name: &str) -> Result<File, SourceError> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     // Not opened for reading before it is known to be a file: reading from a pipe would wait.
     let found = openat2(&dir, name, OFlags::PATH | OFlags::CLOEXEC, resolve)
-        .map_err(|error| explain(&shown, error))?;
+        .map_err(|error| explain(&shown, what, error))?;
     let kind = File::from(found).metadata().map_err(|error| io_error(&shown, error))?;
     if !kind.is_file() && !kind.file_type().is_block_device() {
         return Err(bad(&shown, "is not a plain file"));
     }
-    let file = openat2(&dir, name, flags, resolve).map_err(|error| explain(&shown, error))?;
+    let file = openat2(&dir, name, flags, resolve).map_err(|error| explain(&shown, what, error))?;
     checked(File::from(file), &shown)
 }
 
@@ -86,9 +99,9 @@ fn openat2(
     Err(Errno::AGAIN)
 }
 
-fn explain(shown: &str, error: Errno) -> SourceError {
+fn explain(shown: &str, what: &str, error: Errno) -> SourceError {
     match error {
-        Errno::XDEV => bad(shown, "is refused: its path leads out of IMAGE_DIR"),
+        Errno::XDEV => bad(shown, format!("is refused: its path leads out of {what}")),
         Errno::NOENT => bad(shown, "does not exist"),
         Errno::LOOP => bad(shown, "is refused: too many symbolic links"),
         error => io_error(shown, error),

@@ -1,0 +1,65 @@
+//! What can go wrong with a disk.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::node::cancel::Cancelled;
+
+/// What went wrong with the disk.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It cannot be opened.
+    #[error("cannot open the disk {}: {source}{}", path.display(), hint(source))]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody else uses it.
+    #[error("the disk {} is busy", path.display())]
+    Busy {
+        /// The path.
+        path: PathBuf,
+        /// Who has it.
+        source: snf_claim::Busy,
+    },
+    /// It is a directory, a pipe, a character device.
+    #[error("the disk {} is neither a block device nor a plain file", .0.display())]
+    Kind(PathBuf),
+    /// Reading or writing failed.
+    #[error("cannot {operation} the disk {} at byte {offset}: {source}{}", path.display(), hint(source))]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// `write`, `zero`, `flush`.
+        operation: &'static str,
+        /// Where.
+        offset: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A back-end that writes the disk.
+    #[error("the back-end {name} {problem}")]
+    Backend {
+        /// Its name.
+        name: String,
+        /// What it did.
+        problem: String,
+    },
+    /// A signal came.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// What a person can do about some errors.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::BUSY) => "; it is mounted or used by another device, release it first",
+        Some(Errno::NOSPC) => "; the storage beneath it is full",
+        Some(Errno::NOENT) => "; Ganeti should have made it: see gnt-instance activate-disks",
+        _ => "",
+    }
+}
