@@ -61,13 +61,23 @@ impl RecordingDevice {
     /// flushed some writes had been done, in any order, and some not; with `torn`, writes of more
     /// than 1 KiB (a superblock) in part, sector by sector. `seed` decides.
     pub fn cut(&self, count: usize, seed: u64, torn: bool) -> Vec<u8> {
+        self.cut_above(count, seed, if torn { 1024 } else { usize::MAX })
+    }
+
+    /// The same on a device that does only single sectors wholly or not at all: every longer write
+    /// may be done in part.
+    pub fn torn(&self, count: usize, seed: u64) -> Vec<u8> {
+        self.cut_above(count, seed, SECTOR)
+    }
+
+    fn cut_above(&self, count: usize, seed: u64, whole: usize) -> Vec<u8> {
         let mut random = Random(seed);
         let events = self.events();
         let events = &events[..count.min(events.len())];
         let durable =
             events.iter().rposition(|event| *event == Event::Flush).map_or(0, |at| at + 1);
         let bytes = self.prefix(durable);
-        let tears = |_, length| torn && length > 1024;
+        let tears = |_, length| length > whole;
         scatter(bytes, &mut random, loose(&events[durable..], tears))
     }
 

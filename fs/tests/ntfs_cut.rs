@@ -1,9 +1,11 @@
-//! The power is cut at every write of a commit to NTFS: what is there then can be read and mended.
+//! The power is cut at every write of a commit to NTFS: the old volume is there then, or the new
+//! one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::ntfs_support::edit::same;
 use crate::ntfs_support::walk::{content, hash, through_mount, through_us};
 use crate::ntfs_support::{Image, bytes};
 use snf_fs::ntfs::Ntfs;
@@ -68,83 +70,121 @@ fn by_record(fs: &Ntfs) -> BTreeMap<u64, u64> {
     out
 }
 
+/// The kinds of findings of [`check`] in a volume whose bitmaps have too much in use.
+const LEAKS: [&str; 2] = ["bitmap-leak", "mft-bitmap"];
+
+/// Every cut on a device that tears writes between sectors, and loses and reorders what was not
+/// flushed, leaves the old tree or the new one. ntfs-3g mounts it and sees the same.
 #[test]
-fn a_cut_at_any_write_leaves_old_or_new_content_and_asks_for_a_check() {
-    for args in ["-c 4096", "-c 512"] {
+fn a_cut_at_any_write_leaves_the_old_volume_or_the_new_one() {
+    for (args, seeds) in [("-c 4096", 4), ("-c 512", 2), ("-c 65536", 1)] {
         let image = volume(args);
         let device = Arc::new(RecordingDevice::new(image.clone()));
         let mut fs = Ntfs::open(device.clone()).unwrap();
-        let old = by_record(&fs);
-        let kept: BTreeMap<Vec<u8>, _> =
-            through_us(&fs).into_iter().filter(|(path, _)| path.starts_with(b"kept/")).collect();
-        assert_eq!(kept.len(), 30);
+        let old = through_us(&fs);
         edit(&mut fs).unwrap();
-        let new = by_record(&fs);
+        let new = through_us(&fs);
+        assert_ne!(old, new);
         fs.commit().unwrap();
         assert!(check(&MemoryDevice::new(device.to_vec())).unwrap().findings.is_empty());
-        let events = device.events().len();
-        assert!((20..600).contains(&events), "{events}");
+        let boot_sector = |event: &Event| matches!(event, Event::Write(0, _));
+        let events = device.events();
+        assert_eq!(events.iter().filter(|event| boot_sector(event)).count(), 2, "{args}");
+        assert_eq!(device.to_vec()[..512], image[..512]);
         let scratch = Image::make(args, 8);
-        let mut asked = 0;
-        for count in 0..=events {
-            for (seed, torn) in [(count as u64, false), (count as u64 + 1000, true)] {
-                let cut = device.cut(count, seed, torn);
-                let what = format!("{args}: cut {count}, seed {seed}");
+        let (mut marked, mut olds, mut news) = (0, 0, 0);
+        for count in 0..=events.len() {
+            for seed in 0..seeds {
+                let cut = device.torn(count, seed * 1000 + count as u64);
+                let what = format!("{args}: cut {count} of {}, seed {seed}", events.len());
                 let report = check(&MemoryDevice::new(cut.clone())).unwrap();
-                let codes: Vec<&str> = report.counts.keys().copied().collect();
-                let marked = codes.contains(&"volume-dirty");
-                // The mark is in the mirror first.
-                let harmless = codes.iter().all(|code| *code == "mft-mirror");
-                assert!(harmless || marked, "{what}: {codes:?}");
-                asked += u32::from(marked);
+                let is_marked = report.counts.contains_key("volume-dirty");
+                for (code, _) in report.counts.iter().filter(|(code, _)| **code != "volume-dirty") {
+                    // The copy of the boot sector leads to the records' own places.
+                    let known = LEAKS.contains(code) || is_marked && *code == "boot-copy";
+                    assert!(known, "{what}: {:?}", report.findings);
+                }
                 let fs = Ntfs::open(Arc::new(MemoryDevice::new(cut.clone()))).unwrap();
-                if marked {
-                    let error = Ntfs::open(Arc::new(MemoryDevice::new(cut.clone())))
-                        .unwrap()
-                        .mkdir(fs.root(), b"x", ANY)
-                        .unwrap_err();
+                let seen = through_us(&fs);
+                olds += u32::from(seen == old);
+                news += u32::from(seen == new);
+                assert!(seen == old || seen == new, "{what}: neither old nor new");
+                if is_marked {
+                    marked += 1;
+                    let (mut fs, root) = (fs, NodeId(5));
+                    let error = fs.mkdir(root, b"x", ANY).unwrap_err();
                     assert!(error.to_string().contains("chkdsk"), "{what}: {error}");
                 }
-                let seen = by_record(&fs);
-                for (number, hash) in &old {
-                    // Old or new content; a file that goes may be gone.
-                    match seen.get(number) {
-                        Some(now) => assert!(
-                            now == hash || new.get(number) == Some(now),
-                            "{what}: record {number} has neither"
-                        ),
-                        None => {
-                            assert!(!new.contains_key(number), "{what}: record {number} is gone")
-                        }
-                    }
-                }
-                if count % 7 == 0 && !torn {
+                // Programs take their time.
+                if seed == 0 && (args == "-c 4096" || count % 3 == 0) {
                     std::fs::write(&scratch.path, &cut).unwrap();
-                    scratch.tool("ntfsfix", &["-d"]);
-                    let there = through_mount(&scratch.mount().at);
-                    for (path, seen) in &kept {
-                        assert_eq!(there.get(path), Some(seen), "{what}");
+                    scratch.lint(&["bitmap-leak", "mftbitmap", "boot-backup"], &what);
+                    let theirs = through_mount(&scratch.mount().at);
+                    same(&theirs, &seen, &what);
+                    // Of a volume in the middle it brings the copy of the boot sector up to date.
+                    let look: &[&str] = if is_marked { &[] } else { &["-n"] };
+                    let text = scratch.tool("ntfsfix", look);
+                    assert!(text.contains("was processed successfully"), "{what}: {text}");
+                    if is_marked {
+                        scratch.lint(&["bitmap-leak", "mftbitmap"], &what);
+                        same(&through_mount(&scratch.mount().at), &seen, &what);
                     }
                 }
             }
         }
-        assert!(asked > 10, "{asked}");
+        assert!(marked > 2 && olds > 2 && news > 2, "{args}: {marked}, {olds}, {news}");
     }
 }
 
-/// A disk that tears a single request of two sectors: the record's file is lost until a check, and every
-/// other one has its old or its new content.
+/// A volume without room for copies of its records: marked while it changes, each file old or new.
+/// A record that is torn costs its own file only, until a check.
 #[test]
-fn a_torn_record_costs_its_own_file_only() {
-    let image = volume("-c 4096");
+fn a_full_volume_is_marked_and_a_torn_record_costs_its_own_file_only() {
+    let image = {
+        let device = Arc::new(MemoryDevice::new(volume("-c 4096")));
+        let mut fs = Ntfs::open(device.clone()).unwrap();
+        let filler = fs.create(fs.root(), b"filler", ANY).unwrap();
+        let free = fs.volume().free_clusters().unwrap();
+        fs.replace(filler, &vec![1; (free as usize - 1) * 4096]).unwrap();
+        fs.commit().unwrap();
+        device.to_vec()
+    };
     let device = Arc::new(RecordingDevice::new(image));
     let mut fs = Ntfs::open(device.clone()).unwrap();
     let old = by_record(&fs);
-    edit(&mut fs).unwrap();
+    let dir = fs.lookup(fs.root(), b"changed").unwrap().unwrap();
+    for (index, entry) in fs.readdir(dir).unwrap().into_iter().enumerate() {
+        match index % 3 {
+            0 => fs.unlink(dir, &entry.name).unwrap(),
+            1 => fs.replace(entry.node, b"short").unwrap(),
+            _ => fs.rename(dir, &entry.name, fs.root(), &entry.name).unwrap(),
+        }
+    }
     let new = by_record(&fs);
     fs.commit().unwrap();
+    assert!(check(&MemoryDevice::new(device.to_vec())).unwrap().findings.is_empty());
+    let events = device.events();
+    assert!(!events.iter().any(|event| matches!(event, Event::Write(0, _))), "not in place");
+    let whole = |seen: &BTreeMap<u64, u64>, but: u64, what: &str| {
+        for (number, hash) in old.iter().filter(|(number, _)| **number != but) {
+            match seen.get(number) {
+                Some(now) => assert!(now == hash || new.get(number) == Some(now), "{what}"),
+                None => assert!(!new.contains_key(number), "{what}: record {number} is gone"),
+            }
+        }
+    };
+    for count in 0..=events.len() {
+        let cut = device.cut(count, count as u64, false);
+        let what = format!("cut {count}");
+        let report = check(&MemoryDevice::new(cut.clone())).unwrap();
+        let marked = report.counts.contains_key("volume-dirty");
+        // The mark is in the mirror first.
+        let harmless = report.counts.keys().all(|code| *code == "mft-mirror");
+        assert!(harmless || marked, "{what}: {:?}", report.findings);
+        whole(&by_record(&Ntfs::open(Arc::new(MemoryDevice::new(cut))).unwrap()), 0, &what);
+    }
     let (mut torn, mut lost) = (0, 0);
-    for (index, event) in device.events().iter().enumerate() {
+    for (index, event) in events.iter().enumerate() {
         let Event::Write(offset, bytes) = event else { continue };
         if bytes.len() != 1024 || !bytes.starts_with(b"FILE") {
             continue;
@@ -163,16 +203,11 @@ fn a_torn_record_costs_its_own_file_only() {
             }
         };
         let seen = by_record(&fs);
-        for (other, hash) in old.iter().filter(|(other, _)| **other != number) {
-            match seen.get(other) {
-                Some(now) => assert!(now == hash || new.get(other) == Some(now), "{what}: {other}"),
-                None => assert!(!new.contains_key(other), "{what}: record {other} is gone"),
-            }
-        }
+        whole(&seen, number, &what);
         torn += 1;
         lost += u32::from(old.contains_key(&number) && !seen.contains_key(&number));
     }
-    assert!(torn > 50 && lost > 10, "{torn} torn, {lost} lost");
+    assert!(torn > 20 && lost > 5, "{torn} torn, {lost} lost");
 }
 
 #[test]

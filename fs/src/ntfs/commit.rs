@@ -1,23 +1,28 @@
 //! From memory to the device.
 //!
-//! NTFS has a log that only its own driver can write; what takes its place here is an order of the
-//! writes, with a flush behind each step:
+//! NTFS has a log that only its own driver can write. What takes its place here is a second MFT
+//! ([`super::shadow`]): the volume changes as a whole with one write of its boot sector. The steps,
+//! with a flush after each:
 //!
-//! 1. content of clusters that were free: nothing on the volume leads to them;
-//! 2. the mark that the volume needs a check, in `$MFTMirr` and then in `$Volume` itself;
-//! 3. `$Bitmap` and the MFT's bitmap with all that was or will be in use; records that were free;
-//! 4. records in use: each file changes as a whole, with its first record;
-//! 5. index blocks and other metadata in place;
-//! 6. records that are free now, and the bitmaps as they will be;
-//! 7. the mark is taken away.
+//! 1. all that goes to clusters that were free: content, index blocks, copies of the records that
+//!    change; the bitmaps with all that was, is or will be in use;
+//! 2. the boot sector leads to the copies: from here on everything is new;
+//! 3. the records in their own places, which nothing leads to now;
+//! 4. the boot sector leads to them again;
+//! 5. the bitmaps as they will be.
 //!
-//! A cut before 2 leaves the old volume. A cut after it leaves one that Windows checks by itself at
-//! the next start: every file has its old or its new content, and what a check has to mend is in
-//! indexes and bitmaps, which it makes anew from the records.
+//! A cut at any moment leaves the old volume or the new one. Bitmaps may then have clusters and
+//! records in use that are free, which takes room and harms nothing.
+//!
+//! Where a volume has no room for the copies, or an MFT in so many pieces that its run list takes
+//! more than a record, the writes have an order instead ([`Volume::commit_in_place`]).
 
-use super::layout::{VOLUME_INFORMATION, records};
+use zerocopy::IntoBytes;
+
+use super::layout::{BootSector, VOLUME_INFORMATION, records};
 use super::pieces::{Piece, Step};
 use super::record::{Record, corrupt};
+use super::shadow::{Shadow, Write};
 use super::state::{DIRTY, FLAGS_AT};
 use super::volume::{Space, Volume};
 use crate::error::Result;
@@ -38,6 +43,67 @@ impl Volume {
         if pieces.is_empty() {
             return Ok(CommitReport::default());
         }
+        let (data_blocks, metadata_blocks) = match self.shadow(&pieces)? {
+            Some(shadow) => self.commit_switched(&pieces, shadow)?,
+            None => self.commit_in_place(&pieces)?,
+        };
+        self.store.committed();
+        let Space { next_cluster, inherited, .. } = std::mem::take(&mut self.space);
+        self.space = Space { next_cluster, inherited, ..Space::default() };
+        Ok(CommitReport { metadata_blocks, data_blocks, transactions: 0, replayed: false })
+    }
+
+    /// Writes all changes around two writes of the boot sector; how many blocks of content and of
+    /// metadata that were.
+    fn commit_switched(&self, pieces: &[(u64, Piece)], shadow: Shadow) -> Result<(u64, u64)> {
+        let Shadow { copies, bitmaps, boot, switched } = shadow;
+        let of = |wanted: &dyn Fn(u64, &Piece) -> bool| -> Vec<Write> {
+            let these = pieces.iter().filter(|(offset, piece)| wanted(*offset, piece));
+            these.map(|(offset, piece)| (*offset, piece.bytes().to_vec())).collect()
+        };
+        let is_record = |piece: &Piece| !matches!(piece.step, Step::Fresh | Step::Bitmap);
+        // Before the switch the bitmaps have more in use than after it.
+        let mut last = Vec::new();
+        for (offset, before) in &bitmaps {
+            let mut after = vec![0; before.len()];
+            self.store.read(*offset, &mut after)?;
+            if after != *before {
+                last.push((*offset, after));
+            }
+        }
+
+        let data_blocks = self.write_all(of(&|_, piece| piece.step == Step::Fresh), WRITE_MAX)?;
+        let new = of(&|offset, piece| is_record(piece) && self.is_new(offset, piece));
+        let mut metadata_blocks = self.write_all(new, WRITE_MAX)?;
+        metadata_blocks += self.write_all(copies, WRITE_MAX)?;
+        metadata_blocks += self.write_all(bitmaps, WRITE_MAX)?;
+        self.flush()?;
+        self.write_boot(&switched)?;
+        let own = of(&|offset, piece| is_record(piece) && !self.is_new(offset, piece));
+        metadata_blocks += self.write_all(own, WRITE_MAX)?;
+        self.flush()?;
+        self.write_boot(&boot)?;
+        metadata_blocks += self.write_all(last, WRITE_MAX)?;
+        self.flush()?;
+        Ok((data_blocks, metadata_blocks + 2))
+    }
+
+    /// Writes the first 512 bytes of the volume: a disk does so wholly or not at all.
+    fn write_boot(&self, boot: &BootSector) -> Result<()> {
+        self.store.device().write_at(0, boot.as_bytes())?;
+        self.flush()
+    }
+
+    /// Writes all changes in an order that keeps content whole, with a flush after each step:
+    ///
+    /// 1. content and index blocks in clusters that were free;
+    /// 2. the mark that the volume needs a check, in `$MFTMirr` and then in `$Volume` itself;
+    /// 3. the bitmaps with all that was or will be in use; records that were free;
+    /// 4. records in use: each file changes as a whole, with its first record;
+    /// 5. index blocks that found no other place;
+    /// 6. records that are free now, and the bitmaps as they will be;
+    /// 7. the mark is taken away.
+    fn commit_in_place(&self, pieces: &[(u64, Piece)]) -> Result<(u64, u64)> {
         let of = |step: Step| {
             let these = pieces.iter().filter(move |(_, piece)| piece.step == step);
             these.map(|(offset, piece)| (*offset, piece.bytes().to_vec()))
@@ -68,11 +134,7 @@ impl Volume {
         metadata_blocks += self.write_all(last, WRITE_MAX)?;
         self.flush()?;
         self.write_mark(&mut mark, false)?;
-
-        self.store.committed();
-        let Space { next_cluster, inherited, .. } = std::mem::take(&mut self.space);
-        self.space = Space { next_cluster, inherited, ..Space::default() };
-        Ok(CommitReport { metadata_blocks, data_blocks, transactions: 0, replayed: false })
+        Ok((data_blocks, metadata_blocks))
     }
 
     /// Writes in the order of the places, neighbours together up to `most` bytes; how many blocks

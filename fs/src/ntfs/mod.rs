@@ -30,6 +30,7 @@ pub mod reparse;
 pub mod runs;
 mod save;
 pub mod security;
+mod shadow;
 pub mod shortname;
 mod state;
 pub mod store;

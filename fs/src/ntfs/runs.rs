@@ -1,5 +1,7 @@
 //! Run lists: which clusters hold the value of a non-resident attribute.
 
+use std::ops::Range;
+
 use super::boot::Geometry;
 
 /// Most runs of one attribute: 64 MiB of them in memory at the worst. The largest attribute list
@@ -126,6 +128,24 @@ impl Runs {
         }
         self.clusters = self.clusters.min(clusters);
         cut
+    }
+
+    /// The runs of some virtual clusters, clipped to them.
+    pub fn part(&self, vcns: Range<u64>) -> impl Iterator<Item = Run> + '_ {
+        let from = self.list.partition_point(|(first, run)| first + run.count <= vcns.start);
+        self.list[from..].iter().take_while(move |(first, _)| *first < vcns.end).map(
+            move |&(first, run)| {
+                let skip = vcns.start.saturating_sub(first);
+                let end = vcns.end.min(first + run.count);
+                Run { lcn: run.lcn.map(|lcn| lcn + skip), count: end - first - skip }
+            },
+        )
+    }
+
+    /// The same runs with other clusters for the virtual clusters `vcns`, which `with` covers.
+    pub fn replaced(&self, vcns: Range<u64>, with: &Self) -> Self {
+        let before = self.part(0..vcns.start);
+        before.chain(with.iter()).chain(self.part(vcns.end..self.clusters)).collect()
     }
 
     /// Adds mapping pairs up to their end mark, as they stand in one record. What is wrong with
@@ -278,6 +298,13 @@ mod tests {
         assert_eq!(runs.find(6), Some(Place { lcn: Some(16), count: 1 }));
         assert_eq!(runs.find(8), Some(Place { lcn: None, count: 2 }));
         assert_eq!(runs.find(14), None);
+        let clip: Vec<Run> = runs.part(5..12).collect();
+        assert_eq!(clip, [run(Some(15), 2), run(None, 3), run(Some(2), 2)]);
+        assert!(runs.part(4..4).next().is_none());
+        let other: Runs = [run(Some(90), 3)].into_iter().collect();
+        let changed: Vec<Run> = runs.replaced(6..9, &other).iter().collect();
+        let want = [run(Some(10), 6), run(Some(90), 3), run(None, 1), run(Some(2), 4)];
+        assert_eq!(changed, want);
         assert_eq!(runs.truncate(3), [run(Some(2), 4), run(None, 3), run(Some(13), 4)]);
         assert_eq!(runs.iter().collect::<Vec<_>>(), [run(Some(10), 3)]);
         assert!(runs.truncate(3).is_empty());

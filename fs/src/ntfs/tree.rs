@@ -10,6 +10,7 @@ use super::layout::{BITMAP, INDEX_ALLOCATION, INDEX_ROOT};
 use super::mft::end_of;
 use super::pieces::Step;
 use super::record::Record;
+use super::runs::Run;
 use super::save::UNNUMBERED;
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
@@ -126,6 +127,12 @@ pub struct Editor<'a> {
 const WORD: usize = 8;
 /// Bytes of a `$BITMAP` of an index at most: 8 million blocks.
 const BITMAP_MAX: u64 = 1 << 20;
+/// From this number of pieces on, an index moves as a whole when a block of it changes,
+const PIECES: usize = 12;
+/// unless it has more bytes than this.
+const WHOLE_MAX: u64 = 4 << 20;
+/// Room in the record that the root leaves to the run list of the blocks, which grows as they move.
+const RUN_RESERVE: usize = 32;
 /// The least room for a root that is asked for: one entry that points to a block.
 const LEAST_ROOT: usize = 56;
 
@@ -154,6 +161,56 @@ impl<'a> Editor<'a> {
 
     fn corrupt(&self, text: String) -> Error {
         Error::corrupt("$INDEX_ALLOCATION", place(self.inode, self.name), text)
+    }
+
+    /// Where the bytes of a block are.
+    fn places(&self, vcn: u64, length: usize) -> Result<Vec<(u64, usize)>> {
+        let unit = vcn_unit(length, &self.volume.geometry);
+        let blocks = self.inode.find(INDEX_ALLOCATION, self.name).and_then(Attribute::mapping);
+        blocks
+            .zip(vcn.checked_mul(unit))
+            .and_then(|(blocks, offset)| self.volume.places(&blocks.runs, offset, length))
+            .ok_or_else(|| self.corrupt(format!("VCN {vcn} has no clusters")))
+    }
+
+    /// Whether the clusters were free at the last commit.
+    fn is_fresh(&self, places: &[(u64, usize)]) -> bool {
+        let cluster = self.volume.geometry.cluster;
+        places.iter().all(|&(place, count)| {
+            let last = place + (count as u64).saturating_sub(1);
+            (place / cluster..=last / cluster).all(|cluster| self.volume.is_fresh(cluster))
+        })
+    }
+
+    /// Gives the block at byte `offset` of `$INDEX_ALLOCATION` other clusters, which were free, so
+    /// that the old block stays whole until the file's record leads to the new one. Other blocks
+    /// in the same clusters move along, and the whole attribute where it is in many pieces.
+    fn relocate(&mut self, offset: u64, length: usize) -> Result<()> {
+        let cluster = self.volume.geometry.cluster;
+        let blocks = self.inode.find(INDEX_ALLOCATION, self.name).and_then(Attribute::mapping);
+        let Some(mut mapping) = blocks.cloned() else {
+            return Err(self.corrupt("it is resident".to_owned()));
+        };
+        let mut vcns = offset / cluster..(offset + length as u64).div_ceil(cluster);
+        let all = mapping.runs.clusters();
+        if mapping.runs.len() >= PIECES && all.saturating_mul(cluster) <= WHOLE_MAX {
+            vcns = 0..all;
+        }
+        let old: Vec<Run> = mapping.runs.part(vcns.clone()).collect();
+        let near = old.first().and_then(|run| run.lcn);
+        let new = self.volume.allocate(vcns.end - vcns.start, near)?;
+        let covered = (vcns.end - vcns.start) * cluster;
+        if covered > length as u64 {
+            let mut bytes = vec![0; covered as usize];
+            self.volume.read_runs(&mapping.runs, vcns.start * cluster, &mut bytes)?;
+            self.volume.write_runs(&new, 0, &bytes, Step::Fresh)?;
+        }
+        mapping.runs = mapping.runs.replaced(vcns, &new);
+        match self.inode.find_mut(INDEX_ALLOCATION, self.name) {
+            Some(attribute) => attribute.body = Body::Mapped(mapping),
+            None => return Err(self.corrupt("it is gone".to_owned())),
+        }
+        self.volume.release(old)
     }
 
     /// Gives back the blocks of an index that has none in use any more.
@@ -187,7 +244,9 @@ impl IndexStore for Editor<'_> {
             });
         let others: usize = others.map(Attribute::encoded_size).sum();
         let new = Attribute::resident(INDEX_ROOT, self.name, value.to_vec());
-        if value.len() > LEAST_ROOT && others + new.encoded_size() > room {
+        let has_blocks = self.inode.find(INDEX_ALLOCATION, self.name).is_some();
+        let reserve = if has_blocks { RUN_RESERVE } else { 0 };
+        if value.len() > LEAST_ROOT && others + new.encoded_size() + reserve > room {
             return Ok(false);
         }
         match self.inode.find_mut(INDEX_ROOT, self.name) {
@@ -203,18 +262,19 @@ impl IndexStore for Editor<'_> {
 
     fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()> {
         let unit = vcn_unit(block.len(), &self.volume.geometry);
-        let blocks = self.inode.find(INDEX_ALLOCATION, self.name).and_then(Attribute::mapping);
-        let places = blocks
-            .zip(vcn.checked_mul(unit))
-            .and_then(|(blocks, offset)| self.volume.places(&blocks.runs, offset, block.len()));
-        let Some(places) = places else {
-            return Err(self.corrupt(format!("VCN {vcn} has no clusters")));
-        };
+        let mut places = self.places(vcn, block.len())?;
+        let mut step = Step::Fresh;
+        if !self.is_fresh(&places) {
+            match self.relocate(vcn.saturating_mul(unit), block.len()) {
+                Ok(()) => places = self.places(vcn, block.len())?,
+                // A volume that is full must still let files go.
+                Err(Error::NoSpace(_)) => step = Step::Change,
+                Err(error) => return Err(error),
+            }
+        }
         let mut bytes = block.to_vec();
         fixup::protect(&mut bytes).map_err(|text| self.corrupt(text))?;
-        let cluster = self.volume.geometry.cluster;
-        let fresh = places.iter().all(|(place, _)| self.volume.is_fresh(place / cluster));
-        self.volume.write_places(&places, &bytes, if fresh { Step::Fresh } else { Step::Change })
+        self.volume.write_places(&places, &bytes, step)
     }
 
     fn allocate_block(&mut self) -> Result<u64> {

@@ -90,6 +90,19 @@ impl Image {
         assert!(!text.contains("FAILED") && !text.contains("rror"), "{what}: {text}");
     }
 
+    /// A checker that shares no code with any driver (`oracle/ntfs-lint.py`) finds no errors but
+    /// of the kinds `allowed`.
+    pub fn lint(&self, allowed: &[&str], what: &str) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/ntfs-lint.py");
+        let (_, text) = run("python3", &[script.as_ref(), self.path.as_os_str()]);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("CLEAN") || last.starts_with("ERRORS"), "{what}: {text}");
+        for line in text.lines().filter(|line| line.starts_with("E: ")) {
+            let code = line.split(": ").nth(1).unwrap_or_default();
+            assert!(allowed.contains(&code), "{what}: {text}");
+        }
+    }
+
     pub fn mount(&self) -> Mount {
         let at = self.dir.path().join("mnt");
         std::fs::create_dir_all(&at).unwrap();
