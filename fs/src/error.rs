@@ -3,6 +3,8 @@
 
 use std::io;
 
+pub use crate::text::display_name;
+
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -99,35 +101,5 @@ impl Error {
     /// Whether the thing asked for simply is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound(_))
-    }
-}
-
-/// Bytes of a guest path or name as text for a message: UTF-8 where it is, `\xNN` elsewhere,
-/// control characters escaped, so that a hostile name cannot forge log lines.
-pub fn display_name(name: &[u8]) -> String {
-    let mut out = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() {
-                out.extend(c.escape_default());
-            } else {
-                out.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::display_name;
-
-    #[test]
-    fn hostile_names_are_escaped() {
-        assert_eq!(display_name("fußball".as_bytes()), "fußball");
-        assert_eq!(display_name(b"a\nSUCCESS\xff"), "a\\nSUCCESS\\xff");
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod cache;
 pub mod device;
 pub mod error;
 pub mod ext;
@@ -17,6 +18,7 @@ pub mod overlay;
 mod ranges;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod text;
 pub mod tree;
 
 pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};

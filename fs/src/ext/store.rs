@@ -4,10 +4,11 @@
 //! put over the device, the cache, the device.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ranges::Ranges;
@@ -51,19 +52,12 @@ pub struct Replayed {
     pub head: Option<[u8; 4]>,
 }
 
-#[derive(Debug, Default)]
-struct Cache {
-    blocks: HashMap<u64, (Block, bool)>,
-    /// Second-chance queue: a block that was hit since it was queued goes round once more.
-    queue: VecDeque<u64>,
-}
-
 /// All blocks of one file system.
 pub struct Store {
     device: Arc<dyn BlockDevice>,
     block_size: usize,
     blocks_count: u64,
-    cache: RefCell<Cache>,
+    cache: RefCell<Cache<Block>>,
     /// What replaying the dirty journal would write, found at open.
     replayed: BTreeMap<u64, Replayed>,
     /// The newest content of every block changed since open (all transactions together).
@@ -106,7 +100,7 @@ impl Store {
             device,
             block_size: block_size as usize,
             blocks_count,
-            cache: RefCell::default(),
+            cache: RefCell::new(Cache::new((CACHE_BYTES / block_size.max(1) as usize).max(16))),
             replayed: BTreeMap::new(),
             latest: BTreeMap::new(),
             current: Transaction::default(),
@@ -156,9 +150,8 @@ impl Store {
         if self.is_zeroed(number) {
             return Ok(vec![0; self.block_size].into());
         }
-        if let Some(entry) = self.cache.borrow_mut().blocks.get_mut(&number) {
-            entry.1 = true;
-            return Ok(entry.0.clone());
+        if let Some(block) = self.cache.borrow_mut().get(number) {
+            return Ok(block);
         }
         let mut buf = vec![0; self.block_size];
         match self.replayed.get(&number) {
@@ -166,7 +159,7 @@ impl Store {
             None => self.device.read_at(number * self.block_size as u64, &mut buf)?,
         }
         let block: Block = buf.into();
-        self.remember(number, block.clone());
+        self.cache.borrow_mut().insert(number, block.clone());
         Ok(block)
     }
 
@@ -202,25 +195,6 @@ impl Store {
             buf[..head.len()].copy_from_slice(&head);
         }
         Ok(())
-    }
-
-    fn remember(&self, number: u64, block: Block) {
-        let mut cache = self.cache.borrow_mut();
-        let limit = (CACHE_BYTES / self.block_size).max(16);
-        while cache.blocks.len() >= limit {
-            let Some(oldest) = cache.queue.pop_front() else { break };
-            match cache.blocks.get_mut(&oldest) {
-                Some(entry) if entry.1 => {
-                    entry.1 = false;
-                    cache.queue.push_back(oldest);
-                }
-                _ => {
-                    cache.blocks.remove(&oldest);
-                }
-            }
-        }
-        cache.queue.push_back(number);
-        cache.blocks.insert(number, (block, false));
     }
 
     fn prepare(&self, number: u64, content: Vec<u8>) -> Result<Block> {
@@ -399,8 +373,7 @@ impl Store {
 
     /// Lays what a journal replay would write over the device.
     pub fn set_replayed(&mut self, blocks: BTreeMap<u64, Replayed>) {
-        self.cache.borrow_mut().blocks.clear();
-        self.cache.borrow_mut().queue.clear();
+        self.cache.borrow_mut().retain(|_| false);
         self.replayed = blocks;
     }
 
@@ -427,14 +400,8 @@ impl Store {
         let latest = std::mem::take(&mut self.latest);
         self.sealed.clear();
         self.zeroing.clear();
-        {
-            let mut cache = self.cache.borrow_mut();
-            cache
-                .blocks
-                .retain(|number, _| !replayed.contains_key(number) && !latest.contains_key(number));
-            let Cache { blocks, queue } = &mut *cache;
-            queue.retain(|number| blocks.contains_key(number));
-        }
+        let old = |number| replayed.contains_key(&number) || latest.contains_key(&number);
+        self.cache.borrow_mut().retain(|number| !old(number));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Bytes of the volume: a bounded cache over the device, and every change held back until commit.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::pieces::{Piece, Pieces, Step};
+use crate::cache::Cache;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 
@@ -14,13 +15,6 @@ use crate::error::{Error, Result};
 const CACHE_BYTES: usize = 16 << 20;
 /// What the cache reads at once: neighbours in the MFT are wanted soon.
 const PAGE: u64 = 16 << 10;
-
-#[derive(Debug, Default)]
-struct Cache {
-    pages: HashMap<u64, (Arc<[u8]>, bool)>,
-    /// Second-chance queue: a page that was hit since it was queued goes round once more.
-    queue: VecDeque<u64>,
-}
 
 /// A change to take back: the range that it covered, and what was pending there before.
 #[derive(Debug)]
@@ -33,7 +27,7 @@ struct Undo {
 pub struct Store {
     device: Arc<dyn BlockDevice>,
     size: u64,
-    cache: RefCell<Cache>,
+    cache: RefCell<Cache<Arc<[u8]>>>,
     pending: Pieces,
     undo: Vec<Undo>,
     /// Attempts that are not finished.
@@ -46,7 +40,7 @@ impl Store {
         Self {
             device,
             size,
-            cache: RefCell::default(),
+            cache: RefCell::new(Cache::new(CACHE_BYTES / PAGE as usize)),
             pending: Pieces::default(),
             undo: Vec::new(),
             depth: 0,
@@ -100,29 +94,14 @@ impl Store {
     }
 
     fn page(&self, number: u64) -> Result<Arc<[u8]>> {
-        if let Some(entry) = self.cache.borrow_mut().pages.get_mut(&number) {
-            entry.1 = true;
-            return Ok(entry.0.clone());
+        if let Some(bytes) = self.cache.borrow_mut().get(number) {
+            return Ok(bytes);
         }
         let start = number * PAGE;
         let mut bytes = vec![0; PAGE.min(self.size - start) as usize];
         self.device.read_at(start, &mut bytes)?;
         let bytes: Arc<[u8]> = bytes.into();
-        let mut cache = self.cache.borrow_mut();
-        while cache.pages.len() >= CACHE_BYTES / PAGE as usize {
-            let Some(oldest) = cache.queue.pop_front() else { break };
-            match cache.pages.get_mut(&oldest) {
-                Some(entry) if entry.1 => {
-                    entry.1 = false;
-                    cache.queue.push_back(oldest);
-                }
-                _ => {
-                    cache.pages.remove(&oldest);
-                }
-            }
-        }
-        cache.queue.push_back(number);
-        cache.pages.insert(number, (bytes.clone(), false));
+        self.cache.borrow_mut().insert(number, bytes.clone());
         Ok(bytes)
     }
 
@@ -177,19 +156,14 @@ impl Store {
         &self.pending
     }
 
-    /// Tells that all that waited is on the device.
+    /// Forgets what waited: it is on the device now.
     pub fn committed(&mut self) {
+        let mut written = BTreeSet::new();
         for (offset, piece) in self.pending.iter() {
-            let mut cache = self.cache.borrow_mut();
             let end = offset + piece.bytes().len() as u64;
-            for page in offset / PAGE..end.div_ceil(PAGE) {
-                cache.pages.remove(&page);
-            }
+            written.extend(offset / PAGE..end.div_ceil(PAGE));
         }
-        let mut cache = self.cache.borrow_mut();
-        let Cache { pages, queue } = &mut *cache;
-        queue.retain(|number| pages.contains_key(number));
-        drop(cache);
+        self.cache.borrow_mut().retain(|number| !written.contains(&number));
         self.pending.clear();
     }
 }
