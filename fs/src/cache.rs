@@ -25,11 +25,6 @@ impl<V: Clone> Cache<V> {
         Some(value.clone())
     }
 
-    /// Whether there is a value with this number. This is no use of it.
-    pub(crate) fn contains(&self, number: u64) -> bool {
-        self.values.contains_key(&number)
-    }
-
     /// Keeps a value, in place of one with the same number.
     pub(crate) fn insert(&mut self, number: u64, value: V) {
         if let Some(entry) = self.values.get_mut(&number) {
@@ -69,10 +64,10 @@ mod tests {
         (1..=3).for_each(|number| cache.insert(number, number * 10));
         assert_eq!(cache.get(1), Some(10));
         cache.insert(4, 40);
-        assert!(cache.contains(1) && !cache.contains(2));
+        assert!(cache.values.contains_key(&1) && !cache.values.contains_key(&2));
         cache.insert(5, 50);
         cache.insert(6, 60);
-        assert!(!cache.contains(1), "spared once only");
+        assert!(!cache.values.contains_key(&1), "spared once only");
         cache.insert(6, 61);
         assert_eq!((cache.get(6), cache.get(3)), (Some(61), None));
         cache.retain(|number| number != 6);

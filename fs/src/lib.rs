@@ -12,14 +12,17 @@ pub mod error;
 pub mod ext;
 pub mod fat;
 pub mod filesystem;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod ntfs;
 pub mod overlay;
 mod ranges;
+mod shortname;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod text;
 pub mod tree;
+mod utf16;
 
 pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};
 pub use error::{DeviceError, Error, Result};
@@ -27,6 +30,7 @@ pub use filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
     Timestamp,
 };
+#[cfg(any(test, feature = "testing"))]
 pub use memory::MemoryFs;
 pub use overlay::Overlay;
 pub use tree::Tree;

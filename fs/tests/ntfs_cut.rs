@@ -15,8 +15,8 @@ use snf_fs::{Attributes, BlockDevice, Error, FileSystem, FileType, MemoryDevice,
 
 const ANY: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
 
-fn volume(args: &str) -> Vec<u8> {
-    let image = Image::make(args, 8);
+fn volume(args: &str, mib: u64) -> Vec<u8> {
+    let image = Image::make(args, mib);
     let mount = image.mount();
     let mut random = Random(3);
     for dir in ["kept", "changed"] {
@@ -77,8 +77,8 @@ const LEAKS: [&str; 2] = ["bitmap-leak", "mft-bitmap"];
 /// flushed, leaves the old tree or the new one. ntfs-3g mounts it and sees the same.
 #[test]
 fn a_cut_at_any_write_leaves_the_old_volume_or_the_new_one() {
-    for (args, seeds) in [("-c 4096", 4), ("-c 512", 2), ("-c 65536", 1)] {
-        let image = volume(args);
+    for (args, mib, seeds) in [("-c 4096", 8, 4), ("-c 512", 8, 2), ("-c 65536", 24, 1)] {
+        let image = volume(args, mib);
         let device = Arc::new(RecordingDevice::new(image.clone()));
         let mut fs = Ntfs::open(device.clone()).unwrap();
         let old = through_us(&fs);
@@ -91,7 +91,7 @@ fn a_cut_at_any_write_leaves_the_old_volume_or_the_new_one() {
         let events = device.events();
         assert_eq!(events.iter().filter(|event| boot_sector(event)).count(), 2, "{args}");
         assert_eq!(device.to_vec()[..512], image[..512]);
-        let scratch = Image::make(args, 8);
+        let scratch = Image::make(args, mib);
         let (mut marked, mut olds, mut news) = (0, 0, 0);
         for count in 0..=events.len() {
             for seed in 0..seeds {
@@ -141,7 +141,7 @@ fn a_cut_at_any_write_leaves_the_old_volume_or_the_new_one() {
 #[test]
 fn a_full_volume_is_marked_and_a_torn_record_costs_its_own_file_only() {
     let image = {
-        let device = Arc::new(MemoryDevice::new(volume("-c 4096")));
+        let device = Arc::new(MemoryDevice::new(volume("-c 4096", 8)));
         let mut fs = Ntfs::open(device.clone()).unwrap();
         let filler = fs.create(fs.root(), b"filler", ANY).unwrap();
         let free = fs.volume().free_clusters().unwrap();
@@ -212,7 +212,7 @@ fn a_full_volume_is_marked_and_a_torn_record_costs_its_own_file_only() {
 
 #[test]
 fn faults_are_told_and_before_the_first_write_nothing_changes() {
-    let image = volume("-c 4096");
+    let image = volume("-c 4096", 8);
     let run = |fault| {
         let memory = Arc::new(MemoryDevice::new(image.clone()));
         let device = Arc::new(FaultDevice::new(memory.clone(), fault));
@@ -245,7 +245,7 @@ fn faults_are_told_and_before_the_first_write_nothing_changes() {
 
 #[test]
 fn a_volume_that_was_not_left_well_is_read_and_not_changed() {
-    let image = volume("-c 4096");
+    let image = volume("-c 4096", 8);
     let refused = |bytes: Vec<u8>| {
         let memory = Arc::new(MemoryDevice::new(bytes.clone()));
         let mut fs = Ntfs::open(memory.clone()).unwrap();

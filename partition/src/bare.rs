@@ -3,33 +3,13 @@
 
 use crate::disk::{Disk, read_if_there};
 use crate::error::Result;
-
-/// How many bytes at the start of the disk decide (btrfs and UFS2 keep their superblocks at
-/// 64 KiB).
-const WINDOW: usize = 72 * 1024;
-
-/// A signature: name, byte offset, bytes.
-const SIGNATURES: &[(&str, usize, &[u8])] = &[
-    ("NTFS", 3, b"NTFS    "),
-    ("exFAT", 3, b"EXFAT   "),
-    ("ReFS", 3, b"ReFS\0\0\0\0"),
-    ("XFS", 0, b"XFSB"),
-    ("LUKS", 0, b"LUKS\xba\xbe"),
-    ("squashfs", 0, b"hsqs"),
-    ("LVM physical volume", 512, b"LABELONE"),
-    ("swap", 4086, b"SWAPSPACE2"),
-    ("F2FS", 1024, b"\x10\x20\xf5\xf2"),
-    ("ISO 9660", 32769, b"CD001"),
-    ("btrfs", 65536 + 64, b"_BHRfS_M"),
-    ("UFS2", 65536 + 1372, b"\x19\x01\x54\x19"),
-    ("UFS1", 8192 + 1372, b"\x54\x19\x01\x00"),
-];
+use crate::signature::{SIGNATURES, WINDOW};
 
 /// The name of the file system (or other whole-device format) that begins at the first byte of
 /// the disk, as far as this crate knows the signature. A partition table beside it is not looked
 /// for; [`crate::read`] weighs the two.
 pub fn file_system(disk: &dyn Disk) -> Result<Option<&'static str>> {
-    let length = usize::try_from(disk.len()).unwrap_or(usize::MAX).min(WINDOW);
+    let length = usize::try_from(disk.len()).unwrap_or(usize::MAX).min(WINDOW as usize);
     let Some(window) = read_if_there(disk, 0, length)? else { return Ok(None) };
     Ok(signature_of(&window))
 }
@@ -38,9 +18,10 @@ fn signature_of(window: &[u8]) -> Option<&'static str> {
     if is_ext(window) {
         return Some("ext2/3/4");
     }
-    for (name, offset, bytes) in SIGNATURES {
-        if window.get(*offset..offset + bytes.len()) == Some(*bytes) {
-            return Some(name);
+    for signature in SIGNATURES {
+        let rest = window.get(signature.offset as usize..);
+        if rest.is_some_and(|rest| rest.starts_with(signature.magic)) {
+            return Some(signature.name);
         }
     }
     if is_fat(window) {
@@ -97,12 +78,12 @@ mod tests {
 
     #[test]
     fn signatures() {
-        let mut window = vec![0; WINDOW];
+        let mut window = vec![0; WINDOW as usize];
         assert_eq!(signature_of(&window), None);
         assert_eq!(signature_of(&[]), None);
         window[3..11].copy_from_slice(b"NTFS    ");
         assert_eq!(signature_of(&window), Some("NTFS"));
-        let mut window = vec![0; WINDOW];
+        let mut window = vec![0; WINDOW as usize];
         window[1080..1082].copy_from_slice(&[0x53, 0xef]);
         assert_eq!(signature_of(&window), None, "the magic alone is too little");
         window[1028] = 1;

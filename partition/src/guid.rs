@@ -26,19 +26,10 @@ impl Guid {
     }
 }
 
-/// The order in which the stored bytes are printed.
-const PRINTED: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-
 impl fmt::Display for Guid {
     /// Lower case, as `blkid` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, index) in PRINTED.into_iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{:02x}", self.0[index])?;
-        }
-        Ok(())
+        uuid::Uuid::from_bytes_le(self.0).hyphenated().fmt(f)
     }
 }
 
@@ -59,13 +50,8 @@ impl FromStr for Guid {
         {
             return Err(wrong());
         }
-        let digits: String = groups.concat();
-        let mut bytes = [0; 16];
-        for (i, index) in PRINTED.into_iter().enumerate() {
-            let pair = digits.get(2 * i..2 * i + 2).ok_or_else(wrong)?;
-            bytes[index] = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-        }
-        Ok(Self(bytes))
+        let uuid = uuid::Uuid::try_parse(text).map_err(|_| wrong())?;
+        Ok(Self(uuid.to_bytes_le()))
     }
 }
 

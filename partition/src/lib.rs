@@ -23,6 +23,7 @@ mod layout;
 mod mbr;
 mod mbr_grow;
 mod plan;
+pub mod signature;
 pub mod swap;
 mod table;
 mod types;

@@ -44,14 +44,7 @@ pub struct SwapArea {
 
 /// The text of a UUID (big-endian, unlike a GPT's GUID).
 pub fn uuid_text(uuid: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (i, byte) in uuid.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    uuid::Uuid::from_bytes(*uuid).to_string()
 }
 
 /// A random (version 4) UUID made of 16 random bytes.

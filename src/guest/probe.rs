@@ -1,6 +1,8 @@
 //! Which file system or container begins on a device, told by its signature.
 
 use snf_fs::{BlockDevice, DeviceError};
+use snf_partition::signature::SIGNATURES;
+use uuid::Uuid;
 
 /// What a signature says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,26 +38,6 @@ pub const EXT: &str = "ext";
 pub const NTFS: &str = "ntfs";
 /// FAT12, FAT16 or FAT32.
 pub const FAT: &str = "vfat";
-
-/// Signatures without further data: kind, offset, bytes.
-const PLAIN: &[(&str, u64, &[u8])] = &[
-    ("crypto_LUKS", 0, b"LUKS\xba\xbe"),
-    ("squashfs", 0, b"hsqs"),
-    ("exfat", 3, b"EXFAT   "),
-    ("ReFS", 3, b"ReFS\0\0\0\0"),
-    ("BitLocker", 3, b"-FVE-FS-"),
-    ("LVM2_member", 512 + 24, b"LVM2 001"),
-    ("LVM2_member", 24, b"LVM2 001"),
-    ("f2fs", 1024, b"\x10\x20\xf5\xf2"),
-    ("erofs", 1024, b"\xe2\xe1\xf5\xe0"),
-    ("jfs", 32768, b"JFS1"),
-    ("iso9660", 32769, b"CD001"),
-    ("linux_raid_member", 4096, b"\xfc\x4e\x2b\xa9"),
-    ("linux_raid_member", 0, b"\xfc\x4e\x2b\xa9"),
-    ("reiserfs", 65536 + 52, b"ReIsEr"),
-    ("ufs", 65536 + 1372, b"\x19\x01\x54\x19"),
-    ("ufs", 8192 + 1372, b"\x54\x19\x01\x00"),
-];
 
 /// Formats that a disk comes in before it is raw: kind, offset, bytes. Such a file was most likely
 /// given by mistake; it is named, and never unpacked on the strength of its bytes.
@@ -96,7 +78,7 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
     if at(0, b"XFSB") {
         return known(Signature {
             kind: "xfs",
-            uuid: head.get(32..48).map(uuid),
+            uuid: head.get(32..48).and_then(uuid),
             label: head.get(108..120).and_then(text),
         });
     }
@@ -112,7 +94,7 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
         if at(offset, magic) {
             return known(Signature {
                 kind: "swap",
-                uuid: head.get(1036..1052).map(uuid),
+                uuid: head.get(1036..1052).and_then(uuid),
                 label: head.get(1052..1068).and_then(text),
             });
         }
@@ -134,12 +116,13 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
     if btrfs.get(64..72) == Some(b"_BHRfS_M") {
         return known(Signature {
             kind: "btrfs",
-            uuid: btrfs.get(32..48).map(uuid),
+            uuid: btrfs.get(32..48).and_then(uuid),
             label: btrfs.get(299..555).and_then(text),
         });
     }
-    for (kind, offset, magic) in PLAIN.iter().chain(WRAPPED) {
-        if read(device, *offset, magic.len())? == *magic {
+    let plain = SIGNATURES.iter().map(|known| (known.kind, known.offset, known.magic));
+    for (kind, offset, magic) in plain.chain(WRAPPED.iter().copied()) {
+        if read(device, offset, magic.len())? == magic {
             return known(Signature::plain(kind));
         }
     }
@@ -159,15 +142,8 @@ fn read(device: &dyn BlockDevice, offset: u64, length: usize) -> Result<Vec<u8>,
     Ok(buf)
 }
 
-fn uuid(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(36);
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        out.push_str(&format!("{byte:02x}"));
-    }
-    out
+fn uuid(bytes: &[u8]) -> Option<String> {
+    Some(Uuid::from_slice(bytes).ok()?.to_string())
 }
 
 /// A label: up to the first zero byte, without blanks at its end; `None` when nothing is left.

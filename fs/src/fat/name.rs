@@ -1,8 +1,8 @@
 //! Names: eleven bytes in capitals, and long ones in UTF-16 before them.
 
 use crate::error::{Error, Result, display_name};
-use crate::ntfs::shortname::{is_short, short_name};
-use crate::ntfs::upcase::{UpCase, check_windows_name, to_utf8, to_utf16};
+use crate::shortname::{is_short, short_name};
+use crate::utf16::{UpCase, check_windows_name, to_utf8, to_utf16};
 
 /// Bit of DIR_NTRes: the base of the short name is shown in small letters.
 const LOWER_BASE: u8 = 0x08;

@@ -13,7 +13,7 @@ use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
     Timestamp,
 };
-use crate::ntfs::upcase::{to_utf8, to_utf16};
+use crate::utf16::{to_utf8, to_utf16};
 
 const ROOT: NodeId = NodeId(0);
 /// No tree of directories is deeper: paths have at most 4096 bytes.

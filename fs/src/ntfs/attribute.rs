@@ -8,7 +8,7 @@ use super::layout::{
     attribute_flags::{COMPRESSED, ENCRYPTED, SPARSE},
 };
 use super::runs::{Run, Runs};
-use super::upcase::{unit_bytes, units};
+use crate::utf16::{unit_bytes, units};
 
 const HEADER: usize = size_of::<AttributeHeader>();
 /// Where a resident attribute's name is.

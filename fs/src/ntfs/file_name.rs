@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{FileNameHeader, Reference};
-use super::upcase::{unit_bytes, units};
+use crate::utf16::{unit_bytes, units};
 
 /// Which rules a name follows: Flags of `$FILE_NAME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use super::layout::{
     STANDARD_INFORMATION, StandardInformation, record_flags,
 };
 use super::record::{Record, corrupt};
-use super::upcase::units;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::utf16::units;
 
 /// No attribute list is larger; Windows has the same limit.
 const LIST_MAX: u64 = 256 << 10;
@@ -178,7 +178,7 @@ impl ListEntry {
             instance: self.instance.into(),
         };
         let mut out = head.as_bytes().to_vec();
-        out.extend(super::upcase::unit_bytes(&self.name));
+        out.extend(crate::utf16::unit_bytes(&self.name));
         out.resize(length, 0);
         out
     }

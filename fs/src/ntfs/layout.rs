@@ -29,8 +29,6 @@ pub const INDEX_ALLOCATION: u32 = 0xa0;
 pub const BITMAP: u32 = 0xb0;
 /// `$REPARSE_POINT`.
 pub const REPARSE_POINT: u32 = 0xc0;
-/// `$LOGGED_UTILITY_STREAM`: the last type that there is.
-pub const LOGGED_UTILITY_STREAM: u32 = 0x100;
 /// The mark behind a record's last attribute.
 pub const END: u32 = 0xffff_ffff;
 
@@ -84,8 +82,6 @@ pub mod file_attributes {
     pub const REPARSE_POINT: u32 = 0x400;
     /// Compressed; on a directory: what is made in it is.
     pub const COMPRESSED: u32 = 0x800;
-    /// Encrypted; on a directory: what is made in it is.
-    pub const ENCRYPTED: u32 = 0x4000;
     /// A directory; in `$FILE_NAME` only.
     pub const DIRECTORY: u32 = 0x1000_0000;
 }

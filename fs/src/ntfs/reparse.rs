@@ -2,7 +2,7 @@
 //!
 //! Source: MS-FSCC, section 2.1.2.
 
-use super::upcase::{to_utf8, units};
+use crate::utf16::{to_utf8, units};
 
 /// IO_REPARSE_TAG_MOUNT_POINT: a junction, or the place where a volume is mounted.
 pub const MOUNT_POINT: u32 = 0xa000_0003;
@@ -166,24 +166,6 @@ fn absolute(name: &[u16]) -> Target {
     Target::Volume(to_utf8(volume), slashes(rest.strip_prefix(&[0x5c]).unwrap_or(rest)))
 }
 
-/// The target of a symbolic link as Interix and older ntfs-3g keep it: the content of a file with
-/// the attribute SYSTEM begins with a mark, and the path follows in UTF-16.
-pub fn interix_link(content: &[u8]) -> Option<Target> {
-    let target = content.strip_prefix(b"IntxLNK\x01")?;
-    if target.is_empty() || !target.len().is_multiple_of(2) {
-        return None;
-    }
-    let mut name = units(target);
-    while name.last() == Some(&0) {
-        name.pop();
-    }
-    let path = to_utf8(&name);
-    Some(match path.strip_prefix(b"/") {
-        Some(path) => Target::Rooted(path.to_vec()),
-        None => Target::Relative(path),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,9 +216,6 @@ mod tests {
         lx.extend([8, 0, 0, 0, 2, 0, 0, 0]);
         lx.extend(b"/etc");
         assert_eq!(parse(&lx).unwrap(), Reparse::Link(Target::Rooted(b"etc".to_vec())));
-        assert_eq!(interix_link(b"IntxLNK\x01a\0/\0b\0"), Some(Target::Relative(b"a/b".to_vec())));
-        assert_eq!(interix_link(b"IntxLNK\x01/\0b\0"), Some(Target::Rooted(b"b".to_vec())));
-        assert_eq!(interix_link(b"IntxCHR\x01"), None);
     }
 
     #[test]

@@ -133,13 +133,14 @@ impl Runs {
     /// The runs of some virtual clusters, clipped to them.
     pub fn part(&self, vcns: Range<u64>) -> impl Iterator<Item = Run> + '_ {
         let from = self.list.partition_point(|(first, run)| first + run.count <= vcns.start);
-        self.list[from..].iter().take_while(move |(first, _)| *first < vcns.end).map(
-            move |&(first, run)| {
+        let touching = self.list[from..].iter().take_while(move |(first, _)| *first < vcns.end);
+        touching
+            .map(move |&(first, run)| {
                 let skip = vcns.start.saturating_sub(first);
                 let end = vcns.end.min(first + run.count);
-                Run { lcn: run.lcn.map(|lcn| lcn + skip), count: end - first - skip }
-            },
-        )
+                Run { lcn: run.lcn.map(|lcn| lcn + skip), count: end.saturating_sub(first + skip) }
+            })
+            .filter(|run| run.count > 0)
     }
 
     /// The same runs with other clusters for the virtual clusters `vcns`, which `with` covers.

@@ -18,7 +18,7 @@ enum Way {
 }
 
 fn corrupt(attribute: &Attribute, detail: &str) -> Error {
-    let name = crate::error::display_name(&super::upcase::to_utf8(&attribute.name));
+    let name = crate::error::display_name(&crate::utf16::to_utf8(&attribute.name));
     Error::corrupt("attribute", format!("{:#x} \"{name}\"", attribute.type_code), detail)
 }
 

@@ -20,7 +20,7 @@ pub const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
 
 /// Which index of which file, for errors.
 pub(super) fn place(inode: &Inode, name: &[u16]) -> String {
-    let name = display_name(&super::upcase::to_utf8(name));
+    let name = display_name(&crate::utf16::to_utf8(name));
     format!("record {} index {name}", inode.number)
 }
 

@@ -12,11 +12,11 @@ use super::pieces::Step;
 use super::record::{Record, corrupt};
 use super::runs::Runs;
 use super::store::Store;
-use super::upcase::{UPCASE_BYTES, UpCase};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
 use crate::ranges::Ranges;
+use crate::utf16::{UPCASE_BYTES, UpCase};
 
 /// Files kept in memory. Beyond these many, or beyond these many runs of theirs, all are dropped.
 const INODES_MAX: usize = 512;

@@ -73,8 +73,7 @@ pub(super) fn networkd(nic: &Nic) -> String {
 
 /// A UUID in its usual form.
 pub(super) fn uuid(bytes: &[u8; 16]) -> String {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    uuid::Uuid::from_bytes(*bytes).to_string()
 }
 
 /// The UUID of a keyfile, if it has one.

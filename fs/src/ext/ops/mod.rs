@@ -105,7 +105,7 @@ impl FileSystem for Ext {
         let size = u64::from(sb.block_size());
         Ok(Info {
             kind: kind(&self.volume),
-            uuid: uuid_text(&sb.raw.s_uuid),
+            uuid: uuid::Uuid::from_bytes(sb.raw.s_uuid).to_string(),
             label: crate::error::display_name(&label[..end]),
             block_size: sb.block_size(),
             size: sb.blocks_count().saturating_mul(size),
@@ -262,15 +262,4 @@ fn kind(volume: &Volume) -> Kind {
     } else {
         Kind::Ext2
     }
-}
-
-fn uuid_text(uuid: &[u8; 16]) -> String {
-    let mut out = String::with_capacity(36);
-    for (i, byte) in uuid.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        out.push_str(&format!("{byte:02x}"));
-    }
-    out
 }

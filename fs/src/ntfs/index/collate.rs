@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::ntfs::upcase::UpCase;
+use crate::utf16::UpCase;
 
 /// COLLATION_BINARY.
 pub const BINARY: u32 = 0;
@@ -93,6 +93,7 @@ pub fn key_name(key: &[u8]) -> impl Iterator<Item = u16> + Clone + '_ {
 }
 
 /// A key of a directory that has nothing but a name, to look for.
+#[cfg(test)]
 pub fn name_key(name: &[u16]) -> Vec<u8> {
     let mut key = vec![0; FILE_NAME_NAME];
     key[FILE_NAME_LENGTH] = name.len().min(255) as u8;

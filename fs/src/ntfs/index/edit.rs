@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::node::{Entry, Node, block_room};
 use super::{Context, DEPTH, IndexStore, RawIndexRoot};
 use crate::error::{Error, Result, display_name};
-use crate::ntfs::upcase::{UpCase, to_utf8};
+use crate::utf16::{UpCase, to_utf8};
 
 /// One node on the way down.
 struct Step {

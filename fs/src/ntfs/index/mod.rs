@@ -20,12 +20,12 @@ use std::collections::BTreeSet;
 
 use zerocopy::FromBytes;
 
-pub use self::collate::{Collation, key_name, name_key};
+pub use self::collate::{Collation, key_name};
 pub use self::edit::{insert, remove, replace};
 use self::node::{BLOCK_HEADER, BLOCK_SIZES, ROOT_HEADER, parse};
 pub use self::node::{Entry, RawIndexRoot, View};
-use super::upcase::UpCase;
 use crate::error::{Error, Result};
+use crate::utf16::UpCase;
 
 /// More levels than any honest tree has.
 pub const DEPTH: usize = 20;

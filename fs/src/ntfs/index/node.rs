@@ -122,12 +122,6 @@ impl Entry {
         View::Entry(&self.raw).data()
     }
 
-    /// The key, to be changed in place. Its order must stay what it is.
-    pub fn key_mut(&mut self) -> &mut [u8] {
-        let end = ENTRY + self.key().len();
-        &mut self.raw[ENTRY..end]
-    }
-
     /// Bytes in a node, without the pointer to a child.
     pub(super) fn size(&self) -> usize {
         self.raw.len()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::collate::name_key;
 use super::*;
 use crate::ntfs::fixup;
 use crate::testing::Random;

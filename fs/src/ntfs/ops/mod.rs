@@ -17,7 +17,6 @@ use super::grow;
 use super::inode::Inode;
 use super::layout::{VOLUME_NAME, records};
 use super::pieces::Step;
-use super::upcase::{NAME_MAX, to_utf8, units};
 use super::volume::Volume;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result, display_name};
@@ -25,6 +24,7 @@ use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, Info, Kind, NodeId, Stat, Times, Timestamp,
 };
 use crate::overlay::Overlay;
+use crate::utf16::{NAME_MAX, to_utf8, units};
 
 /// An NTFS volume.
 pub struct Ntfs {
@@ -66,7 +66,8 @@ impl Ntfs {
         self
     }
 
-    /// The layers below.
+    /// The layers below, for tests.
+    #[doc(hidden)]
     pub fn volume(&self) -> &Volume {
         &self.volume
     }

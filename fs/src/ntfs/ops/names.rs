@@ -10,11 +10,11 @@ use super::super::layout::{
     FILE_NAME, FileNameHeader, INDEX_ROOT, REPARSE_POINT, Reference, file_attributes, records,
 };
 use super::super::save::UNNUMBERED;
-use super::super::shortname::{is_short, short_name};
 use super::super::tree::{Editor, I30, Reader};
-use super::super::upcase::{NAME_MAX, check_windows_name, to_utf16};
 use super::super::volume::Volume;
 use crate::error::{Error, Result, display_name};
+use crate::shortname::{is_short, short_name};
+use crate::utf16::{NAME_MAX, check_windows_name, to_utf16};
 
 /// Entries of a directory that are looked at to see whether the volume makes short names.
 const SAMPLE: usize = 4096;
@@ -157,7 +157,7 @@ pub fn edit<T>(
     volume: &mut Volume,
     inode: &mut Inode,
     name: &[u16],
-    work: impl FnOnce(&mut Editor<'_>, &super::super::upcase::UpCase) -> Result<T>,
+    work: impl FnOnce(&mut Editor<'_>, &crate::utf16::UpCase) -> Result<T>,
 ) -> Result<T> {
     let upcase = volume.upcase.clone();
     let mut editor = Editor::new(volume, inode, name);

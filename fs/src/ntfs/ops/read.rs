@@ -10,10 +10,10 @@ use super::super::inode::Inode;
 use super::super::layout::{DATA, REPARSE_POINT, Reference, records};
 use super::super::reparse::{self, Reparse};
 use super::super::tree::{I30, Reader};
-use super::super::upcase::{NAME_MAX, to_utf8, to_utf16};
 use super::super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::{DirEntry, FileType, NodeId, Stat};
+use crate::utf16::{NAME_MAX, to_utf8, to_utf16};
 
 /// A volume is looked at as the one that Windows runs from: links to this drive stay in it.
 const DRIVE: u8 = b'C';

@@ -9,6 +9,6 @@ mod secure;
 #[cfg(test)]
 mod tests;
 
-pub use self::descriptor::{Ace, Acl, Descriptor, Sid};
+pub use self::descriptor::Descriptor;
 pub use self::inherit::inherit;
-pub use self::secure::{SecureIndex, SecureStore, descriptor, hash, intern};
+pub use self::secure::{SecureIndex, SecureStore, descriptor, intern};

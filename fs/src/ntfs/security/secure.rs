@@ -4,7 +4,7 @@
 use super::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::ntfs::index::{self, Entry, IndexStore};
-use crate::ntfs::upcase::UpCase;
+use crate::utf16::UpCase;
 
 /// `$SDS` is made of pieces of this size, each followed by its copy.
 const PIECE: u64 = 0x4_0000;

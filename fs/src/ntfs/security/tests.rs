@@ -1,11 +1,12 @@
 //! Descriptors of Windows' own, inheritance by table, and `$Secure` in memory.
 
+use super::descriptor::{Ace, Acl, Sid};
 use super::*;
 use crate::error::{Error, Result};
 use crate::ntfs::index::collate;
 use crate::ntfs::index::tests::{Store, contents};
-use crate::ntfs::upcase::UpCase;
 use crate::testing::Random;
+use crate::utf16::UpCase;
 
 const OI: u8 = 1;
 const CI: u8 = 2;

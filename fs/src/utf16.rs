@@ -1,5 +1,5 @@
-//! Names of NTFS: UTF-16 on disk, ordered and found without regard to case through the volume's
-//! own table `$UpCase`, and bytes of UTF-8 for the rest of this crate.
+//! Names of NTFS and FAT: UTF-16 on disk, ordered and found without regard to case through a table
+//! of capital letters (NTFS has its own, `$UpCase`), and bytes of UTF-8 for the rest of this crate.
 //!
 //! On disk a name may hold halves of surrogate pairs. Such a half is shown as the three bytes that
 //! UTF-8's scheme gives its number (WTF-8), as ntfs-3g and Linux do it, and taken back from them.
@@ -103,7 +103,7 @@ pub fn to_utf8(name: &[u16]) -> Vec<u8> {
 pub fn to_utf16(name: &[u8]) -> Result<Vec<u16>> {
     let bad = || {
         let shown = display_name(name);
-        Error::Invalid(format!("{shown}: NTFS keeps names in UTF-16, and this one is not UTF-8"))
+        Error::Invalid(format!("{shown}: names are kept in UTF-16, and this one is not UTF-8"))
     };
     let mut out = Vec::with_capacity(name.len());
     let mut rest = name;
@@ -142,7 +142,7 @@ const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
 
 /// Whether Windows' own programs can make and open a file of this name: no control character, none
 /// of `" * / : < > ? \ |`, no blank or dot at the end, no name of a device, at most 255 units. The
-/// error is the reason, to be put behind the name.
+/// error is the reason, to be put after the name.
 pub fn check_windows_name(name: &[u16]) -> Result<(), &'static str> {
     if name.is_empty() || name == [u16::from(b'.')] || name == [u16::from(b'.'); 2] {
         return Err("this is no name");
