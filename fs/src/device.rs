@@ -25,12 +25,21 @@ pub trait BlockDevice: Send + Sync {
     }
 
     /// Fills `buf` from `offset`. A read past the end is an error, never a short read.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with the operating system's error, or for a range that leaves the device.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError>;
 
     /// Writes all of `buf` at `offset`. A write past the end is an error; the device never grows.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with the operating system's error, or for a range that leaves the device.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError>;
 
     /// Returns when all that was written before is on stable storage.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with the operating system's error.
     fn flush(&self) -> Result<(), DeviceError>;
 }
 
@@ -89,6 +98,9 @@ impl FileDevice {
     }
 
     /// Wraps an open file and finds its size by seeking to the end; sectors of 512 bytes.
+    ///
+    /// # Errors
+    /// The operating system's error when the file's size cannot be found out.
     pub fn from_file(mut file: File) -> io::Result<Self> {
         use std::io::Seek;
         let size = file.seek(io::SeekFrom::End(0))?;
@@ -180,6 +192,9 @@ pub struct Slice {
 
 impl Slice {
     /// `size` bytes of `device` from `start` (bytes); the window must lie within the device.
+    ///
+    /// # Errors
+    /// [`DeviceError`] where the range leaves the device.
     pub fn new(device: Arc<dyn BlockDevice>, start: u64, size: u64) -> Result<Self, DeviceError> {
         match start.checked_add(size) {
             Some(end) if end <= device.len() => Ok(Self { device, start, size }),

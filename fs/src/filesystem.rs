@@ -169,27 +169,61 @@ pub struct CommitReport {
 /// caller, who knows the path, may say it better.
 pub trait FileSystem: Send {
     /// Identity and fill.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn info(&self) -> Result<Info>;
     /// The root directory.
     fn root(&self) -> NodeId;
     /// The node that `name` names in `dir`, or `None`. `.` and `..` are not handled here.
+    ///
+    /// # Errors
+    /// [`Error::NotADirectory`] for another node; [`Error::Corrupt`] and [`Error::Device`].
     fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>>;
     /// All entries of `dir` but `.` and `..`, in the order of the file system.
+    ///
+    /// # Errors
+    /// [`Error::NotADirectory`] for another node; [`Error::Corrupt`] and [`Error::Device`].
     fn readdir(&self, dir: NodeId) -> Result<Vec<DirEntry>>;
     /// What `lstat` would say.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn stat(&self, node: NodeId) -> Result<Stat>;
     /// Reads from a regular file; the count is less than `buf.len()` only at the end of the file.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`] for a node that is no regular file, [`Error::Unsupported`] for content
+    /// that this engine does not read; [`Error::Corrupt`] and [`Error::Device`].
     fn read(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize>;
     /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`] for another node; [`Error::Corrupt`] and [`Error::Device`].
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>>;
     /// All extended attributes: full name (`security.selinux`) and value.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn xattrs(&self, node: NodeId) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
 
     /// Makes an empty regular file.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::ReadOnly`], [`Error::NoSpace`], [`Error::Corrupt`] and
+    /// [`Error::Device`].
     fn create(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId>;
     /// Makes a directory.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::ReadOnly`], [`Error::NoSpace`], [`Error::Corrupt`] and
+    /// [`Error::Device`].
     fn mkdir(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId>;
     /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], and [`Error::Unsupported`] where there are none; [`Error::ReadOnly`],
+    /// [`Error::NoSpace`], [`Error::Corrupt`] and [`Error::Device`].
     fn symlink(
         &mut self,
         dir: NodeId,
@@ -199,28 +233,65 @@ pub trait FileSystem: Send {
     ) -> Result<NodeId>;
     /// Replaces the whole content of a regular file. The node keeps number, owner, mode and
     /// xattrs.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`] for another node; [`Error::ReadOnly`], [`Error::NoSpace`],
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()>;
     /// Adds to the end of a regular file.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`] for another node; [`Error::ReadOnly`], [`Error::NoSpace`],
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()>;
     /// Removes a name; the node goes with its last name. A directory is refused.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::IsADirectory`]; [`Error::ReadOnly`], [`Error::NoSpace`],
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn unlink(&mut self, dir: NodeId, name: &[u8]) -> Result<()>;
     /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotADirectory`] and [`Error::NotEmpty`]; [`Error::ReadOnly`],
+    /// [`Error::NoSpace`], [`Error::Corrupt`] and [`Error::Device`].
     fn rmdir(&mut self, dir: NodeId, name: &[u8]) -> Result<()>;
     /// Moves a name within the file system, replacing a file (or empty directory) that has the
     /// new name, as `rename(2)` does.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Exists`] and [`Error::NotEmpty`]; [`Error::ReadOnly`],
+    /// [`Error::NoSpace`], [`Error::Corrupt`] and [`Error::Device`].
     fn rename(&mut self, from_dir: NodeId, from: &[u8], to_dir: NodeId, to: &[u8]) -> Result<()>;
     /// Sets permission, set-id and sticky bits (12 bits).
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::NoSpace`], [`Error::Corrupt`] and [`Error::Device`].
     fn chmod(&mut self, node: NodeId, mode: u16) -> Result<()>;
     /// Sets owner and group. Set-id bits stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::NoSpace`], [`Error::Corrupt`] and [`Error::Device`].
     fn chown(&mut self, node: NodeId, uid: u32, gid: u32) -> Result<()>;
     /// Sets times.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::NoSpace`], [`Error::Corrupt`] and [`Error::Device`].
     fn set_times(&mut self, node: NodeId, times: Times) -> Result<()>;
     /// Sets (`Some`) or removes (`None`) one extended attribute by its full name.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where there are none; [`Error::ReadOnly`], [`Error::NoSpace`],
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn set_xattr(&mut self, node: NodeId, name: &[u8], value: Option<&[u8]>) -> Result<()>;
 
     /// Enlarges the file system to use `size` bytes of its device, in memory like every change,
     /// and gives its size then, rounded down to what it can use. A size that it has already, or a
     /// smaller one, changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where this engine cannot, [`Error::ReadOnly`] and [`Error::NoSpace`]
+    /// where this file system cannot.
     fn grow(&mut self, size: u64) -> Result<u64> {
         let _ = size;
         Err(Error::unsupported(
@@ -242,6 +313,9 @@ pub trait FileSystem: Send {
     /// Another view of the same file system, whose root is the subvolume with this path (from the
     /// root of the whole on, without a slash at its beginning; empty for the whole). The views
     /// share their nodes and what waits for the commit. `None`: there is no such subvolume.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Device`].
     fn subvolume(&self, path: &[u8]) -> Result<Option<Box<dyn FileSystem>>> {
         let _ = path;
         Ok(None)
@@ -251,9 +325,16 @@ pub trait FileSystem: Send {
     fn is_dirty(&self) -> bool;
     /// A point at which the file system is consistent: changes so far and changes after may be
     /// committed in separate transactions when one cannot hold them all.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] where the journal cannot hold what was changed so far.
     fn seal(&mut self) -> Result<()> {
         Ok(())
     }
     /// Writes all changes to the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the device fails; what is on it then is said by the engine's
+    /// documentation.
     fn commit(&mut self) -> Result<CommitReport>;
 }

@@ -60,12 +60,18 @@ impl Overlay {
     }
 
     /// The first failure of the device to read, if there was one before the commit.
+    ///
+    /// # Errors
+    /// The first [`DeviceError`] of a read since the last call.
     pub fn check_reads(&self) -> Result<(), DeviceError> {
         self.state().check_reads()
     }
 
     /// Writes all that was held, in order; nothing if the device failed to read before. After an
     /// error of a write the device may have a part of it, and reads still see all.
+    ///
+    /// # Errors
+    /// [`DeviceError`] of the device below. Some of the writes may be done then.
     pub fn commit(&self) -> Result<(), DeviceError> {
         let mut state = self.state();
         state.check_reads()?;

@@ -8,6 +8,9 @@ use crate::signature::{SIGNATURES, WINDOW};
 /// The name of the file system (or other whole-device format) that begins at the first byte of
 /// the disk, as far as this crate knows the signature. A partition table beside it is not looked
 /// for; [`crate::read`] weighs the two.
+///
+/// # Errors
+/// [`crate::Error::Io`] where the disk fails.
 pub fn file_system(disk: &dyn Disk) -> Result<Option<&'static str>> {
     let length = usize::try_from(disk.len()).unwrap_or(usize::MAX).min(WINDOW as usize);
     let Some(window) = read_if_there(disk, 0, length)? else { return Ok(None) };

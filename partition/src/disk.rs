@@ -16,10 +16,19 @@ pub trait Disk {
     /// Logical sector size in bytes: the unit of the table (512 or 4096).
     fn sector_size(&self) -> u32;
     /// Fills `buf` from `offset`; a read past the end is an error.
+    ///
+    /// # Errors
+    /// The operating system's error, or one for a range that leaves the disk.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
     /// Writes all of `buf` at `offset`; a write past the end is an error.
+    ///
+    /// # Errors
+    /// The operating system's error, or one for a range that leaves the disk.
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
     /// Returns when all that was written before is on stable storage.
+    ///
+    /// # Errors
+    /// The operating system's error.
     fn flush(&self) -> io::Result<()>;
 }
 

@@ -21,6 +21,10 @@ pub const FRESH_START: u64 = 2048;
 /// one bootable primary partition from there to the end of the disk, and boot code of our own
 /// that starts the partition's boot sector. `disk_id` becomes the disk's identifier, of which
 /// `PARTUUID` is made; it should be random and not 0.
+///
+/// # Errors
+/// [`Error::Invalid`] where the disk is too small or its sectors have a size that an MBR does not
+/// know.
 pub fn fresh_mbr(disk_size: u64, sector_size: u32, os_type: u8, disk_id: u32) -> Result<Plan> {
     if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
         return Err(Error::Unsupported {

@@ -63,6 +63,10 @@ pub(crate) struct SwapLayout {
 /// before the end of the disk, or to the swap partition that is added there. A GPT's backup moves
 /// to the end of the disk, a damaged copy is restored from the other and the protective MBR
 /// covers the disk; an MBR's extended partition grows with the logical one in it.
+///
+/// # Errors
+/// [`Error::Invalid`] where a swap partition does not fit as asked, [`Error::Unsupported`] where
+/// the table has no room for the change.
 pub fn plan_grow(table: &Table, request: &GrowRequest) -> Result<Plan> {
     let layout = layout(table, request)?;
     match &table.raw {

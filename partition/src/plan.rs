@@ -144,6 +144,9 @@ impl Plan {
     }
 
     /// Writes the plan, with a flush after each stage, and reads the table back.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the disk fails. What was written before is a table that works.
     pub fn write(&self, disk: &dyn Disk) -> Result<()> {
         for stage in &self.stages {
             for (offset, bytes) in stage {
@@ -165,6 +168,10 @@ impl Plan {
     }
 
     /// Whether the disk has the planned partitions.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the disk does not hold what the plan wrote, [`Error::Io`] where it
+    /// fails.
     pub fn verify(&self, disk: &dyn Disk) -> Result<()> {
         let found = read(disk)?.map(|table| table.partitions).unwrap_or_default();
         if found == self.partitions {

@@ -56,6 +56,9 @@ pub fn uuid_from_random(mut bytes: [u8; 16]) -> [u8; 16] {
 
 /// The first page of a swap area of `size` bytes: written at the start of the partition it makes
 /// it one. The label has at most 15 bytes, as a C string needs its end.
+///
+/// # Errors
+/// [`crate::Error::Invalid`] where the area is too small or the label too long.
 pub fn first_page(size: u64, uuid: [u8; 16], label: &[u8]) -> Result<Vec<u8>> {
     let pages = size / PAGE_SIZE;
     if pages < MIN_PAGES {

@@ -192,6 +192,10 @@ pub(crate) fn candidate_sector_sizes(disk: &dyn Disk) -> Result<[u32; 2]> {
 /// A boot sector of a file system also ends in 55 AA. It is taken for an MBR only if its four
 /// records make sense as partitions of this disk and at least one is in use; or, when all four
 /// are empty, if no file system is seen to begin at the first byte.
+///
+/// # Errors
+/// [`Error::Corrupt`] and [`Error::Unsupported`] where there is a table that cannot be used,
+/// [`Error::Io`] where the disk fails.
 pub fn read(disk: &dyn Disk) -> Result<Option<Table>> {
     let sizes = candidate_sector_sizes(disk)?;
     if disk.len() < 2 * u64::from(sizes[0]) {

@@ -6,6 +6,7 @@ mod debian;
 mod demo;
 mod ganeti;
 mod linked;
+mod publish;
 mod setup;
 mod stage;
 mod test;

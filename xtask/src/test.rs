@@ -18,6 +18,7 @@ pub fn test() -> Result<()> {
             ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
         ))
     })?;
+    crate::publish::publish()?;
     // A crate by itself, so that no build needs libFuzzer; that it still fits is seen here.
     step("checking the targets of cargo-fuzz", || {
         run_visible(

@@ -43,6 +43,10 @@ fn number(dir: DirId, slot: usize) -> u64 {
 impl Fat {
     /// Opens the volume that begins at the first byte of `device`. Nothing is written before
     /// [`FileSystem::commit`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the boot sector makes no sense, [`Error::Device`] where the device
+    /// fails.
     pub fn open(device: Arc<dyn BlockDevice>, options: Options) -> Result<Self> {
         let volume = Volume::open(device)?;
         Ok(Self { volume, folding: Folding::new(), now: options.now, moved: BTreeMap::new() })

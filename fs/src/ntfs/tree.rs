@@ -130,7 +130,7 @@ const BITMAP_MAX: u64 = 1 << 20;
 /// From this number of pieces on, an index moves as a whole when a block of it changes,
 const PIECES: usize = 12;
 /// unless it has more bytes than this.
-const WHOLE_MAX: u64 = 4 << 20;
+const WHOLE_MAX: u64 = 256 << 10;
 /// Room in the record that the root leaves to the run list of the blocks, which grows as they move.
 const RUN_RESERVE: usize = 32;
 /// The least room for a root that is asked for: one entry that points to a block.

@@ -14,6 +14,11 @@ impl Tree {
     /// Writes a whole file. One that exists keeps its node, owner, mode and extended attributes;
     /// a new one gets `attributes` and its label. Symbolic links are followed, also a dangling one
     /// at the end, whose target is then made.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says. [`Error::IsADirectory`] or [`Error::WrongType`]
+    /// where something else is there.
     pub fn write(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -48,6 +53,10 @@ impl Tree {
     }
 
     /// Adds to the end of a file that exists.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn append(&mut self, path: impl AsRef<[u8]>, content: &[u8]) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
         let place = self.regular(&walk)?;
@@ -61,6 +70,10 @@ impl Tree {
     }
 
     /// Makes a directory whose parent exists.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
     pub fn mkdir(&mut self, path: impl AsRef<[u8]>, attributes: Attributes) -> Result<()> {
         let walk = self.walk(path.as_ref(), false)?;
         if walk.missing.is_empty() {
@@ -74,6 +87,10 @@ impl Tree {
     /// Makes a directory and those above it that are missing, all with the same attributes, and
     /// says how many. Symbolic links on the way are followed inside the tree; something on the way
     /// that is not a directory is an error.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn mkdir_all(&mut self, path: impl AsRef<[u8]>, attributes: Attributes) -> Result<usize> {
         let mut walk = self.walk(path.as_ref(), true)?;
         if walk.missing.is_empty() {
@@ -97,6 +114,10 @@ impl Tree {
     }
 
     /// Removes a file, a symbolic link (not what it leads to) or a device node.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn unlink(&mut self, path: impl AsRef<[u8]>) -> Result<()> {
         let walk = self.walk(path.as_ref(), false)?;
         walk.existing()?;
@@ -108,6 +129,10 @@ impl Tree {
     }
 
     /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says. [`Error::NotEmpty`] where it has entries.
     pub fn rmdir(&mut self, path: impl AsRef<[u8]>) -> Result<()> {
         let walk = self.walk(path.as_ref(), false)?;
         walk.existing()?;
@@ -119,6 +144,10 @@ impl Tree {
     }
 
     /// Gives a node another name on the same file system, replacing a file that has it.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn rename(&mut self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         let from = self.walk(from.as_ref(), false)?;
         from.existing()?;
@@ -145,6 +174,10 @@ impl Tree {
     }
 
     /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
     pub fn symlink(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -167,6 +200,10 @@ impl Tree {
     }
 
     /// Sets permission bits; nothing is recorded when they are right already.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn chmod(&mut self, path: impl AsRef<[u8]>, mode: u16) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
         let (place, full) = (walk.existing()?, walk.path());
@@ -179,6 +216,10 @@ impl Tree {
     }
 
     /// Sets owner and group; nothing is recorded when they are right already.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn chown(&mut self, path: impl AsRef<[u8]>, uid: u32, gid: u32) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
         let (place, full) = (walk.existing()?, walk.path());
@@ -192,6 +233,10 @@ impl Tree {
     }
 
     /// Sets times.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn set_times(&mut self, path: impl AsRef<[u8]>, times: Times) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
         let (place, full) = (walk.existing()?, walk.path());
@@ -202,6 +247,10 @@ impl Tree {
 
     /// Sets (`Some`) or removes (`None`) an extended attribute, of the symbolic link itself where
     /// the path ends with one.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn set_xattr(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -221,6 +270,10 @@ impl Tree {
     }
 
     /// The label that a new node gets: what the [`super::Labeler`] says, else its directory's.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says.
     pub fn label_for(
         &self,
         path: impl AsRef<[u8]>,

@@ -55,6 +55,7 @@ pub struct Tree {
     "cannot write the changes to the file system at {path}: {source}{}",
     describe_committed(.committed)
 )]
+#[non_exhaustive]
 pub struct CommitError {
     /// Where the file system that failed is mounted.
     pub path: String,
@@ -82,6 +83,10 @@ impl Tree {
 
     /// Mounts a file system on the directory that `path` leads to. `read_only` says why it must
     /// not be changed, if so.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]); [`Error::NotADirectory`] where it
+    /// is no directory.
     pub fn mount(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -96,6 +101,9 @@ impl Tree {
     /// Says that a file system belongs on the directory that `path` leads to, but cannot be opened
     /// and why. From then on every path through that directory is an error that says so, because
     /// what the directory shows here is not what the guest sees there.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]).
     pub fn block(&mut self, path: impl AsRef<[u8]>, reason: impl Into<String>) -> Result<()> {
         let (place, _) = self.mount_point(path.as_ref())?;
         self.blocked.push((place, reason.into()));
@@ -143,12 +151,19 @@ impl Tree {
     }
 
     /// Marks a consistent point in every file system: see [`FileSystem::seal`].
+    ///
+    /// # Errors
+    /// What the file systems say.
     pub fn seal(&mut self) -> Result<()> {
         self.mounts.iter_mut().try_for_each(|mount| mount.fs.seal())
     }
 
     /// Writes everything: the file systems mounted last first, the root, which holds passwords and
     /// keys, at the end.
+    ///
+    /// # Errors
+    /// [`CommitError`] names the file system that failed, why, and which ones were written before
+    /// it.
     pub fn commit(&mut self) -> Result<Vec<(String, CommitReport)>, CommitError> {
         let mut reports: Vec<(String, CommitReport)> = Vec::new();
         for mount in self.mounts.iter_mut().rev() {

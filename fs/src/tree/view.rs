@@ -9,38 +9,61 @@ const CHUNK: u64 = 1 << 20;
 
 impl Tree {
     /// What `stat` would say: a symbolic link at the end is followed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::NotADirectory`] for a path that leads nowhere,
+    /// [`Error::SymlinkLoop`] and [`Error::NameTooLong`] for one that has no end, and what the file
+    /// system says.
     pub fn stat(&self, path: impl AsRef<[u8]>) -> Result<Stat> {
         let walk = self.walk(path.as_ref(), true)?;
         self.stat_place(walk.existing()?).map_err(at_path(&walk.path()))
     }
 
     /// What `lstat` would say: a symbolic link at the end is not followed.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn lstat(&self, path: impl AsRef<[u8]>) -> Result<Stat> {
         let walk = self.walk(path.as_ref(), false)?;
         self.stat_place(walk.existing()?).map_err(at_path(&walk.path()))
     }
 
     /// What `stat` would say, or `None` when there is nothing.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn stat_optional(&self, path: impl AsRef<[u8]>) -> Result<Option<Stat>> {
         optional(self.stat(path))
     }
 
     /// Whether the path leads to something. A dangling symbolic link does not.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.stat_optional(path)?.is_some())
     }
 
     /// Whether the path leads to a directory.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn is_dir(&self, path: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.stat_optional(path)?.is_some_and(|stat| stat.file_type == FileType::Directory))
     }
 
     /// Whether the path leads to a regular file.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn is_file(&self, path: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.stat_optional(path)?.is_some_and(|stat| stat.file_type == FileType::Regular))
     }
 
     /// Where the path leads, symbolic links followed to the end. The last name may be missing.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Resolved> {
         let walk = self.walk(path.as_ref(), true)?;
         let path = walk.path();
@@ -57,6 +80,9 @@ impl Tree {
 
     /// The canonical path of something that exists, itself a symbolic link perhaps: only those on
     /// the way are followed.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn resolve_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         let walk = self.walk(path.as_ref(), false)?;
         walk.existing()?;
@@ -65,11 +91,18 @@ impl Tree {
 
     /// Where a path would lead after [`Tree::mkdir_all`] of its directory: the canonical path,
     /// with all that is missing.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn resolve_missing(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         Ok(self.walk(path.as_ref(), true)?.path())
     }
 
     /// The whole content of a regular file of at most `limit` bytes; a longer one is an error.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`]. [`Error::IsADirectory`] or [`Error::WrongType`] where it is no regular
+    /// file, [`Error::Invalid`] where it is longer than `limit`.
     pub fn read(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
         let walk = self.walk(path.as_ref(), true)?;
         let place = walk.existing()?;
@@ -104,6 +137,10 @@ impl Tree {
     }
 
     /// Up to `length` bytes at `offset` of a regular file; fewer only at its end.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`]. [`Error::IsADirectory`] or [`Error::WrongType`] where it is no regular
+    /// file.
     pub fn read_range(
         &self,
         path: impl AsRef<[u8]>,
@@ -133,11 +170,17 @@ impl Tree {
     }
 
     /// Like [`Tree::read`], but `None` when there is no such file.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn read_optional(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Option<Vec<u8>>> {
         optional(self.read(path, limit))
     }
 
     /// The target of the symbolic link at the path's end.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`]. [`Error::WrongType`] where it is no symbolic link.
     pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         let walk = self.walk(path.as_ref(), false)?;
         let place = walk.existing()?;
@@ -145,6 +188,9 @@ impl Tree {
     }
 
     /// The entries of a directory, sorted by name.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`]. [`Error::NotADirectory`] where it is no directory.
     pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>> {
         let walk = self.walk(path.as_ref(), true)?;
         let place = walk.existing()?;
@@ -158,11 +204,17 @@ impl Tree {
     }
 
     /// The entries of a directory, sorted by name; none when there is no such directory.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn read_dir_optional(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>> {
         Ok(optional(self.read_dir(path))?.unwrap_or_default())
     }
 
     /// All extended attributes, of the symbolic link itself where the path ends with one.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn xattrs(&self, path: impl AsRef<[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let walk = self.walk(path.as_ref(), false)?;
         let place = walk.existing()?;
@@ -170,6 +222,9 @@ impl Tree {
     }
 
     /// One extended attribute, of the symbolic link itself where the path ends with one.
+    ///
+    /// # Errors
+    /// As [`Tree::stat`].
     pub fn xattr(&self, path: impl AsRef<[u8]>, name: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.xattrs(path)?.into_iter().find(|(n, _)| n == name).map(|(_, value)| value))
     }

@@ -19,6 +19,10 @@ use crate::device::BlockDevice;
 use crate::error::Result;
 
 /// Checks the NTFS volume on `device`, which begins with its boot sector. Nothing is written.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`] where there is no boot sector or MFT to begin with,
+/// [`crate::Error::Device`] where the device fails. All other damage is in the report.
 pub fn check(device: &dyn BlockDevice) -> Result<Report> {
     let mut report = Report::default();
     let reader = raw::Reader::open(device)?;

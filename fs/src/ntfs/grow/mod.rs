@@ -54,6 +54,10 @@ const DATA: u32 = 0x80;
 ///
 /// Refused are volumes whose state is not clean: a check is due, Windows hibernated, or its log has
 /// transactions to be replayed.
+///
+/// # Errors
+/// [`Error::ReadOnly`] where the volume's state is not clean, [`Error::Corrupt`] where a structure
+/// that grows is damaged, [`Error::Device`] where the device fails.
 pub fn grow(device: &dyn BlockDevice, size: u64, options: Options) -> Result<Grown> {
     let reader = Reader::open(device)?;
     let old = reader.geometry;

@@ -56,6 +56,10 @@ pub(super) fn find_in_root(volume: &Volume, name: &str) -> Result<Option<Arc<Ino
 
 impl Ntfs {
     /// Opens the volume on a device.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where this is no NTFS volume or its MFT cannot be read, [`Error::Device`]
+    /// where the device fails.
     pub fn open(device: Arc<dyn BlockDevice>) -> Result<Self> {
         Ok(Self { volume: Volume::open(device)?, writable: false, growth: None })
     }
@@ -88,6 +92,10 @@ impl Ntfs {
 
     /// Enlarges the volume to use `size` bytes of its device, at the end of the commit, and gives its
     /// size then. With `check` it is marked so that Windows checks it at the next start.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] where the volume's state forbids changes, [`Error::Corrupt`] where the
+    /// trial finds damage.
     pub fn grow_and(&mut self, size: u64, check: bool) -> Result<u64> {
         self.check_writable()?;
         let options = grow::Options { check };
@@ -110,11 +118,18 @@ impl Ntfs {
     }
 
     /// Names of the alternate data streams of a file or directory, and their sizes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Device`], as for every read.
     pub fn streams(&self, node: NodeId) -> Result<Vec<(Vec<u8>, u64)>> {
         read::streams(&self.volume, node.0)
     }
 
     /// Reads from an alternate data stream, as [`FileSystem::read`] from a file.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such stream; [`Error::Corrupt`] and [`Error::Device`],
+    /// as for every read.
     pub fn read_stream(
         &self,
         node: NodeId,
