@@ -53,6 +53,39 @@ fn a_block_device_is_as_good_as_a_file() {
     }
 }
 
+/// The device is found by the file it shows, whatever the file is called.
+#[test]
+fn a_file_behind_a_device_by_another_name() {
+    let guest = Guest::debian();
+    let before = guest.bytes();
+    let (hard, bound) = (guest.dir.path().join("hard"), guest.dir.path().join("bound"));
+    fs::hard_link(&guest.image, &hard).unwrap();
+    fs::write(&bound, "").unwrap();
+    let bind = Command::new("mount").arg("--bind").arg(&guest.image).arg(&bound).status();
+    assert!(bind.unwrap().success(), "this test needs root and mount");
+    let device = Loop::new(&guest.image, &[]);
+    let runs = [&hard, &bound].map(|name| on(name.to_str().unwrap(), &["--hostname", "vm"]));
+    assert!(Command::new("umount").arg(&bound).status().unwrap().success());
+    for run in runs {
+        run.fails(7, &format!("is attached to {}", device.0));
+    }
+    assert!(guest.bytes() == before);
+}
+
+/// What `create` does for its whole run.
+#[test]
+fn a_disk_that_another_run_holds_is_left_alone() {
+    let guest = Guest::debian();
+    let before = guest.bytes();
+    let held = fs::OpenOptions::new().read(true).write(true).open(&guest.image).unwrap();
+    snf_claim::claim(&held, snf_claim::Purpose::Write).unwrap();
+    guest.apply(&["--hostname", "vm"]).fails(7, "another snf-image or snf-customize");
+    Run::of(snf_customize().arg("inspect").arg(&guest.image)).fails(7, "another snf-image");
+    assert!(guest.bytes() == before);
+    drop(held);
+    guest.apply(&["--hostname", "vm"]).works();
+}
+
 #[test]
 fn a_mounted_device_is_left_alone() {
     let guest = Guest::debian();

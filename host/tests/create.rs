@@ -374,3 +374,68 @@ fn the_helper_is_no_image() {
         assert!(lab.untouched());
     }
 }
+
+#[test]
+fn an_empty_image_is_refused() {
+    let mut lab = Lab::new();
+    let images = lab.config.image_dir.clone();
+    fs::write(images.join("raw"), "").unwrap();
+    for (program, args) in [
+        ("gzip", &["-k", "raw"][..]),
+        ("xz", &["-k", "raw"]),
+        ("zstd", &["-q", "raw"]),
+        ("qemu-img", &["create", "-q", "-f", "qcow2", "none.qcow2", "0"]),
+        ("gzip", &["-k", "none.qcow2"]),
+    ] {
+        let made = std::process::Command::new(program).args(args).current_dir(&images).status();
+        assert!(made.unwrap().success(), "{program}");
+    }
+    lab.set("OSP_IMG_PROPERTIES", r#"{"exclude_all_tasks": true}"#);
+    for format in ["diskdump", "extdump"] {
+        lab.set("OSP_IMG_FORMAT", format);
+        for id in ["raw", "raw.gz", "raw.xz", "raw.zst", "none.qcow2", "none.qcow2.gz"] {
+            lab.set("OSP_IMG_ID", id);
+            let error = lab.run(&mut StandIn::new()).unwrap_err().to_string();
+            assert!(error.contains("is empty"), "{id}: {error}");
+            assert!(lab.untouched(), "{id}: the disk was touched");
+        }
+    }
+}
+
+/// What root runs or obeys must be root's.
+#[test]
+fn what_others_may_change_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    type Change = fn(&mut Lab, std::path::PathBuf);
+    let table: &[(&str, Change)] = &[
+        ("HELPER_DIR", |lab, path| lab.config.helper_dir = path.parent().unwrap().into()),
+        ("HELPER_QEMU", |lab, path| lab.config.helper_qemu = Some(path)),
+        ("STORAGE_DAEMON", |lab, path| lab.config.storage_daemon = Some(path)),
+        ("PROGRESS_MONITOR", |lab, path| lab.config.progress_monitor = Some(path)),
+        ("UNATTEND", |lab, path| lab.config.unattend = Some(path)),
+    ];
+    for (key, change) in table {
+        let mut lab = Lab::new();
+        let dir = lab.dir.path().join("node");
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("file");
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&path, 0o755);
+        change(&mut lab, path.clone());
+        for (place, bad, good) in [(&path, 0o757, 0o755), (&dir, 0o775, 0o755)] {
+            mode(place, bad);
+            let error = log::chain(&lab.run(&mut StandIn::new()).unwrap_err());
+            let expected = format!("{key} is refused: others than root may change it");
+            assert!(error.contains(&expected) && error.contains("chmod go-w it"), "{error}");
+            assert!(lab.untouched());
+            let found =
+                snf_image_host::scripts::check::check(Ok(lab.config.clone()), &Cancel::new());
+            assert!(found.iter().any(|finding| finding.to_string().contains(&expected)));
+            mode(place, good);
+        }
+        lab.run(&mut StandIn::new()).unwrap();
+    }
+}

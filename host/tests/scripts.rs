@@ -344,3 +344,61 @@ fn usage_errors() {
     }
     assert!(Command::new(program).arg("--help").output().unwrap().status.success());
 }
+
+#[test]
+fn arguments_are_checked_and_output_that_is_lost_is_an_error() {
+    let program = env!("CARGO_BIN_EXE_snf-image-host");
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let out = Command::new(program).current_dir(dir.path()).args(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (out.status.code(), text(out.stdout), text(out.stderr))
+    };
+    for args in [&["--help"][..], &["help"], &["install-os", "--help"], &["check", "--help"]] {
+        let (code, out, _) = run(args);
+        assert!(code == Some(0) && out.contains("Usage:"), "{args:?}: {out}");
+    }
+    for (args, why) in [
+        (&[][..], "see snf-image-host --help"),
+        (&["chek"], "'chek'"),
+        (&["check", "foo"], "'foo'"),
+        (&["create", "foo"], "'foo'"),
+        (&["install-os"], "<DIR>"),
+        (&["install-os", "--variant", "x"], "'--variant'"),
+        (&["verify", "images"], "'images'"),
+    ] {
+        let (code, out, error) = run(args);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{args:?}: {error}");
+        assert!(
+            error.starts_with("snf-image: error: ") && error.contains(why),
+            "{args:?}: {error}"
+        );
+        assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "something was made");
+    let shell = |line: &str| {
+        let out = Command::new("sh").args(["-c", line, "sh", program]).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    for line in ["$1 version >/dev/full", "$1 --help >/dev/full"] {
+        let (code, error) = shell(line);
+        assert!(code == Some(1) && error.contains("No space left"), "{line}: {error}");
+    }
+    // The log is full: whoever keeps it should know.
+    let disk = dir.path().join("disk");
+    fs::write(&disk, vec![7; 8192]).unwrap();
+    let config = dir.path().join("config");
+    fs::write(&config, "").unwrap();
+    let environment = format!(
+        "export SNF_IMAGE_CONFIG={} OS_API_VERSION=20 INSTANCE_NAME=i EXPORT_INDEX=0 \
+         EXPORT_DEVICE={}; ",
+        config.display(),
+        disk.display()
+    );
+    for (redirection, code) in
+        [(">/dev/null", 0), (">/dev/null 2>/dev/full", 1), (">&-", 1), (">/dev/full", 1)]
+    {
+        let line = format!("{environment}$1 export {redirection}");
+        assert_eq!(shell(&line).0, Some(code), "{line}");
+    }
+}

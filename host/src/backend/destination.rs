@@ -74,7 +74,7 @@ impl Destination for ProgramDestination {
         self.zeros_until(offset.saturating_add(length), cancel)
     }
 
-    /// What lies behind the image is the program's affair: it knows its storage.
+    /// The program itself takes care of the space after the image: it knows its storage.
     fn zero_tail(&mut self, _from: u64, _cancel: &Cancel) -> Result<(), TargetError> {
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use crate::node::cancel::{Cancel, Cancelled};
 use crate::node::child::Program;
 use crate::node::config::Config;
 use crate::node::log;
+use crate::node::trust::{self, Distrust};
 
 mod destination;
 mod pipes;
@@ -23,9 +24,9 @@ pub use destination::ProgramDestination;
 use pipes::Pipes;
 pub use source::ProgramSource;
 
-/// Where our own back-ends stand, and programs whose name does not say otherwise.
+/// The priority of our own back-ends, and of programs whose names have no number.
 pub const OWN_PRIORITY: u8 = 50;
-/// What the answer to a question may have at most.
+/// Longest answer to a question, in bytes.
 const MAX_ANSWER: usize = 4096;
 
 /// Why a back-end cannot be used.
@@ -37,21 +38,23 @@ pub enum BackendError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Others than root could change what root runs.
-    #[error(
-        "the back-end {0} is refused: others than root may change it; chown root and chmod go-w it \
-         (or disable it)"
-    )]
-    Writable(PathBuf),
+    #[error("the back-end {name} is refused (it can be disabled)")]
+    Distrust {
+        /// Its name.
+        name: String,
+        /// The reason, and how to mend it.
+        source: Distrust,
+    },
     /// It did something else than the protocol says.
     #[error("the back-end {name} {problem}")]
     Failed {
         /// Its name.
         name: String,
-        /// What it did.
+        /// Its mistake.
         problem: String,
     },
     /// A signal came.
@@ -59,12 +62,12 @@ pub enum BackendError {
     Cancelled(#[from] Cancelled),
 }
 
-/// What a folder of back-ends is for.
+/// The use of a folder of back-ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Where images come from.
+    /// Back-ends that read images.
     Source,
-    /// Where they go to.
+    /// Back-ends that write disks.
     Destination,
 }
 
@@ -104,12 +107,12 @@ pub struct Settings {
     pub folder: PathBuf,
     /// BACKEND_TIMEOUT: how long one may be silent.
     pub patience: Duration,
-    /// What they get in their environment; never a secret.
+    /// Their environment; never a secret.
     pub variables: Vec<(String, String)>,
 }
 
 impl Settings {
-    /// What the configuration says of them.
+    /// The settings of the configuration.
     pub fn of(config: &Config) -> Self {
         let debug = if config.image_debug { "yes" } else { "no" };
         Self {
@@ -134,7 +137,7 @@ pub struct Backends {
     pub disabled: BTreeSet<String>,
 }
 
-/// Who is to serve an id or a URI.
+/// The choice for an id or a URI.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Choice {
     /// Our own back-end.
@@ -192,7 +195,7 @@ impl Backends {
         Ok(out)
     }
 
-    /// Who serves `place`, where `own` of ours can. Ours stand at 50, before programs of the same
+    /// Chooses the back-end for `place`. Ours (`own`) has priority 50 and comes before programs of the same
     /// priority.
     pub fn choose(
         &self,
@@ -296,12 +299,8 @@ impl Backends {
     }
 
     fn command(&self, program: &Backend, args: &[&str]) -> Result<Command, BackendError> {
-        let found = fs::metadata(&program.path)
-            .map_err(|error| failed(program, format!("cannot be looked at: {error}")))?;
-        let ours = rustix::process::geteuid().as_raw();
-        if found.mode() & 0o022 != 0 || (found.uid() != 0 && found.uid() != ours) {
-            return Err(BackendError::Writable(program.path.clone()));
-        }
+        trust::check(&program.path)
+            .map_err(|source| BackendError::Distrust { name: program.name.clone(), source })?;
         let mut command = Command::new(&program.path);
         command.args(args);
         Ok(command)
@@ -365,7 +364,7 @@ impl Backends {
         }
     }
 
-    /// What the log says of a choice that is not our own.
+    /// Logs the choice of a program.
     pub fn tell(&self, program: &Backend) {
         let what = match self.kind {
             Kind::Source => "the image comes from",

@@ -1,4 +1,4 @@
-//! Where an image goes: a disk of this node, one behind a storage daemon, or a program.
+//! Destinations of an image: a disk of this node, one behind a storage daemon, or a program.
 
 use std::fs::File;
 
@@ -7,14 +7,14 @@ use crate::node::cancel::Cancel;
 
 /// Something that an image can be written to. Its size never changes.
 pub trait Destination {
-    /// What messages call it.
+    /// Its name in messages.
     fn name(&self) -> String;
 
     /// Its size in bytes.
     fn size(&self) -> u64;
 
     /// Whether every byte must be written in order, from the first one on: nothing can be
-    /// written behind what was written later.
+    /// written at a lower place later.
     fn in_order(&self) -> bool {
         false
     }
@@ -37,7 +37,7 @@ pub trait Destination {
     /// Makes `length` bytes from `offset` read as zeros, whatever was there.
     fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError>;
 
-    /// Zeroes what lies behind the image: all of it where that can be had without writing, else as much
+    /// Zeroes the space after the image: all of it where that needs no writing, else as much
     /// as the disk was opened for ([`Rest`]).
     fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError>;
 

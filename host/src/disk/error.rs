@@ -1,4 +1,4 @@
-//! What can go wrong with a disk.
+//! Errors of disks.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::node::cancel::Cancelled;
 
-/// What went wrong with the disk.
+/// An error of a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// It cannot be opened.
@@ -15,7 +15,7 @@ pub enum TargetError {
     Open {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Somebody else uses it.
@@ -23,7 +23,7 @@ pub enum TargetError {
     Busy {
         /// The path.
         path: PathBuf,
-        /// Who has it.
+        /// The other user.
         source: snf_claim::Busy,
     },
     /// It is a directory, a pipe, a character device.
@@ -36,9 +36,9 @@ pub enum TargetError {
         path: PathBuf,
         /// `write`, `zero`, `flush`.
         operation: &'static str,
-        /// Where.
+        /// The byte where it happened.
         offset: u64,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A back-end that writes the disk.
@@ -46,7 +46,7 @@ pub enum TargetError {
     Backend {
         /// Its name.
         name: String,
-        /// What it did.
+        /// Its mistake.
         problem: String,
     },
     /// A signal came.
@@ -54,11 +54,11 @@ pub enum TargetError {
     Cancelled(#[from] Cancelled),
 }
 
-/// What a person can do about some errors.
+/// Advice for some errors.
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::BUSY) => "; it is mounted or used by another device, release it first",
-        Some(Errno::NOSPC) => "; the storage beneath it is full",
+        Some(Errno::NOSPC) => "; its storage is full",
         Some(Errno::NOENT) => "; Ganeti should have made it: see gnt-instance activate-disks",
         _ => "",
     }

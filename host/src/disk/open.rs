@@ -26,12 +26,12 @@ pub enum DiskError {
     Duplicate(io::Error),
 }
 
-/// Where a disk is.
+/// The place of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A block device or a plain file.
     Path(PathBuf),
-    /// What only QEMU's block layer reaches.
+    /// An address that only QEMU's block layer reaches.
     Uri(String),
 }
 
@@ -54,7 +54,7 @@ impl Place {
         }
     }
 
-    /// What back-ends are asked about.
+    /// The text that back-ends are asked about.
     pub fn text(&self) -> String {
         match self {
             Self::Path(path) => path.display().to_string(),

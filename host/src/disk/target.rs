@@ -114,7 +114,7 @@ impl Target {
         })
     }
 
-    /// Says what becomes of the blocks behind an image.
+    /// Sets the treatment of the blocks after an image.
     pub fn with_rest(mut self, rest: Rest) -> Self {
         self.rest = rest;
         self
@@ -243,7 +243,7 @@ impl Target {
         Ok(())
     }
 
-    /// Zeroes what lies behind the image (`from` to the end of the disk). Where the device can
+    /// Zeroes the space after the image (`from` to the end of the disk). Where the device can
     /// give the space back this covers all of it, else what [`Rest`] says.
     pub fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError> {
         let end = self.size;

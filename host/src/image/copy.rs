@@ -76,7 +76,7 @@ pub enum CopyError {
     Reader(String),
 }
 
-/// What a copy did.
+/// The result of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyReport {
     /// Size of the image.
@@ -92,7 +92,7 @@ pub struct CopyReport {
 pub enum Settle {
     /// Before the copy returns.
     Now,
-    /// When the caller flushes the disk, at the latest. What lies in the page cache is on its way by then.
+    /// When the caller flushes the disk, at the latest. Data in the page cache is on its way by then.
     Later,
 }
 
@@ -119,7 +119,7 @@ pub fn check_fits(
     Ok(())
 }
 
-/// Writes the image at `offset` bytes and zeros behind it. Nothing is written when the image is known
+/// Writes the image at `offset` bytes and zeros after it. Nothing is written when the image is known
 /// not to fit.
 pub fn copy_image(
     image: Box<dyn ImageReader>,
@@ -229,9 +229,9 @@ fn read_all(
 struct Writer<'a> {
     target: &'a mut dyn Destination,
     start: u64,
-    /// Where the next byte of the image goes.
+    /// The place of the image's next byte.
     position: u64,
-    /// From here to `position` lie zeros that were not settled yet.
+    /// From here to `position` are zeros that were not settled yet.
     pending_zero: u64,
     written: u64,
     cancel: &'a Cancel,
@@ -294,7 +294,7 @@ impl Writer<'_> {
 
     fn write(&mut self, buffer: &AlignedBuffer, at: usize, end: usize) -> Result<(), CopyError> {
         // The last piece may be ragged. Padding it with zeros keeps the write aligned, and what
-        // lies behind the image becomes zero anyway.
+        // comes after the image becomes zero anyway.
         let room = self.target.size() - self.position;
         let padded = align_up(end as u64).min(at as u64 + room) as usize;
         let whole = end == padded || padded > buffer.as_slice().len();
@@ -405,7 +405,7 @@ mod tests {
         assert!(report.written < 100_000, "{}", report.written);
         let found = std::fs::read(disk.path()).unwrap();
         assert_eq!(found.len(), 10 << 20);
-        assert!(found[..1 << 20].iter().all(|b| *b == 0xaa), "what lies before is not ours");
+        assert!(found[..1 << 20].iter().all(|b| *b == 0xaa), "the bytes before are not ours");
         let end = (1 << 20) + expected.len();
         assert!(found[1 << 20..end] == expected[..]);
         assert!(found[end..].iter().all(|b| *b == 0));

@@ -1,10 +1,39 @@
-//! What can go wrong with an image.
+//! Errors of images.
 
 use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
-use super::policy::Refusal;
 use crate::backend::BackendError;
 use crate::node::cancel::Cancelled;
+
+/// Why something is not fetched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No file URL is allowed, or none of this place.
+    #[error(
+        "files of this node may not be read: {} is in no place that IMAGE_FILES lists in \
+         /etc/default/snf-image", .0.display()
+    )]
+    File(PathBuf),
+    /// The address is special.
+    #[error(
+        "the host {host} has the {kind} address {address}, and IMAGE_HOSTS in \
+         /etc/default/snf-image lists neither"
+    )]
+    Address {
+        /// The host as it was asked for.
+        host: String,
+        /// Its address.
+        address: IpAddr,
+        /// The kind of its range.
+        kind: &'static str,
+    },
+    /// The back-end is disabled.
+    #[error("the back-end {0} is disabled on this node")]
+    Disabled(&'static str),
+}
 
 /// Why an image cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +44,7 @@ pub enum SourceError {
     Id {
         /// The id.
         id: String,
-        /// What is wrong and what is valid.
+        /// The problem, and the valid values.
         problem: String,
     },
     /// The image cannot be opened or read.
@@ -23,9 +52,9 @@ pub enum SourceError {
     Io {
         /// The image, as it was asked for.
         name: String,
-        /// Where.
+        /// The byte where it happened.
         offset: Option<u64>,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The image is not what it should be.
@@ -33,7 +62,7 @@ pub enum SourceError {
     Bad {
         /// The image.
         name: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// The node's policy forbids it.
@@ -45,6 +74,13 @@ pub enum SourceError {
     /// A signal came.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl SourceError {
+    /// An image without a byte.
+    pub(crate) fn empty(name: &str) -> Self {
+        Self::Bad { name: name.to_owned(), problem: "is empty".into() }
+    }
 }
 
 fn at(offset: Option<u64>) -> String {

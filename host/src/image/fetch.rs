@@ -30,7 +30,7 @@ pub enum FetchError {
     Io {
         /// The URL, without passwords.
         url: String,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// A local file cannot be opened.
@@ -44,7 +44,7 @@ pub enum FetchError {
     NotText,
 }
 
-/// What a URL leads to. It may hold passwords, so it is a secret.
+/// Reads the text at a URL. It may hold passwords, so it is a secret.
 ///
 /// # Errors
 ///

@@ -1,12 +1,13 @@
-//! What a tenant's URLs may lead to, for every fetch: images, `config_url`, `os_answer_file`.
+//! The rules for a tenant's URLs, for every fetch: images, `config_url`, `os_answer_file`.
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::backend::{BackendError, Backends, Kind, Settings};
+pub use crate::image::error::Refusal;
 use crate::image::error::SourceError;
 use crate::image::local;
 use crate::node::address;
@@ -16,35 +17,7 @@ use crate::node::config::Config;
 /// A URL longer than this is refused.
 pub const MAX_URL: usize = 4096;
 
-/// Why something is not fetched.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// No file URL is allowed, or none of this place.
-    #[error(
-        "files of this node may not be read: {} is in no place that IMAGE_FILES lists in \
-         /etc/default/snf-image", .0.display()
-    )]
-    File(PathBuf),
-    /// The address is special.
-    #[error(
-        "the host {host} has the {kind} address {address}, and IMAGE_HOSTS in \
-         /etc/default/snf-image lists neither"
-    )]
-    Address {
-        /// The host as it was asked for.
-        host: String,
-        /// Its address.
-        address: IpAddr,
-        /// What is special about it.
-        kind: &'static str,
-    },
-    /// The back-end is disabled.
-    #[error("the back-end {0} is disabled on this node")]
-    Disabled(&'static str),
-}
-
-/// What may be fetched, and how long it may take.
+/// The places that may be fetched from, and the time it may take.
 #[derive(Clone, Debug)]
 pub struct Policy {
     files: Files,

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// What is special about an address; `None` for one of the public internet.
+/// Names the special range of an address; `None` for an address of the public internet.
 ///
 /// The ranges are those of the IANA special-purpose registries (RFC 6890), with the forms of IPv6
 /// that carry an IPv4 address looked into, and the metadata services of clouds.

@@ -29,9 +29,16 @@ impl Files {
         self.0.iter().filter_map(within).min_by_key(|(_, rest)| rest.as_os_str().len())
     }
 
-    /// Whether any file may be read.
+    /// Whether no file may be read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl std::fmt::Display for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all: Vec<String> = self.0.iter().map(|place| place.display().to_string()).collect();
+        f.write_str(&all.join(" "))
     }
 }
 
@@ -50,9 +57,19 @@ enum Host {
 
 /// Places of the network that are allowed although their address is special (IMAGE_HOSTS).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hosts(Vec<Host>);
+pub struct Hosts {
+    entries: Vec<Host>,
+    /// As the admin wrote it.
+    text: String,
+}
 
-/// What is about to be asked for.
+impl std::fmt::Display for Hosts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A request before it is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// `http`, `https` or `ftp`.
@@ -79,7 +96,8 @@ impl FromStr for Hosts {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.split_whitespace().map(host).collect::<Result<_, _>>().map(Self)
+        let entries = text.split_whitespace().map(host).collect::<Result<_, _>>()?;
+        Ok(Self { entries, text: text.split_whitespace().collect::<Vec<_>>().join(" ") })
     }
 }
 
@@ -155,10 +173,15 @@ fn in_network(address: IpAddr, network: IpAddr, length: u8) -> bool {
 }
 
 impl Hosts {
+    /// Whether nothing is listed.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Whether a request to this address is listed.
     pub fn allow(&self, request: Request<'_>, address: IpAddr) -> bool {
         let host = bare(request.host).trim_end_matches('.').to_ascii_lowercase();
-        self.0.iter().any(|entry| match entry {
+        self.entries.iter().any(|entry| match entry {
             Host::Name(name) => host == *name,
             Host::Below(domain) => host.ends_with(domain.as_str()),
             Host::Network(network, length) => {
@@ -175,7 +198,7 @@ impl Hosts {
     }
 }
 
-/// Whether a path lies below a prefix. One that a server could take for another place does not.
+/// Whether a path is below a prefix. A path that a server could read differently is not.
 fn begins(path: &str, prefix: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     let path_only = lower.split(['?', '#']).next().unwrap_or_default();

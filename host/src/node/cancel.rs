@@ -1,5 +1,5 @@
 //! Being asked to stop: SIGTERM, SIGINT and SIGHUP set a flag that every long step looks at, so
-//! that guards run, the VM ends and nothing is left behind.
+//! that guards run, the VM ends and nothing is left over.
 
 use std::io;
 use std::sync::Arc;

@@ -11,12 +11,13 @@ use snf_image::secret::Secret;
 use crate::node::allow::{Files, Hosts};
 use crate::node::parameters;
 use crate::node::shellvars::{self, Assignment};
+use crate::node::trust::{self, Distrust};
 
-/// Where the configuration lies when the environment does not say otherwise.
+/// The configuration file, unless the environment names another.
 pub const DEFAULT_PATH: &str = "/etc/default/snf-image";
-/// Where the variants' files lie (`NAME.conf`).
+/// The folder of the variants' files (`NAME.conf`).
 pub const DEFAULT_VARIANTS_DIR: &str = "/etc/ganeti/snf-image/variants";
-/// Where external back-ends lie.
+/// The folder of external back-ends.
 pub const DEFAULT_BACKENDS_DIR: &str = "/etc/ganeti/snf-image/backends";
 /// Environment variable that names another configuration file.
 pub const PATH_VARIABLE: &str = "SNF_IMAGE_CONFIG";
@@ -31,8 +32,16 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
+    },
+    /// Others than root could change it, and so what root runs.
+    #[error("the configuration {} is refused", path.display())]
+    Distrust {
+        /// The file.
+        path: PathBuf,
+        /// The reason, and how to mend it.
+        source: Distrust,
     },
     /// The file is not a list of assignments.
     #[error("{}, {source}", path.display())]
@@ -51,7 +60,7 @@ pub enum ConfigError {
         line: usize,
         /// The key.
         key: String,
-        /// What was found and what is valid.
+        /// The value found and the valid values.
         problem: String,
     },
 }
@@ -79,7 +88,7 @@ impl Acceleration {
     }
 }
 
-/// What becomes of the blocks behind an image on a disk that cannot give them back.
+/// Treatment of the blocks after an image, on a disk that cannot discard them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rest {
     /// Old labels at both ends are overwritten. The bytes between them stay: on a large disk they cost
@@ -93,13 +102,13 @@ pub enum Rest {
 /// All settings, with their defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `IMAGE_DIR`: where `local://` images lie.
+    /// `IMAGE_DIR`: the folder of `local://` images.
     pub image_dir: PathBuf,
     /// `IMAGE_DEBUG`: tell more in the log.
     pub image_debug: bool,
     /// `CLOUD_INIT_DEBUG`: passed on to the helper.
     pub cloud_init_debug: bool,
-    /// `HELPER_DIR`: where the helper's kernel and initramfs lie.
+    /// `HELPER_DIR`: the folder of the helper's kernel and initramfs.
     pub helper_dir: PathBuf,
     /// `HELPER_SOFT_TIMEOUT`: after this long the VM is asked to end.
     pub helper_soft_timeout: Duration,
@@ -135,9 +144,9 @@ pub struct Config {
     pub rename_hostname: bool,
     /// `IMPORT_SHORT`: a dump smaller than the disk is not an error.
     pub import_short: bool,
-    /// `WIPE_REST`: what lies behind an image is zeroed also where all of it must be written.
+    /// `WIPE_REST`: the rest of the disk after an image is zeroed even if every byte must be written.
     pub rest: Rest,
-    /// `BACKENDS_DIR`: where external back-ends lie.
+    /// `BACKENDS_DIR`: the folder of external back-ends.
     pub backends_dir: PathBuf,
     /// `BACKEND_TIMEOUT`: how long a back-end may be silent.
     pub backend_timeout: Duration,
@@ -237,9 +246,7 @@ impl Config {
                 if let Some(parent) = path.parent() {
                     config.backends_dir = parent.join("backends");
                 }
-                let text = read(path)
-                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-                config.apply(path, &text)?;
+                config.apply(path, &read(path)?)?;
             }
             None => config.apply_if_there(Path::new(DEFAULT_PATH))?,
         }
@@ -256,8 +263,10 @@ impl Config {
     fn apply_if_there(&mut self, path: &Path) -> Result<(), ConfigError> {
         match read(path) {
             Ok(text) => self.apply(path, &text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+            Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -350,7 +359,17 @@ pub fn of_process(variant: Option<&str>) -> Result<Config, ConfigError> {
     Config::load(named.as_deref(), variant)
 }
 
-fn read(path: &Path) -> io::Result<String> {
+fn read(path: &Path) -> Result<String, ConfigError> {
+    match trust::check(path) {
+        Err(error) if !error.is_missing() => {
+            return Err(ConfigError::Distrust { path: path.to_owned(), source: error });
+        }
+        _ => {}
+    }
+    read_bounded(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
     std::fs::File::open(path)?.take(MAX_SIZE + 1).read_to_string(&mut text)?;
@@ -510,5 +529,18 @@ mod tests {
         assert!(Config::load(Some(&main), Some("none")).is_ok());
         let error = Config::load(Some(&dir.path().join("no")), None).unwrap_err().to_string();
         assert!(error.contains("cannot read the configuration"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_others_may_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("default");
+        std::fs::write(&main, "IMG_ID=one\n").unwrap();
+        std::fs::set_permissions(&main, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let error = crate::node::log::chain(&Config::load(Some(&main), None).unwrap_err());
+        assert!(error.contains("is refused: others than root may change it"), "{error}");
+        std::fs::set_permissions(&main, std::fs::Permissions::from_mode(0o644)).unwrap();
+        Config::load(Some(&main), None).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use crate::node::{log, scrub};
 /// More disks or NICs than this are taken for a mistake (Ganeti itself allows 16 and 8).
 const MAX_COUNT: usize = 64;
 
-/// What is wrong with the environment, by variable.
+/// An error in the environment, by variable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
     /// A variable that the script cannot do without.
@@ -25,7 +25,7 @@ pub enum EnvError {
     Wrong {
         /// The variable.
         name: String,
-        /// What was found and what is valid. Never the value of an OS parameter.
+        /// The value found and the valid values. Never the value of an OS parameter.
         problem: String,
     },
 }
@@ -41,7 +41,7 @@ pub struct Disk {
     pub index: usize,
     /// Block device or plain file; not set when the storage has only a URI.
     pub path: Option<PathBuf>,
-    /// What QEMU may open instead (`DISK_n_URI`).
+    /// An address that QEMU may open instead (`DISK_n_URI`).
     pub uri: Option<String>,
     /// Whether `DISK_n_ACCESS` is `ro`.
     pub read_only: bool,

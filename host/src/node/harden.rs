@@ -1,4 +1,4 @@
-//! What a process that holds passwords forbids itself.
+//! Limits that a process with passwords puts on itself.
 
 use rustix::fs::Mode;
 use rustix::process::DumpableBehavior;

@@ -1,10 +1,11 @@
 //! Lines for Ganeti's OS log: always valid UTF-8, one line a message, never a panic when nobody
 //! reads them.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static DEBUG: AtomicBool = AtomicBool::new(false);
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Whether [`debug`] says something (IMAGE_DEBUG, or Ganeti's DEBUG_LEVEL).
 pub fn set_debug(on: bool) {
@@ -27,7 +28,19 @@ pub fn line(text: &str) {
     }
     out.push('\n');
     // One write call a line keeps lines of several processes apart.
-    let _ = std::io::stderr().lock().write_all(out.as_bytes());
+    match std::io::stderr().lock().write_all(out.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            LOST.store(true, Ordering::Relaxed);
+        }
+        // Nobody reads any more: nobody misses anything.
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Whether a line was lost although somebody keeps the log (its disk is full): the run is then not
+/// one that went well.
+pub fn is_incomplete() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Something that stops nothing.

@@ -1,4 +1,4 @@
-//! What every script has: the environment, the configuration, the log, signals and children.
+//! The base of every script: the environment, the configuration, the log, signals and children.
 
 pub mod address;
 pub mod allow;
@@ -13,3 +13,4 @@ pub mod parameters;
 pub mod percent;
 pub mod scrub;
 pub mod shellvars;
+pub mod trust;

@@ -30,7 +30,7 @@ enum Sink {
     Dead(Option<Program>),
 }
 
-/// Where progress goes.
+/// The receiver of progress messages.
 pub struct Monitor {
     sink: Sink,
     last_position: Option<Instant>,

@@ -47,13 +47,13 @@ fn write_zeros(memory: &File, at: u64, length: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the strings lie: fields 50 and 51 of `/proc/self/stat`.
+/// The place of the strings: fields 50 and 51 of `/proc/self/stat`.
 fn area() -> io::Result<(u64, usize)> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // The second field is the program's name, in which anything may be.
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut fields = rest.split_whitespace().skip(47).map(str::parse::<u64>);
-    let wrong = || io::Error::other("/proc/self/stat does not say where the environment lies");
+    let wrong = || io::Error::other("/proc/self/stat does not give the place of the environment");
     match (fields.next(), fields.next()) {
         (Some(Ok(start)), Some(Ok(end)))
             if start > 0 && end >= start && end - start <= MAX_SIZE =>

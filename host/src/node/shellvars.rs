@@ -25,7 +25,7 @@ pub struct SyntaxError {
     pub line: usize,
     /// The key whose value is wrong, when it was already read.
     pub key: Option<String>,
-    /// What is wrong and how to write it.
+    /// The problem, and how to write it correctly.
     pub problem: String,
 }
 

@@ -1,4 +1,4 @@
-//! What root runs or obeys must be root's: nobody else may be able to change it.
+//! Root runs and obeys only files that nobody else can change.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ pub enum Distrust {
     Owner {
         /// The file, or a folder above it.
         path: PathBuf,
-        /// Who owns it.
+        /// Its owner.
         uid: u32,
     },
     /// Its mode lets others write.
@@ -43,7 +43,7 @@ pub enum Distrust {
     Io {
         /// The file, or a folder above it.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Too many symbolic links.
@@ -87,8 +87,8 @@ pub fn check(path: &Path) -> Result<(), Distrust> {
         if links > MAX_LINKS {
             return Err(Distrust::Links(path.to_owned()));
         }
-        let target = fs::read_link(&here)
-            .map_err(|source| Distrust::Io { path: here.clone(), source })?;
+        let target =
+            fs::read_link(&here).map_err(|source| Distrust::Io { path: here.clone(), source })?;
         here.pop();
         if target.is_absolute() {
             here = PathBuf::from("/");

@@ -19,9 +19,10 @@ use crate::helper::{
 };
 use crate::node::cancel::Cancel;
 use crate::node::config::{Acceleration, Config, ConfigError};
-use crate::scripts::create::helper_config;
+use crate::node::log;
+use crate::scripts::create::{helper_config, trust_checks};
 
-/// Where Ganeti looks for OS directories.
+/// The folders in which Ganeti looks for OS directories.
 const OS_DIRS: [&str; 4] =
     ["/srv/ganeti/os", "/usr/local/lib/ganeti/os", "/usr/lib/ganeti/os", "/usr/share/ganeti/os"];
 
@@ -56,7 +57,7 @@ pub fn check(config: Result<Config, ConfigError>, cancel: &Cancel) -> Vec<Findin
             config
         }
         Err(error) => {
-            out.push(Finding::Missing(error.to_string()));
+            out.push(Finding::Missing(log::chain(&error)));
             Config::default()
         }
     };
@@ -65,6 +66,12 @@ pub fn check(config: Result<Config, ConfigError>, cancel: &Cancel) -> Vec<Findin
             "this check is not run by root, as Ganeti runs the scripts".into(),
         ));
     }
+    for (key, check) in trust_checks(&config) {
+        if let Err(error) = check {
+            out.push(Finding::Missing(format!("{key} is refused: {}", log::chain(&error))));
+        }
+    }
+    out.push(urls(&config));
     out.push(os_directory());
     out.push(directory("IMAGE_DIR", &config.image_dir));
     out.push(user(&config.helper_user));
@@ -116,6 +123,22 @@ fn os_directory() -> Finding {
         )),
         several => Finding::Remark(format!("there are {} OS directories of ours", several.len())),
     }
+}
+
+/// The rules for a tenant's URLs, and the lines that change them.
+fn urls(config: &Config) -> Finding {
+    let files = match config.image_files.is_empty() {
+        true => {
+            "no files of this node (IMAGE_FILES=\"/srv/images\" would allow those below)".into()
+        }
+        false => format!("files below {}", config.image_files),
+    };
+    let hosts = match config.image_hosts.is_empty() {
+        true => "no private or local addresses (IMAGE_HOSTS=\"10.1.0.0/16\" would allow a network)"
+            .into(),
+        false => format!("of private and local addresses only {}", config.image_hosts),
+    };
+    Finding::Good(format!("URLs lead to {files} and to {hosts}"))
 }
 
 fn directory(key: &str, path: &Path) -> Finding {
@@ -187,7 +210,7 @@ fn back_ends(config: &Config, kind: Kind) -> Finding {
         Ok(names) => {
             Finding::Good(format!("back-ends for {what}, in their order: {}", names.join(", ")))
         }
-        Err(error) => Finding::Missing(error.to_string()),
+        Err(error) => Finding::Missing(log::chain(&error)),
     }
 }
 
@@ -201,7 +224,7 @@ impl HelperSink for Quiet {
     fn monitor(&mut self, _message: MonitorMessage) {}
 }
 
-/// Boots the helper on an empty disk. There is nothing for it to customise, so it reports an
+/// Boots the helper on an empty disk. There is nothing for it to customize, so it reports an
 /// error; that it reports at all is what we want to know.
 fn boots(config: &HelperConfig, cancel: &Cancel) -> Finding {
     let prepare = || -> std::io::Result<VmRequest> {

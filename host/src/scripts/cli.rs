@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::helper::update;
+use clap::{Parser, Subcommand};
+
 use crate::node::cancel::Cancel;
 use crate::node::config::{self, Config};
-use crate::node::env::{EnvError, Environment};
+use crate::node::env::Environment;
 use crate::node::harden::harden;
 use crate::node::log;
 use crate::scripts::check;
@@ -18,20 +20,56 @@ use crate::scripts::rename;
 use crate::scripts::transfer;
 use crate::scripts::verify;
 
-const USAGE: &str = "\
-usage: snf-image-host COMMAND [ARGUMENT]...
-The Ganeti OS provider snf-image. Ganeti calls it by its links in the OS directory.
+/// The Ganeti OS provider snf-image. Ganeti calls it by its links in the OS directory.
+#[derive(Parser)]
+#[command(name = "snf-image-host", version, max_term_width = 100)]
+#[command(after_help = "Configuration: /etc/default/snf-image (or what SNF_IMAGE_CONFIG names).")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
 
-  install-os DIR [VARIANT]...   lay out DIR as a Ganeti OS directory (variant: default)
-  update-helper [OPTION]...     build the helper VM (the same as snf-image-update-helper)
-  customize-vm [OPTION]...      run a request of snf-customize --vm (it calls this itself)
-  check                         say what is missing on this node, and how to mend it
-  create, export, import, rename, verify parameters
-                                what Ganeti runs, with its environment
-  version                       print the version
-  help                          this text
-
-Configuration: /etc/default/snf-image (or what SNF_IMAGE_CONFIG names).";
+#[derive(Subcommand)]
+enum Command {
+    /// Lay out DIR as a Ganeti OS directory
+    InstallOs {
+        /// The directory; its name is the name of the OS
+        dir: PathBuf,
+        /// The variants of the OS
+        #[arg(value_name = "VARIANT", default_value = "default")]
+        variants: Vec<String>,
+    },
+    /// Build the helper VM (the same as snf-image-update-helper)
+    #[command(disable_help_flag = true)]
+    UpdateHelper {
+        #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run a request of snf-customize --vm (it calls this itself)
+    #[command(disable_help_flag = true)]
+    CustomizeVm {
+        #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Say what is missing on this node, and how to mend it
+    Check,
+    /// Deploy an instance, with the environment that Ganeti gives
+    Create,
+    /// Write a disk to standard output, with the environment that Ganeti gives
+    Export,
+    /// Write standard input to a disk, with the environment that Ganeti gives
+    Import,
+    /// Follow a new name of an instance, with the environment that Ganeti gives
+    Rename,
+    /// Check OS parameters, with the environment that Ganeti gives
+    Verify {
+        /// The thing to check
+        #[arg(value_parser = ["parameters"], default_value = "parameters")]
+        what: Vec<String>,
+    },
+    /// Print the version
+    Version,
+}
 
 /// Why the program fails, as a sentence that was not written yet.
 type Failure = Box<dyn std::error::Error>;
@@ -41,50 +79,63 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> u8 {
     let name = args.next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let args: Vec<OsString> = args.collect();
-    match dispatch(&name, args) {
-        Ok(()) => 0,
-        Err(error) => {
-            log::error(&log::chain(error.as_ref()));
-            1
-        }
+    let result = dispatch(&name, args);
+    if let Err(error) = &result {
+        log::error(&log::chain(error.as_ref()));
     }
+    u8::from(result.is_err() || log::is_incomplete())
 }
 
-fn dispatch(name: &str, mut args: Vec<OsString>) -> Result<(), Failure> {
+fn dispatch(name: &str, args: Vec<OsString>) -> Result<(), Failure> {
     match name {
         "create" => script(args, create),
         "rename" => script(args, rename),
         "export" => script(args, export),
         "import" => script(args, import),
         "verify" => verify(&args),
-        "snf-image-update-helper" | "update-helper" => update_helper(args),
-        _ if args.is_empty() => Err("no command given; see snf-image-host help".into()),
-        _ => {
-            let command = args.remove(0).to_string_lossy().into_owned();
-            match command.as_str() {
-                "create" | "rename" | "export" | "import" | "verify" | "update-helper" => {
-                    dispatch(&command, args)
-                }
-                "install-os" => install(args),
-                "customize-vm" => Ok(customize_vm::run(args)?),
-                "check" => check(),
-                "version" | "--version" | "-V" => {
-                    print(concat!("snf-image ", env!("CARGO_PKG_VERSION")))
-                }
-                "help" | "--help" | "-h" => print(USAGE),
-                _ => Err(format!("unknown command {command:?}; see snf-image-host help").into()),
-            }
-        }
+        "snf-image-update-helper" => update_helper(args),
+        _ => command(args),
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(())
+/// The program under its own name.
+fn command(args: Vec<OsString>) -> Result<(), Failure> {
+    let name = OsString::from("snf-image-host");
+    let cli = match Cli::try_parse_from(std::iter::once(name).chain(args)) {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => return Ok(error.print()?),
+        // Its first paragraph says what is wrong; the rest is how to call it.
+        Err(error) => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+            return Err(format!("{}; see snf-image-host --help", first.join(" ")).into());
+        }
+    };
+    match cli.command {
+        Command::Create => script(Vec::new(), create),
+        Command::Export => script(Vec::new(), export),
+        Command::Import => script(Vec::new(), import),
+        Command::Rename => script(Vec::new(), rename),
+        Command::Verify { .. } => verify(&[]),
+        Command::InstallOs { dir, variants } => install(&dir, &variants),
+        Command::UpdateHelper { args } => update_helper(args),
+        Command::CustomizeVm { args } => Ok(customize_vm::run(args)?),
+        Command::Check => check(),
+        Command::Version => print(concat!("snf-image ", env!("CARGO_PKG_VERSION"))),
+    }
 }
 
-/// What a script of Ganeti's gets.
+/// Writes a line to standard output; that it cannot be written is an error.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("cannot write to standard output: {error}").into())
+}
+
+/// The arguments of a script of Ganeti's.
 struct Node {
     env: Environment,
     config: Config,
@@ -164,22 +215,8 @@ fn check() -> Result<(), Failure> {
     }
 }
 
-fn install(args: Vec<OsString>) -> Result<(), Failure> {
-    let mut args = args.into_iter();
-    let dir =
-        PathBuf::from(args.next().ok_or("install-os needs a directory; see snf-image-host help")?);
-    let mut variants = Vec::new();
-    for variant in args {
-        let text = variant.to_str().ok_or_else(|| EnvError::Wrong {
-            name: "VARIANT".into(),
-            problem: "it is not text".into(),
-        })?;
-        variants.push(text.to_owned());
-    }
-    if variants.is_empty() {
-        variants.push("default".into());
-    }
+fn install(dir: &Path, variants: &[String]) -> Result<(), Failure> {
     let program = std::env::current_exe()?;
-    install_os::install(&dir, &program, &variants)?;
+    install_os::install(dir, &program, variants)?;
     print(&format!("{} is a Ganeti OS directory now; see gnt-os diagnose", dir.display()))
 }

@@ -193,7 +193,7 @@ fn configuration(sink: &mut Sink) -> Config {
     })
 }
 
-/// What tells whether somebody wrote to a disk.
+/// Marks that change when somebody writes to a disk.
 #[derive(Debug, PartialEq, Eq)]
 struct Written {
     time: Option<(i64, i64)>,

@@ -13,8 +13,8 @@ use crate::node::log;
 use crate::node::monitor::Monitor;
 use crate::scripts::create::lay;
 use crate::scripts::create::{
-    CreateError, HelperRunner, base_rules, customise_in_vm, helper_config, json_of, parameter_disk,
-    vm_disk,
+    CreateError, HelperRunner, base_rules, check_trust, customize_in_vm, helper_config, json_of,
+    parameter_disk, vm_disk,
 };
 
 /// Tasks that a rename must not do again.
@@ -59,6 +59,7 @@ pub fn rename(
     };
     let place = lay::place_of(disk)?;
     let helper = helper_config(config);
+    check_trust(config)?;
     runner.check(&helper)?;
     let mut rules = base_rules(env, config, 1)?;
     rules.set("TYPE", "diskdump")?;
@@ -72,7 +73,7 @@ pub fn rename(
         sector_size: SECTOR_SIZE,
     };
     log::info(&format!("{old} is now {new}; changing the host name in {}", place.text()));
-    customise_in_vm(&helper, &request, cancel, runner, &mut Monitor::to_log())?;
+    customize_in_vm(&helper, &request, cancel, runner, &mut Monitor::to_log())?;
     target.destination().flush()?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Instant;
 
 use snf_claim::Purpose;
@@ -15,13 +16,14 @@ use crate::image::copy::{self, CopyError, Settle};
 use crate::image::local;
 use crate::image::source::raw::RawImage;
 use crate::image::source::remote::RemoteImage;
-use crate::image::source::stream::StreamImage;
+use crate::image::source::stream::{StreamImage, peek};
 use crate::image::source::{ImageReader, Part, SourceError};
 use crate::node::cancel::{Cancel, Cancelled};
 use crate::node::config::Config;
 use crate::node::env::{EnvError, Environment, Transfer};
 use crate::node::log;
 use crate::node::monitor::Monitor;
+use crate::node::trust::{self, Distrust};
 
 /// Why a disk was not exported or imported.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +40,7 @@ pub enum TransferError {
     Output {
         /// Bytes that were written.
         offset: u64,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Writing the imported disk.
@@ -60,8 +62,16 @@ pub enum TransferError {
         found: u64,
         /// Bytes that were expected.
         expected: u64,
-        /// Which disk.
+        /// The number of the disk.
         index: usize,
+    },
+    /// Others than root could change what root runs.
+    #[error("{key} is refused")]
+    Distrust {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The reason, and how to mend it.
+        source: Distrust,
     },
     /// A signal came.
     #[error(transparent)]
@@ -76,6 +86,7 @@ pub fn export(
     output: &mut dyn Write,
 ) -> Result<(), TransferError> {
     env.check_api_version()?;
+    check_trust(config)?;
     let transfer = env.export()?;
     let place = place_of(&transfer, "EXPORT_DEVICE")?;
     let name = place.text();
@@ -138,7 +149,17 @@ fn place_of(transfer: &Transfer, device: &str) -> Result<Place, EnvError> {
         .ok_or_else(|| EnvError::Missing(device.to_owned()))
 }
 
-/// Who hears how far it is.
+/// Of the programs that the configuration names these two run here.
+fn check_trust(config: &Config) -> Result<(), TransferError> {
+    let refused = |key| move |source| TransferError::Distrust { key, source };
+    trust::check_program(&daemon(config)).map_err(refused("STORAGE_DAEMON"))?;
+    match &config.progress_monitor {
+        Some(program) => trust::check_program(program).map_err(refused("PROGRESS_MONITOR")),
+        None => Ok(()),
+    }
+}
+
+/// The receiver of progress messages.
 fn monitor(
     env: &Environment,
     config: &Config,
@@ -172,11 +193,12 @@ pub fn import(
     input: Box<dyn Read + Send>,
 ) -> Result<(), TransferError> {
     env.check_api_version()?;
+    check_trust(config)?;
     let transfer = env.import()?;
     let place = place_of(&transfer, "IMPORT_DEVICE")?;
     let mut opened = OpenDisk::open(&place, config, cancel)?;
     let target = opened.destination();
-    // What Ganeti promised the disk to be; a device may be a little larger than that, and the
+    // The size that Ganeti promised; a device may be a little larger than that, and the
     // dump of one that was is too.
     let promised = env
         .text(&format!("DISK_{}_SIZE", transfer.index))?
@@ -184,6 +206,15 @@ pub fn import(
         .and_then(|mib| mib.checked_mul(1 << 20))
         .filter(|bytes| *bytes <= target.size());
     let expected = promised.unwrap_or_else(|| target.size());
+    let first = cancel.wait(move || peek(input))?;
+    let Some(input) = first.map_err(|source| SourceError::Io {
+        name: "the export on standard input".into(),
+        offset: None,
+        source,
+    })?
+    else {
+        return Err(TransferError::Truncated { found: 0, expected, index: transfer.index });
+    };
     let image = StreamImage::new(input, "the export on standard input", None);
     let mut monitor = monitor(env, config, "disk-import-progress", &transfer)?;
     // The stream does not tell its own size: it should be the disk's.
@@ -212,6 +243,19 @@ pub fn standard_input() -> io::Result<File> {
 }
 
 /// Standard output, likewise: its line buffer would cut every block in two.
+///
+/// # Errors
+///
+/// It is closed. The standard library then opens the null device for reading and writing in its
+/// place before `main`, and an export would be lost without a word.
 pub fn standard_output() -> io::Result<File> {
-    Ok(File::from(rustix::io::dup(io::stdout()).map_err(io::Error::from)?))
+    use rustix::fs::OFlags;
+    let output = File::from(rustix::io::dup(io::stdout()).map_err(io::Error::from)?);
+    let both_ways = rustix::fs::fcntl_getfl(&output).is_ok_and(|f| f.contains(OFlags::RDWR));
+    let null = std::fs::metadata("/dev/null")?.rdev();
+    let found = output.metadata()?;
+    if both_ways && found.file_type().is_char_device() && found.rdev() == null {
+        return Err(io::Error::other("standard output is closed: the export has nowhere to go"));
+    }
+    Ok(output)
 }

@@ -11,7 +11,7 @@ use crate::node::config;
 use crate::node::env::Environment;
 use crate::node::parameters;
 
-/// What is wrong, in the order of the parameters' names.
+/// The problems, in the order of the parameters' names.
 pub fn problems(env: &Environment, cancel: &Cancel) -> Vec<Problem> {
     let mut problems = Vec::new();
     for name in env.parameters().keys().filter(|name| !parameters::is_known(name)) {
@@ -36,7 +36,7 @@ pub fn problems(env: &Environment, cancel: &Cancel) -> Vec<Problem> {
     problems
 }
 
-/// What is wrong with the id of an image, whether or not there is such an image.
+/// The problem with an image's id, whether or not there is such an image.
 fn image_problem(env: &Environment, id: &str, cancel: &Cancel) -> Option<String> {
     let id = match id.parse::<ImageId>() {
         Ok(id) => id,
@@ -44,7 +44,7 @@ fn image_problem(env: &Environment, id: &str, cancel: &Cancel) -> Option<String>
         Err(other) => return Some(other.to_string()),
     };
     let Location::Foreign(scheme) = &id.location else { return None };
-    // Only a back-end can know it, and where those lie the configuration says.
+    // Only a back-end can know it, and the configuration names their folder.
     let variant = env.variant().ok().flatten();
     let choice =
         config::of_process(variant).map_err(|error| error.to_string()).and_then(|config| {

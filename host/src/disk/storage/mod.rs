@@ -42,7 +42,7 @@ pub enum StorageError {
     Uri {
         /// The address.
         uri: String,
-        /// What is wrong and what is valid.
+        /// The problem, and the valid values.
         problem: String,
     },
     /// The daemon is not installed.
@@ -51,9 +51,9 @@ pub enum StorageError {
          qemu-system-common (which has qemu-storage-daemon) or set STORAGE_DAEMON"
     )]
     NoDaemon {
-        /// What was to be run.
+        /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The daemon does not open the disk.
@@ -69,7 +69,7 @@ pub enum StorageError {
     System {
         /// What was being done.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -184,7 +184,7 @@ impl RemoteDisk {
         Ok(Self { client, daemon: Arc::new(daemon), uri: uri.to_owned(), rest: Rest::default() })
     }
 
-    /// Says what becomes of the blocks behind an image.
+    /// Sets the treatment of the blocks after an image.
     pub fn with_rest(mut self, rest: Rest) -> Self {
         self.rest = rest;
         self

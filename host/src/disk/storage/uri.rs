@@ -28,7 +28,7 @@ pub fn blockdev(uri: &str) -> Result<Value, String> {
     }
 }
 
-/// Ganeti puts the URI into an option list, so options may follow it behind a comma, and a comma
+/// Ganeti puts the URI into an option list, so options may follow it after a comma, and a comma
 /// within it is written twice.
 fn without_options(uri: &str) -> Result<String, String> {
     if uri.chars().any(char::is_control) {
@@ -40,7 +40,7 @@ fn without_options(uri: &str) -> Result<String, String> {
     for option in parts {
         if option != "format=raw" {
             return Err(format!(
-                "the option {:?} behind it is not supported; only format=raw is",
+                "the option {:?} after it is not supported; only format=raw is",
                 option.replace('\u{1}', ",")
             ));
         }
@@ -64,7 +64,7 @@ fn file(rest: &str) -> Result<Value, String> {
 
 /// The older form: `nbd:HOST:PORT[:exportname=NAME]` or `nbd:unix:PATH[:exportname=NAME]`.
 fn nbd(rest: &str) -> Result<Value, String> {
-    let wrong = || "nbd: is nbd:HOST:PORT or nbd:unix:PATH, :exportname=NAME behind it".to_owned();
+    let wrong = || "nbd: is nbd:HOST:PORT or nbd:unix:PATH, :exportname=NAME after it".to_owned();
     let (place, export) = rest.split_once(":exportname=").unwrap_or((rest, ""));
     let server = match place.strip_prefix("unix:") {
         Some(path) if path.starts_with('/') => json!({"type": "unix", "path": path}),
@@ -241,7 +241,7 @@ mod tests {
             ("http://x/y", "the scheme http: is not supported"),
             ("json:{}", "the scheme json: is not supported"),
             ("file:x", "absolute path"),
-            ("file:/x,format=qcow2", "the option \"format=qcow2\" behind it"),
+            ("file:/x,format=qcow2", "the option \"format=qcow2\" after it"),
             ("file:/x\n", "control characters"),
             ("nbd:host", "nbd: is nbd:HOST:PORT"),
             ("nbd:unix:x", "nbd: is nbd:HOST:PORT"),

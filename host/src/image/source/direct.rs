@@ -50,7 +50,7 @@ impl DirectFile {
 
 /// Whether most of the data is in the page cache; also when the file system does not tell.
 fn mostly_cached(file: &File, size: u64) -> bool {
-    // What is looked at and is not there is fetched: no more than that, please.
+    // The probe itself reads pages that are not cached: keep it small.
     let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
     let (mut cached, mut away) = (0, 0);
     for place in (0..SAMPLES).filter_map(|sample| sample_place(file, size, sample)) {

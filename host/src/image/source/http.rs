@@ -9,7 +9,7 @@ use crate::image::policy::Policy;
 #[cfg(feature = "network")]
 pub use network::{HttpReader, open_small};
 
-/// What a build without the network says.
+/// The answer of a build without the network.
 #[cfg(not(feature = "network"))]
 pub fn open_small(_url: &str, _policy: Policy) -> io::Result<Box<dyn Read + Send>> {
     Err(io::Error::other("this snf-image was built without the network feature"))
@@ -21,7 +21,7 @@ pub enum HttpReader {}
 
 #[cfg(not(feature = "network"))]
 impl HttpReader {
-    /// What a build without the network says.
+    /// The answer of a build without the network.
     pub fn open(_url: &str, _policy: Policy) -> io::Result<Self> {
         Err(io::Error::other("this snf-image was built without the network feature"))
     }
@@ -59,7 +59,7 @@ mod network {
     /// Longest silence of a server.
     const READ_TIMEOUT: Duration = Duration::from_secs(30);
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-    /// Where Debian, Red Hat and SUSE keep the node's trusted certificates.
+    /// The trusted certificates of the node on Debian, Red Hat and SUSE.
     const CERTIFICATES: [&str; 3] = [
         "/etc/ssl/certs/ca-certificates.crt",
         "/etc/pki/tls/certs/ca-bundle.crt",

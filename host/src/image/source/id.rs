@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use crate::image::error::SourceError;
 use crate::image::policy::MAX_URL;
 
-/// Where the image is.
+/// The place of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// No image: what is on the disk is customised.
+    /// No image: the disk's own content is customized.
     Null,
     /// Beneath IMAGE_DIR.
     Local(String),
@@ -19,12 +19,12 @@ pub enum Location {
     File(PathBuf),
     /// On a web server.
     Http(String),
-    /// Where none of our own back-ends looks: with this scheme.
+    /// A place of another scheme, which none of our own back-ends reads.
     Foreign(String),
 }
 
 impl Location {
-    /// Which of our own back-ends serves it.
+    /// The one of our own back-ends that serves it.
     pub fn own_backend(&self) -> Option<&'static str> {
         match self {
             Self::Null => Some("null"),
@@ -62,7 +62,7 @@ pub enum Compression {
     Bzip2,
 }
 
-/// What the stored bytes must hash to.
+/// The checksum of the stored bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checksum {
     /// SHA-256.
@@ -76,9 +76,9 @@ pub enum Checksum {
 pub struct ImageId {
     /// The id without its options, as back-ends get it.
     pub place: String,
-    /// Where it is.
+    /// Its place.
     pub location: Location,
-    /// What is in the file.
+    /// The format of the file.
     pub container: Container,
     /// How the file is compressed.
     pub compression: Compression,
@@ -187,7 +187,7 @@ fn location(place: &str) -> Result<Location, String> {
     }
 }
 
-/// What is said when nobody serves a scheme.
+/// The message for a scheme that nobody serves.
 pub fn no_source(scheme: &str) -> String {
     format!(
         "there is no image source {scheme}://; use a name beneath IMAGE_DIR, local://, file://, \
@@ -195,7 +195,7 @@ pub fn no_source(scheme: &str) -> String {
     )
 }
 
-/// What a name's ending says.
+/// The encoding by the name's ending.
 fn by_name(name: &str) -> (Container, Compression) {
     let lower = name.to_ascii_lowercase();
     let endings = [

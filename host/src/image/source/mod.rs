@@ -1,4 +1,4 @@
-//! Where images come from. Every source gives its bytes in order, with the holes it knows of.
+//! Sources of images. Each source gives its bytes in order, with the holes it knows of.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -85,7 +85,7 @@ pub fn open(
             backends.tell(&program);
             let reader = backends.open_source(&program, &image.place, cancel)?;
             let size = reader.size();
-            return stream(reader, size, image, &shown, config, room, cancel).map(Some);
+            return open_stream(reader, size, image, &shown, config, room, cancel).map(Some);
         }
         Choice::Disabled(name) => {
             return Err(wrong(format!("the back-end {name} is disabled on this node")));
@@ -118,7 +118,7 @@ pub fn open(
                 cancel.wait(move || http::HttpReader::open(&url, policy))?.map_err(io_error)?;
             let size = reader.size();
             let reader = Paced::new(reader, min_rate);
-            return stream(reader, size, image, &shown, config, room, cancel).map(Some);
+            return open_stream(reader, size, image, &shown, config, room, cancel).map(Some);
         }
         Location::Foreign(scheme) => return Err(wrong(id::no_source(scheme))),
     };
@@ -127,10 +127,10 @@ pub fn open(
             if let Some(checksum) = &image.checksum {
                 verify_file(&file, checksum, &name, cancel)?;
             }
-            return Ok(Some(Box::new(qcow2::Qcow2Image::new(file, &name)?)));
+            return not_empty(qcow2::Qcow2Image::new(file, &name)?, &name).map(Some);
         }
         if image.checksum.is_none() {
-            return Ok(Some(Box::new(RawImage::new(file, &name)?)));
+            return not_empty(RawImage::new(file, &name)?, &name).map(Some);
         }
     }
     let size = size_of(&file).map_err(|source| SourceError::Io {
@@ -138,10 +138,21 @@ pub fn open(
         offset: None,
         source,
     })?;
-    stream(file, Some(size), image, &name, config, room, cancel).map(Some)
+    open_stream(file, Some(size), image, &name, config, room, cancel).map(Some)
 }
 
-/// HELPER_DIR may lie in IMAGE_DIR. Its files are no images: a snapshot is the memory of a VM.
+/// A disk without a byte is nobody's image.
+fn not_empty(
+    image: impl ImageReader + 'static,
+    name: &str,
+) -> Result<Box<dyn ImageReader>, SourceError> {
+    match image.size() {
+        Some(0) => Err(SourceError::empty(name)),
+        _ => Ok(Box::new(image)),
+    }
+}
+
+/// HELPER_DIR may be inside IMAGE_DIR. Its files are not images: a snapshot is a VM's memory.
 fn not_of_the_helper(file: &File, name: &str, config: &Config) -> Result<(), SourceError> {
     use std::os::unix::fs::MetadataExt;
     let Ok(found) = file.metadata() else { return Ok(()) };
@@ -183,7 +194,7 @@ fn verify_file(
 }
 
 /// A reader of the stored file of `size` bytes as an image.
-fn stream(
+fn open_stream(
     reader: impl Read + Send + 'static,
     size: Option<u64>,
     image: &ImageId,
@@ -206,6 +217,10 @@ fn stream(
             source,
         })?);
     }
+    let io_error = |source| SourceError::Io { name: name.to_owned(), offset: None, source };
+    let Some(reader) = cancel.wait(move || stream::peek(reader))?.map_err(io_error)? else {
+        return Err(SourceError::empty(name));
+    };
     if image.container == Container::Qcow2 {
         log::info(&format!(
             "keeping the image {name} in {}: qcow2 cannot be read while it arrives",
@@ -215,7 +230,7 @@ fn stream(
             (config.spool_dir.clone(), name.to_owned(), cancel.clone());
         let file = cancel
             .wait(move || spool::spool(reader, size, room, &dir, &own_name, &own_cancel))??;
-        return Ok(Box::new(qcow2::Qcow2Image::new(file, name)?));
+        return not_empty(qcow2::Qcow2Image::new(file, name)?, name);
     }
     Ok(Box::new(StreamImage::new(reader, name, size)))
 }

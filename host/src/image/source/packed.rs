@@ -11,7 +11,7 @@ use super::id::{Checksum, Compression};
 const XZ_MEMORY_KIB: u32 = 100 << 10;
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// What comes out of a compressed stream. Streams in several parts (concatenated members,
+/// The content of a compressed stream. Streams in several parts (concatenated members,
 /// frames, streams) are read to their end.
 pub fn decompress<R: Read + Send + 'static>(
     reader: R,
@@ -91,7 +91,7 @@ impl<R: Read> Read for Verified<R> {
 }
 
 /// A decompressor stops at the end of its format; what follows must be read too, so that a
-/// checksum covers the whole file, and rubbish behind the image is not overlooked.
+/// checksum covers the whole file, and rubbish after the image is found.
 pub struct ToTheEnd<R> {
     outer: Box<dyn Read + Send>,
     inner: std::sync::Arc<std::sync::Mutex<R>>,

@@ -27,7 +27,7 @@ const ALL_ZERO: u64 = 1;
 /// Decompression is spread over at most this many threads.
 const MAX_THREADS: usize = 4;
 
-/// What is said of a file that begins otherwise.
+/// The message for a file of another format.
 pub(super) const NOT_QCOW2: &str =
     "is not a qcow2 image: it does not begin with QFI\\xfb (if it is raw, say #format=raw)";
 
@@ -36,7 +36,7 @@ pub(super) fn virtual_size(start: &[u8]) -> Option<u64> {
     (start.len() >= 72 && start[..4] == MAGIC).then(|| be64(start, 24))
 }
 
-/// Where the bytes of one guest cluster are.
+/// The place of one guest cluster's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cluster {
     Zero,

@@ -59,7 +59,7 @@ impl RawImage {
         }
     }
 
-    /// Where the data at or behind `at` begins; the size when there is none.
+    /// The first byte of data from `at` on; the size when there is none.
     fn next_data(&mut self, at: u64) -> Result<u64, SourceError> {
         if !self.holes {
             return Ok(at);
@@ -85,13 +85,13 @@ impl RawImage {
         }
     }
 
-    /// Where the data that begins at `start` ends.
+    /// The end of the data that begins at `start`.
     fn find_end(&self, start: u64) -> u64 {
         if !self.holes {
             return self.size;
         }
         match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(start)) {
-            // The file may change under us: a hole behind where it should be is not believed.
+            // The file may change under us: a hole in a wrong place is not believed.
             Ok(found) if found > start => align_up(found),
             _ => self.size,
         }
@@ -128,7 +128,7 @@ impl ImageReader for RawImage {
                     self.position += length as u64;
                     return Ok(Part::Data(length));
                 }
-                // What the file system does not like in it does not matter to the page cache.
+                // The page cache accepts requests that the file system refuses here.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                     self.direct = None;
                 }

@@ -1,8 +1,24 @@
 //! Images that can only be read from start to end.
 
-use std::io::Read;
+use std::io::{self, Cursor, Read};
 
 use super::{ImageReader, Part, SourceError, fill};
+
+/// Bytes that are looked at first.
+const FIRST: usize = 4096;
+
+/// Reads the first bytes, so that an empty or broken image is found before a disk is touched.
+/// `None` when there are none; else a reader of all of it.
+///
+/// # Errors
+///
+/// The reader's error.
+pub fn peek(mut reader: Box<dyn Read + Send>) -> io::Result<Option<Box<dyn Read + Send>>> {
+    let mut first = vec![0; FIRST];
+    let length = fill(&mut *reader, &mut first)?;
+    first.truncate(length);
+    Ok((length > 0).then(|| Box::new(Cursor::new(first).chain(reader)) as Box<dyn Read + Send>))
+}
 
 /// Any reader as an image. Short reads in between do not matter.
 pub struct StreamImage<R> {

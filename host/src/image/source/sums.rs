@@ -1,4 +1,4 @@
-//! Checksums that lie beside an image: `NAME.sha256`, or a line of `SHA256SUMS`.
+//! Checksums beside an image: `NAME.sha256`, or a line of `SHA256SUMS`.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::image::local;
 /// A list of sums is text; a larger file is not one.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// The checksum of the image `name`, when one lies beside it.
+/// The checksum of the image `name`, when there is one beside it.
 pub(super) fn beside(image_dir: &Path, name: &str) -> Result<Option<Checksum>, SourceError> {
     let own = format!("{name}.sha256");
     if let Some(text) = read(image_dir, &own)? {

@@ -15,6 +15,7 @@ use crate::image::fetch::FetchError;
 use crate::image::source::SourceError;
 use crate::node::cancel::Cancelled;
 use crate::node::env::EnvError;
+use crate::node::trust::Distrust;
 
 /// Why an instance was not deployed. Everything the node did for it is undone but for what was
 /// written to the disk.
@@ -45,7 +46,7 @@ pub enum CreateError {
     Fetch {
         /// The parameter with the URL.
         parameter: &'static str,
-        /// What went wrong.
+        /// The cause.
         source: FetchError,
     },
     /// Copying.
@@ -69,15 +70,23 @@ pub enum CreateError {
     /// The parameter disk.
     #[error(transparent)]
     Floppy(#[from] FloppyError),
+    /// Others than root could change what root runs.
+    #[error("{key} is refused")]
+    Distrust {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The reason, and how to mend it.
+        source: Distrust,
+    },
     /// The helper VM.
     #[error(transparent)]
     Helper(#[from] HelperError),
     /// A system call.
     #[error("cannot {action}: {source}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A signal came.
@@ -90,7 +99,7 @@ fn list(problems: &[Problem]) -> String {
 }
 
 impl CreateError {
-    /// What the instance's owner may read: what failed, and nothing about the node.
+    /// The message for the instance's owner: it says nothing about the node.
     pub fn public(&self) -> String {
         match self {
             Self::Parameters(_)
@@ -110,10 +119,10 @@ impl CreateError {
             }
             Self::Helper(HelperError::Failed(text)) => text.clone(),
             Self::Helper(HelperError::SoftTimeout(_) | HelperError::HardTimeout(..)) => {
-                "customising the image took too long".into()
+                "customizing the image took too long".into()
             }
-            Self::Helper(_) => "the image could not be customised".into(),
-            Self::Fetch { parameter, .. } => format!("what {parameter} leads to cannot be used"),
+            Self::Helper(_) => "the image could not be customized".into(),
+            Self::Fetch { parameter, .. } => format!("the text at {parameter} cannot be used"),
             Self::Cancelled(_) => "the deployment was stopped".into(),
             _ => "the deployment failed; the node's log says why".into(),
         }

@@ -66,7 +66,7 @@ pub(crate) fn system_disk(
     }
 }
 
-/// Where a disk is.
+/// The place of a disk.
 pub(crate) fn place_of(disk: &Disk) -> Result<Place, CreateError> {
     Place::choose(disk.path.as_deref(), disk.uri.as_deref())
         .ok_or_else(|| EnvError::Missing(format!("DISK_{}_PATH", disk.index)).into())
@@ -84,7 +84,7 @@ fn size_of(disk: &Disk, place: &Place) -> Result<u64, CreateError> {
 /// Keeps our other runs away from a disk that a program writes.
 fn claim(place: &Place) -> Result<Option<File>, CreateError> {
     let Place::Path(path) = place else { return Ok(None) };
-    // What is not there yet, or is no disk, is the program's business.
+    // A path that is missing or no disk is the program's business.
     let disk = std::fs::metadata(path)
         .is_ok_and(|found| found.is_file() || found.file_type().is_block_device());
     let Some(file) = disk.then(|| File::open(path).ok()).flatten() else { return Ok(None) };
@@ -199,7 +199,7 @@ fn lay_image(
             target.zero(0, offset, cancel)?;
         }
     }
-    // What a table written last says must be there before it.
+    // The partitions must be on the disk before the table that names them.
     let settle = if table.is_some() { Settle::Now } else { settle };
     let mut progress = |position, total| monitor.position(position, total);
     let report = copy::copy_image(image, target, offset, settle, cancel, &mut progress)?;

@@ -27,8 +27,8 @@ pub use error::CreateError;
 use parameters::{names_of, os_parameters};
 use request::{answer_file, check_room, entropy, rules};
 pub(crate) use request::{base_rules, json_of, parameter_disk};
-pub use vm::{HelperRunner, Qemu, helper_config};
-pub(crate) use vm::{customise_in_vm, vm_disk};
+pub use vm::{HelperRunner, Qemu, check_trust, helper_config};
+pub(crate) use vm::{customize_in_vm, trust_checks, vm_disk};
 
 /// The whole of `create`. The monitor hears of an error, too.
 pub fn create(
@@ -39,6 +39,8 @@ pub fn create(
 ) -> Result<(), CreateError> {
     env.check_api_version()?;
     let instance = env.instance_name()?;
+    // Before the first program of the configuration runs.
+    check_trust(config)?;
     let mut monitor = match &config.progress_monitor {
         Some(program) => Monitor::to_program(program, instance),
         None => Monitor::to_log(),
@@ -71,22 +73,22 @@ fn deploy(
     if config.helper_memory.is_none() && plan_is_windows(&plan) {
         helper.memory_mib = helper.memory_mib.max(WINDOWS_MEMORY_MIB);
     }
-    let customise = !plan.properties.boolean("EXCLUDE_ALL_TASKS").unwrap_or(false);
-    if customise {
+    let customize = !plan.properties.boolean("EXCLUDE_ALL_TASKS").unwrap_or(false);
+    if customize {
         runner.check(&helper)?;
     }
-    // What is fetched and what can be wrong comes before the first byte on the disk.
+    // Everything that can fail comes before the first byte on the disk.
     let mut files = answer_file(&parameters, config, &plan, cancel)?;
     let mut rules = rules(env, config, &parameters, &plan, writable(&disks).count())?;
-    if customise {
+    if customize {
         // The helper does the same first. A mistake that it finds has cost the old disk.
         rules.plan()?;
         check_room(&files, &rules)?;
     }
-    let preparation = if customise { start_preparation(&plan, env)? } else { None };
+    let preparation = if customize { start_preparation(&plan, env)? } else { None };
 
     let mut system = lay::system_disk(&disks, config, cancel)?;
-    let others = match customise {
+    let others = match customize {
         true => other_disks(&disks, config, cancel)?,
         false => Vec::new(),
     };
@@ -94,17 +96,17 @@ fn deploy(
         Some(image) => {
             monitor.info("copying the image to the disk");
             // One flush does for the copy and for what the VM writes.
-            let settle = if customise { Settle::Later } else { Settle::Now };
+            let settle = if customize { Settle::Later } else { Settle::Now };
             system.lay(&id::display(img_id), image, plan.format, settle, cancel, monitor)?;
         }
-        None => log::info("no image to copy: the disk is customised as it is"),
+        None => log::info("no image to copy: the disk is customized as it is"),
     }
     cancel.check()?;
-    if !customise {
+    if !customize {
         log::info("all tasks are excluded: the helper VM is not started");
         return Ok(());
     }
-    monitor.info("customising the image");
+    monitor.info("customizing the image");
     if preparation.as_ref().is_some_and(|thread| !thread.is_finished()) {
         // The disk has something to do while keys are made.
         system.flush()?;
@@ -123,12 +125,12 @@ fn deploy(
         sector_size: SECTOR_SIZE,
     };
     drop(files);
-    customise_in_vm(&helper, &request, cancel, runner, monitor)?;
+    customize_in_vm(&helper, &request, cancel, runner, monitor)?;
     // QEMU wrote through another description of the same file.
     lay::flush(system.destination())
 }
 
-/// What the helper needs to change a Windows: a registry hive is held as a whole, twice.
+/// Memory for changing a Windows: the helper holds a whole registry hive twice.
 const WINDOWS_MEMORY_MIB: u32 = 384;
 
 /// Whether the image is, or may be, a Windows.

@@ -1,4 +1,4 @@
-//! What the helper is told: the rules and the answer file on the parameter disk.
+//! The parameter disk for the helper: the rules and the answer file.
 
 use std::fs::File;
 
@@ -17,7 +17,7 @@ use crate::node::cancel::Cancel;
 use crate::node::config::Config;
 use crate::node::env::Environment;
 
-/// What goes onto the parameter disk besides the rules: the answer file for Windows.
+/// The answer file for Windows, which goes onto the parameter disk beside the rules.
 pub(super) fn answer_file(
     parameters: &OsParameters,
     config: &Config,
@@ -57,7 +57,7 @@ pub(super) fn rules(
 ) -> Result<Rules, CreateError> {
     let mut rules = base_rules(env, config, disks)?;
     rules.set_parameters(parameters)?;
-    // What the format implies; of a whole disk nothing is known.
+    // The format implies these; a whole disk implies nothing.
     let implied: &[&str] = match plan.format {
         ImageFormat::DiskDump => &[],
         _ => &["OSFAMILY", "ROOT_PARTITION"],
@@ -91,7 +91,7 @@ pub(crate) fn json_of(properties: &Properties) -> String {
     serde_json::Value::Object(map).to_string()
 }
 
-/// What every run of the helper is told, whatever the parameters.
+/// The rules of every run of the helper, whatever the parameters.
 pub(crate) fn base_rules(
     env: &Environment,
     config: &Config,

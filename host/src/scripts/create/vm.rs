@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::error::CreateError;
-use crate::disk::open::{DiskError, OpenDisk};
+use crate::disk::open::{DiskError, OpenDisk, daemon};
 use crate::helper::{
     HelperConfig, HelperError, HelperImage, HelperReport, HelperSink, MonitorMessage, VmDisk,
     VmRequest, run_helper,
@@ -12,8 +12,9 @@ use crate::node::cancel::Cancel;
 use crate::node::config::Config;
 use crate::node::log;
 use crate::node::monitor::Monitor;
+use crate::node::trust::{self, Distrust};
 
-/// Who runs the helper VM: QEMU, or a stand-in in tests.
+/// Runs the helper VM: QEMU, or a stand-in in tests.
 pub trait HelperRunner {
     /// Whether there is a helper at all, asked before anything is written.
     fn check(&self, config: &HelperConfig) -> Result<(), HelperError>;
@@ -65,7 +66,7 @@ pub fn helper_config(config: &Config) -> HelperConfig {
 }
 
 /// Runs the VM and tells how long it took.
-pub(crate) fn customise_in_vm(
+pub(crate) fn customize_in_vm(
     helper: &HelperConfig,
     request: &VmRequest,
     cancel: &Cancel,
@@ -105,6 +106,34 @@ impl HelperSink for Sink<'_> {
             MonitorMessage::Stderr(lines) => self.monitor.helper_stderr(&lines.join("\n")),
         }
     }
+}
+
+/// Refuses what root would run or obey although others could change it: the helper's files, and
+/// the programs and files that the configuration names.
+///
+/// # Errors
+///
+/// The first such thing.
+pub fn check_trust(config: &Config) -> Result<(), CreateError> {
+    for (key, check) in trust_checks(config) {
+        check.map_err(|source| CreateError::Distrust { key, source })?;
+    }
+    Ok(())
+}
+
+/// Each thing that must be root's by its key, and whether it is.
+pub(crate) fn trust_checks(config: &Config) -> Vec<(&'static str, Result<(), Distrust>)> {
+    let helper = helper_config(config);
+    let mut out = vec![
+        ("HELPER_DIR", trust::check_folder(&helper.directory)),
+        ("HELPER_QEMU", trust::check_program(&helper.qemu)),
+        ("STORAGE_DAEMON", trust::check_program(&daemon(config))),
+    ];
+    let named = [("PROGRESS_MONITOR", &config.progress_monitor), ("UNATTEND", &config.unattend)];
+    for (key, path) in named {
+        out.extend(path.as_ref().map(|path| (key, trust::check_program(path))));
+    }
+    out
 }
 
 /// An open disk as the helper VM gets it. The VM's descriptor keeps the claim on the disk.
