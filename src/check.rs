@@ -11,6 +11,7 @@ use snf_fs::{BlockDevice, Error, FileSystem, FileType, NodeId, Slice};
 use crate::customize::CustomizeError;
 use crate::guest::disk::{Content, Disk, Volume};
 use crate::random::{Clock, Entropy};
+use crate::sentence::sentence;
 
 /// Problems of one volume that are listed; all are counted.
 const FINDINGS_MAX: usize = 200;
@@ -93,7 +94,7 @@ fn check_volume(disk: &Arc<dyn BlockDevice>, volume: &Volume) -> VolumeCheck {
         (Content::Open(fs), _) => walk(&**fs, &mut out),
         (Content::Broken(problem), _) => {
             out.checked = true;
-            out.error("unreadable", volume.place(), problem.clone());
+            out.error("unreadable", volume.place(), sentence(&**problem));
         }
         _ => {}
     }

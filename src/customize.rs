@@ -11,21 +11,25 @@ use crate::guest::detect::DetectError;
 use crate::guest::disk::{Content, Disk};
 use crate::guest::mounter::Mounter;
 use crate::guest::{Guest, OsFamily};
-use crate::plan::Plan;
+use crate::plan::{Asked, Plan, Tasks};
 use crate::properties::PropertyError;
 use crate::random::{Clock, Entropy};
 use crate::report::{ChangeReport, FileSystemReport, TaskReport};
+use crate::sentence::sentence;
 use crate::storage::{Storage, StorageError};
-use crate::task::{self, Fit, GuestWork, LazyDisk, Session, TASKS, Task, TaskError, TaskId, Work};
+use crate::task::{
+    self, FileError, Fit, GuestWork, LazyDisk, Session, TASKS, Task, TaskError, TaskId, Work,
+};
 
 pub use crate::inspect::{Inspection, inspect};
 pub use crate::report::{Mode, Report};
 
-/// Why a run failed. Before [`CustomizeError::Commit`] nothing has been written.
+/// Why a run failed. Before [`CustomizeError::Commit`] nothing has been written. The causes are in
+/// the chain of sources: [`crate::failure::sentence`] tells them all.
 #[derive(Debug, thiserror::Error)]
 pub enum CustomizeError {
     /// The partition table.
-    #[error("cannot read the partition table: {0}")]
+    #[error("cannot read the partition table")]
     Table(#[from] snf_partition::Error),
     /// No root file system was chosen.
     #[error(transparent)]
@@ -36,20 +40,25 @@ pub enum CustomizeError {
     /// A task cannot be done on this system.
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    /// A file that was asked for cannot be written.
+    #[error(transparent)]
+    File(#[from] Box<FileError>),
     /// A task failed.
-    #[error("{task}: {source}")]
+    #[error("{asked}")]
     Task {
         /// Which one.
         task: TaskId,
+        /// What asked for it.
+        asked: Asked,
         /// Why.
         #[source]
-        source: TaskError,
+        source: Box<TaskError>,
     },
     /// The partition table or a swap area could not be read or written.
-    #[error("the partition table could not be changed: {0}")]
+    #[error("the partition table could not be changed")]
     Storage(#[from] StorageError),
     /// The disk failed to read, and whoever read may have taken it for something else.
-    #[error("the disk cannot be read everywhere: {0}; nothing was changed")]
+    #[error("the disk cannot be read everywhere, and nothing was changed")]
     Read(#[source] DeviceError),
     /// The changes could not be written, or not all.
     #[error(transparent)]
@@ -61,39 +70,51 @@ pub enum CustomizeError {
 pub enum Unfit {
     /// The system is of another family.
     #[error(
-        "{task} cannot be done on a system of the family {}; it works on {}. Leave the request \
-         out, or exclude the task with the property EXCLUDE_TASK_{task}",
-        .family.name(),
-        names(.works_on)
+        "{asked} {} for {} images; this one is {}{hint}",
+        .asked.verb("is", "are"),
+        titles(.works_on),
+        .family.title()
     )]
     Family {
-        /// Which task.
-        task: TaskId,
+        /// What asked for the task.
+        asked: Asked,
         /// What the guest is.
         family: OsFamily,
         /// Where it could be done.
         works_on: &'static [OsFamily],
+        /// How to leave the task out; empty where nobody needs to be told.
+        hint: String,
     },
     /// No system was recognised.
     #[error(
-        "{task} needs to know the system, and {place} holds none that is recognised; set OSFAMILY"
+        "{asked} {} to know the system, and {place} holds none that is recognised; name it with the \
+         property OSFAMILY",
+        .asked.verb("needs", "need")
     )]
     Unknown {
-        /// Which task.
-        task: TaskId,
+        /// What asked for the task.
+        asked: Asked,
         /// The root's volume.
         place: String,
     },
 }
 
-fn names(families: &[OsFamily]) -> String {
-    families.iter().map(|family| family.name()).collect::<Vec<_>>().join(", ")
+/// `Linux and Windows`.
+fn titles(families: &[OsFamily]) -> String {
+    // Old Windows goes without saying where there is a newer one.
+    let named = families.iter().filter(|family| **family != OsFamily::WindowsLegacy);
+    named.map(|family| family.title()).collect::<Vec<_>>().join(" and ")
 }
 
 impl CustomizeError {
-    /// Names the task that failed.
-    fn of(task: TaskId) -> impl Fn(TaskError) -> Self {
-        move |source| Self::Task { task, source }
+    /// Names what asked for the task that failed.
+    fn of(task: TaskId, plan: &Plan) -> impl Fn(TaskError) -> Self {
+        let asked = plan.tasks.words(task);
+        move |source| match source {
+            // It names the file's place in the request itself.
+            TaskError::File(error) => Self::File(error),
+            source => Self::Task { task, asked: asked.clone(), source: Box::new(source) },
+        }
     }
 }
 
@@ -143,17 +164,21 @@ pub fn customize_instance(
     for task in &excluded {
         session.info(format!("{task}: left out, as the image's properties say"));
     }
+    for problem in plan.properties.misspelt_exclusions() {
+        session.warn(sentence(&problem));
+    }
     let mut report = Report::new(mode, &excluded);
     if tasks.is_empty() {
+        report.warnings = session.report.warnings;
         return Ok(report);
     }
     let mut disk = work_on_disk(&tasks, &mut session, &mut report)?;
     if tasks.iter().any(|task| !matches!(task.work, Work::Disk(_))) {
         let mut guest = work_on_guest(disk, &tasks, &mut session, &mut report, started)?;
         if mode == Mode::Commit {
-            commit(&session.storage, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
+            commit(&session, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
             if let Some(growth) = &session.later {
-                let fail = CustomizeError::of(TaskId::FilesystemResizeAfterUmount);
+                let fail = CustomizeError::of(TaskId::FilesystemResizeAfterUmount, plan);
                 growth.apply(&session.storage).map_err(fail)?;
             }
         }
@@ -161,7 +186,7 @@ pub fn customize_instance(
         report.open_milliseconds = milliseconds(started);
         session.storage.check_reads().map_err(CustomizeError::Read)?;
         if mode == Mode::Commit {
-            commit(&session.storage, None, &mut disk, &mut report)?;
+            commit(&session, None, &mut disk, &mut report)?;
         }
     }
     report.warnings = session.report.warnings;
@@ -187,10 +212,8 @@ fn select(plan: &Plan) -> Result<(Vec<&'static Task>, Vec<TaskId>), CustomizeErr
         tasks.retain(|task| !on_guest(task));
     }
     // The command line that asks for the disk's tasks alone needs no guest.
-    if let Some(only) = &plan.only_tasks
-        && guest_work(&tasks).next().is_none()
-    {
-        tasks.retain(|task| !on_guest(task) || only.contains(&task.id));
+    if !plan.tasks.is_all() && guest_work(&tasks).next().is_none() {
+        tasks.retain(|task| !on_guest(task) || plan.tasks.contains(task.id));
     }
     Ok((tasks, excluded))
 }
@@ -214,7 +237,7 @@ fn step(
 ) -> Result<(), CustomizeError> {
     let started = Instant::now();
     session.report.event(Event::TaskStart(task));
-    work(session).map_err(CustomizeError::of(task))?;
+    work(session).map_err(CustomizeError::of(task, session.plan))?;
     session.report.event(Event::TaskEnd(task));
     let milliseconds = milliseconds(started);
     report.tasks.push(TaskReport { name: task.name().into(), milliseconds });
@@ -271,9 +294,10 @@ fn work_on_guest(
     for task in tasks.iter().filter(|task| matches!(task.work, Work::Mount)) {
         step(task.id, session, report, |session| Ok(guest.mount(&mut session.report)?))?;
     }
-    task::label_new_files(&mut guest).map_err(CustomizeError::of(TaskId::SELinuxAutorelabel))?;
+    task::label_new_files(&mut guest)
+        .map_err(CustomizeError::of(TaskId::SELinuxAutorelabel, plan))?;
     for (task, work) in guest_work(&tasks) {
-        work.begin(&mut guest, session).map_err(CustomizeError::of(task.id))?;
+        work.begin(&mut guest, session).map_err(CustomizeError::of(task.id, plan))?;
     }
     for (task, work) in guest_work(&tasks) {
         step(task.id, session, report, |session| work.run(&mut guest, session))?;
@@ -298,12 +322,19 @@ fn fitting(
             (Fit::Run, _) => fitting.push(task),
             (Fit::Skip, _) => {}
             (Fit::Refuse, Some(family)) => {
-                let works_on = task.families().unwrap_or_default();
-                return Err(Unfit::Family { task: task.id, family, works_on });
+                let (asked, works_on) =
+                    (plan.tasks.words(task.id), task.families().unwrap_or_default());
+                let hint = match &plan.tasks {
+                    Tasks::All => {
+                        format!("; exclude it with the property EXCLUDE_TASK_{}", task.id)
+                    }
+                    Tasks::Only(_) => String::new(),
+                };
+                return Err(Unfit::Family { asked, family, works_on, hint });
             }
             (Fit::Refuse, None) => {
                 let place = guest.disk.volumes[guest.root].place();
-                return Err(Unfit::Unknown { task: task.id, place });
+                return Err(Unfit::Unknown { asked: plan.tasks.words(task.id), place });
             }
         }
     }
@@ -314,13 +345,13 @@ fn fitting(
 /// that grew and is not mounted. In this order a cut leaves partitions that are at worst larger
 /// than their file systems.
 fn commit(
-    storage: &Storage,
+    session: &Session<'_>,
     tree: Option<&mut Tree>,
     disk: &mut Disk,
     report: &mut Report,
 ) -> Result<(), CustomizeError> {
     let started = Instant::now();
-    storage.commit().map_err(StorageError::from)?;
+    session.storage.commit().map_err(StorageError::from)?;
     let mut commits = match tree {
         Some(tree) => tree.commit()?,
         None => Vec::new(),
@@ -328,7 +359,7 @@ fn commit(
     for volume in disk.volumes.iter_mut().filter(|volume| volume.grown) {
         let place = volume.place();
         if let Content::Open(fs) = &mut volume.content {
-            let fail = CustomizeError::of(TaskId::FilesystemResizeUnmounted);
+            let fail = CustomizeError::of(TaskId::FilesystemResizeUnmounted, session.plan);
             commits.push((place, fs.commit().map_err(TaskError::from).map_err(fail)?));
         }
     }
@@ -346,8 +377,6 @@ fn commit(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::guest::disk::Volume;
     use crate::plan::{HostKeys, MachineId, PersonalityFile};
@@ -373,7 +402,7 @@ mod tests {
         mode: Mode,
     ) -> Result<Report, String> {
         let (entropy, clock) = (Entropy::seeded(1), Clock::fixed(0));
-        let (tasks, excluded) = select(plan).map_err(|error| error.to_string())?;
+        let (tasks, excluded) = select(plan).map_err(|error| sentence(&error))?;
         let disk = Disk::of_volumes(volumes);
         let mut session = Session::new(plan, &entropy, &clock, Storage::default(), events);
         let mut report = Report::new(mode, &excluded);
@@ -381,11 +410,11 @@ mod tests {
             let started = Instant::now();
             let mut guest = work_on_guest(disk, &tasks, &mut session, &mut report, started)?;
             if mode == Mode::Commit {
-                commit(&session.storage, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
+                commit(&session, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
             }
             Ok(())
         };
-        run().map_err(|error: CustomizeError| error.to_string())?;
+        run().map_err(|error: CustomizeError| sentence(&error))?;
         Ok(report)
     }
 
@@ -396,7 +425,7 @@ mod tests {
     fn write_plan() -> Plan {
         Plan {
             personality: vec![write("/a/b")],
-            only_tasks: Some(BTreeSet::from([TaskId::EnforcePersonality])),
+            tasks: Tasks::Only([(TaskId::EnforcePersonality, vec!["--write".into()])].into()),
             ..Plan::default()
         }
     }
@@ -427,20 +456,32 @@ mod tests {
         let error = on(bare(), &plan, &mut Vec::new(), Mode::Commit).unwrap_err();
         assert!(error.starts_with("no operating system was found"), "{error}");
         let mut plan = write_plan();
-        plan.only_tasks = None;
+        plan.tasks = Tasks::All;
         plan.machine_id = MachineId::Keep;
         plan.host_keys = HostKeys::Keep;
         on(bare(), &plan, &mut Vec::new(), Mode::Commit).unwrap();
         plan.hostname = Some("vm".into());
         plan.properties.set("OSFAMILY", "netbsd");
         let error = on(bare(), &plan, &mut Vec::new(), Mode::Commit).unwrap_err();
-        assert!(error.contains("AssignHostname cannot be done on a system of the family netbsd"));
+        assert_eq!(
+            error,
+            "AssignHostname is for Linux and Windows images; this one is NetBSD; exclude it with the \
+             property EXCLUDE_TASK_AssignHostname"
+        );
+        let words = ["--root-password", "--ssh-key"].map(str::to_owned).to_vec();
+        plan.tasks = Tasks::Only([(TaskId::ChangePassword, words)].into());
+        plan.auth_keys = vec![(crate::plan::Who::Default, "x".into())];
+        let error = on(bare(), &plan, &mut Vec::new(), Mode::Commit).unwrap_err();
+        assert_eq!(
+            error,
+            "--root-password and --ssh-key are for Linux and Windows images; this one is NetBSD"
+        );
     }
 
     #[test]
     fn exclusions() {
         let mut plan = write_plan();
-        plan.only_tasks = None;
+        plan.tasks = Tasks::All;
         let names = |plan: &Plan| {
             let (tasks, excluded) = select(plan).unwrap();
             (tasks.iter().map(|task| task.id).collect::<Vec<_>>(), excluded)
@@ -472,6 +513,6 @@ mod tests {
         let mut plan = write_plan();
         plan.personality.push(write("/a/b/c"));
         let error = on(bare(), &plan, &mut Vec::new(), Mode::Commit).unwrap_err();
-        assert_eq!(error, "EnforcePersonality: /a/b: not a directory");
+        assert_eq!(error, "--write: /a/b: not a directory");
     }
 }

@@ -1,13 +1,19 @@
-//! The families that a run's errors fall into, for exit codes and for the way from the helper VM.
+//! What ends a run: the family of an error, for exit codes and for the way out of the helper VM, and
+//! its sentence.
 
 use serde::{Deserialize, Serialize};
 
 use crate::customize::CustomizeError;
+use crate::guest::detect::DetectError;
+use crate::guest::windows::RegistryError;
+use crate::registry::HiveError;
 use crate::storage::StorageError;
 use crate::task::TaskError;
 
-/// What kind of error ended a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub use crate::sentence::sentence;
+
+/// What kind of error ended a run. The later one of two says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// Something that was asked for cannot be done on this guest.
@@ -26,21 +32,54 @@ impl Family {
     /// The family of an error.
     pub fn of(error: &CustomizeError) -> Self {
         match error {
-            CustomizeError::Storage(StorageError::Partition(error))
-            | CustomizeError::Table(error) => Self::of_table(error),
-            CustomizeError::Storage(StorageError::Device(_)) | CustomizeError::Read(_) => {
-                Self::Device
-            }
-            CustomizeError::Storage(StorageError::Swap(_)) => Self::Refused,
-            CustomizeError::Detect(_) | CustomizeError::Unfit(_) => Self::Refused,
+            CustomizeError::Table(error) => Self::of_table(error),
+            CustomizeError::Storage(error) => Self::of_storage(error),
+            CustomizeError::Read(_) => Self::Device,
+            CustomizeError::Detect(error) => Self::of_detect(error),
+            CustomizeError::Unfit(_) => Self::Refused,
             CustomizeError::Property(_) => Self::Usage,
-            CustomizeError::Task { source: TaskError::Fs(error), .. } => Self::of_fs(error),
-            CustomizeError::Task { .. } => Self::Failed,
+            CustomizeError::File(error) => Self::of_task(&error.source),
+            CustomizeError::Task { source, .. } => Self::of_task(source),
             CustomizeError::Commit(error) => Self::of_fs(&error.source),
         }
     }
 
-    fn of_fs(error: &snf_fs::Error) -> Self {
+    fn of_task(error: &TaskError) -> Self {
+        match error {
+            TaskError::Fs(error) => Self::of_fs(error),
+            TaskError::Registry(RegistryError::Fs(error)) => Self::of_fs(error),
+            TaskError::Registry(RegistryError::Hive {
+                source: HiveError::Corrupt { .. }, ..
+            }) => Self::Corrupt,
+            TaskError::Storage(error) => Self::of_storage(error),
+            TaskError::Property(_) => Self::Usage,
+            TaskError::File(error) => Self::of_task(&error.source),
+            _ => Self::Failed,
+        }
+    }
+
+    /// Where no system was found, damage says more than its absence.
+    fn of_detect(error: &DetectError) -> Self {
+        match error {
+            DetectError::Property(_) => Self::Usage,
+            other => other
+                .causes()
+                .map(Self::of_fs)
+                .max()
+                .map_or(Self::Refused, |worst| worst.max(Self::Refused)),
+        }
+    }
+
+    fn of_storage(error: &StorageError) -> Self {
+        match error {
+            StorageError::Partition(error) => Self::of_table(error),
+            StorageError::Device(_) => Self::Device,
+            StorageError::Swap(_) => Self::Refused,
+        }
+    }
+
+    /// The family of an error of a file system.
+    pub fn of_fs(error: &snf_fs::Error) -> Self {
         match error {
             snf_fs::Error::Unsupported { .. } => Self::Refused,
             snf_fs::Error::Corrupt { .. } => Self::Corrupt,

@@ -10,10 +10,12 @@ use snf_fs::{BlockDevice, Tree};
 
 use crate::customize::CustomizeError;
 use crate::event::Event;
+use crate::failure::Family;
 use crate::guest::disk::{Disk, VolumeSummary};
 use crate::guest::{Guest, OsFamily, passwd};
 use crate::properties::Properties;
 use crate::random::{Clock, Entropy};
+use crate::sentence::sentence;
 
 pub use windows::WindowsSummary;
 
@@ -35,6 +37,9 @@ pub struct Inspection {
     pub guest: Option<GuestSummary>,
     /// Why no guest was found.
     pub problem: Option<String>,
+    /// The family of that problem, for the exit code.
+    #[serde(skip)]
+    pub family: Option<Family>,
     /// What is not as it should be.
     pub warnings: Vec<String>,
 }
@@ -125,13 +130,15 @@ pub fn inspect(
         volumes: Vec::new(),
         guest: None,
         problem: None,
+        family: None,
         warnings: disk.warnings.clone(),
     };
     let mut events: Vec<Event> = Vec::new();
     match Guest::open(disk, properties, &mut events) {
         Err(refused) => {
             inspection.volumes = refused.disk.summary();
-            inspection.problem = Some(refused.error.to_string());
+            inspection.problem = Some(sentence(&refused.error));
+            inspection.family = Some(Family::of(&CustomizeError::Detect(refused.error)));
         }
         Ok(guest) => {
             inspection.volumes = guest.disk.summary();

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod answer;
+pub mod base64;
 pub mod check;
 pub mod crypt;
 pub mod customize;
@@ -27,7 +28,9 @@ pub mod report;
 pub mod request;
 pub mod rules;
 pub mod secret;
+mod sentence;
 pub mod sshkey;
 pub mod storage;
 pub mod task;
 mod task_id;
+mod windows_path;

@@ -1,5 +1,6 @@
 //! The OS parameters that Ganeti passes (`OSP_*`), and those of a `config_url`.
 
+use crate::base64;
 use crate::crypt;
 use crate::network::NicError;
 use crate::personality::{self, PersonalityError};
@@ -285,7 +286,7 @@ impl OsParameters {
         if let Some(data) = filled_secret(&self.cloud_userdata) {
             let decoded = std::str::from_utf8(data.expose())
                 .map_err(|_| "is not text".to_owned())
-                .and_then(personality::decode_base64);
+                .and_then(|text| base64::decode(text).map_err(|problem| problem.to_string()));
             match decoded {
                 Ok(data) => plan.cloud_userdata = Some(data),
                 Err(problem) => {
@@ -426,7 +427,7 @@ mod tests {
         assert_eq!(plan.passwords.len(), 1);
         assert_eq!(plan.auth_keys.len(), 1);
         assert_eq!(plan.personality[0].origin, "img_personality[0]");
-        assert_eq!(plan.only_tasks, None);
+        assert!(plan.tasks.is_all());
     }
 
     #[test]

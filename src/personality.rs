@@ -1,14 +1,11 @@
 //! The personality: a JSON list of files to write, in the form of the server personality of the
 //! OpenStack Compute API v1.1.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
 
-use crate::guest::windows;
+use crate::base64;
 use crate::plan::PersonalityFile;
-use crate::secret::Secret;
+use crate::windows_path;
 
 /// The longest path that a guest takes.
 const PATH_MAX: usize = 4096;
@@ -93,7 +90,7 @@ fn file(entry: &Value, origin: String) -> Result<PersonalityFile, FieldError> {
     check_path(&path).map_err(|problem| ("path", problem))?;
     let contents = match fields.get("contents") {
         Some(Value::String(text)) => {
-            decode_base64(text).map_err(|problem| ("contents", problem))?
+            base64::decode(text).map_err(|problem| ("contents", problem.to_string()))?
         }
         None | Some(Value::Null) => {
             return Err((
@@ -123,7 +120,7 @@ pub fn check_path(path: &str) -> Result<(), String> {
         matches!(path.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
     if drive || path.starts_with('\\') {
         // The guest decides whether it is one of its own.
-        windows::path::from_windows(path).map(drop)
+        windows_path::from_windows(path).map(drop)
     } else if path.is_empty() {
         Err("is empty; it must be an absolute path in the guest".to_owned())
     } else if !path.starts_with('/') {
@@ -136,20 +133,6 @@ pub fn check_path(path: &str) -> Result<(), String> {
         Err("names a directory; it must name a file".to_owned())
     } else {
         Ok(())
-    }
-}
-
-/// Base64 with its padding; line breaks, as base64(1) makes them, may be in it, nothing else.
-pub fn decode_base64(text: &str) -> Result<Secret, String> {
-    let compact: Zeroizing<Vec<u8>> =
-        Zeroizing::new(text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect());
-    match STANDARD.decode(&*compact) {
-        Ok(bytes) => Ok(Secret::new(bytes)),
-        // Neither the offending byte nor its neighbours are shown: they may be secret.
-        Err(_) => Err(
-            "is not base64 (A-Z, a-z, 0-9, + and /, with = at the end to a multiple of 4); encode it with base64(1)"
-                .to_owned(),
-        ),
     }
 }
 
@@ -270,10 +253,5 @@ mod tests {
             let error = parse(&json, "p").unwrap_err().to_string();
             assert!(error.contains(part), "{json}: {error}");
         }
-    }
-
-    #[test]
-    fn base64_may_be_wrapped() {
-        assert_eq!(decode_base64("aG\nk=\r\n").unwrap().expose(), b"hi");
     }
 }

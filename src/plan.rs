@@ -1,7 +1,9 @@
 //! What is to be done to an image, whichever door the request came through: Ganeti's
 //! environment, the rules on the parameter floppy, or the command line.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::network::Nic;
 use crate::prepare::Prepared;
@@ -10,7 +12,7 @@ use crate::secret::Secret;
 use crate::task_id::TaskId;
 
 /// What kind of image it is: how the disk is laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ImageFormat {
     /// A whole disk with a partition table.
     #[default]
@@ -41,7 +43,7 @@ impl ImageFormat {
 
 /// A password to set: the clear text, to be hashed as the image's own system would, or a ready
 /// crypt(3) string.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Password {
     /// Clear text.
     Clear(Secret),
@@ -50,7 +52,7 @@ pub enum Password {
 }
 
 /// Whose password or keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Who {
     /// Every user that the `USERS` property names (default: root).
     Default,
@@ -59,7 +61,8 @@ pub enum Who {
 }
 
 /// One file of the personality, or one `--write`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PersonalityFile {
     /// Absolute path in the guest.
     pub path: String,
@@ -80,7 +83,7 @@ pub struct PersonalityFile {
 }
 
 /// What to do with `/etc/machine-id`.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum MachineId {
     /// A fresh random id, in every place that has one.
     #[default]
@@ -94,7 +97,7 @@ pub enum MachineId {
 }
 
 /// What to do with the SSH host keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum HostKeys {
     /// Remove them and write fresh ones.
     #[default]
@@ -106,7 +109,8 @@ pub enum HostKeys {
 }
 
 /// What only Windows knows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WindowsRequest {
     /// Product key.
     pub product_key: Option<Secret>,
@@ -121,8 +125,72 @@ pub struct WindowsRequest {
     pub sysprep_inf: Option<Secret>,
 }
 
+/// Which tasks a run is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tasks {
+    /// All that apply.
+    #[default]
+    All,
+    /// Only these, each with the words of the request that ask for it (`--hostname`).
+    Only(BTreeMap<TaskId, Vec<String>>),
+}
+
+impl Tasks {
+    /// Only these tasks, without words.
+    pub fn only(tasks: impl IntoIterator<Item = TaskId>) -> Self {
+        Self::Only(tasks.into_iter().map(|task| (task, Vec::new())).collect())
+    }
+
+    /// Whether all tasks are to run that apply.
+    pub fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+
+    /// Whether a task is among them.
+    pub fn contains(&self, task: TaskId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(tasks) => tasks.contains_key(&task),
+        }
+    }
+
+    /// What a person calls this task: the words that asked for it, else its name.
+    pub fn words(&self, task: TaskId) -> Asked {
+        let words = match self {
+            Self::All => None,
+            Self::Only(tasks) => tasks.get(&task),
+        };
+        match words.map(Vec::as_slice) {
+            None | Some([]) => Asked { words: task.name().to_owned(), several: false },
+            Some([one]) => Asked { words: one.clone(), several: false },
+            Some(several) => Asked { words: several.join(" and "), several: true },
+        }
+    }
+}
+
+/// What asked for a task, in the request's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    words: String,
+    several: bool,
+}
+
+impl Asked {
+    /// The verb in its number.
+    pub(crate) fn verb<'a>(&self, one: &'a str, several: &'a str) -> &'a str {
+        if self.several { several } else { one }
+    }
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
 /// Everything that one run is asked to do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// How the disk is laid out.
     pub format: ImageFormat,
@@ -150,9 +218,8 @@ pub struct Plan {
     pub cloud_init_debug: bool,
     /// What was computed beforehand.
     pub prepared: Prepared,
-    /// Tasks to run; `None` means all that apply. The command line runs only what it
-    /// was asked for, Ganeti's create runs all.
-    pub only_tasks: Option<BTreeSet<TaskId>>,
+    /// Which tasks run. The command line runs only what it was asked for, Ganeti's create runs all.
+    pub tasks: Tasks,
 }
 
 impl Plan {

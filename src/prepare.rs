@@ -4,6 +4,8 @@
 //! What is prepared travels in the rules as variables of our own. A helper that does not know
 //! them (or a host that does not write them) only loses the time.
 
+use serde::{Deserialize, Serialize};
+
 use crate::crypt::{self, Method};
 use crate::plan::{HostKeys, Password, Plan, Who};
 use crate::random::Entropy;
@@ -21,7 +23,8 @@ const HASHES: &str = "PREPARED_PASSWD_HASHES";
 
 /// What was computed beforehand. Each thing is used once at most: for the first key of its kind,
 /// for the first user.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Prepared {
     /// A fresh host key of each kind. RSA's takes seconds; the small ones take code that a VM
     /// without KVM has to translate first.

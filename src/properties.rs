@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::base64::{NotBase64, decode as decode_base64};
 use crate::crypt::Method;
-use crate::personality::decode_base64;
-use crate::task_id::TaskId;
+use crate::secret::Secret;
+use crate::task_id::{TaskId, UnknownTask};
 
 /// The merged properties of image and instance; keys are upper case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Properties {
     values: BTreeMap<String, String>,
 }
@@ -51,6 +53,38 @@ pub enum PropertyError {
         /// What is valid.
         valid: &'static str,
     },
+    /// One property with two values.
+    #[error(
+        "property {name} is given twice in {origin}, with different values (upper and lower case are \
+         the same); leave one of them out"
+    )]
+    Twice {
+        /// The property.
+        name: String,
+        /// Where it came from.
+        origin: String,
+    },
+    /// An exclusion of no task.
+    #[error("property {name} excludes nothing")]
+    NoTask {
+        /// The property.
+        name: String,
+        /// The task that it names.
+        #[source]
+        source: UnknownTask,
+    },
+    /// An exclusion that is spelt like none there is.
+    #[error("there is no property {name}; tasks are excluded by {EXCLUDE_TASK}NAME, {}", EXCLUSIONS.join(", "))]
+    NoExclusion {
+        /// The property.
+        name: String,
+    },
+    /// A property that nothing reads.
+    #[error("there is no property {name}; it has no effect")]
+    Unknown {
+        /// The property.
+        name: String,
+    },
 }
 
 /// The operating systems that OSFAMILY names.
@@ -86,6 +120,18 @@ impl OsFamily {
         matches!(self, Self::Windows | Self::WindowsLegacy)
     }
 
+    /// The family's own name, for sentences.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Linux => "Linux",
+            Self::Windows => "Windows",
+            Self::WindowsLegacy => "Windows XP or Server 2003",
+            Self::FreeBsd => "FreeBSD",
+            Self::NetBsd => "NetBSD",
+            Self::OpenBsd => "OpenBSD",
+        }
+    }
+
     /// The name that the property uses.
     pub fn name(self) -> &'static str {
         match self {
@@ -116,11 +162,43 @@ pub enum Swap {
 /// The property that leaves out one task begins with this.
 const EXCLUDE_TASK: &str = "EXCLUDE_TASK_";
 
+/// The properties that leave out several tasks.
+const EXCLUSIONS: [&str; 3] =
+    ["EXCLUDE_ALL_TASKS", "EXCLUDE_MOUNTED_TASKS", "EXCLUDE_FILESYSTEMRESIZE_TASKS"];
+
+/// The properties that are a yes or a no.
+const BOOLEANS: [&str; 11] = [
+    "DO_SYNC",
+    "IGNORE_UNATTEND",
+    "OFFLINE_NTFSRESIZE",
+    "OFFLINE_NTFSRESIZE_NOCHECK",
+    "OFFLINE_PASSWORD",
+    "CLOUD_INIT",
+    "NM_NETWORKING",
+    "ALLOW_MOUNTED_TASK_OVERWRITING",
+    "EXCLUDE_ALL_TASKS",
+    "EXCLUDE_MOUNTED_TASKS",
+    "EXCLUDE_FILESYSTEMRESIZE_TASKS",
+];
+
+/// The properties with other values.
+const NAMES: [&str; 6] =
+    ["OSFAMILY", "ROOT_PARTITION", "PASSWD_HASHING_METHOD", "USERS", "SWAP", "CUSTOM_TASK"];
+
+/// A name as a message can have it.
+fn shown(name: &str) -> String {
+    name.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 const BOOLEAN: &str = "yes, true, 1, on, set (or no, false, 0, off, unset, or nothing)";
 
 impl Properties {
-    /// Reads a JSON object. An empty text is an empty object; `null` values are left out; of keys
-    /// that differ only in case the last one counts. `origin` is for messages.
+    /// Reads a JSON object. An empty text is an empty object, and `null` values are left out.
+    /// `origin` is for messages.
+    ///
+    /// # Errors
+    /// When it is not an object of strings, numbers and booleans, or gives one property (upper and
+    /// lower case are the same) two values.
     pub fn parse(json: &str, origin: &str) -> Result<Self, PropertyError> {
         let mut properties = Self::default();
         if json.trim().is_empty() {
@@ -135,6 +213,7 @@ impl Properties {
                 error.to_string()
             },
         })?;
+        let mut given: BTreeMap<String, Option<String>> = BTreeMap::new();
         for (name, value) in pairs.0 {
             let name = name.to_ascii_uppercase();
             let wrong = |found| PropertyError::Kind {
@@ -143,19 +222,21 @@ impl Properties {
                 found,
             };
             let value = match value {
-                Value::Null => {
-                    properties.values.remove(&name);
-                    continue;
-                }
-                Value::String(text) => text,
-                Value::Bool(true) => "yes".to_owned(),
-                Value::Bool(false) => "no".to_owned(),
-                Value::Number(number) => number.to_string(),
+                Value::Null => None,
+                Value::String(text) => Some(text),
+                Value::Bool(true) => Some("yes".to_owned()),
+                Value::Bool(false) => Some("no".to_owned()),
+                Value::Number(number) => Some(number.to_string()),
                 Value::Array(_) => return Err(wrong("a list")),
                 Value::Object(_) => return Err(wrong("an object")),
             };
-            properties.values.insert(name, value);
+            if given.get(&name).is_some_and(|before| *before != value) {
+                return Err(PropertyError::Twice { name, origin: origin.to_owned() });
+            }
+            given.insert(name, value);
         }
+        let given = given.into_iter();
+        properties.values = given.filter_map(|(name, value)| Some((name, value?))).collect();
         Ok(properties)
     }
 
@@ -285,6 +366,19 @@ impl Properties {
         }
     }
 
+    /// `CUSTOM_TASK`: a program to run at the first boot.
+    ///
+    /// # Errors
+    /// When it is not base64.
+    pub fn custom_task(&self) -> Result<Option<Secret>, PropertyError> {
+        let Some(text) = self.filled("CUSTOM_TASK") else { return Ok(None) };
+        decode_base64(text).map(Some).map_err(|NotBase64| PropertyError::Value {
+            name: "CUSTOM_TASK".to_owned(),
+            value: "...".to_owned(),
+            valid: "a program in base64",
+        })
+    }
+
     /// Whether a task is excluded: all are, or this one is, or those of its family are.
     ///
     /// # Errors
@@ -301,50 +395,65 @@ impl Properties {
         self.set(&format!("{EXCLUDE_TASK}{task}"), "yes");
     }
 
-    /// The names (upper case) that `EXCLUDE_TASK_...` properties speak of, so that one of no task
-    /// can be warned about.
-    pub fn excluded_names(&self) -> impl Iterator<Item = &str> {
-        self.values.keys().filter_map(|name| name.strip_prefix("EXCLUDE_TASK_"))
+    /// Exclusions that exclude nothing because of their spelling: a task that somebody wanted left
+    /// out would run.
+    pub fn misspelt_exclusions(&self) -> impl Iterator<Item = PropertyError> {
+        self.values.keys().filter_map(|name| {
+            if !name.starts_with("EXCLUDE") || EXCLUSIONS.contains(&name.as_str()) {
+                return None;
+            }
+            let name = shown(name);
+            match name.strip_prefix(EXCLUDE_TASK).map(str::parse::<TaskId>) {
+                Some(Ok(_)) => None,
+                Some(Err(source)) => Some(PropertyError::NoTask { name, source }),
+                None => Some(PropertyError::NoExclusion { name }),
+            }
+        })
+    }
+
+    /// Other properties that nothing reads. Those of an image may be there for somebody else.
+    pub fn unknown(&self) -> impl Iterator<Item = PropertyError> {
+        let known = |name: &str| {
+            name.starts_with("EXCLUDE") || NAMES.contains(&name) || BOOLEANS.contains(&name)
+        };
+        let unknown = self.values.keys().filter(move |name| !known(name));
+        unknown.map(|name| PropertyError::Unknown { name: shown(name) })
+    }
+
+    /// The properties that only this task reads.
+    pub fn of_task(&self, task: TaskId) -> impl Iterator<Item = &str> {
+        let names: &[&str] = match task {
+            TaskId::AddSwap => &["SWAP"],
+            TaskId::RunCustomTask => &["CUSTOM_TASK", "ALLOW_MOUNTED_TASK_OVERWRITING"],
+            TaskId::InitializeDatasource => &["CLOUD_INIT"],
+            TaskId::FilesystemResizeAfterUmount => {
+                &["OFFLINE_NTFSRESIZE", "OFFLINE_NTFSRESIZE_NOCHECK"]
+            }
+            TaskId::ConfigureNetwork => &["NM_NETWORKING"],
+            TaskId::ChangePassword => &["PASSWD_HASHING_METHOD"],
+            _ => &[],
+        };
+        names.iter().copied().filter(|name| self.filled(name).is_some())
     }
 
     /// Everything that is wrong with the values of known properties.
     pub fn problems(&self) -> Vec<PropertyError> {
-        const BOOLEANS: [&str; 10] = [
-            "DO_SYNC",
-            "IGNORE_UNATTEND",
-            "OFFLINE_NTFSRESIZE",
-            "OFFLINE_NTFSRESIZE_NOCHECK",
-            "OFFLINE_PASSWORD",
-            "CLOUD_INIT",
-            "ALLOW_MOUNTED_TASK_OVERWRITING",
-            "EXCLUDE_ALL_TASKS",
-            "EXCLUDE_MOUNTED_TASKS",
-            "EXCLUDE_FILESYSTEMRESIZE_TASKS",
-        ];
         let mut problems: Vec<PropertyError> = [
             self.os_family().err(),
             self.root_partition().err(),
             self.hashing_method().err(),
             self.users().err(),
             self.swap().err(),
+            self.custom_task().err(),
         ]
         .into_iter()
         .flatten()
         .collect();
-        if let Some(text) = self.filled("CUSTOM_TASK")
-            && decode_base64(text).is_err()
-        {
-            problems.push(PropertyError::Value {
-                name: "CUSTOM_TASK".to_owned(),
-                value: "...".to_owned(),
-                valid: "a program in base64",
-            });
-        }
         problems.extend(BOOLEANS.iter().filter_map(|name| self.boolean(name).err()));
         problems.extend(
             self.values
                 .keys()
-                .filter(|name| name.starts_with("EXCLUDE_TASK_"))
+                .filter(|name| name.starts_with(EXCLUDE_TASK))
                 .filter_map(|name| self.boolean(name).err()),
         );
         problems
@@ -397,9 +506,39 @@ mod tests {
     }
 
     #[test]
-    fn the_last_spelling_of_a_key_counts() {
-        assert_eq!(parse(r#"{"users": "a", "USERS": "b", "Users": "c"}"#).get("USERS"), Some("c"));
-        assert_eq!(parse(r#"{"users": "a", "USERS": null}"#).get("USERS"), None);
+    fn one_property_has_one_value() {
+        for json in [
+            r#"{"users": "a", "USERS": "b"}"#,
+            r#"{"users": "a", "users": "b"}"#,
+            r#"{"users": "a", "USERS": null}"#,
+        ] {
+            let error = Properties::parse(json, "img_properties").unwrap_err().to_string();
+            assert!(
+                error.starts_with("property USERS is given twice in img_properties"),
+                "{error}"
+            );
+        }
+        assert_eq!(parse(r#"{"users": "a", "USERS": "a"}"#).get("USERS"), Some("a"));
+    }
+
+    #[test]
+    fn names_of_nothing_are_told() {
+        let properties = parse(
+            r#"{"EXCLUDE_TASK_AssignHostnam": "yes", "EXCLUDE_TASK_AddSwap": 1, "EXCLUDE_ALL": 1,
+                "OSFAMILY": "linux", "COLOUR": "red", "SWAP": "b"}"#,
+        );
+        let told: Vec<String> = properties
+            .misspelt_exclusions()
+            .chain(properties.unknown())
+            .map(|error| crate::sentence::sentence(&error))
+            .collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("there is no property EXCLUDE_ALL; tasks are excluded by"));
+        assert!(told[1].starts_with(
+            "property EXCLUDE_TASK_ASSIGNHOSTNAM excludes nothing: there is no task \"ASSIGNHOSTNAM\""
+        ));
+        assert_eq!(told[2], "there is no property COLOUR; it has no effect");
+        assert_eq!(properties.of_task(TaskId::AddSwap).collect::<Vec<_>>(), ["SWAP"]);
     }
 
     #[test]
@@ -507,7 +646,6 @@ mod tests {
         let one = r#"{"exclude_task_addswap": "yes", "EXCLUDE_TASK_ChangePassword": "no"}"#;
         assert!(excluded(one, AddSwap));
         assert!(!excluded(one, ChangePassword));
-        assert_eq!(parse(one).excluded_names().collect::<Vec<_>>(), ["ADDSWAP", "CHANGEPASSWORD"]);
         assert!(parse(r#"{"EXCLUDE_ALL_TASKS": "perhaps"}"#).excluded(AddSwap).is_err());
     }
 }

@@ -12,6 +12,7 @@ mod cli_hostile;
 mod cli_support;
 mod cli_usage;
 mod crypt_oracle;
+mod damage;
 mod deployed;
 mod growth;
 mod guest_ext4;

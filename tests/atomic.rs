@@ -10,6 +10,7 @@ use snf_fs::testing::{Event, Fault, FaultDevice, RecordingDevice};
 use snf_fs::{BlockDevice, DeviceError, FileSystem, MemoryDevice, Overlay, Slice};
 use snf_image::customize::{CustomizeError, Mode};
 use snf_image::disk_adapter::DiskAdapter;
+use snf_image::failure::sentence;
 use snf_image::plan::{Password, PersonalityFile, Plan, Who};
 use snf_image::secret::Secret;
 
@@ -150,7 +151,7 @@ fn a_device_that_fails_anywhere_is_an_error() {
                 let (result, disk, _) = attempt(fault, on_other);
                 let Err(error) = result else { panic!("{what}: nobody noticed") };
                 let expected = if matches!(fault, Fault::Full(_)) { "28" } else { "error 5" };
-                assert!(error.to_string().contains(expected), "{what}: {error}");
+                assert!(sentence(&error).contains(expected), "{what}: {error}");
                 if matches!(error, CustomizeError::Read(_)) {
                     assert_eq!(disk.held(), 0, "{what}");
                 }

@@ -10,6 +10,7 @@ use crate::deployed::*;
 use snf_fs::{BlockDevice, FileDevice, MemoryDevice};
 use snf_image::customize::Mode;
 use snf_image::disk_adapter::DiskAdapter;
+use snf_image::failure::sentence;
 
 #[test]
 fn every_layout_grows_with_its_file_system() {
@@ -126,7 +127,7 @@ fn swap_on_another_disk() {
     let uuid = said.lines().find_map(|line| line.strip_prefix("UUID:")).unwrap().trim();
     assert!(cat(&image.root(), "/etc/fstab").contains(&format!("UUID={uuid} none swap")));
     let error = customize_on(image.device(), Vec::new(), &wanted, Mode::Commit).unwrap_err();
-    assert!(error.to_string().contains("the instance has 1 disk;"), "{error}");
+    assert!(sentence(&error).contains("the instance has 1 disk;"), "{error}");
 }
 
 #[test]
@@ -147,9 +148,8 @@ fn exclusions_and_requests_that_cannot_be_met_leave_the_disk() {
         ("a", "holds the image"),
         ("512", "SWAP"),
     ] {
-        let error = customize_on(image.device(), vec![], &plan(Some(swap)), Mode::Commit)
-            .unwrap_err()
-            .to_string();
+        let error = customize_on(image.device(), vec![], &plan(Some(swap)), Mode::Commit);
+        let error = sentence(&error.unwrap_err());
         assert!(error.contains(expected), "{swap}: {error}");
         assert!(image.bytes() == before, "{swap}: the disk changed");
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use snf_fs::{BlockDevice, FileDevice};
 use snf_image::customize::{CustomizeError, Mode, Report, customize};
 use snf_image::event::Event;
+use snf_image::failure::sentence;
 use snf_image::inspect::inspect;
 use snf_image::plan::{Password, PersonalityFile, Plan, Who};
 use snf_image::properties::Properties;
@@ -232,7 +233,7 @@ fn a_file_goes_to_the_efi_system_partition() {
 
     plan.personality[0].owner = Some("ann".into());
     let before = image.bytes();
-    let error = image.customize(&plan, Mode::Commit).unwrap_err().to_string();
+    let error = sentence(&image.customize(&plan, Mode::Commit).unwrap_err());
     assert!(error.contains("FAT"), "{error}");
     assert!(image.bytes() == before);
 }
@@ -380,7 +381,7 @@ fn hostile_guests_are_refused_and_left_alone() {
     for (name, change, expected) in cases {
         let image = Image::bare(change);
         let before = image.bytes();
-        let error = image.customize(&passwords(), Mode::Commit).unwrap_err().to_string();
+        let error = sentence(&image.customize(&passwords(), Mode::Commit).unwrap_err());
         assert!(error.starts_with(expected), "{name}: {error}");
         assert_eq!(error.lines().count(), 1, "{name}: {error}");
         assert!(image.bytes() == before, "{name}: the disk changed");

@@ -19,6 +19,7 @@ use snf_fs::testing::RecordingDevice;
 use snf_fs::{BlockDevice, FileDevice, FileSystem, MemoryDevice, Slice};
 use snf_image::customize::Mode;
 use snf_image::disk_adapter::DiskAdapter;
+use snf_image::failure::sentence;
 use snf_image::plan::Plan;
 use snf_image::registry::{FileTime, Hive};
 
@@ -182,7 +183,7 @@ fn the_volume_fills_its_grown_partition() {
                 assert!(code != 0 && said.contains("chkdsk"), "{what}: {said}");
                 let other = Plan { hostname: Some("vm2".into()), ..plan(property) };
                 let error = customize_on(device(&path), vec![], &other, Mode::Commit).unwrap_err();
-                assert!(error.to_string().contains("chkdsk"), "{what}: {error}");
+                assert!(sentence(&error).contains("chkdsk"), "{what}: {error}");
                 run("ntfsfix", &["-d", &part.device]);
             }
             let said = run("ntfsresize", &["-i", "-f", &part.device]);
@@ -262,7 +263,7 @@ fn a_cut_at_any_write_leaves_the_files_and_a_run_that_can_be_repeated() {
                 Ok(seen) => assert!(seen == files, "{what}"),
                 // Half an index block, which a check makes anew from the records.
                 Err(error) => assert!(
-                    torn && marked && error.to_string().contains("INDX block"),
+                    torn && marked && sentence(&error).contains("INDX block"),
                     "{what}: {error}"
                 ),
             }
@@ -303,7 +304,7 @@ fn a_volume_that_may_not_grow_is_refused_before_anything_is_written() {
         }
         for wanted in [&wanted, &plan(property)] {
             let error = customize_on(device(&path), vec![], wanted, Mode::Commit).unwrap_err();
-            let text = error.to_string();
+            let text = sentence(&error);
             assert!(text.contains("hiberfil.sys") && text.contains("shut it down"), "{text}");
             assert!(fs::read(&path).unwrap() == before, "{property}");
         }

@@ -8,7 +8,7 @@ use snf_fs::ext::{Ext, Options};
 use snf_fs::{BlockDevice, FileSystem, FileType};
 use snf_image::customize::{Instance, Mode, Report, customize_instance};
 use snf_image::event::{Event, EventSink};
-use snf_image::failure::Family;
+use snf_image::failure::{Family, sentence};
 use snf_image::guest::mounter::Mounter;
 use snf_image::random::{Clock, Entropy};
 use snf_image::request::{self, Failed, Outcome, Request};
@@ -33,7 +33,8 @@ pub(crate) fn run(
         return requested(text.expose(), disks, broker, events, report);
     }
     let rules = disk.rules()?;
-    let mut plan = rules.plan().map_err(|e| format!("the rules cannot be followed: {e}"))?;
+    let mut plan =
+        rules.plan().map_err(|e| format!("the rules cannot be followed: {}", sentence(&e)))?;
     plan.windows.answer_file = disk.file("unattend.xml")?;
     plan.windows.sysprep_inf = disk.file("sysprep.inf")?;
     drop(disk);
@@ -50,7 +51,7 @@ pub(crate) fn run(
     let instance = Instance { disk: disk.clone(), others, mounter: mounter(broker, device) };
     let clock = Clock::system();
     let done = customize_instance(instance, &plan, &mut entropy, &clock, events, Mode::Commit)
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| sentence(&e))?;
     disk.flush().map_err(|e| e.to_string())?;
     tell(&done, events);
     Ok(())
@@ -67,7 +68,7 @@ fn requested(
     events: &mut dyn EventSink,
     report: &mut Vec<u8>,
 ) -> Result<(), String> {
-    let request = Request::parse(text).map_err(|e| e.to_string())?;
+    let request = Request::parse(text).map_err(|e| sentence(&e))?;
     let disk = disks.get(DISK).ok_or("there is no disk to work on in this VM")?;
     let mut entropy = match request.seed {
         Some(seed) => Entropy::seeded(seed),
@@ -87,10 +88,10 @@ fn requested(
             (Outcome { report: Some(done), failure: None, warnings: Vec::new() }, Ok(()))
         }
         Err(error) => {
-            let failed = Failed { family: Family::of(&error), message: error.to_string() };
+            let failed = Failed { family: Family::of(&error), message: sentence(&error) };
             let outcome =
                 Outcome { report: None, failure: Some(failed), warnings: events.warnings };
-            (outcome, Err(error.to_string()))
+            (outcome, Err(sentence(&error)))
         }
     };
     *report = outcome.write();

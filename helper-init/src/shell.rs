@@ -118,7 +118,9 @@ impl Shell {
             }
             for volume in &disk.volumes {
                 let problem = match &volume.content {
-                    Content::Broken(problem) => format!(": {}", display_name(problem.as_bytes())),
+                    Content::Broken(problem) => {
+                        format!(": {}", display_name(problem.to_string().as_bytes()))
+                    }
                     _ => String::new(),
                 };
                 out.push_str(&format!(

@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use super::AnswerError;
+
 /// The encoding of a text, to write it back in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -11,8 +13,8 @@ pub(super) enum Encoding {
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The text of these bytes, and how they encode it. The error begins with "it".
-pub(super) fn decode(bytes: &[u8]) -> Result<(Zeroizing<String>, Encoding), String> {
+/// The text of these bytes, and how they encode it.
+pub(super) fn decode(bytes: &[u8]) -> Result<(Zeroizing<String>, Encoding), AnswerError> {
     let (units, encoding) = match bytes {
         [0xff, 0xfe, rest @ ..] => (rest, Encoding::Utf16 { big: false, mark: true }),
         [0xfe, 0xff, rest @ ..] => (rest, Encoding::Utf16 { big: true, mark: true }),
@@ -20,9 +22,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Zeroizing<String>, Encoding), Stri
         [0, b'<' | b'[' | b';', ..] => (bytes, Encoding::Utf16 { big: true, mark: false }),
         _ => {
             let rest = bytes.strip_prefix(MARK);
-            let text = std::str::from_utf8(rest.unwrap_or(bytes)).map_err(|error| {
-                format!("it is not UTF-8 at byte {}, nor UTF-16", error.valid_up_to())
-            })?;
+            let text = std::str::from_utf8(rest.unwrap_or(bytes))
+                .map_err(|error| AnswerError::NotText { at: error.valid_up_to() })?;
             let encoding = Encoding::Utf8 { mark: rest.is_some() };
             return Ok((Zeroizing::new(text.to_owned()), encoding));
         }
@@ -35,7 +36,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Zeroizing<String>, Encoding), Stri
     };
     let mut text = Zeroizing::new(String::with_capacity(units.len() * 3 / 2));
     for c in char::decode_utf16(units.chunks_exact(2).map(unit)) {
-        text.push(c.map_err(|_| "it is UTF-16 with half a character in it".to_owned())?);
+        text.push(c.map_err(|_| AnswerError::HalfCharacter)?);
     }
     Ok((text, encoding))
 }
@@ -76,7 +77,9 @@ mod tests {
             let (decoded, found) = decode(&bytes).unwrap();
             assert_eq!((decoded.as_str(), found), (text, encoding));
         }
-        assert!(decode(b"<a>\xe4</a>").unwrap_err().contains("at byte 3"));
-        assert!(decode(b"\xff\xfe\x00\xd8x\0").unwrap_err().contains("half a character"));
+        assert!(decode(b"<a>\xe4</a>").unwrap_err().to_string().contains("at byte 3"));
+        assert!(
+            decode(b"\xff\xfe\x00\xd8x\0").unwrap_err().to_string().contains("half a character")
+        );
     }
 }

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::AnswerError;
 use super::encoding::{self, Encoding};
 use super::xml::{Document, Element, Path};
 use crate::guest::windows::Architecture;
@@ -53,17 +54,17 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 impl AnswerFile {
-    /// Reads a file. The error is what is wrong with it, beginning with "it" or a place.
-    pub fn parse(bytes: &[u8], architecture: Architecture) -> Result<Self, String> {
+    /// Reads a file.
+    pub fn parse(bytes: &[u8], architecture: Architecture) -> Result<Self, AnswerError> {
         let (text, encoding) = encoding::decode(bytes)?;
         let document = Document::parse(text.as_str())?;
         let root = document.root();
         if root.local() != "unattend" {
-            return Err(format!("its root element is {}, not unattend", root.local()));
+            return Err(AnswerError::Root { found: root.local().to_owned() });
         }
         let namespace = root.attributes.iter().any(|(_, value)| value == NAMESPACE);
         if !namespace {
-            return Err(format!("its root element does not name the namespace {NAMESPACE}"));
+            return Err(AnswerError::Namespace { namespace: NAMESPACE });
         }
         Ok(Self { document, encoding, architecture: architecture.name() })
     }
@@ -116,7 +117,7 @@ impl AnswerFile {
     }
 
     /// The component, made where it is missing.
-    fn component(&mut self, pass: Pass, name: &str) -> Result<Path, String> {
+    fn component(&mut self, pass: Pass, name: &str) -> Result<Path, AnswerError> {
         if let Some(path) = self.find_component(pass, name) {
             // What is to be processed again must not say that it was.
             self.document.remove_attribute(&path[..1], "wasPassProcessed")?;
@@ -141,11 +142,11 @@ impl AnswerFile {
             self.architecture
         );
         self.document.append(&[at], &[tag])?;
-        self.find_component(pass, name).ok_or_else(|| "a component is not where it was put".into())
+        self.find_component(pass, name).ok_or(AnswerError::Moved { what: "a component" })
     }
 
     /// A child of an element by name, made where it is missing.
-    fn child(&mut self, path: &[usize], name: &str) -> Result<Path, String> {
+    fn child(&mut self, path: &[usize], name: &str) -> Result<Path, AnswerError> {
         let index = |parent: &Element| parent.children.iter().position(|c| c.local() == name);
         let mut path = path.to_vec();
         let parent = self.document.at(&path);
@@ -157,7 +158,7 @@ impl AnswerFile {
                 self.document.append(&path, &[tag])?;
                 count
             }
-            (None, None) => return Err("an element is not where it was".into()),
+            (None, None) => return Err(AnswerError::Moved { what: "an element" }),
         };
         path.push(next);
         Ok(path)
@@ -178,7 +179,7 @@ impl AnswerFile {
         component: &str,
         setting: &[&str],
         text: &str,
-    ) -> Result<(), String> {
+    ) -> Result<(), AnswerError> {
         if self.get(pass, component, setting) == Some(text) {
             return Ok(());
         }
@@ -190,7 +191,11 @@ impl AnswerFile {
     }
 
     /// Has a command run in the specialize pass, behind those that are there already.
-    pub fn run_in_specialize(&mut self, description: &str, command: &str) -> Result<(), String> {
+    pub fn run_in_specialize(
+        &mut self,
+        description: &str,
+        command: &str,
+    ) -> Result<(), AnswerError> {
         let component = self.component(Pass::Specialize, DEPLOYMENT)?;
         let list = self.child(&component, "RunSynchronous")?;
         let Some(element) = self.document.at(&list) else { return Ok(()) };
@@ -246,7 +251,7 @@ impl AnswerFile {
     }
 
     /// Sets the password of the built-in administrator.
-    pub fn set_administrator_password(&mut self, password: &Secret) -> Result<(), String> {
+    pub fn set_administrator_password(&mut self, password: &Secret) -> Result<(), AnswerError> {
         let component = self.component(Pass::OobeSystem, SHELL_SETUP)?;
         let accounts = self.child(&component, "UserAccounts")?;
         let place = self.child(&accounts, "AdministratorPassword")?;
@@ -255,7 +260,11 @@ impl AnswerFile {
 
     /// Sets the password of an account that the file creates; says whether there is one of that
     /// name.
-    pub fn set_account_password(&mut self, name: &str, password: &Secret) -> Result<bool, String> {
+    pub fn set_account_password(
+        &mut self,
+        name: &str,
+        password: &Secret,
+    ) -> Result<bool, AnswerError> {
         let found = self.account_paths().into_iter().find(|(found, _)| same(found, name));
         let Some((_, path)) = found else { return Ok(false) };
         let place = self.child(&path, "Password")?;
@@ -264,7 +273,11 @@ impl AnswerFile {
     }
 
     /// Where the file logs a user on by itself, its password follows.
-    pub fn set_auto_logon_password(&mut self, user: &str, password: &Secret) -> Result<(), String> {
+    pub fn set_auto_logon_password(
+        &mut self,
+        user: &str,
+        password: &Secret,
+    ) -> Result<(), AnswerError> {
         let logs_on = self.get(Pass::OobeSystem, SHELL_SETUP, &["AutoLogon", "Username"]);
         if !logs_on.is_some_and(|found| same(found, user)) {
             return Ok(());
@@ -277,9 +290,13 @@ impl AnswerFile {
 
     /// `Value` and `PlainText` of a password, hidden from the eye as Windows' own tools do: with
     /// the element's name behind it, in UTF-16 and base64.
-    fn set_password(&mut self, at: &[usize], password: &Secret, name: &str) -> Result<(), String> {
-        let text = std::str::from_utf8(password.expose())
-            .map_err(|_| "a password is not UTF-8 text".to_owned())?;
+    fn set_password(
+        &mut self,
+        at: &[usize],
+        password: &Secret,
+        name: &str,
+    ) -> Result<(), AnswerError> {
+        let text = std::str::from_utf8(password.expose()).map_err(|_| AnswerError::Password)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity((text.len() + name.len()) * 2));
         text.encode_utf16().chain(name.encode_utf16()).for_each(|u| bytes.extend(u.to_le_bytes()));
         let value = Zeroizing::new(STANDARD.encode(&*bytes));

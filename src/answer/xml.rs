@@ -8,6 +8,8 @@ use quick_xml::escape::partial_escape;
 use quick_xml::events::{BytesStart, Event};
 use zeroize::Zeroizing;
 
+use super::AnswerError;
+
 /// Elements within elements, and elements in all: answer files have some eight and some hundreds.
 const DEPTH_MAX: usize = 64;
 const ELEMENTS_MAX: usize = 100_000;
@@ -72,7 +74,7 @@ pub struct Document {
 
 impl Document {
     /// Parses a text. The error says what is wrong and where.
-    pub fn parse(text: impl Into<String>) -> Result<Self, String> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, AnswerError> {
         let text = Zeroizing::new(text.into());
         let root = parse(&text)?;
         Ok(Self { text, root })
@@ -94,7 +96,7 @@ impl Document {
     }
 
     /// Replaces all that is in the element by a text.
-    pub fn set_text(&mut self, path: &[usize], text: &str) -> Result<(), String> {
+    pub fn set_text(&mut self, path: &[usize], text: &str) -> Result<(), AnswerError> {
         let Some(element) = self.at(path) else { return Ok(()) };
         let escaped = Zeroizing::new(partial_escape(text).into_owned());
         let (range, new) = match &element.close {
@@ -112,7 +114,7 @@ impl Document {
     }
 
     /// Adds elements, given as text, behind all that is in the element, on lines of their own.
-    pub fn append(&mut self, path: &[usize], lines: &[String]) -> Result<(), String> {
+    pub fn append(&mut self, path: &[usize], lines: &[String]) -> Result<(), AnswerError> {
         let Some(element) = self.at(path) else { return Ok(()) };
         let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
         let outer = self.indent(element.open.start).to_owned();
@@ -140,7 +142,7 @@ impl Document {
     }
 
     /// Takes an element out, with the line that it leaves empty.
-    pub fn remove(&mut self, path: &[usize]) -> Result<(), String> {
+    pub fn remove(&mut self, path: &[usize]) -> Result<(), AnswerError> {
         let Some(element) = self.at(path).filter(|_| !path.is_empty()) else { return Ok(()) };
         let mut start = element.open.start;
         let line = self.indent(start).len();
@@ -153,7 +155,7 @@ impl Document {
     }
 
     /// Takes an attribute out of an element.
-    pub fn remove_attribute(&mut self, path: &[usize], local: &str) -> Result<(), String> {
+    pub fn remove_attribute(&mut self, path: &[usize], local: &str) -> Result<(), AnswerError> {
         let Some(element) = self.at(path) else { return Ok(()) };
         let Some((name, _)) =
             element.attributes.iter().find(|(name, _)| name.rsplit(':').next() == Some(local))
@@ -189,7 +191,7 @@ impl Document {
         if blanks.chars().all(|c| matches!(c, ' ' | '\t')) { blanks } else { "" }
     }
 
-    fn splice(&mut self, range: Range<usize>, new: &str) -> Result<(), String> {
+    fn splice(&mut self, range: Range<usize>, new: &str) -> Result<(), AnswerError> {
         let parts = [&self.text[..range.start], new, &self.text[range.end..]];
         // One allocation, so that no part of a secret stays behind in one that was outgrown.
         let mut text = Zeroizing::new(String::with_capacity(parts.iter().map(|p| p.len()).sum()));
@@ -200,16 +202,16 @@ impl Document {
     }
 }
 
-fn parse(text: &str) -> Result<Element, String> {
+fn parse(text: &str) -> Result<Element, AnswerError> {
     let mut reader = Reader::from_str(text);
     let mut open: Vec<Element> = Vec::new();
     let mut root = None;
     let mut count = 0;
     loop {
         let start = position(&reader);
-        let wrong = |what: &str| format!("line {}: {what}", line(text, start));
-        let event =
-            reader.read_event().map_err(|error| format!("line {}: {error}", line(text, start)))?;
+        let wrong = |problem| AnswerError::Markup { line: line(text, start), problem };
+        let broken = |source| AnswerError::Xml { line: line(text, start), source };
+        let event = reader.read_event().map_err(broken)?;
         let range = start..position(&reader);
         match event {
             Event::Start(tag) => {
@@ -218,20 +220,20 @@ fn parse(text: &str) -> Result<Element, String> {
                     return Err(wrong("too many elements, or elements within elements"));
                 }
                 if open.is_empty() && root.is_some() {
-                    return Err(wrong("a second element behind the root"));
+                    return Err(wrong("a second element after the root"));
                 }
-                open.push(element(&tag, range).map_err(|error| wrong(&error))?);
+                open.push(element(&tag, range).map_err(broken)?);
             }
             Event::Empty(tag) => {
                 count += 1;
                 if count > ELEMENTS_MAX {
                     return Err(wrong("too many elements"));
                 }
-                let element = element(&tag, range).map_err(|error| wrong(&error))?;
+                let element = element(&tag, range).map_err(broken)?;
                 match open.last_mut() {
                     Some(parent) => parent.children.push(element),
                     None if root.is_none() => root = Some(element),
-                    None => return Err(wrong("a second element behind the root")),
+                    None => return Err(wrong("a second element after the root")),
                 }
             }
             Event::End(_) => {
@@ -274,9 +276,9 @@ fn parse(text: &str) -> Result<Element, String> {
         }
     }
     if let Some(element) = open.last() {
-        return Err(format!("it ends within the element {}", element.name));
+        return Err(AnswerError::Unfinished { element: element.name.clone() });
     }
-    root.ok_or_else(|| "it has no element".to_owned())
+    root.ok_or(AnswerError::Empty)
 }
 
 /// The number of the line that a position is in.
@@ -293,11 +295,11 @@ fn predefined(name: &str) -> Option<char> {
     known.into_iter().find(|(known, _)| *known == name).map(|(_, c)| c)
 }
 
-fn element(tag: &BytesStart<'_>, open: Range<usize>) -> Result<Element, String> {
+fn element(tag: &BytesStart<'_>, open: Range<usize>) -> Result<Element, quick_xml::Error> {
     let mut attributes = Vec::new();
     for attribute in tag.attributes() {
-        let attribute = attribute.map_err(|error| error.to_string())?;
-        let value = quick_xml::escape::unescape(&attribute.value).map_err(|e| e.to_string())?;
+        let attribute = attribute?;
+        let value = quick_xml::escape::unescape(&attribute.value)?;
         attributes.push((attribute.key.0.to_owned(), value.into_owned()));
     }
     let name = tag.name().0.to_owned();
@@ -368,6 +370,7 @@ mod tests {
             (&deep, "too many"),
         ] {
             let error = Document::parse(text).err().unwrap();
+            let error = crate::sentence::sentence(&error);
             assert!(error.contains(part), "{text}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }

@@ -1,5 +1,7 @@
 //! Which volume holds the operating system, and which system it is.
 
+use std::sync::Arc;
+
 use snf_fs::{Error, Tree};
 
 use super::disk::{Content, Disk};
@@ -9,9 +11,10 @@ use super::probe::unwrapping;
 use super::subvolumes;
 use super::windows::Windows;
 use crate::properties::{OsFamily, Properties, PropertyError};
+use crate::sentence::sentence;
 
 /// Why no root was chosen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum DetectError {
     /// `OSFAMILY` or `ROOT_PARTITION` has a value that it cannot have.
     #[error(transparent)]
@@ -25,25 +28,39 @@ pub enum DetectError {
         there: String,
     },
     /// The partition that was named cannot be used.
-    #[error("{place}, which ROOT_PARTITION names, cannot be the root: {reason}")]
+    #[error("{place}, which ROOT_PARTITION names, cannot be the root")]
     Unusable {
         /// Which one.
         place: String,
         /// Why.
-        reason: String,
+        #[source]
+        reason: NotRoot,
+    },
+    /// The partition that was named holds files, and no system is recognised in them.
+    #[error(
+        "{place}, which ROOT_PARTITION names, cannot be the root (if it is a system all the same, \
+         set OSFAMILY)"
+    )]
+    Unrecognised {
+        /// Which one.
+        place: String,
+        /// Why.
+        #[source]
+        reason: NotRoot,
     },
     /// Nothing looks like the root of a system.
     #[error(
-        "no operating system was found ({tried}); if one of these is the root, name it with \
-         ROOT_PARTITION or --root-partition"
+        "no operating system was found ({}); if one of these is the root, name it with \
+         ROOT_PARTITION or --root-partition",
+        tried_text(.tried)
     )]
     None {
         /// What was tried on each volume.
-        tried: String,
+        tried: Vec<Tried>,
     },
     /// Several volumes look like roots.
     #[error(
-        "more than one operating system was found ({found}); name the one to customise with \
+        "more than one operating system was found ({found}); name the one to customize with \
          ROOT_PARTITION or --root-partition"
     )]
     Several {
@@ -56,6 +73,132 @@ pub enum DetectError {
         /// Which one.
         place: String,
     },
+}
+
+impl DetectError {
+    /// The errors of file systems that kept a volume from being the root.
+    pub fn causes(&self) -> impl Iterator<Item = &Error> {
+        let (one, several): (Option<&NotRoot>, &[Tried]) = match self {
+            Self::Unusable { reason, .. } | Self::Unrecognised { reason, .. } => {
+                (Some(reason), &[])
+            }
+            Self::None { tried } => (None, tried),
+            _ => (None, &[]),
+        };
+        let reasons = one.into_iter().chain(several.iter().map(|tried| &tried.reason));
+        reasons.filter_map(NotRoot::cause)
+    }
+}
+
+/// A volume in which no system was found.
+#[derive(Debug)]
+pub struct Tried {
+    /// `partition 3`, or `the disk`.
+    pub place: String,
+    /// What it holds, in a few words.
+    pub content: String,
+    /// Why it is not the root.
+    pub reason: NotRoot,
+}
+
+fn tried_text(tried: &[Tried]) -> String {
+    if tried.is_empty() {
+        return "the partition table is empty".into();
+    }
+    let parts = tried.iter().map(|Tried { place, content, reason }| {
+        format!("{place} ({content}): {}", sentence(reason))
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// Why a volume is not the root of a system.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotRoot {
+    /// Swap space.
+    #[error("swap space")]
+    Swap,
+    /// An encrypted container.
+    #[error("LUKS: what is encrypted cannot be edited")]
+    Encrypted,
+    /// A container of logical volumes.
+    #[error("LVM: logical volumes are not looked into")]
+    LogicalVolumes,
+    /// A file system that only the helper VM can edit.
+    #[error("{0}, which only the kernel of the helper VM can edit: use --vm")]
+    NeedsHelper(&'static str),
+    /// A disk image in another format, or a compressed file.
+    #[error("a {kind} file and no raw disk: {remedy}")]
+    NotRaw {
+        /// The format.
+        kind: &'static str,
+        /// What makes a raw disk of it.
+        remedy: &'static str,
+    },
+    /// A file system or container that nobody here handles.
+    #[error("{0}, which cannot be edited")]
+    Foreign(&'static str),
+    /// A file system that cannot be opened.
+    #[error("it cannot be opened")]
+    Broken(#[source] Arc<Error>),
+    /// A file system that opens, and whose files cannot be read.
+    #[error("it cannot be read")]
+    Unreadable(#[source] Arc<Error>),
+    /// The container of the logical partitions.
+    #[error("it only contains the logical partitions")]
+    Extended,
+    /// Never written.
+    #[error("nothing but zeros")]
+    Empty,
+    /// Another part of the run has it.
+    #[error("it is in use")]
+    InUse,
+    /// No known signature.
+    #[error("no file system that is known here")]
+    Unknown,
+    /// Files, but no system.
+    #[error("it has no directory /etc and no Windows")]
+    NoEtc,
+    /// Files that look like a system's, but not enough of them.
+    #[error("it has /etc, but none of {}", .0.join(", "))]
+    Incomplete(Vec<&'static str>),
+    /// Several subvolumes with a system.
+    #[error(
+        "several of its subvolumes hold a system ({0}); make the right one the default \
+         (btrfs subvolume set-default)"
+    )]
+    Subvolumes(String),
+}
+
+impl NotRoot {
+    pub(super) fn unreadable(error: Error) -> Self {
+        Self::Unreadable(Arc::new(error))
+    }
+
+    /// The file system's error behind it, if there is one.
+    pub fn cause(&self) -> Option<&Error> {
+        match self {
+            Self::Broken(error) | Self::Unreadable(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn of(content: &Content) -> Self {
+        match content {
+            Content::Foreign("swap") => Self::Swap,
+            Content::Foreign("crypto_LUKS") => Self::Encrypted,
+            Content::Foreign("LVM2_member") => Self::LogicalVolumes,
+            Content::Foreign(kind) if needs_helper(kind) => Self::NeedsHelper(kind),
+            Content::Foreign(kind) => match unwrapping(kind) {
+                Some(remedy) => Self::NotRaw { kind, remedy },
+                None => Self::Foreign(kind),
+            },
+            Content::Broken(error) => Self::Broken(error.clone()),
+            Content::Extended => Self::Extended,
+            Content::Empty => Self::Empty,
+            Content::Mounted => Self::InUse,
+            Content::Open(_) | Content::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// The root that was chosen.
@@ -86,14 +229,12 @@ pub fn find_root(
             Verdict::Root(system) => Some(system),
             Verdict::Files(_) if family.is_some() || !needs_os => None,
             Verdict::Files(reason) => {
-                let reason = format!("{reason}; if it is a system all the same, set OSFAMILY");
-                return Err(DetectError::Unusable { place: volume.place(), reason });
+                let (place, reason) = (volume.place(), reason.clone());
+                return Err(DetectError::Unrecognised { place, reason });
             }
             Verdict::Not(reason) => {
-                return Err(DetectError::Unusable {
-                    place: volume.place(),
-                    reason: reason.clone(),
-                });
+                let (place, reason) = (volume.place(), reason.clone());
+                return Err(DetectError::Unusable { place, reason });
             }
         };
         return Ok(Root::new(wanted, family, system));
@@ -119,7 +260,7 @@ pub fn find_root(
             if let ([volume], true) = (with_files.as_slice(), !needs_os || family.is_some()) {
                 return Ok(Root::new(*volume, family, None));
             }
-            Err(DetectError::None { tried: tried(disk) })
+            Err(DetectError::None { tried: tried(disk, verdicts) })
         }
         _ => {
             let found = roots.iter().map(|(index, _)| {
@@ -148,15 +289,15 @@ fn wanted(disk: &Disk, properties: &Properties) -> Result<Option<usize>, DetectE
     Err(DetectError::NoSuchPartition { number, there })
 }
 
-fn tried(disk: &Disk) -> String {
-    if disk.volumes.is_empty() {
-        return "the partition table is empty".into();
-    }
-    let parts = disk
-        .volumes
-        .iter()
-        .map(|volume| format!("{} ({}): {}", volume.place(), volume.describe(), volume.verdict));
-    parts.collect::<Vec<_>>().join("; ")
+fn tried(disk: &Disk, verdicts: Vec<Verdict>) -> Vec<Tried> {
+    let volumes = disk.volumes.iter().zip(verdicts);
+    let tried = volumes.filter_map(|(volume, verdict)| match verdict {
+        Verdict::Root(_) => None,
+        Verdict::Files(reason) | Verdict::Not(reason) => {
+            Some(Tried { place: volume.place(), content: volume.describe(), reason })
+        }
+    });
+    tried.collect()
 }
 
 impl Root {
@@ -201,9 +342,9 @@ pub(super) enum Verdict {
     /// The root of a system.
     Root(System),
     /// A file system that we can edit, without a system.
-    Files(String),
+    Files(NotRoot),
     /// Nothing that we can edit.
-    Not(String),
+    Not(NotRoot),
 }
 
 /// Looks at one volume and notes the verdict in it.
@@ -218,29 +359,7 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
             verdict
         }
         other => {
-            let reason = match &other {
-                Content::Foreign("swap") => "swap space".to_owned(),
-                Content::Foreign("crypto_LUKS") => {
-                    "LUKS: what is encrypted cannot be edited".to_owned()
-                }
-                Content::Foreign("LVM2_member") => {
-                    "LVM: logical volumes are not looked into".to_owned()
-                }
-                Content::Foreign(kind) if needs_helper(kind) => {
-                    format!("{kind}, which only the kernel of the helper VM can edit: use --vm")
-                }
-                Content::Foreign(kind) => match unwrapping(kind) {
-                    Some(remedy) => format!("a {kind} file and no raw disk: {remedy}"),
-                    None => format!("{kind}, which cannot be edited"),
-                },
-                Content::Broken(error) => format!("it cannot be opened: {error}"),
-                Content::Extended => "it only contains the logical partitions".to_owned(),
-                Content::Empty => "nothing but zeros".to_owned(),
-                Content::Mounted => "it is in use".to_owned(),
-                Content::Open(_) | Content::Unknown => {
-                    "no file system that is known here".to_owned()
-                }
-            };
+            let reason = NotRoot::of(&other);
             volume.content = other;
             Verdict::Not(reason)
         }
@@ -249,7 +368,7 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
         Verdict::Root(System::Linux(distro)) if distro.name.is_empty() => "a Linux system".into(),
         Verdict::Root(System::Linux(distro)) => distro.name.clone(),
         Verdict::Root(System::Windows(windows)) => windows.name(),
-        Verdict::Files(reason) | Verdict::Not(reason) => reason.clone(),
+        Verdict::Files(reason) | Verdict::Not(reason) => sentence(reason),
     };
     verdict
 }
@@ -257,11 +376,12 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
 /// Whether a tree is the root of a system that is known.
 pub(super) fn examine(tree: &Tree) -> Result<Verdict, Error> {
     if !soft(tree.is_dir("/etc"))? {
-        // What is odd about a Windows is told when it is worked on.
-        if let Ok(Some(windows)) = Windows::detect(tree) {
-            return Ok(Verdict::Root(System::Windows(windows)));
-        }
-        return Ok(Verdict::Files("it has no directory /etc and no Windows".into()));
+        return match Windows::detect(tree) {
+            Ok(Some(windows)) => Ok(Verdict::Root(System::Windows(windows))),
+            Err(error @ (Error::Corrupt { .. } | Error::Device(_))) => Err(error),
+            // A path that leads nowhere is no Windows.
+            Ok(None) | Err(_) => Ok(Verdict::Files(NotRoot::NoEtc)),
+        };
     }
     let distro = match Distro::detect(tree) {
         Ok(distro) => distro,
@@ -288,7 +408,7 @@ pub(super) fn examine(tree: &Tree) -> Result<Verdict, Error> {
     if !has_programs {
         missing.push("/bin");
     }
-    Ok(Verdict::Files(format!("it has /etc, but none of {}", missing.join(", "))))
+    Ok(Verdict::Files(NotRoot::Incomplete(missing)))
 }
 
 /// A path that leads nowhere for reasons of its own (a loop, a file on the way) is not there.
@@ -331,7 +451,7 @@ mod tests {
 
     fn find(volumes: Vec<Volume>, pairs: &[(&str, &str)], needs_os: bool) -> Result<Root, String> {
         let mut disk = Disk::of_volumes(volumes);
-        find_root(&mut disk, &properties(pairs), needs_os).map_err(|error| error.to_string())
+        find_root(&mut disk, &properties(pairs), needs_os).map_err(|error| sentence(&error))
     }
 
     #[test]

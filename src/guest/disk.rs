@@ -23,13 +23,19 @@ pub enum Content {
     /// A file system or container that no engine handles.
     Foreign(&'static str),
     /// A file system of a kind that we handle, which cannot be opened, and why.
-    Broken(String),
+    Broken(Arc<Error>),
     /// The container of the logical partitions.
     Extended,
     /// Zeros.
     Empty,
     /// Nothing that has a known signature.
     Unknown,
+}
+
+impl Content {
+    fn broken(error: impl Into<Error>) -> Self {
+        Self::Broken(Arc::new(error.into()))
+    }
 }
 
 /// A partition, or the whole of a disk without a table.
@@ -186,7 +192,7 @@ impl Disk {
             } else {
                 match Slice::new(device.clone(), start, size) {
                     Ok(slice) => look(&mut volume, Arc::new(slice), entropy, clock, mounter),
-                    Err(error) => volume.content = Content::Broken(error.to_string()),
+                    Err(error) => volume.content = Content::broken(error),
                 }
             }
             disk.volumes.push(volume);
@@ -269,7 +275,7 @@ fn look(
         }
         Ok(Probe::Unknown) => return,
         Err(error) => {
-            volume.content = Content::Broken(error.to_string());
+            volume.content = Content::broken(error);
             return;
         }
     };
@@ -305,6 +311,6 @@ fn look(
     };
     match opened {
         Ok(fs) => volume.set_open(fs),
-        Err(error) => volume.content = Content::Broken(error.to_string()),
+        Err(error) => volume.content = Content::broken(error),
     }
 }

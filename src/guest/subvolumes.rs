@@ -5,7 +5,7 @@
 use snf_fs::error::display_name;
 use snf_fs::{FileSystem, FileType, Tree};
 
-use super::detect::{Verdict, examine};
+use super::detect::{NotRoot, Verdict, examine};
 use super::fstab;
 
 /// How many directories of the whole tree are looked into.
@@ -24,7 +24,7 @@ pub(super) fn judge(fs: Box<dyn FileSystem>) -> Judged {
     let whole = match whole {
         Ok(Some(whole)) => whole,
         Ok(None) => return (view, verdict),
-        Err(error) => return (view, Verdict::Not(format!("it cannot be read: {error}"))),
+        Err(error) => return (view, Verdict::Not(NotRoot::unreadable(error))),
     };
     let mut systems: Vec<Candidate> = Vec::new();
     if let (Some(view), Verdict::Root(_)) = (&view, &verdict) {
@@ -58,7 +58,7 @@ pub(super) fn judge(fs: Box<dyn FileSystem>) -> Judged {
                 (Some(one), None, _) => one,
                 // The default subvolume is what boots when nothing is said.
                 (_, _, None) => &several[0],
-                _ => return (view, Verdict::Files(too_many(several))),
+                _ => return (view, Verdict::Files(NotRoot::Subvolumes(names(several)))),
             }
         }
     };
@@ -81,13 +81,9 @@ struct Candidate {
     own: bool,
 }
 
-fn too_many(candidates: &[Candidate]) -> String {
+fn names(candidates: &[Candidate]) -> String {
     let names = candidates.iter().filter_map(|candidate| candidate.path.as_ref());
-    format!(
-        "several of its subvolumes hold a system ({}); make the right one the default \
-         (btrfs subvolume set-default)",
-        names.map(|name| display_name(name)).collect::<Vec<_>>().join(", ")
-    )
+    names.map(|name| display_name(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// Looks at one view: what is there, and the subvolume that its fstab mounts on `/`.
@@ -95,7 +91,7 @@ fn look(fs: Box<dyn FileSystem>) -> (Option<Box<dyn FileSystem>>, Verdict, Optio
     let tree = Tree::new(fs);
     let verdict = match examine(&tree) {
         Ok(verdict) => verdict,
-        Err(error) => Verdict::Not(format!("it cannot be read: {error}")),
+        Err(error) => Verdict::Not(NotRoot::unreadable(error)),
     };
     let mut named = None;
     if let (Verdict::Root(_), Ok(Some(text))) = (&verdict, tree.read_optional(FSTAB, FSTAB_MAX)) {

@@ -50,7 +50,7 @@ pub struct WriteError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
     /// Not a parameter file.
-    #[error("the parameter file cannot be read: {0}")]
+    #[error("the parameter file cannot be read")]
     Parse(#[from] ParseError),
     /// A variable that the helper cannot do without.
     #[error("the parameter file has no {PREFIX}{0}; it was not written for this helper")]

@@ -226,7 +226,7 @@ fn the_plan_of_the_original() {
     let plan = rules.plan().unwrap();
     assert_eq!(plan.format, ImageFormat::DiskDump);
     assert_eq!(plan.hostname.as_deref(), Some("vm1.example.test"));
-    assert_eq!(plan.only_tasks, None);
+    assert!(plan.tasks.is_all());
     let [(Who::Default, Password::Clear(password))] = &plan.passwords[..] else { panic!() };
     assert!(password.expose().starts_with(b"it's \"q\" $HOME"));
     assert!(password.expose().ends_with(b"\nline2\ttab"));

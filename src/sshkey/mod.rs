@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ed25519_dalek::SigningKey;
 use p256::elliptic_curve::sec1::ToSec1Point;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -19,7 +20,7 @@ pub use maker::HostKeyMaker;
 
 /// A kind of SSH key that we make. (DSA keys are removed, never made: OpenSSH 7 and later do not
 /// take them.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum KeyType {
     /// RSA of 3072 bits.
     Rsa,
@@ -101,7 +102,8 @@ impl KeyType {
 }
 
 /// A fresh key pair.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KeyPair {
     /// What kind it is.
     pub key_type: KeyType,

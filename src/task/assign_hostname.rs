@@ -17,33 +17,102 @@ pub(super) static TASK: Task = Task {
 const HOST_NAME_MAX: usize = 64;
 const CONFIG: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
 
-/// Whether the name can be a host name, or why not.
-pub fn check(name: &str) -> Result<(), String> {
-    let wrong = |why: String| Err(format!("the host name \"{}\" {why}", name.escape_debug()));
+/// Why a name cannot be a host name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the {what} \"{}\"{of} {problem}", .name.escape_debug())]
+pub struct HostnameError {
+    /// `host name`, or `computer name` where Windows takes only a part of it.
+    what: &'static str,
+    /// The name.
+    name: String,
+    /// The host name that it is a part of, in words; empty when it is the whole.
+    of: String,
+    /// What is wrong.
+    problem: HostnameProblem,
+}
+
+/// What is wrong with a host name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostnameProblem {
+    /// Nothing.
+    #[error("is empty")]
+    Empty,
+    /// More characters than the system keeps.
+    #[error("has {length} characters, and {system} takes no more than {most}")]
+    TooLong {
+        /// What it has.
+        length: usize,
+        /// Who says so.
+        system: &'static str,
+        /// What it may have.
+        most: usize,
+    },
+    /// An empty part between dots.
+    #[error("begins or ends with a dot, or has two in a row")]
+    EmptyPart,
+    /// A part that no name server takes.
+    #[error("has a part of more than 63 characters")]
+    LongPart,
+    /// A part with a hyphen in the wrong place.
+    #[error("has a part that begins or ends with a hyphen")]
+    PartHyphen,
+    /// The same, of a name without parts.
+    #[error("begins or ends with a hyphen")]
+    Hyphen,
+    /// A character that names do not have.
+    #[error("has the character \"{}\"; {valid} are valid", .character.escape_debug())]
+    Character {
+        /// Which.
+        character: char,
+        /// Which it may have.
+        valid: &'static str,
+    },
+    /// A number, which NetBIOS does not take for a name.
+    #[error("has digits only, which Windows does not take")]
+    Digits,
+}
+
+impl HostnameError {
+    fn new(name: &str, problem: HostnameProblem) -> Self {
+        Self { what: "host name", name: name.to_owned(), of: String::new(), problem }
+    }
+
+    /// An error of the computer name that a Windows makes of a host name.
+    pub(super) fn of_computer(name: &str, hostname: &str, problem: HostnameProblem) -> Self {
+        let of = match hostname == name {
+            true => String::new(),
+            false => format!(", the first part of {},", hostname.escape_debug()),
+        };
+        Self { what: "computer name", name: name.to_owned(), of, problem }
+    }
+}
+
+/// Whether the name can be a host name.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(name: &str) -> Result<(), HostnameError> {
+    let wrong = |problem| Err(HostnameError::new(name, problem));
     if name.is_empty() {
-        return wrong("is empty".into());
+        return wrong(HostnameProblem::Empty);
     }
     if name.len() > HOST_NAME_MAX {
-        return wrong(format!(
-            "has {} characters, and Linux takes no more than {HOST_NAME_MAX}",
-            name.len()
-        ));
+        let (length, most) = (name.len(), HOST_NAME_MAX);
+        return wrong(HostnameProblem::TooLong { length, system: "Linux", most });
     }
     for label in name.split('.') {
         if label.is_empty() {
-            return wrong("begins or ends with a dot, or has two in a row".into());
+            return wrong(HostnameProblem::EmptyPart);
         }
         if label.len() > 63 {
-            return wrong("has a part of more than 63 characters".into());
+            return wrong(HostnameProblem::LongPart);
         }
         if label.starts_with('-') || label.ends_with('-') {
-            return wrong("has a part that begins or ends with a hyphen".into());
+            return wrong(HostnameProblem::PartHyphen);
         }
-        if let Some(c) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
-            return wrong(format!(
-                "has the character \"{}\"; letters, digits, hyphens and dots are valid",
-                c.escape_debug()
-            ));
+        if let Some(character) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
+            let valid = "letters, digits, hyphens and dots";
+            return wrong(HostnameProblem::Character { character, valid });
         }
     }
     Ok(())
@@ -54,7 +123,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     if guest.is_windows() {
         return windows::computer_name::assign(guest, session, &name);
     }
-    check(&name).map_err(TaskError::request)?;
+    check(&name)?;
     let old = set(guest, &name)?;
     update_hosts(guest, old.as_deref(), &name)?;
     let seeded = super::initialize_datasource::seeded(session)?;
@@ -239,7 +308,7 @@ mod tests {
             (&"x".repeat(64), "63"),
             (&format!("{}.x", "y".repeat(63)), "64"),
         ] {
-            assert!(check(bad).unwrap_err().contains(part), "{bad}");
+            assert!(check(bad).unwrap_err().to_string().contains(part), "{bad}");
         }
     }
 

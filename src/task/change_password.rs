@@ -10,6 +10,7 @@ use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
 use self::cloud_user::CloudUser;
+pub use self::keys::KeysError;
 use super::{Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, windows};
 use crate::crypt;
 use crate::guest::passwd::{self, EditError, User};
@@ -76,12 +77,7 @@ fn names(session: &Session<'_>, who: &Who) -> Result<Vec<String>, TaskError> {
     match who {
         Who::Named(name) => Ok(vec![name.clone()]),
         Who::Default => {
-            let users = session
-                .plan
-                .properties
-                .users()
-                .map_err(|error| TaskError::request(error.to_string()))?
-                .unwrap_or_else(|| vec!["root"]);
+            let users = session.plan.properties.users()?.unwrap_or_else(|| vec!["root"]);
             Ok(users.into_iter().map(str::to_owned).collect())
         }
     }

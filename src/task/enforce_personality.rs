@@ -3,7 +3,9 @@
 use snf_fs::error::display_name;
 use snf_fs::{Attributes, Stat};
 
-use super::{Guest, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot, windows};
+use super::{
+    FileError, Guest, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot, windows,
+};
 use crate::guest::CONFIG_MAX;
 use crate::guest::passwd;
 use crate::plan::PersonalityFile;
@@ -29,7 +31,10 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     }
     let plan = session.plan;
     let mut names = Names::default();
-    plan.personality.iter().try_for_each(|file| enforce(guest, session, file, &mut names))
+    plan.personality.iter().try_for_each(|file| {
+        enforce(guest, session, file, &mut names)
+            .map_err(|error| FileError::of(&file.origin, error))
+    })
 }
 
 /// Writes the files of a large personality before the other tasks, so that, if the journal makes
@@ -47,7 +52,8 @@ fn begin(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> 
         if canonical.starts_with(b"/etc/") || hidden_at_boot(&canonical).is_some() {
             continue;
         }
-        enforce(guest, session, file, &mut names)?;
+        enforce(guest, session, file, &mut names)
+            .map_err(|error| FileError::of(&file.origin, error))?;
         guest.tree.seal()?;
     }
     Ok(())
@@ -60,9 +66,8 @@ fn enforce(
     names: &mut Names,
 ) -> Result<(), TaskError> {
     let path = file.path.as_bytes();
-    let about = |text: String| TaskError::request(format!("{}: {text}", file.origin));
     if !path.starts_with(b"/") || path.ends_with(b"/") || path.contains(&0) {
-        return Err(about(format!(
+        return Err(TaskError::request(format!(
             "\"{}\" is not the absolute path of a file",
             display_name(path)
         )));
@@ -71,19 +76,25 @@ fn enforce(
     let keep: Option<&Stat> = existing.as_ref().filter(|_| file.keep_existing);
     let uid = match &file.owner {
         Some(name) => names.user(guest, name)?.ok_or_else(|| {
-            about(format!("the image has no user \"{}\"", display_name(name.as_bytes())))
+            TaskError::request(format!(
+                "the image has no user \"{}\"",
+                display_name(name.as_bytes())
+            ))
         })?,
         None => keep.map_or(0, |stat| stat.uid),
     };
     let gid = match &file.group {
         Some(name) => names.group(guest, name)?.ok_or_else(|| {
-            about(format!("the image has no group \"{}\"", display_name(name.as_bytes())))
+            TaskError::request(format!(
+                "the image has no group \"{}\"",
+                display_name(name.as_bytes())
+            ))
         })?,
         None => keep.map_or(0, |stat| stat.gid),
     };
     let mode = file.mode.or(keep.map(|stat| stat.mode)).unwrap_or(DEFAULT_MODE);
     if mode > 0o7777 {
-        return Err(about(format!("the mode {mode:o} (octal) is more than 7777")));
+        return Err(TaskError::request(format!("the mode {mode:o} (octal) is more than 7777")));
     }
 
     let canonical = guest.tree.resolve_missing(path)?;
@@ -147,6 +158,7 @@ fn number(name: &str) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::secret::Secret;
+    use crate::sentence::sentence;
     use crate::task::testing::Guest;
 
     fn file(path: &str, contents: &str) -> PersonalityFile {
@@ -172,7 +184,7 @@ mod tests {
 
     fn enforce(guest: &mut Guest, files: Vec<PersonalityFile>) -> Result<(), String> {
         guest.plan.personality = files;
-        guest.run(&TASK).map_err(|error| error.to_string())
+        guest.run(&TASK).map_err(|error| sentence(&error))
     }
 
     #[test]

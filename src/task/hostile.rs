@@ -165,7 +165,7 @@ fn no_guest_makes_a_task_panic() {
             vec![Nic { index: 0, mac: Mac([2; 6]), ipv4: Ipv4::Dhcp, ipv6: Ipv6::SlaacDhcp }];
         for task in TASKS.into_iter().filter(|task| !matches!(task.work, Work::Disk(_))) {
             if let Err(error) = guest.run(task) {
-                let error = error.to_string();
+                let error = crate::sentence::sentence(&error);
                 assert!(!error.is_empty() && error.lines().count() == 1, "{round}: {error}");
                 assert!(!error.chars().any(char::is_control), "{round}: {error}");
                 failures += 1;

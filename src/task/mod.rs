@@ -21,13 +21,16 @@ mod session;
 pub(crate) mod testing;
 mod windows;
 
-pub use assign_hostname::check as check_hostname;
+pub use assign_hostname::{HostnameError, check as check_hostname};
 pub use change_machine_id::check as check_machine_id;
+pub use change_password::KeysError;
 pub(crate) use selinux_autorelabel::install as label_new_files;
 pub use session::{Fingerprint, LazyDisk, Reporter, Session};
 pub(crate) use windows::offline_resize::LaterGrowth;
 
+use crate::answer::AnswerError;
 use crate::crypt::CryptError;
+use crate::guest::windows::RegistryError;
 use crate::guest::{Guest, OsFamily};
 use crate::plan::Plan;
 use crate::properties::PropertyError;
@@ -42,7 +45,7 @@ pub enum TaskError {
     #[error(transparent)]
     Fs(#[from] snf_fs::Error),
     /// The password cannot be hashed.
-    #[error("the password of {user}: {source}")]
+    #[error("the password of {user}")]
     Crypt {
         /// Whose password.
         user: String,
@@ -56,9 +59,55 @@ pub enum TaskError {
     /// A property has a value that it cannot have.
     #[error(transparent)]
     Property(#[from] PropertyError),
-    /// What was asked for cannot be done on this guest.
+    /// The registry of a Windows.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A file that was asked for.
+    #[error(transparent)]
+    File(#[from] Box<FileError>),
+    /// An answer file of a Windows.
+    #[error("{file} cannot be used{remedy}")]
+    Answer {
+        /// Which one.
+        file: String,
+        /// What to do about it, in parentheses; may be empty.
+        remedy: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: AnswerError,
+    },
+    /// The host name.
+    #[error(transparent)]
+    Hostname(#[from] HostnameError),
+    /// The keys of a user.
+    #[error("the authorized keys for {user} cannot be used")]
+    Keys {
+        /// Whose.
+        user: String,
+        /// What is wrong with them.
+        #[source]
+        source: KeysError,
+    },
+    /// What was asked for cannot be done on this guest: a sentence of its own, with no cause.
     #[error("{0}")]
     Request(String),
+}
+
+/// Why a file of the request was not written.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin}")]
+pub struct FileError {
+    /// Where the request has it (`img_personality[2]`, `--write /etc/motd`).
+    pub origin: String,
+    /// Why.
+    #[source]
+    pub source: TaskError,
+}
+
+impl FileError {
+    fn of(origin: &str, source: TaskError) -> TaskError {
+        TaskError::File(Box::new(Self { origin: origin.to_owned(), source }))
+    }
 }
 
 impl TaskError {
@@ -179,8 +228,8 @@ impl Work {
 impl Task {
     /// Whether the plan asks for the task. Whatever works on a guest has it mounted.
     pub fn wanted(&self, plan: &Plan) -> bool {
-        let named = plan.only_tasks.as_ref().is_none_or(|tasks| tasks.contains(&self.id));
-        (named || matches!(self.work, Work::Mount)) && (self.applies)(plan)
+        let named = plan.tasks.contains(self.id) || matches!(self.work, Work::Mount);
+        named && (self.applies)(plan)
     }
 
     /// Whether the plan asks for the task and its properties do not leave it out.
@@ -215,7 +264,7 @@ impl Task {
         }
         let for_windows = families.iter().all(|family| family.is_windows());
         let on_windows = family.is_some_and(OsFamily::is_windows);
-        if quiet || (plan.only_tasks.is_none() && (for_windows || on_windows)) {
+        if quiet || (plan.tasks.is_all() && (for_windows || on_windows)) {
             return Fit::Skip;
         }
         Fit::Refuse

@@ -7,7 +7,6 @@ use snf_fs::{Attributes, Tree};
 
 use super::initialize_datasource::put;
 use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
-use crate::personality::decode_base64;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::RunCustomTask,
@@ -52,12 +51,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     if session.plan.properties.boolean(OVERWRITING)? {
         refuse_overwriting(&guest.tree)?;
     }
-    let text = session.plan.properties.get("CUSTOM_TASK").unwrap_or_default().trim().to_owned();
-    if text.is_empty() {
-        return Ok(());
-    }
-    let program = decode_base64(&text)
-        .map_err(|problem| TaskError::request(format!("the property CUSTOM_TASK {problem}")))?;
+    let Some(program) = session.plan.properties.custom_task()? else { return Ok(()) };
     if !guest.has_systemd()? {
         return Err(TaskError::request(
             "CUSTOM_TASK cannot be met: programs are not run while an image is customised, and \

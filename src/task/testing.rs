@@ -196,6 +196,6 @@ impl Guest {
 
     /// Runs a task that must fail, and gives its sentence.
     pub(crate) fn fail(&mut self, task: &Task) -> String {
-        self.run(task).unwrap_err().to_string()
+        crate::sentence::sentence(&self.run(task).unwrap_err())
     }
 }

@@ -121,6 +121,7 @@ fn what_is_no_answer_file() {
         (b"<a>\xe4</a>", "it is not UTF-8"),
     ] {
         let error = AnswerFile::parse(bytes, Architecture::Amd64).err().unwrap();
+        let error = crate::sentence::sentence(&error);
         assert!(error.contains(part), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use snf_image::customize::{CustomizeError, Mode, Report, customize};
-use snf_image::failure::Family;
+use snf_image::failure::{Family, sentence};
 use snf_image::random::{Clock, Entropy};
 
 use crate::args::Apply;
@@ -107,11 +107,12 @@ fn failure(error: &CustomizeError, progress: &Progress) -> Failure {
         return Failure::new(
             Exit::Commit,
             format!(
-                "{error}; writing had begun: ext3 and ext4 finish or drop the whole change when they are opened next, other file systems need their own check"
+                "{}; writing had begun: ext3 and ext4 finish or drop the whole change when they are opened next, other file systems need their own check",
+                sentence(error)
             ),
         );
     }
-    Failure::new(Exit::of(error), error.to_string())
+    Failure::new(Exit::of(error), sentence(error))
 }
 
 impl Exit {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use snf_image::check::{DiskCheck, VolumeCheck, check};
+use snf_image::failure::sentence;
 
 use crate::args::Check;
 use crate::disk::{self, Access};
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &Check) -> Exit {
 
 fn attempt(args: &Check) -> Result<DiskCheck, Failure> {
     let device = disk::open(&args.disk, Access::Read, Progress::default())?;
-    check(device).map_err(|error| Failure::new(Exit::of(&error), error.to_string()))
+    check(device).map_err(|error| Failure::new(Exit::of(&error), sentence(&error)))
 }
 
 fn verdict(args: &Check, found: &DiskCheck) -> (Exit, String) {

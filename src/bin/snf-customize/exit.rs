@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Corrupt = 4,
     /// The disk cannot be opened or read.
     Device = 5,
-    /// Writing failed while the changes were being committed.
+    /// Writing failed in the middle, or a run that wrote did not end well.
     Commit = 6,
     /// Somebody else is using the disk.
     Busy = 7,
@@ -47,7 +47,7 @@ impl Exit {
         (
             Self::Commit,
             "commit",
-            "writing failed in the middle: the message says what state the disk is in",
+            "something was written and the run did not end well: the message says what state the disk is in",
         ),
         (Self::Busy, "busy", "the disk is in use by somebody else; it was not touched"),
         (Self::Input, "input", "a password, key or content file cannot be used; disk as it was"),

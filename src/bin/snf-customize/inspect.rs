@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use snf_image::customize::{Inspection, inspect};
+use snf_image::failure::sentence;
 use snf_image::properties::Properties;
 
 use crate::args::Inspect;
@@ -16,7 +17,7 @@ pub(crate) fn run(args: &Inspect) -> Exit {
     let (exit, message) = match &result {
         Ok(inspection) => match &inspection.problem {
             None => (Exit::Done, String::new()),
-            Some(problem) => (Exit::Refused, problem.clone()),
+            Some(problem) => (inspection.family.map_or(Exit::Refused, Exit::from), problem.clone()),
         },
         Err(failure) => (failure.exit, failure.message.clone()),
     };
@@ -40,7 +41,7 @@ fn attempt(args: &Inspect) -> Result<Inspection, Failure> {
         properties.set("ROOT_PARTITION", number.to_string());
     }
     let device = disk::open(&args.disk, Access::Read, Progress::default())?;
-    inspect(device, &properties).map_err(|error| Failure::new(Exit::of(&error), error.to_string()))
+    inspect(device, &properties).map_err(|error| Failure::new(Exit::of(&error), sentence(&error)))
 }
 
 fn page(args: &Inspect, found: &Inspection) -> String {

@@ -1,10 +1,11 @@
 //! From the command line to a plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use snf_image::failure::sentence;
 use snf_image::params::{check_keys, check_product_key};
 use snf_image::personality;
-use snf_image::plan::{HostKeys, MachineId, Password, PersonalityFile, Plan, Who};
+use snf_image::plan::{HostKeys, MachineId, Password, PersonalityFile, Plan, Tasks, Who};
 use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
@@ -88,12 +89,15 @@ impl Parsed {
         }
         let mut properties =
             Properties::parse(args.properties.as_deref().unwrap_or_default(), "--properties")
-                .map_err(|error| Failure::usage(error.to_string()))?;
+                .map_err(|error| Failure::usage(sentence(&error)))?;
+        if let Some(problem) = properties.misspelt_exclusions().next() {
+            return Err(Failure::usage(format!("--properties: {}", sentence(&problem))));
+        }
         if let Some(number) = args.root_partition {
             properties.set("ROOT_PARTITION", number.to_string());
         }
         if let Some(problem) = properties.problems().first() {
-            return Err(Failure::usage(problem.to_string()));
+            return Err(Failure::usage(sentence(problem)));
         }
         if args.offline_password {
             properties.set("OFFLINE_PASSWORD", "yes");
@@ -106,23 +110,43 @@ impl Parsed {
         Ok(Self { passwords, keys, writes, machine_id, product_key, properties })
     }
 
+    /// The tasks that the options ask for, each with the options.
+    fn tasks(&self, args: &Apply) -> Tasks {
+        let options: [(&str, bool, TaskId); 13] = [
+            ("--hostname", args.hostname.is_some(), TaskId::AssignHostname),
+            ("--machine-id", self.machine_id.is_some(), TaskId::ChangeMachineId),
+            ("--root-password", args.root_password.is_some(), TaskId::ChangePassword),
+            ("--user-password", !args.user_password.is_empty(), TaskId::ChangePassword),
+            ("--ssh-key", !self.keys.is_empty(), TaskId::ChangePassword),
+            ("--host-keys", args.host_keys.is_some(), TaskId::DeleteSSHKeys),
+            // On Windows nobody logs on from afar before the password is set; elsewhere the task
+            // is passed over.
+            (
+                "--root-password",
+                args.root_password.is_some(),
+                TaskId::DisableRemoteDesktopConnections,
+            ),
+            (
+                "--user-password",
+                !args.user_password.is_empty(),
+                TaskId::DisableRemoteDesktopConnections,
+            ),
+            ("--answer-file", args.answer_file.is_some(), TaskId::InstallUnattend),
+            ("--time-zone", args.time_zone.is_some(), TaskId::InstallUnattend),
+            ("--product-key", self.product_key.is_some(), TaskId::InstallUnattend),
+            ("--write", !self.writes.is_empty(), TaskId::EnforcePersonality),
+            ("--personality", args.personality.is_some(), TaskId::EnforcePersonality),
+        ];
+        let mut tasks: BTreeMap<TaskId, Vec<String>> = BTreeMap::new();
+        for (option, _, task) in options.into_iter().filter(|(_, given, _)| *given) {
+            tasks.entry(task).or_default().push(option.to_owned());
+        }
+        Tasks::Only(tasks)
+    }
+
     /// Reads the files and asks the questions.
     pub(crate) fn read(self, args: &Apply, entropy: &Entropy) -> Result<Request, Failure> {
-        let mut tasks: BTreeSet<TaskId> = BTreeSet::new();
-        let mut ask_for = |task: TaskId, wanted: bool| {
-            if wanted {
-                tasks.insert(task);
-            }
-        };
-        ask_for(TaskId::AssignHostname, args.hostname.is_some());
-        ask_for(TaskId::ChangeMachineId, self.machine_id.is_some());
-        ask_for(TaskId::ChangePassword, !self.passwords.is_empty() || !self.keys.is_empty());
-        ask_for(TaskId::DeleteSSHKeys, args.host_keys.is_some());
-        // On Windows nobody logs on from afar before the password is set; elsewhere it is skipped.
-        ask_for(TaskId::DisableRemoteDesktopConnections, !self.passwords.is_empty());
-        let for_setup = args.answer_file.is_some() || args.time_zone.is_some();
-        ask_for(TaskId::InstallUnattend, for_setup || self.product_key.is_some());
-        ask_for(TaskId::EnforcePersonality, !self.writes.is_empty() || args.personality.is_some());
+        let tasks = self.tasks(args);
         let mut plan = Plan {
             properties: self.properties,
             hostname: args.hostname.clone(),
@@ -132,7 +156,7 @@ impl Parsed {
                 Some(HostKeysArg::Remove) => HostKeys::Remove,
                 Some(HostKeysArg::Keep) | None => HostKeys::Keep,
             },
-            only_tasks: Some(tasks),
+            tasks,
             ..Plan::default()
         };
 
@@ -187,6 +211,7 @@ impl Parsed {
         }
 
         let mut inputs = Inputs::default();
+        inputs.warnings = without_effect(&plan.properties, &plan.tasks);
         if let Some(selector) = self.product_key {
             let mut stream = entropy.derive("product key");
             if let (Password::Clear(key), _) =
@@ -208,6 +233,25 @@ impl Parsed {
         }
         Ok(Request { plan, made, warnings: inputs.warnings })
     }
+}
+
+/// Properties that change nothing in this run.
+fn without_effect(properties: &Properties, tasks: &Tasks) -> Vec<String> {
+    let unknown = properties.unknown().map(|problem| format!("--properties: {problem}"));
+    let left_out = TaskId::ALL.into_iter().filter(|task| !tasks.contains(*task));
+    let idle = left_out.flat_map(|task| {
+        properties.of_task(task).map(move |name| {
+            format!("--properties: {name} has no effect: this run does not do the task {task}")
+        })
+    });
+    let mut warnings: Vec<String> = unknown.chain(idle).collect();
+    if properties.get("USERS").is_some() {
+        warnings.push(
+            "--properties: USERS has no effect: --user-password and --ssh-key name their users"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 /// Where a product key comes from: from the same places as a password, but for those that make one.
@@ -265,6 +309,11 @@ mod tests {
             (&["--write", "/a:file:b", "--write", "/a:file:c"], "given twice"),
             (&["--hostname", "x", "--properties", "[]"], "--properties is not a JSON object"),
             (&["--hostname", "x", "--properties", "{\"OSFAMILY\": 1}"], "OSFAMILY"),
+            (
+                &["--hostname", "x", "--properties", "{\"EXCLUDE_TASK_AssignHostnam\": 1}"],
+                "EXCLUDE_TASK_ASSIGNHOSTNAM excludes nothing: there is no task",
+            ),
+            (&["--hostname", "x", "--properties", "{\"a\": 1, \"A\": 2}"], "A is given twice"),
             (&["--machine-id", "00000000000000000000000000000000"], "--machine-id"),
             (&["--machine-id", "abc"], "--machine-id"),
         ] {
@@ -285,14 +334,25 @@ mod tests {
     }
 
     #[test]
+    fn properties_without_effect() {
+        let properties = r#"{"SWAP": "b", "USERS": "ann", "COLOUR": "red", "CLOUD_INIT": "no"}"#;
+        let properties = Properties::parse(properties, "--properties").unwrap();
+        let warnings = without_effect(&properties, &Tasks::only([TaskId::AssignHostname]));
+        for (warning, part) in warnings.iter().zip(["COLOUR", "CLOUD_INIT", "SWAP", "USERS"]) {
+            assert!(warning.contains(part) && warning.contains("no effect"), "{warnings:?}");
+        }
+        assert_eq!(warnings.len(), 4);
+    }
+
+    #[test]
     fn only_what_was_asked_for_runs() {
         let words = ["snf-customize", "apply", "disk", "--hostname", "x", "--root-partition", "3"];
         let Some(Command::Apply(args)) = Cli::try_parse_from(words).unwrap().command else {
             panic!()
         };
         let request = Parsed::new(&args).unwrap().read(&args, &Entropy::seeded(1)).ok().unwrap();
-        let tasks: Vec<TaskId> = request.plan.only_tasks.unwrap().into_iter().collect();
-        assert_eq!(tasks, [TaskId::AssignHostname]);
+        let expected = [(TaskId::AssignHostname, vec!["--hostname".to_owned()])];
+        assert_eq!(request.plan.tasks, Tasks::Only(expected.into()));
         assert_eq!(request.plan.properties.root_partition(), Ok(Some(3)));
         assert_eq!(request.plan.machine_id, MachineId::Keep);
     }

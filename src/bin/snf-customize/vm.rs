@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::io::FdFlags;
 use snf_image::customize::{Mode, Report};
+use snf_image::failure::sentence;
 use snf_image::request::{Answer, Outcome, Request};
 
 use crate::args::Apply;
@@ -33,7 +35,7 @@ pub(crate) fn customize(
     progress: &Progress,
 ) -> Result<Report, Failure> {
     let fail = |problem: String| Failure::new(Exit::Vm, problem);
-    let text = request.write().map_err(|error| fail(error.to_string()))?;
+    let text = request.write().map_err(|error| fail(sentence(&error)))?;
     // The child inherits this descriptor and opens the disk anew through it.
     rustix::io::fcntl_setfd(disk, FdFlags::empty())
         .map_err(|errno| fail(format!("cannot pass the disk on: {errno}")))?;
@@ -61,8 +63,16 @@ pub(crate) fn customize(
     let status = child.wait();
     progress.pass_signals_to(0);
     let answer = answer.map_err(|problem| {
+        // One that was killed may have written before.
+        let killed = status.as_ref().is_ok_and(|status| status.signal().is_some());
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        fail(format!("{} gave no answer ({status}): {problem}", program.display()))
+        let text = format!("{} gave no answer ({status}): {problem}", program.display());
+        if killed && request.mode == Mode::Commit {
+            let unknown =
+                format!("{text}; nobody knows whether {} was written", args.disk.display());
+            return Failure::new(Exit::Commit, unknown);
+        }
+        fail(text)
     })?;
     judge(args, answer, listener)
 }
@@ -104,14 +114,14 @@ fn judge(args: &Apply, answer: Answer, listener: &mut Listener) -> Result<Report
             (Exit::from(failed.family), failed.message)
         }
         (_, Some(error)) => (Exit::Vm, error),
-        (Some(Err(error)), None) => (Exit::Vm, error.to_string()),
+        (Some(Err(error)), None) => (Exit::Vm, sentence(&error)),
         (_, None) if args.dry_run => {
             (Exit::Vm, "the helper VM was done and left no report".to_owned())
         }
         (_, None) => {
             // Everything is written, and the report was too long to be sent.
             return Err(Failure::new(
-                Exit::Vm,
+                Exit::Commit,
                 format!("the helper VM has changed {disk} as asked, but its report got lost"),
             ));
         }

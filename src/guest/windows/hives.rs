@@ -16,7 +16,7 @@ const LOG_MAX: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The hive itself.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Hive {
         /// Where it lies.
         path: String,

@@ -17,9 +17,7 @@ pub(super) fn add(
     lines: &str,
 ) -> Result<(), TaskError> {
     let name = display_name(&user.name);
-    let lines = check(lines).map_err(|why| {
-        TaskError::request(format!("the authorized keys for {name} cannot be used: {why}"))
-    })?;
+    let lines = check(lines).map_err(|source| TaskError::Keys { user: name.clone(), source })?;
     for line in lines.iter().filter(|line| !line.starts_with('#') && key_of(line).is_none()) {
         let start: String = line.chars().take(20).collect();
         session.warn(format!(
@@ -147,13 +145,24 @@ fn label(guest: &mut Guest, path: &[u8]) -> Result<(), TaskError> {
     Ok(())
 }
 
+/// Why a text cannot be lines of `authorized_keys`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    /// The wrong half of a key pair.
+    #[error("this is a private key; give the public one (.pub)")]
+    Private,
+    /// No text file has one.
+    #[error("there is a zero byte in them")]
+    ZeroByte,
+}
+
 /// The lines of a request, or why they cannot be authorized keys.
-fn check(text: &str) -> Result<Vec<&str>, String> {
+fn check(text: &str) -> Result<Vec<&str>, KeysError> {
     if text.contains("PRIVATE KEY-----") {
-        return Err("this is a private key; give the public one (.pub)".into());
+        return Err(KeysError::Private);
     }
     if text.contains('\0') {
-        return Err("there is a zero byte in them".into());
+        return Err(KeysError::ZeroByte);
     }
     let lines: Vec<&str> =
         text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -338,10 +347,8 @@ mod tests {
 
     #[test]
     fn lines() {
-        assert!(
-            check("-----BEGIN OPENSSH PRIVATE KEY-----\nx").unwrap_err().contains("private key")
-        );
-        assert!(check("ssh-rsa AAAA\0AAAA").unwrap_err().contains("zero byte"));
+        assert!(check("-----BEGIN OPENSSH PRIVATE KEY-----\nx").unwrap_err() == KeysError::Private);
+        assert!(check("ssh-rsa AAAA\0AAAA").unwrap_err() == KeysError::ZeroByte);
         for bad in
             ["hello world", "ssh-rsa", "ssh-rsa short", "command=\"ssh-rsa AAAAB3NzaC1yc2E\"", ""]
         {

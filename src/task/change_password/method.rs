@@ -14,8 +14,7 @@ const PAM: [&str; 4] = [
 
 /// The method: what the request says, else what PAM, `login.defs` or the release of the guest say.
 pub(super) fn choose(guest: &Guest, session: &Session<'_>) -> Result<Method, TaskError> {
-    let told = session.plan.properties.hashing_method();
-    if let Some(method) = told.map_err(|error| TaskError::request(error.to_string()))? {
+    if let Some(method) = session.plan.properties.hashing_method()? {
         return Ok(method);
     }
     for path in PAM {

@@ -1,5 +1,6 @@
 //! AssignHostname on Windows: the computer's name, by the rules of NetBIOS.
 
+use super::super::assign_hostname::{HostnameError, HostnameProblem};
 use super::super::{Guest, Session, TaskError};
 use super::{Way, install_unattend};
 use crate::answer::{Pass, SHELL_SETUP};
@@ -7,35 +8,26 @@ use crate::answer::{Pass, SHELL_SETUP};
 /// No NetBIOS name of a computer is longer.
 const NAME_MAX: usize = 15;
 
-/// The computer's name for a host name: its first part. Or why there is none.
-pub(in super::super) fn from_hostname(hostname: &str) -> Result<&str, String> {
+/// The computer's name for a host name: its first part.
+pub(in super::super) fn from_hostname(hostname: &str) -> Result<&str, HostnameError> {
     let name = hostname.split('.').next().unwrap_or_default();
-    let wrong = |why: String| {
-        let of = if name == hostname {
-            String::new()
-        } else {
-            format!(", the first part of {},", hostname.escape_debug())
-        };
-        Err(format!("the computer name \"{}\"{of} {why}", name.escape_debug()))
-    };
+    let wrong = |problem| Err(HostnameError::of_computer(name, hostname, problem));
     if name.is_empty() {
-        return wrong("is empty".into());
+        return wrong(HostnameProblem::Empty);
     }
-    if let Some(c) = name.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
-        let c = c.escape_debug();
-        return wrong(format!("has the character \"{c}\"; letters, digits and hyphens are valid"));
+    if let Some(character) = name.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
+        let valid = "letters, digits and hyphens";
+        return wrong(HostnameProblem::Character { character, valid });
     }
     if name.len() > NAME_MAX {
-        return wrong(format!(
-            "has {} characters, and Windows takes no more than {NAME_MAX}",
-            name.len()
-        ));
+        let (length, most) = (name.len(), NAME_MAX);
+        return wrong(HostnameProblem::TooLong { length, system: "Windows", most });
     }
     if name.starts_with('-') || name.ends_with('-') {
-        return wrong("begins or ends with a hyphen".into());
+        return wrong(HostnameProblem::Hyphen);
     }
     if name.bytes().all(|byte| byte.is_ascii_digit()) {
-        return wrong("has digits only, which Windows does not take".into());
+        return wrong(HostnameProblem::Digits);
     }
     Ok(name)
 }
@@ -47,7 +39,7 @@ pub(in super::super) fn assign(
     hostname: &str,
 ) -> Result<(), TaskError> {
     let way = super::way(guest, session)?;
-    let name = from_hostname(hostname).map_err(TaskError::request)?;
+    let name = from_hostname(hostname)?;
     if way == Way::Offline {
         session.warn(format!(
             "the computer is not named {name}: the image is not generalized, so it keeps the name \
@@ -88,10 +80,10 @@ mod tests {
             ("vm-", "a hyphen"),
             ("12345", "digits only"),
         ] {
-            let error = from_hostname(hostname).unwrap_err();
+            let error = from_hostname(hostname).unwrap_err().to_string();
             assert!(error.contains(part), "{hostname}: {error}");
         }
-        let error = from_hostname("a/b.example.org").unwrap_err();
+        let error = from_hostname("a/b.example.org").unwrap_err().to_string();
         assert!(error.contains("the first part of a/b.example.org"), "{error}");
     }
 }

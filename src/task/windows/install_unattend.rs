@@ -5,7 +5,7 @@ use snf_fs::error::display_name;
 use super::super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
 use super::{Way, files, places, script};
 use crate::answer::sysprep::SysprepInf;
-use crate::answer::{AnswerFile, Pass, SHELL_SETUP};
+use crate::answer::{AnswerError, AnswerFile, Pass, SHELL_SETUP};
 use crate::guest::windows::{SetupState, Windows};
 use crate::plan::Plan;
 use crate::secret::Secret;
@@ -76,8 +76,11 @@ fn install(
                 Some(given) => given.clone(),
                 None => AnswerFile::default_text(super::architecture(windows)),
             };
-            let file = parse(&text, windows)
-                .map_err(|error| TaskError::request(format!("the answer file: {error}")))?;
+            let file = parse(&text, windows).map_err(|source| TaskError::Answer {
+                file: "the answer file".to_owned(),
+                remedy: "",
+                source,
+            })?;
             check_architecture(session, &file, windows);
             files::write(guest, &places::own_place(windows), text.expose())?
         }
@@ -107,7 +110,7 @@ fn install(
     Ok(place)
 }
 
-fn parse(text: &Secret, windows: &Windows) -> Result<AnswerFile, String> {
+fn parse(text: &Secret, windows: &Windows) -> Result<AnswerFile, AnswerError> {
     AnswerFile::parse(text.expose(), super::architecture(windows))
 }
 
@@ -164,12 +167,15 @@ fn time_zone(
 pub(super) fn edit(
     guest: &mut Guest,
     session: &mut Session<'_>,
-    change: impl FnOnce(&mut AnswerFile) -> Result<(), String>,
+    change: impl FnOnce(&mut AnswerFile) -> Result<(), AnswerError>,
 ) -> Result<(), TaskError> {
     let windows = super::system(guest)?;
     let place = place(guest, session)?;
-    let fail =
-        |error| TaskError::request(format!("the answer file {}: {error}", display_name(&place)));
+    let fail = |source| TaskError::Answer {
+        file: format!("the answer file {}", display_name(&place)),
+        remedy: "",
+        source,
+    };
     let bytes = Secret::new(guest.tree.read(&place, files::TEXT_MAX)?);
     let mut file = parse(&bytes, &windows).map_err(fail)?;
     change(&mut file).map_err(fail)?;

@@ -17,7 +17,7 @@ mod tests;
 
 use super::{Guest, Session, TaskError};
 use crate::guest::OsFamily;
-use crate::guest::windows::{Architecture, RegistryError, SetupState, Windows};
+use crate::guest::windows::{Architecture, SetupState, Windows};
 use crate::properties::PropertyError;
 use crate::registry::FileTime;
 
@@ -25,15 +25,6 @@ use crate::registry::FileTime;
 pub(super) const WINDOWS: &[OsFamily] = &[OsFamily::Windows, OsFamily::WindowsLegacy];
 /// The property by which passwords are set in the registry itself.
 const OFFLINE_PASSWORD: &str = "OFFLINE_PASSWORD";
-
-impl From<RegistryError> for TaskError {
-    fn from(error: RegistryError) -> Self {
-        match error {
-            RegistryError::Fs(error) => Self::Fs(error),
-            other => Self::Request(other.to_string()),
-        }
-    }
-}
 
 /// How a Windows is customised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 
 use snf_fs::error::display_name;
 
-use super::super::{Guest, Session, TaskError};
+use super::super::{FileError, Guest, Session, TaskError};
 use super::files;
-use crate::guest::windows::path;
 use crate::plan::PersonalityFile;
+use crate::windows_path;
 
 /// Writes the files of the plan.
 pub(in super::super) fn enforce(
@@ -18,11 +18,7 @@ pub(in super::super) fn enforce(
         file.owner.is_some() || file.group.is_some() || file.mode.is_some()
     };
     for file in &plan.personality {
-        let about = |text: String| TaskError::request(format!("{}: {text}", file.origin));
-        let guest_path = path::from_windows(&file.path).map_err(|problem| {
-            about(format!("\"{}\" {problem}", display_name(file.path.as_bytes())))
-        })?;
-        files::write(guest, &guest_path, file.contents.expose())?;
+        write(guest, file).map_err(|error| FileError::of(&file.origin, error))?;
     }
     let count = plan.personality.iter().filter(ignored).count();
     if count > 0 {
@@ -33,4 +29,11 @@ pub(in super::super) fn enforce(
         ));
     }
     Ok(())
+}
+
+fn write(guest: &mut Guest, file: &PersonalityFile) -> Result<(), TaskError> {
+    let path = windows_path::from_windows(&file.path).map_err(|problem| {
+        TaskError::request(format!("\"{}\" {problem}", display_name(file.path.as_bytes())))
+    })?;
+    files::write(guest, &path, file.contents.expose()).map(drop)
 }

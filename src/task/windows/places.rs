@@ -4,6 +4,7 @@ use super::super::{Guest, TaskError};
 use super::files;
 use crate::answer::AnswerFile;
 use crate::guest::windows::{Windows, hives, path};
+use crate::windows_path;
 
 /// The places below the root, in the order in which Windows looks ("Windows Setup Automation
 /// Overview", implicit answer file search order), `%` standing for its directory.
@@ -29,7 +30,7 @@ pub(super) fn existing(guest: &Guest, windows: &Windows) -> Result<Vec<Vec<u8>>,
     let system = hives::peek(&guest.tree, &windows.directory, "SYSTEM")?;
     let named = system.map(|system| system.text("Setup", "UnattendFile")).transpose()?.flatten();
     // What is on another drive, or not there, Windows passes over too.
-    if let Some(named) = named.and_then(|named| path::from_windows(named.trim()).ok()) {
+    if let Some(named) = named.and_then(|named| windows_path::from_windows(named.trim()).ok()) {
         found.extend(path::find(&guest.tree, &named)?);
     }
     for place in PLACES {
@@ -48,12 +49,10 @@ pub(super) fn existing(guest: &Guest, windows: &Windows) -> Result<Vec<Vec<u8>>,
 pub(super) fn own(guest: &Guest, windows: &Windows) -> Result<Option<Vec<u8>>, TaskError> {
     for path in existing(guest, windows)? {
         let bytes = guest.tree.read(&path, files::TEXT_MAX)?;
-        let file = AnswerFile::parse(&bytes, super::architecture(windows)).map_err(|error| {
-            TaskError::request(format!(
-                "the image's answer file {} cannot be used: {error}; mend it, or have it replaced \
-                 with the property IGNORE_UNATTEND",
-                snf_fs::error::display_name(&path)
-            ))
+        let file = AnswerFile::parse(&bytes, super::architecture(windows)).map_err(|source| {
+            let file = format!("the image's answer file {}", snf_fs::error::display_name(&path));
+            let remedy = " (mend it, or have it replaced with the property IGNORE_UNATTEND)";
+            TaskError::Answer { file, remedy, source }
         })?;
         if !file.is_spent() {
             return Ok(Some(path));

@@ -57,7 +57,9 @@ fn run_all(guest: &mut Guest) -> Result<(), String> {
         let fits = task.fit(&guest.plan, family) == super::super::Fit::Run
             && !matches!(task.work, Work::Disk(_));
         if fits && task.wanted(&guest.plan) {
-            guest.run(task).map_err(|error| format!("{}: {error}", task.id))?;
+            guest
+                .run(task)
+                .map_err(|error| format!("{}: {}", task.id, crate::sentence::sentence(&error)))?;
         }
     }
     Ok(())
@@ -415,8 +417,10 @@ fn what_is_for_linux_is_passed_over() {
     use super::super::Fit;
     use crate::guest::OsFamily;
     let plan = Guest::windows().plan;
-    let named =
-        |task: TaskId| crate::plan::Plan { only_tasks: Some([task].into()), ..Default::default() };
+    let named = |task: TaskId| crate::plan::Plan {
+        tasks: crate::plan::Tasks::only([task]),
+        ..Default::default()
+    };
     for (task, family, all, one) in [
         (TaskId::ChangeMachineId, Some(OsFamily::Windows), Fit::Skip, Fit::Refuse),
         (TaskId::ChangeMachineId, Some(OsFamily::NetBsd), Fit::Refuse, Fit::Refuse),
