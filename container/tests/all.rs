@@ -9,6 +9,7 @@ mod backing;
 #[allow(dead_code)]
 mod choices;
 mod cut;
+mod damaged;
 mod grow;
 mod hostile;
 mod kinds;

@@ -238,6 +238,16 @@ pub fn assert_whole(place: &Place, image: &Path, model: &[u8], what: &str) {
     let report = disk.check().unwrap();
     assert!(report.is_clean(), "{what}: {report:?}");
     assert_same(&read_all(&disk), model, what);
+    // Parts that are said to be zeros are, and the parts cover the disk.
+    let mut at = 0;
+    while at < model.len() {
+        let extent = disk.extent(at as u64, (model.len() - at) as u64).unwrap();
+        let end = at + extent.length as usize;
+        assert!(extent.length > 0 && end <= model.len(), "{what}: {extent:?} at {at}");
+        let zero = model[at..end].iter().all(|byte| *byte == 0);
+        assert!(zero || !extent.zero, "{what}: {extent:?} at {at}");
+        at = end;
+    }
     let (judgement, said) = judge(image);
     assert_eq!(judgement, Judgement::Clean, "{what}: {said}");
     assert_same(&place.content(image), model, &format!("{what}, by qemu-img"));

@@ -4,7 +4,7 @@ use super::bitmaps;
 use super::entry::{self, Mapping};
 use super::error::{Error, Result};
 use super::image::Image;
-use super::layout::{AUTOCLEAR_BITMAPS, COPIED, MAX_OFFSET, OFFSET_MASK};
+use super::layout::{AUTOCLEAR_BITMAPS, COPIED, Geometry, MAX_OFFSET, OFFSET_MASK};
 use super::refcount::Refcounts;
 
 /// Clusters that are counted in one pass: 16 MiB of memory.
@@ -84,6 +84,16 @@ impl Pass<'_> {
         }
     }
 
+    /// The clusters of a structure of so many bytes.
+    fn range(&mut self, geo: Geometry, offset: u64, bytes: u64, what: &str) -> Result<()> {
+        let (first, count) = (offset / geo.cluster_size(), geo.clusters(bytes));
+        self.spend(count)?;
+        for cluster in first..first + count {
+            self.count(cluster, || what.to_owned());
+        }
+        Ok(())
+    }
+
     fn spend(&mut self, words: u64) -> Result<()> {
         self.work += words + 64;
         match self.work > MOST_WORK {
@@ -150,23 +160,17 @@ impl Image {
 
     fn count_all(&self, pass: &mut Pass<'_>, refcounts: &mut Refcounts) -> Result<()> {
         let (geo, raw) = (self.geo, &self.header.raw);
-        let cluster_size = geo.cluster_size();
-        let range = |pass: &mut Pass<'_>, offset: u64, bytes: u64, what: &str| {
-            for cluster in offset / cluster_size..offset / cluster_size + geo.clusters(bytes) {
-                pass.count(cluster, || what.to_owned());
-            }
-        };
-        range(pass, 0, 1, "the header");
+        pass.range(geo, 0, 1, "the header")?;
         let table_bytes = refcounts.table.len() as u64 * 8;
-        range(pass, refcounts.table_offset, table_bytes, "of the refcount table");
+        pass.range(geo, refcounts.table_offset, table_bytes, "of the refcount table")?;
         for entry in refcounts.table.iter().filter(|entry| **entry != 0) {
-            range(pass, *entry, 1, "a refcount block");
+            pass.range(geo, *entry, 1, "a refcount block")?;
         }
-        range(pass, self.tables.l1_offset, self.tables.l1.len() as u64 * 8, "of the L1 table");
+        pass.range(geo, self.tables.l1_offset, self.tables.l1.len() as u64 * 8, "of the L1 table")?;
         let snapshots = self.snapshot_table()?;
-        range(pass, raw.snapshots_offset.get(), snapshots.length, "of the snapshot table");
+        pass.range(geo, raw.snapshots_offset.get(), snapshots.length, "of the snapshot table")?;
         for snapshot in &snapshots.snapshots {
-            range(pass, snapshot.l1_offset, snapshot.l1_size * 8, "of a snapshot's L1 table");
+            pass.range(geo, snapshot.l1_offset, snapshot.l1_size * 8, "of a snapshot's L1 table")?;
         }
         self.count_bitmaps(pass)?;
         for entry in &self.tables.l1 {
@@ -176,6 +180,7 @@ impl Image {
             let mut done = 0;
             while done < snapshot.l1_size {
                 let now = (snapshot.l1_size - done).min(8192);
+                pass.spend(now)?;
                 let words = super::read_words(&*self.file, snapshot.l1_offset + done * 8, now)?;
                 for entry in words {
                     self.count_table(pass, entry, None)?;
@@ -195,7 +200,6 @@ impl Image {
     ) -> Result<()> {
         let geo = self.geo;
         let offset = l1_entry & OFFSET_MASK;
-        pass.work += 1;
         if offset == 0 {
             return Ok(());
         }
@@ -255,22 +259,17 @@ impl Image {
             return Ok(());
         }
         let geo = self.geo;
-        let range = |pass: &mut Pass<'_>, offset: u64, bytes: u64| {
-            let first = offset / geo.cluster_size();
-            for cluster in first..first + geo.clusters(bytes) {
-                pass.count(cluster, || "of a bitmap".to_owned());
-            }
-        };
-        range(pass, raw.bitmap_directory_offset.get(), raw.bitmap_directory_size.get());
+        let (offset, size) = (raw.bitmap_directory_offset.get(), raw.bitmap_directory_size.get());
+        pass.range(geo, offset, size, "of the bitmap directory")?;
         for bitmap in bitmaps::directory(&*self.file, geo, raw)? {
-            range(pass, bitmap.table_offset, bitmap.table_size * 8);
+            pass.range(geo, bitmap.table_offset, bitmap.table_size * 8, "of a bitmap table")?;
             let mut done = 0;
             while done < bitmap.table_size {
                 let now = (bitmap.table_size - done).min(8192);
                 pass.spend(now)?;
                 for word in super::read_words(&*self.file, bitmap.table_offset + done * 8, now)? {
                     if word & OFFSET_MASK != 0 {
-                        range(pass, word & OFFSET_MASK, 1);
+                        pass.range(geo, word & OFFSET_MASK, 1, "of a bitmap")?;
                     }
                 }
                 done += now;

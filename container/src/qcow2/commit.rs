@@ -38,16 +38,15 @@ impl Image {
             return Ok(file.flush()?);
         }
         // 1. New tables and blocks, which nothing refers to, with the data in new clusters.
-        let mut new: Vec<(u64, Vec<u8>)> = Vec::new();
-        for table in tables.cache.values().filter(|table| table.fresh) {
-            new.push((table.offset, super::bytes(&table.words)));
+        let mut new: Vec<_> = tables.cache.values().filter(|table| table.fresh).collect();
+        new.sort_unstable_by_key(|table| table.offset);
+        for table in new {
+            file.write_at(table.offset, &super::bytes(&table.words))?;
         }
-        for block in refcounts.blocks.values().filter(|block| block.fresh) {
-            new.push((block.offset, block.bytes.clone()));
-        }
-        new.sort_unstable_by_key(|(offset, _)| *offset);
-        for (offset, bytes) in new {
-            file.write_at(offset, &bytes)?;
+        let mut new: Vec<_> = refcounts.blocks.values().filter(|block| block.fresh).collect();
+        new.sort_unstable_by_key(|block| block.offset);
+        for block in new {
+            file.write_at(block.offset, &block.bytes)?;
         }
         file.flush()?;
         // 2. What is newly used is counted.

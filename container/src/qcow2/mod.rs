@@ -27,6 +27,7 @@ mod discard;
 mod entry;
 mod error;
 mod extensions;
+mod extent;
 mod header;
 mod image;
 mod layout;
@@ -48,6 +49,7 @@ pub use backing::{Backing, BackingFile, BackingFormat, DirectoryResolver, Resolv
 pub use check::{CheckReport, Finding};
 pub use create::{CreateOptions, create};
 pub use error::{Error, Result};
+pub use extent::Extent;
 pub use image::Options;
 pub use snapshots::Snapshot;
 
@@ -55,6 +57,8 @@ use crate::file::GrowableDevice;
 use image::Image;
 
 /// An open qcow2 image: the virtual disk in it.
+///
+/// Dropping it does not flush: changes since the last flush are lost as in a cut.
 pub struct Qcow2 {
     image: Mutex<Image>,
 }
@@ -99,6 +103,15 @@ impl Qcow2 {
     /// The range ends beyond the disk, the image is open for reading, or the device failed.
     pub fn discard(&self, offset: u64, length: u64) -> Result<()> {
         self.lock().discard(offset, length)
+    }
+
+    /// How far the disk is of one kind, zeros or data, from `offset` on and within `length` bytes.
+    /// What the backing file has counts as data.
+    ///
+    /// # Errors
+    /// The range ends beyond the disk, a table is damaged, or the device failed.
+    pub fn extent(&self, offset: u64, length: u64) -> Result<Extent> {
+        self.lock().extent(offset, length)
     }
 
     /// Makes the disk `size` bytes long; it can only grow. The new part reads as zeros. All that

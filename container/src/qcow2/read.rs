@@ -7,7 +7,7 @@ use super::error::{Error, Result};
 use super::image::Image;
 
 /// Bytes that are looked up at once: bounds the list of pieces with small clusters.
-const STEP: usize = 8 << 20;
+pub(crate) const STEP: usize = 8 << 20;
 
 /// Where the bytes of a piece come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,13 @@ impl Image {
             at += now;
         }
         Ok(pieces)
+    }
+
+    /// The pieces of a range as lengths, and whether each is known to be zeros.
+    pub(crate) fn zero_pieces(&mut self, offset: u64, length: usize) -> Result<Vec<(u64, bool)>> {
+        let pieces = self.pieces(offset, length)?;
+        let one = |piece: &Piece| (piece.length as u64, piece.source == Source::Zero);
+        Ok(pieces.iter().map(one).collect())
     }
 
     fn read_pieces(&mut self, offset: u64, buf: &mut [u8], pieces: &[Piece]) -> Result<()> {

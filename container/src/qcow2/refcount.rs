@@ -138,16 +138,20 @@ impl Refcounts {
         Ok(self.blocks.get_mut(&index))
     }
 
-    /// Lets go of the older half of the clean blocks when there are too many.
+    /// Lets go of the older half of the clean blocks while there are too many.
     fn make_room(&mut self) {
-        if self.blocks.len() < self.keep + self.dirty_blocks {
-            return;
+        while self.blocks.len() >= self.keep + self.dirty_blocks {
+            let before = self.blocks.len();
+            let clean = self.blocks.values().filter(|block| block.dirty.is_none() && !block.fresh);
+            let mut ages: Vec<u64> = clean.map(|block| block.used).collect();
+            ages.sort_unstable();
+            let middle = ages.get(ages.len() / 2).copied().unwrap_or(0);
+            self.blocks
+                .retain(|_, block| block.dirty.is_some() || block.fresh || block.used > middle);
+            if self.blocks.len() == before {
+                return;
+            }
         }
-        let clean = self.blocks.values().filter(|block| block.dirty.is_none() && !block.fresh);
-        let mut ages: Vec<u64> = clean.map(|block| block.used).collect();
-        ages.sort_unstable();
-        let middle = ages.get(ages.len() / 2).copied().unwrap_or(0);
-        self.blocks.retain(|_, block| block.dirty.is_some() || block.fresh || block.used > middle);
     }
 
     /// The refcount of `cluster`, without what waits in the list.
@@ -241,6 +245,7 @@ impl Refcounts {
             return Err(Error::corrupt("refcount", offset, detail));
         }
         super::ensure_len(file, offset + self.geo.cluster_size())?;
+        self.make_room();
         let bytes = vec![0; self.geo.cluster_size() as usize];
         let block = Block { offset, bytes, dirty: None, fresh: true, used: self.clock };
         self.blocks.insert(index, block);

@@ -114,16 +114,20 @@ impl Tables {
         Ok(self.cache.get_mut(&index))
     }
 
-    /// Lets go of the older half of the clean tables when there are too many.
+    /// Lets go of the older half of the clean tables while there are too many.
     fn make_room(&mut self) {
-        if self.cache.len() < self.keep + self.changed_tables {
-            return;
+        while self.cache.len() >= self.keep + self.changed_tables {
+            let before = self.cache.len();
+            let clean = self.cache.values().filter(|table| table.dirty.is_none() && !table.fresh);
+            let mut ages: Vec<u64> = clean.map(|table| table.used).collect();
+            ages.sort_unstable();
+            let middle = ages.get(ages.len() / 2).copied().unwrap_or(0);
+            self.cache
+                .retain(|_, table| table.dirty.is_some() || table.fresh || table.used > middle);
+            if self.cache.len() == before {
+                return;
+            }
         }
-        let clean = self.cache.values().filter(|table| table.dirty.is_none() && !table.fresh);
-        let mut ages: Vec<u64> = clean.map(|table| table.used).collect();
-        ages.sort_unstable();
-        let middle = ages.get(ages.len() / 2).copied().unwrap_or(0);
-        self.cache.retain(|_, table| table.dirty.is_some() || table.fresh || table.used > middle);
     }
 
     /// The two words of an entry; the second is 0 where entries have one.
@@ -171,6 +175,7 @@ impl Tables {
         let counted = self.cache.get(&index).is_some_and(|old| old.fresh || old.dirty.is_some());
         self.clock += 1;
         let table = Table { offset, words, dirty: None, fresh: true, used: self.clock };
+        self.make_room();
         self.cache.insert(index, table);
         self.changed_tables += usize::from(!counted);
         self.l1[index as usize] = entry;
