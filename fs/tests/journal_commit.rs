@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::journal_support::*;
 use snf_fs::ext::journal::{commit, open_volume, transaction_capacity};
+use snf_fs::ext::units::FsBlock;
 use snf_fs::testing::{Event, Fault, FaultDevice, RecordingDevice};
 use snf_fs::{BlockDevice, Error, MemoryDevice};
 
@@ -27,7 +28,7 @@ fn a_commit_leaves_nothing_to_say() {
         assert_clean(dir.path(), &after, flavour.name);
         // Nothing is left to do, and the same volume can go on.
         assert_eq!(commit(&mut vol).unwrap().transactions, 0);
-        let block = *difference.meta.first().unwrap();
+        let block = FsBlock::new(*difference.meta.first().unwrap());
         let content = vol.store.read(block).unwrap().to_vec();
         vol.store.write_meta(block, content).unwrap();
         assert_eq!(commit(&mut vol).unwrap().transactions, 1);
@@ -56,7 +57,7 @@ fn cut_power_leaves_old_or_new() {
             for &n in &difference.meta {
                 let at = n as usize * difference.block_size;
                 let theirs = &repaired[at..at + difference.block_size];
-                assert!(*vol.store.read(n).unwrap() == *theirs, "{what}: block {n}");
+                assert!(*vol.store.read(FsBlock::new(n)).unwrap() == *theirs, "{what}: block {n}");
             }
         }
         assert!(seen_new);
@@ -140,7 +141,7 @@ fn a_transaction_fills_the_journal_or_is_refused() {
             assert!((900..1024).contains(&capacity), "{capacity}");
             // Free blocks of the end of the file system; one is the superblock's.
             for n in 0..(capacity - 1 + extra) as u64 {
-                vol.store.write_meta(8191 - n, vec![n as u8; 1024]).unwrap();
+                vol.store.write_meta(FsBlock::new(8191 - n), vec![n as u8; 1024]).unwrap();
             }
             let result = commit(&mut vol);
             if extra == 0 {

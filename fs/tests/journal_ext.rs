@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::journal_support::*;
 use snf_fs::ext::ops::Ext;
+use snf_fs::ext::units::FsBlock;
 use snf_fs::testing::{Fault, FaultDevice, RecordingDevice};
 use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice, NodeId, Result};
 
@@ -231,7 +232,7 @@ fn a_map_of_the_journal_in_the_wrong_place_is_refused() {
     let dir = scratch();
     let mut image = make(dir.path(), &FLAVOURS[0], 4096, 1024);
     let (vol, _) = open(image.clone());
-    let reserved = vol.descriptor_position(0).0 + 1;
+    let reserved = vol.descriptor_position(0).0.get() + 1;
     let group = vol.group(0).unwrap();
     let bitmap = vol.read_block(group.block_bitmap()).unwrap();
     let free = (0..8192u64)
@@ -239,7 +240,7 @@ fn a_map_of_the_journal_in_the_wrong_place_is_refused() {
         .map(|bit| bit + 1)
         .unwrap();
     let (block, at) = vol.inode_position(8).unwrap();
-    let pointer = block as usize * 1024 + at + 40 + 12 * 4;
+    let pointer = block.byte(1024) as usize + at + 40 + 12 * 4;
     let old = u32::from_le_bytes(image[pointer..pointer + 4].try_into().unwrap()) as usize;
     image.resize(30 << 20, 0);
     for (target, says) in [(reserved, "descriptors lie in it"), (free, "to its map")] {
@@ -251,7 +252,7 @@ fn a_map_of_the_journal_in_the_wrong_place_is_refused() {
         if target == reserved {
             snf_fs::ext::grow::grow(&mut vol, 30 << 10).unwrap();
         } else {
-            vol.store.write_data(target, vec![0; 1024]).unwrap();
+            vol.store.write_data(FsBlock::new(target), vec![0; 1024]).unwrap();
         }
         let error = snf_fs::ext::journal::commit(&mut vol).unwrap_err();
         assert!(matches!(error, Error::Corrupt { structure: "journal", .. }), "{error}");

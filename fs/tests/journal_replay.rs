@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::journal_support::*;
 use snf_fs::ext::Ext;
 use snf_fs::ext::journal::{commit, open_replayed, open_volume};
+use snf_fs::ext::units::FsBlock;
 use snf_fs::testing::RecordingDevice;
 use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice};
 
@@ -35,10 +36,10 @@ fn same_as_e2fsck(dir: &Path, image: &[u8], what: &str) -> usize {
     let mut replayed = 0;
     for n in 0..vol.sb.blocks_count() {
         // The superblock's counters and flags are e2fsck's to change.
-        if journal.contains(&n) || n == vol.superblock_position().0 {
+        if journal.contains(&n) || n == vol.superblock_position().0.get() {
             continue;
         }
-        let ours = vol.store.read(n).unwrap();
+        let ours = vol.store.read(FsBlock::new(n)).unwrap();
         let at = n as usize * size;
         let their = &theirs[at..at + size];
         if let Some(byte) = (0..size).find(|&byte| ours[byte] != their[byte]) {

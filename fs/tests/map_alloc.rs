@@ -6,6 +6,7 @@ use crate::support::{Image, Random, commit, content, files};
 use snf_fs::Error;
 use snf_fs::ext::alloc;
 use snf_fs::ext::map::{self, Mapping};
+use snf_fs::ext::units::FsBlock;
 
 /// What each file system is made with: label, mke2fs arguments, size in MiB.
 const SHAPES: &[(&str, &str, u64)] = &[
@@ -107,14 +108,14 @@ fn inodes_come_and_go() {
 fn metadata_and_free_blocks_are_not_freed() {
     let image = Image::make("-t ext4", 64, &[]);
     let mut vol = image.open();
-    let table = vol.group(0).unwrap().inode_table();
+    let table = vol.group(0).unwrap().inode_table().get();
     for (block, len) in
         [(0, 1), (1, 1), (table + 3, 1), (vol.sb.blocks_count() - 1, 2), (u64::MAX, 1)]
     {
-        let error = alloc::free_blocks(&mut vol, block, len).unwrap_err();
+        let error = alloc::free_blocks(&mut vol, FsBlock::new(block), len).unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{block}: {error}");
     }
-    let (start, len) = alloc::alloc_blocks(&mut vol, 0, 100).unwrap();
+    let (start, len) = alloc::alloc_blocks(&mut vol, FsBlock::default(), 100).unwrap();
     alloc::free_blocks(&mut vol, start, len).unwrap();
     assert!(alloc::free_blocks(&mut vol, start, len).is_err());
     // What this transaction freed is not given out while there is anything else.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Image, Random, commit};
 use snf_fs::ext::map::{self, Mapping};
+use snf_fs::ext::units::FsBlock;
 use snf_fs::ext::{Options, Volume, alloc};
 use snf_fs::{Error, MemoryDevice};
 
@@ -37,7 +38,7 @@ fn base(args: &str) -> Base {
     for inode in &inodes {
         vol.write_inode(inode).unwrap();
     }
-    let mut blocks = vec![0, 1, 2];
+    let mut blocks = [0, 1, 2].map(FsBlock::new).to_vec();
     for group in 0..vol.sb.group_count() {
         let descriptor = vol.group(group).unwrap();
         blocks.extend([descriptor.block_bitmap(), descriptor.inode_bitmap()]);
@@ -52,7 +53,12 @@ fn base(args: &str) -> Base {
     commit(&mut vol);
     image.fsck(args);
     let block_size = vol.block_size();
-    Base { bytes: std::fs::read(&image.path).unwrap(), inos, blocks, block_size }
+    Base {
+        bytes: std::fs::read(&image.path).unwrap(),
+        inos,
+        blocks: blocks.into_iter().map(FsBlock::get).collect(),
+        block_size,
+    }
 }
 
 fn open(bytes: Vec<u8>) -> Result<Volume, Error> {
@@ -143,7 +149,7 @@ fn every_field_of_a_node_is_checked() {
     let base = base("-t ext4 -b 1024 -O ^metadata_csum,^has_journal,^resize_inode -N 128");
     let vol = open(base.bytes.clone()).unwrap();
     let (root_block, root_at) = vol.inode_position(base.inos[1]).unwrap();
-    let root = root_block as usize * 1024 + root_at + 40;
+    let root = root_block.byte(1024) as usize + root_at + 40;
     let Ok(leaf) = base.bytes[root + 16..root + 20].try_into().map(u32::from_le_bytes) else {
         panic!("no leaf")
     };
@@ -186,9 +192,10 @@ fn a_file_cannot_own_metadata() {
     let base = base("-t ext4 -b 1024 -O ^metadata_csum,^resize_inode -J size=1 -N 128");
     let vol = open(base.bytes.clone()).unwrap();
     let (block, at) = vol.inode_position(base.inos[0]).unwrap();
-    let start = block as usize * 1024 + at + 40 + 12 + 8;
+    let start = block.byte(1024) as usize + at + 40 + 12 + 8;
     let group = vol.group(0).unwrap();
-    for target in [1, 2, group.block_bitmap(), group.inode_bitmap(), group.inode_table() + 2] {
+    let own = [group.block_bitmap(), group.inode_bitmap(), group.inode_table() + 2];
+    for target in [1, 2].into_iter().chain(own.map(FsBlock::get)) {
         let mut bytes = base.bytes.clone();
         bytes[start..start + 4].copy_from_slice(&(target as u32).to_le_bytes());
         let mut vol = open(bytes).unwrap();

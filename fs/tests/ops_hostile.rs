@@ -125,9 +125,9 @@ fn base(args: &str) -> Base {
     while let Some(node) = todo.pop() {
         let inode = volume.live_inode(node.0 as u32).unwrap();
         let (block, at) = volume.inode_position(inode.ino).unwrap();
-        targets.push((block as usize * size + at, volume.sb.inode_size() as usize));
-        if inode.file_acl() != 0 {
-            targets.push((inode.file_acl() as usize * size, 200));
+        targets.push((block.byte(size) as usize + at, volume.sb.inode_size() as usize));
+        if !inode.file_acl().is_none() {
+            targets.push((inode.file_acl().byte(size) as usize, 200));
         }
         if inode.is_dir() {
             let blocks = if fs.volume().sb.has_incompat(incompat::INLINE_DATA)
@@ -139,7 +139,7 @@ fn base(args: &str) -> Base {
             };
             for lblk in 0..blocks {
                 let (pblk, _) = snf_fs::ext::map::read_block(volume, &inode, lblk).unwrap();
-                targets.push((pblk as usize * size, 120));
+                targets.push((pblk.byte(size) as usize, 120));
             }
             let list = fs.readdir(node).unwrap();
             todo.extend(list.iter().take(20).map(|entry| entry.node));
@@ -211,14 +211,14 @@ fn every_field_is_checked() {
     let volume = fs.volume();
     let block_of = |node: NodeId, lblk: u64| {
         let inode = volume.live_inode(node.0 as u32).unwrap();
-        snf_fs::ext::map::read_block(volume, &inode, lblk).unwrap().0 as usize * 1024
+        snf_fs::ext::map::read_block(volume, &inode, lblk).unwrap().0.byte(1024) as usize
     };
     let root_block = block_of(root, 0);
     let (index, leaf) = (block_of(dir, 0), block_of(dir, 1));
-    let xattr = volume.live_inode(file.0 as u32).unwrap().file_acl() as usize * 1024;
+    let xattr = volume.live_inode(file.0 as u32).unwrap().file_acl().byte(1024) as usize;
     let position = |ino: u64| {
         let (block, at) = volume.inode_position(ino as u32).unwrap();
-        block as usize * 1024 + at
+        block.byte(1024) as usize + at
     };
     let (dir_inode, file_inode) = (position(dir.0), position(file.0));
     let bytes = std::fs::read(&disk.path).unwrap();

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::checksum::{crc16, crc32c};
 use super::superblock::{Superblock, ro_compat};
+use super::units::FsBlock;
 use crate::error::{Error, Result};
 
 /// `bg_flags`: the inode bitmap and table are not initialised.
@@ -73,17 +74,18 @@ macro_rules! split_u32 {
     };
 }
 
-macro_rules! split_u64 {
+macro_rules! split_block {
     ($(#[$doc:meta])* $get:ident, $set:ident, $lo:ident, $hi:ident) => {
         $(#[$doc])*
-        pub fn $get(&self) -> u64 {
-            u64::from(self.raw.$hi.get()) << 32 | u64::from(self.raw.$lo.get())
+        pub fn $get(&self) -> FsBlock {
+            FsBlock::new(u64::from(self.raw.$hi.get()) << 32 | u64::from(self.raw.$lo.get()))
         }
         /// Sets it.
-        pub fn $set(&mut self, value: u64) {
-            self.raw.$lo = U32::new(value as u32);
+        pub fn $set(&mut self, block: FsBlock) {
+            // The two halves of the number.
+            self.raw.$lo = U32::new(block.get() as u32);
             if self.wide {
-                self.raw.$hi = U32::new((value >> 32) as u32);
+                self.raw.$hi = U32::new((block.get() >> 32) as u32);
             }
         }
     };
@@ -154,11 +156,11 @@ impl GroupDescriptor {
         }
     }
 
-    split_u64!(/// Block of the block bitmap.
+    split_block!(/// Block of the block bitmap.
         block_bitmap, set_block_bitmap, bg_block_bitmap_lo, bg_block_bitmap_hi);
-    split_u64!(/// Block of the inode bitmap.
+    split_block!(/// Block of the inode bitmap.
         inode_bitmap, set_inode_bitmap, bg_inode_bitmap_lo, bg_inode_bitmap_hi);
-    split_u64!(/// First block of the inode table.
+    split_block!(/// First block of the inode table.
         inode_table, set_inode_table, bg_inode_table_lo, bg_inode_table_hi);
     split_u32!(/// Free clusters in the group.
         free_blocks_count, set_free_blocks_count, bg_free_blocks_count_lo, bg_free_blocks_count_hi);

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::checksum::crc32c;
 use super::superblock::{Superblock, ro_compat};
+use super::units::FsBlock;
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, Timestamp};
 
@@ -376,14 +377,16 @@ impl Inode {
     }
 
     /// Block of the external xattr block, 0 for none.
-    pub fn file_acl(&self) -> u64 {
-        u64::from(self.raw.i_file_acl_high.get()) << 32 | u64::from(self.raw.i_file_acl_lo.get())
+    pub fn file_acl(&self) -> FsBlock {
+        let high = u64::from(self.raw.i_file_acl_high.get());
+        FsBlock::new(high << 32 | u64::from(self.raw.i_file_acl_lo.get()))
     }
 
     /// Sets the block of the external xattr block.
-    pub fn set_file_acl(&mut self, block: u64) {
-        self.raw.i_file_acl_lo = U32::new(block as u32);
-        self.raw.i_file_acl_high = U16::new((block >> 32) as u16);
+    pub fn set_file_acl(&mut self, block: FsBlock) {
+        // The number has 48 bits: both halves.
+        self.raw.i_file_acl_lo = U32::new(block.get() as u32);
+        self.raw.i_file_acl_high = U16::new((block.get() >> 32) as u16);
     }
 
     /// Hard links; 1 on a directory means more than fit (dir_nlink).

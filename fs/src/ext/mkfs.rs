@@ -14,6 +14,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::group::GroupDescriptor;
 use super::inode::{Inode, ROOT_INO};
 use super::superblock::{EXT_MAGIC, RawSuperblock, STATE_VALID, Superblock, incompat, ro_compat};
+use super::units::FsBlock;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::Timestamp;
 
@@ -392,9 +393,9 @@ impl Builder<'_> {
             self.block(number).copy_from_slice(&bitmap);
 
             let mut descriptor = GroupDescriptor::empty(&self.layout.sb);
-            descriptor.set_block_bitmap(self.layout.block_bitmap(group));
-            descriptor.set_inode_bitmap(self.layout.inode_bitmap(group));
-            descriptor.set_inode_table(self.layout.inode_table(group));
+            descriptor.set_block_bitmap(FsBlock::new(self.layout.block_bitmap(group)));
+            descriptor.set_inode_bitmap(FsBlock::new(self.layout.inode_bitmap(group)));
+            descriptor.set_inode_table(FsBlock::new(self.layout.inode_table(group)));
             descriptor.set_free_blocks_count(free);
             descriptor.set_free_inodes_count(per_group - used);
             descriptor.set_used_dirs_count(if group == 0 { self.dirs } else { 0 });

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::checksum::crc32c;
 use super::superblock::incompat;
+use super::units::FsBlock;
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 
@@ -40,14 +41,14 @@ pub fn check(vol: &Volume) -> Result<()> {
     if !vol.sb.has_incompat(incompat::MMP) {
         return Ok(());
     }
-    let number = vol.sb.raw.s_mmp_block.get();
+    let number = FsBlock::new(vol.sb.raw.s_mmp_block.get());
     let position = format!("block {number}");
-    let first = u64::from(vol.sb.raw.s_first_data_block.get());
-    if number <= first || number >= vol.sb.blocks_count() {
+    let first = FsBlock::from(vol.sb.raw.s_first_data_block.get());
+    if number <= first || number.get() >= vol.sb.blocks_count() {
         return Err(Error::corrupt("superblock", "s_mmp_block", format!("is {number}")));
     }
     let mut bytes = vec![0; size_of::<RawMmp>()];
-    vol.store.device().read_at(number * vol.block_size() as u64, &mut bytes)?;
+    vol.store.device().read_at(number.byte(vol.block_size()), &mut bytes)?;
     let mmp = RawMmp::read_from_bytes(&bytes)
         .map_err(|_| Error::corrupt("MMP block", &*position, "it is too short"))?;
     if mmp.mmp_magic.get() != EXT4_MMP_MAGIC {

@@ -21,6 +21,7 @@ mod quota;
 mod remove;
 pub mod store;
 pub mod superblock;
+pub mod units;
 pub mod volume;
 pub mod xattr;
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::units::FsBlock;
 use crate::cache::Cache;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
@@ -24,14 +25,14 @@ pub const CACHE_BYTES: usize = 16 << 20;
 #[derive(Debug, Default)]
 pub struct Transaction {
     /// Blocks of metadata: these go through the journal.
-    pub meta: BTreeMap<u64, Block>,
+    pub meta: BTreeMap<FsBlock, Block>,
     /// Blocks of file content, all free before this transaction: written ahead of its commit.
-    pub data: BTreeMap<u64, Block>,
+    pub data: BTreeMap<FsBlock, Block>,
     /// Blocks freed by this transaction. Until it is committed, their old content must stay.
     pub freed: Ranges,
     /// Runs of blocks, first and number, that were free and must hold zeros before the commit: inode
     /// tables of new groups.
-    pub zero: Vec<(u64, u64)>,
+    pub zero: Vec<(FsBlock, u64)>,
 }
 
 impl Transaction {
@@ -46,7 +47,7 @@ impl Transaction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// The block of the device that holds the copy.
-    pub physical: u64,
+    pub physical: FsBlock,
     /// The first four bytes of the block, where the copy has zeros in their place: the journal's
     /// magic number, which no copy may begin with.
     pub head: Option<[u8; 4]>,
@@ -59,15 +60,15 @@ pub struct Store {
     blocks_count: u64,
     cache: RefCell<Cache<Block>>,
     /// What replaying the dirty journal would write, found at open.
-    replayed: BTreeMap<u64, Replayed>,
+    replayed: BTreeMap<FsBlock, Replayed>,
     /// The newest content of every block changed since open (all transactions together).
-    latest: BTreeMap<u64, Block>,
+    latest: BTreeMap<FsBlock, Block>,
     current: Transaction,
     sealed: Vec<Transaction>,
     /// What the blocks touched since each unfinished [`Store::begin`] were before it.
     undo: Vec<Undo>,
     /// The runs to be zeroed of all transactions: first block and one past the last.
-    zeroing: BTreeMap<u64, u64>,
+    zeroing: BTreeMap<FsBlock, FsBlock>,
 }
 
 /// All that is pending for one block, to put it back.
@@ -82,7 +83,7 @@ struct Before {
 #[derive(Debug)]
 struct Undo {
     /// What was pending for the blocks it touched.
-    blocks: BTreeMap<u64, Before>,
+    blocks: BTreeMap<FsBlock, Before>,
     /// What was freed when it began.
     freed: Ranges,
     /// How many blocks the file system had.
@@ -90,7 +91,7 @@ struct Undo {
     /// How many runs were to be zeroed.
     zero: usize,
     /// Its entries of [`Store::zeroing`], in order: the key, and what was there before.
-    zeroing: Vec<(u64, Option<u64>)>,
+    zeroing: Vec<(FsBlock, Option<FsBlock>)>,
 }
 
 impl Store {
@@ -130,8 +131,8 @@ impl Store {
         self.blocks_count = count;
     }
 
-    fn check(&self, number: u64) -> Result<()> {
-        if number < self.blocks_count {
+    fn check(&self, number: FsBlock) -> Result<()> {
+        if number.get() < self.blocks_count {
             return Ok(());
         }
         Err(Error::corrupt(
@@ -142,7 +143,7 @@ impl Store {
     }
 
     /// The content of block `number`.
-    pub fn read(&self, number: u64) -> Result<Block> {
+    pub fn read(&self, number: FsBlock) -> Result<Block> {
         self.check(number)?;
         if let Some(block) = self.latest.get(&number) {
             return Ok(block.clone());
@@ -150,31 +151,32 @@ impl Store {
         if self.is_zeroed(number) {
             return Ok(vec![0; self.block_size].into());
         }
-        if let Some(block) = self.cache.borrow_mut().get(number) {
+        if let Some(block) = self.cache.borrow_mut().get(number.get()) {
             return Ok(block);
         }
         let mut buf = vec![0; self.block_size];
         match self.replayed.get(&number) {
             Some(&copy) => self.read_replayed(copy, &mut buf)?,
-            None => self.device.read_at(number * self.block_size as u64, &mut buf)?,
+            None => self.device.read_at(number.byte(self.block_size), &mut buf)?,
         }
         let block: Block = buf.into();
-        self.cache.borrow_mut().insert(number, block.clone());
+        self.cache.borrow_mut().insert(number.get(), block.clone());
         Ok(block)
     }
 
     /// Reads consecutive blocks of file content into `buf` (a whole number of blocks) past the
     /// cache, in one device read where nothing is pending.
-    pub fn read_run(&self, first: u64, buf: &mut [u8]) -> Result<()> {
+    pub fn read_run(&self, first: FsBlock, buf: &mut [u8]) -> Result<()> {
         let count = (buf.len() / self.block_size) as u64;
         if count == 0 {
             return Ok(());
         }
         self.check(first)?;
         self.check(first.saturating_add(count - 1))?;
-        self.device.read_at(first * self.block_size as u64, buf)?;
-        let place = |number: u64| (number - first) as usize * self.block_size;
-        for number in first..first + if self.zeroing.is_empty() { 0 } else { count } {
+        self.device.read_at(first.byte(self.block_size), buf)?;
+        // Less than the length of `buf`.
+        let place = |number: FsBlock| (number - first) as usize * self.block_size;
+        for number in first.run(if self.zeroing.is_empty() { 0 } else { count }) {
             if self.is_zeroed(number) {
                 buf[place(number)..][..self.block_size].fill(0);
             }
@@ -190,14 +192,14 @@ impl Store {
 
     /// Reads a block from its copy in the journal.
     pub(super) fn read_replayed(&self, copy: Replayed, buf: &mut [u8]) -> Result<()> {
-        self.device.read_at(copy.physical * self.block_size as u64, buf)?;
+        self.device.read_at(copy.physical.byte(self.block_size), buf)?;
         if let Some(head) = copy.head {
             buf[..head.len()].copy_from_slice(&head);
         }
         Ok(())
     }
 
-    fn prepare(&self, number: u64, content: Vec<u8>) -> Result<Block> {
+    fn prepare(&self, number: FsBlock, content: Vec<u8>) -> Result<Block> {
         self.check(number)?;
         if content.len() != self.block_size {
             return Err(Error::Invalid(format!(
@@ -210,7 +212,7 @@ impl Store {
     }
 
     /// Remembers what is pending for a block before it changes.
-    fn record(&mut self, number: u64) {
+    fn record(&mut self, number: FsBlock) {
         let Some(frame) = self.undo.last_mut() else { return };
         frame.blocks.entry(number).or_insert_with(|| Before {
             meta: self.current.meta.get(&number).cloned(),
@@ -243,7 +245,7 @@ impl Store {
 
     /// Ends the innermost attempt and takes its changes back.
     pub(super) fn roll_back(&mut self) {
-        fn put(map: &mut BTreeMap<u64, Block>, number: u64, block: Option<Block>) {
+        fn put(map: &mut BTreeMap<FsBlock, Block>, number: FsBlock, block: Option<Block>) {
             match block {
                 Some(block) => map.insert(number, block),
                 None => map.remove(&number),
@@ -268,7 +270,7 @@ impl Store {
     }
 
     /// Changes a block of metadata.
-    pub fn write_meta(&mut self, number: u64, content: Vec<u8>) -> Result<()> {
+    pub fn write_meta(&mut self, number: FsBlock, content: Vec<u8>) -> Result<()> {
         let block = self.prepare(number, content)?;
         self.record(number);
         self.current.data.remove(&number);
@@ -280,8 +282,8 @@ impl Store {
     /// Writes a block of file content. It must have been free, or been allocated, in this
     /// transaction. A block that this same transaction freed holds old content that a power cut
     /// before the commit must find again; such a block goes through the journal.
-    pub fn write_data(&mut self, number: u64, content: Vec<u8>) -> Result<()> {
-        if self.current.freed.contains(number) || self.current.meta.contains_key(&number) {
+    pub fn write_data(&mut self, number: FsBlock, content: Vec<u8>) -> Result<()> {
+        if self.current.freed.contains(number.get()) || self.current.meta.contains_key(&number) {
             return self.write_meta(number, content);
         }
         let block = self.prepare(number, content)?;
@@ -293,13 +295,18 @@ impl Store {
 
     /// Writes a block whose content others share: metadata, or (`fresh`) anything in a block that
     /// was free before this transaction.
-    pub(super) fn write_shared(&mut self, number: u64, block: Block, fresh: bool) -> Result<()> {
+    pub(super) fn write_shared(
+        &mut self,
+        number: FsBlock,
+        block: Block,
+        fresh: bool,
+    ) -> Result<()> {
         self.check(number)?;
         if block.len() != self.block_size {
             return self.write_meta(number, block.to_vec());
         }
         self.record(number);
-        if fresh && !self.current.freed.contains(number) {
+        if fresh && !self.current.freed.contains(number.get()) {
             self.current.meta.remove(&number);
             self.current.data.insert(number, block.clone());
         } else {
@@ -312,7 +319,7 @@ impl Store {
 
     /// Makes a run of blocks that were free before this transaction read as zeros, without holding
     /// them in memory.
-    pub(super) fn zero(&mut self, start: u64, len: u64) -> Result<()> {
+    pub(super) fn zero(&mut self, start: FsBlock, len: u64) -> Result<()> {
         self.check(start.saturating_add(len.saturating_sub(1)))?;
         if len > 0 {
             self.current.zero.push((start, len));
@@ -324,32 +331,33 @@ impl Store {
         Ok(())
     }
 
-    fn is_zeroed(&self, number: u64) -> bool {
+    fn is_zeroed(&self, number: FsBlock) -> bool {
         self.zeroing.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
     }
 
     /// Tells that blocks were freed: what was to be written there in this transaction is not any
     /// more, and their old content stays on disk until the commit.
-    pub fn forget(&mut self, blocks: Range<u64>) {
+    pub fn forget(&mut self, blocks: Range<FsBlock>) {
         let pending = self.current.meta.range(blocks.clone());
-        let mut numbers: Vec<u64> = pending.map(|(&number, _)| number).collect();
+        let mut numbers: Vec<FsBlock> = pending.map(|(&number, _)| number).collect();
         numbers.extend(self.current.data.range(blocks.clone()).map(|(&number, _)| number));
         for number in numbers {
             self.record(number);
             self.current.meta.remove(&number);
             self.current.data.remove(&number);
         }
-        self.current.freed.insert(blocks);
+        self.current.freed.insert(blocks.start.get()..blocks.end.get());
     }
 
     /// Runs of blocks in `range` that the open transaction freed, in order. Allocators prefer others.
-    pub fn freed_in(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.current.freed.within(range)
+    pub fn freed_in(&self, range: Range<FsBlock>) -> impl Iterator<Item = Range<FsBlock>> + '_ {
+        let runs = self.current.freed.within(range.start.get()..range.end.get());
+        runs.map(|run| FsBlock::new(run.start)..FsBlock::new(run.end))
     }
 
     /// Whether the open transaction writes this block as file content, so that it may be
     /// rewritten without the journal.
-    pub fn is_new_data(&self, number: u64) -> bool {
+    pub fn is_new_data(&self, number: FsBlock) -> bool {
         self.current.data.contains_key(&number)
     }
 
@@ -372,13 +380,13 @@ impl Store {
     }
 
     /// Lays what a journal replay would write over the device.
-    pub fn set_replayed(&mut self, blocks: BTreeMap<u64, Replayed>) {
+    pub fn set_replayed(&mut self, blocks: BTreeMap<FsBlock, Replayed>) {
         self.cache.borrow_mut().retain(|_| false);
         self.replayed = blocks;
     }
 
     /// What a journal replay would write.
-    pub fn replayed(&self) -> &BTreeMap<u64, Replayed> {
+    pub fn replayed(&self) -> &BTreeMap<FsBlock, Replayed> {
         &self.replayed
     }
 
@@ -401,7 +409,7 @@ impl Store {
         self.sealed.clear();
         self.zeroing.clear();
         let old = |number| replayed.contains_key(&number) || latest.contains_key(&number);
-        self.cache.borrow_mut().retain(|number| !old(number));
+        self.cache.borrow_mut().retain(|number| !old(FsBlock::new(number)));
     }
 }
 
@@ -417,46 +425,46 @@ mod tests {
     #[test]
     fn an_attempt_is_taken_back_whole() {
         let mut store = store();
-        store.write_meta(1, vec![1; 1024]).unwrap();
+        store.write_meta(FsBlock::new(1), vec![1; 1024]).unwrap();
         store.begin();
         store.set_blocks_count(64);
-        store.write_meta(1, vec![2; 1024]).unwrap();
-        store.write_data(40, vec![3; 1024]).unwrap();
-        store.forget(2..4);
-        store.zero(50, 4).unwrap();
-        assert_eq!(*store.read(51).unwrap(), [0; 1024]);
+        store.write_meta(FsBlock::new(1), vec![2; 1024]).unwrap();
+        store.write_data(FsBlock::new(40), vec![3; 1024]).unwrap();
+        store.forget(FsBlock::new(2)..FsBlock::new(4));
+        store.zero(FsBlock::new(50), 4).unwrap();
+        assert_eq!(*store.read(FsBlock::new(51)).unwrap(), [0; 1024]);
         store.roll_back();
         assert_eq!(store.blocks_count(), 32);
-        assert_eq!(*store.read(1).unwrap(), [1; 1024]);
-        assert!(store.read(40).is_err());
-        assert_eq!(store.freed_in(0..64).count(), 0);
+        assert_eq!(*store.read(FsBlock::new(1)).unwrap(), [1; 1024]);
+        assert!(store.read(FsBlock::new(40)).is_err());
+        assert_eq!(store.freed_in(FsBlock::new(0)..FsBlock::new(64)).count(), 0);
         assert!(store.current.zero.is_empty() && store.zeroing.is_empty());
         store.set_blocks_count(64);
-        assert_eq!(*store.read(51).unwrap(), [7; 1024]);
+        assert_eq!(*store.read(FsBlock::new(51)).unwrap(), [7; 1024]);
     }
 
     #[test]
     fn zeros_of_an_inner_attempt_go_with_the_outer() {
         let mut store = store();
-        store.zero(4, 2).unwrap();
+        store.zero(FsBlock::new(4), 2).unwrap();
         store.begin();
         store.begin();
-        store.zero(4, 8).unwrap();
-        store.zero(20, 1).unwrap();
+        store.zero(FsBlock::new(4), 8).unwrap();
+        store.zero(FsBlock::new(20), 1).unwrap();
         store.keep();
-        assert_eq!(*store.read(11).unwrap(), [0; 1024]);
+        assert_eq!(*store.read(FsBlock::new(11)).unwrap(), [0; 1024]);
         store.roll_back();
-        assert_eq!(store.current.zero, [(4, 2)]);
-        assert_eq!(*store.read(5).unwrap(), [0; 1024]);
-        assert_eq!(*store.read(6).unwrap(), [7; 1024]);
-        assert_eq!(*store.read(20).unwrap(), [7; 1024]);
+        assert_eq!(store.current.zero, [(FsBlock::new(4), 2)]);
+        assert_eq!(*store.read(FsBlock::new(5)).unwrap(), [0; 1024]);
+        assert_eq!(*store.read(FsBlock::new(6)).unwrap(), [7; 1024]);
+        assert_eq!(*store.read(FsBlock::new(20)).unwrap(), [7; 1024]);
     }
 
     #[test]
     fn zeros_hide_what_the_cache_has() {
         let mut store = store();
-        assert_eq!(*store.read(9).unwrap(), [7; 1024]);
-        store.zero(9, 1).unwrap();
-        assert_eq!(*store.read(9).unwrap(), [0; 1024]);
+        assert_eq!(*store.read(FsBlock::new(9)).unwrap(), [7; 1024]);
+        store.zero(FsBlock::new(9), 1).unwrap();
+        assert_eq!(*store.read(FsBlock::new(9)).unwrap(), [0; 1024]);
     }
 }

@@ -15,6 +15,7 @@ use super::superblock::{
     STATE_ERROR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, compat, incompat,
     ro_compat,
 };
+use super::units::FsBlock;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
@@ -29,7 +30,7 @@ pub struct Options {
 }
 
 /// Sorted runs of blocks: first, and one past the last.
-pub(super) type Zones = Arc<[(u64, u64)]>;
+pub(super) type Zones = Arc<[(FsBlock, FsBlock)]>;
 
 impl Options {
     /// `i_dtime` of what is deleted now. Never 0, which would mean that it is in use.
@@ -126,9 +127,8 @@ impl Volume {
     }
 
     /// Block of the primary superblock and the byte in it where it starts.
-    pub fn superblock_position(&self) -> (u64, usize) {
-        let size = self.block_size() as u64;
-        (SUPERBLOCK_OFFSET / size, (SUPERBLOCK_OFFSET % size) as usize)
+    pub fn superblock_position(&self) -> (FsBlock, usize) {
+        FsBlock::of_byte(SUPERBLOCK_OFFSET, self.block_size())
     }
 
     /// Puts the superblock into the open transaction if it changed. To be called before every seal
@@ -151,7 +151,7 @@ impl Volume {
     }
 
     /// The content of a block.
-    pub fn read_block(&self, number: u64) -> Result<Block> {
+    pub fn read_block(&self, number: FsBlock) -> Result<Block> {
         self.store.read(number)
     }
 
@@ -166,26 +166,31 @@ impl Volume {
     }
 
     /// First block of a group.
-    pub fn group_first_block(&self, group: u32) -> u64 {
-        u64::from(self.sb.raw.s_first_data_block.get())
+    pub fn group_first_block(&self, group: u32) -> FsBlock {
+        FsBlock::from(self.sb.raw.s_first_data_block.get())
             + u64::from(group) * u64::from(self.sb.raw.s_blocks_per_group.get())
     }
 
     /// Blocks of a group; the last one may be shorter.
     pub fn group_blocks(&self, group: u32) -> u32 {
         let per_group = u64::from(self.sb.raw.s_blocks_per_group.get());
-        let left = self.sb.blocks_count().saturating_sub(self.group_first_block(group));
+        let left = self.sb.blocks_count().saturating_sub(self.group_first_block(group).get());
         left.min(per_group) as u32
     }
 
+    /// The block after the last of a group.
+    pub fn group_end(&self, group: u32) -> FsBlock {
+        self.group_first_block(group) + u64::from(self.group_blocks(group))
+    }
+
     /// The group that a block belongs to.
-    pub fn group_of_block(&self, block: u64) -> u32 {
+    pub fn group_of_block(&self, block: FsBlock) -> u32 {
         let first = u64::from(self.sb.raw.s_first_data_block.get());
-        (block.saturating_sub(first) / u64::from(self.sb.raw.s_blocks_per_group.get())) as u32
+        (block.get().saturating_sub(first) / u64::from(self.sb.raw.s_blocks_per_group.get())) as u32
     }
 
     /// Block that holds the descriptor of `group`, and the byte in it.
-    pub fn descriptor_position(&self, group: u32) -> (u64, usize) {
+    pub fn descriptor_position(&self, group: u32) -> (FsBlock, usize) {
         let desc_size = self.sb.desc_size();
         let per_block = self.sb.block_size() / desc_size;
         let index = group / per_block;
@@ -194,7 +199,7 @@ impl Volume {
         let meta =
             self.sb.has_incompat(incompat::META_BG) && index >= self.sb.raw.s_first_meta_bg.get();
         if !meta {
-            return (sb_block + 1 + u64::from(index), at);
+            return (FsBlock::new(sb_block + 1 + u64::from(index)), at);
         }
         let first_group = index * per_block;
         let mut block = self.group_first_block(first_group);
@@ -228,13 +233,14 @@ impl Volume {
         let size = self.sb.desc_size() as usize;
         let descriptor = GroupDescriptor::parse(&block[at..at + size], group, &self.sb)?;
         let table_blocks = self.inode_table_blocks();
-        let first = u64::from(self.sb.raw.s_first_data_block.get());
+        let first = FsBlock::from(self.sb.raw.s_first_data_block.get());
+        let end = FsBlock::new(self.sb.blocks_count());
         for (what, start, length) in [
             ("bg_block_bitmap", descriptor.block_bitmap(), 1),
             ("bg_inode_bitmap", descriptor.inode_bitmap(), 1),
             ("bg_inode_table", descriptor.inode_table(), table_blocks),
         ] {
-            if start <= first || start.saturating_add(length) > self.sb.blocks_count() {
+            if start <= first || start.saturating_add(length) > end {
                 return Err(Error::corrupt(
                     "group descriptor",
                     format!("group {group}"),
@@ -276,12 +282,12 @@ impl Volume {
     }
 
     /// Block that holds an inode, and the byte in it.
-    pub fn inode_position(&self, ino: u32) -> Result<(u64, usize)> {
+    pub fn inode_position(&self, ino: u32) -> Result<(FsBlock, usize)> {
         let (group, index) = self.inode_group(ino)?;
         let descriptor = self.group(group)?;
         let offset = u64::from(index) * u64::from(self.sb.inode_size());
-        let size = self.block_size() as u64;
-        Ok((descriptor.inode_table() + offset / size, (offset % size) as usize))
+        let (block, at) = FsBlock::of_byte(offset, self.block_size());
+        Ok((descriptor.inode_table() + block.get(), at))
     }
 
     /// Reads an inode, whether it is in use or not.
@@ -392,11 +398,11 @@ mod tests {
         let failed: Result<()> = vol.attempt(|vol| {
             vol.sb.set_blocks_count(blocks - 1);
             vol.store.set_blocks_count(blocks - 1);
-            vol.zones.borrow_mut().insert(0, Arc::from([(1, 2)]));
+            vol.zones.borrow_mut().insert(0, Arc::from([(FsBlock::new(1), FsBlock::new(2))]));
             let mut changed = inode.clone();
             changed.set_size(1);
             vol.write_inode(&changed)?;
-            vol.store.zero(blocks - 4, 2)?;
+            vol.store.zero(FsBlock::new(blocks - 4), 2)?;
             vol.next_generation();
             Err(Error::Invalid("no".to_owned()))
         });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use snf_fs::ext::inode::Inode;
 use snf_fs::ext::map::{self, Mapping};
+use snf_fs::ext::units::FsBlock;
 use snf_fs::ext::{Ext, Options, Volume};
 use snf_fs::{Attributes, BlockDevice, FileSystem, MemoryDevice, NodeId, Timestamp};
 
@@ -141,8 +142,8 @@ fn places(vol: &Volume, inos: &[u32]) -> Vec<Place> {
     for group in 0..vol.sb.group_count() {
         let descriptor = vol.group(group).unwrap();
         out.push(Place::Descriptor(group));
-        out.push(Place::BlockBitmap(group, descriptor.block_bitmap()));
-        out.push(Place::InodeBitmap(group, descriptor.inode_bitmap()));
+        out.push(Place::BlockBitmap(group, descriptor.block_bitmap().get()));
+        out.push(Place::InodeBitmap(group, descriptor.inode_bitmap().get()));
     }
     let raw = &vol.sb.raw;
     let hidden =
@@ -152,8 +153,8 @@ fn places(vol: &Volume, inos: &[u32]) -> Vec<Place> {
         for _ in 0..3 {
             out.push(Place::Inode(ino));
         }
-        if inode.file_acl() != 0 {
-            out.extend([Place::Xattr(inode.file_acl()); 2]);
+        if !inode.file_acl().is_none() {
+            out.extend([Place::Xattr(inode.file_acl().get()); 2]);
         }
         if map::has_map(&inode) {
             out.extend(map_blocks(vol, &inode));
@@ -176,7 +177,7 @@ fn map_blocks(vol: &Volume, inode: &Inode) -> Vec<Place> {
                 let at = 12 + entry * 12 + 4;
                 let leaf = u64::from(u32::from_le_bytes(node[at..at + 4].try_into().unwrap()));
                 out.push(Place::ExtentNode(inode.ino, leaf));
-                nodes.push(vol.read_block(leaf).unwrap().to_vec());
+                nodes.push(vol.read_block(FsBlock::new(leaf)).unwrap().to_vec());
             }
         }
     } else {
@@ -194,7 +195,7 @@ fn map_blocks(vol: &Volume, inode: &Inode) -> Vec<Place> {
         for lblk in 0..(inode.size() / vol.block_size() as u64).min(600) {
             let Ok(Mapping::Data { start, .. }) = map::map(vol, inode, lblk) else { continue };
             if !inode.is_dir() && lblk < 12 {
-                out.push(Place::Plain(start));
+                out.push(Place::Plain(start.get()));
             } else if inode.is_dir() {
                 // The first blocks, and the nodes of an index wherever they are: these begin with an
                 // empty entry over the whole block.
@@ -203,7 +204,7 @@ fn map_blocks(vol: &Volume, inode: &Inode) -> Vec<Place> {
                     && block[6] == 0
                     && usize::from(block[5]) * 256 == block.len() & 0xFFFF;
                 let times = if node || lblk == 0 { 3 } else { usize::from(lblk < 12) };
-                out.extend(std::iter::repeat_n(Place::DirBlock(inode.ino, start), times));
+                out.extend(std::iter::repeat_n(Place::DirBlock(inode.ino, start.get()), times));
             }
         }
     }

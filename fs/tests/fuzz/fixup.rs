@@ -44,7 +44,7 @@ impl Fixup {
                 let (block, at) = vol.inode_position(ino).unwrap();
                 let generation =
                     vol.read_inode(ino).map_or(0, |inode| inode.raw.i_generation.get());
-                (block * block_size as u64 + at as u64, generation)
+                (block.byte(block_size) + at as u64, generation)
             })
             .collect();
         let (block, at) = vol.descriptor_position(0);
@@ -55,7 +55,7 @@ impl Fixup {
             gdt_csum: vol.sb.has_group_csum(),
             uuid: vol.sb.raw.s_uuid,
             desc_size: vol.sb.desc_size() as usize,
-            first_descriptor: block * block_size as u64 + at as u64,
+            first_descriptor: block.byte(block_size) + at as u64,
             inode_size: vol.sb.inode_size() as usize,
             clusters_per_group: vol.sb.clusters_per_group() as usize,
             inodes_per_group: vol.sb.raw.s_inodes_per_group.get() as usize,

@@ -12,6 +12,7 @@ use snf_fs::ext::checksum::crc32c;
 use snf_fs::ext::grow::{device_blocks, grow};
 use snf_fs::ext::journal::format::Form;
 use snf_fs::ext::journal::{commit, open_replayed, open_volume};
+use snf_fs::ext::units::FsBlock;
 use snf_fs::{BlockDevice, Error};
 
 /// An image and the bytes worth hitting: place, length and what they are.
@@ -57,12 +58,12 @@ fn places(image: &[u8]) -> (Vec<(u64, usize, Kind)>, u32, bool) {
     for group in 0..vol.sb.group_count() {
         let (block, at) = vol.descriptor_position(group);
         let size = vol.sb.desc_size() as usize;
-        out.push((block * 1024 + at as u64, size, Kind::Descriptor(group)));
+        out.push((block.byte(1024) + at as u64, size, Kind::Descriptor(group)));
     }
     for ino in [7, 8] {
         let (block, at) = vol.inode_position(ino).unwrap();
         let size = vol.sb.inode_size() as usize;
-        out.push((block * 1024 + at as u64, size, Kind::Inode(ino)));
+        out.push((block.byte(1024) + at as u64, size, Kind::Inode(ino)));
     }
     let resize = vol.read_inode(7).unwrap();
     let double = u32::from_le_bytes(resize.raw.i_block[52..56].try_into().unwrap());
@@ -175,7 +176,7 @@ fn exercise(device: &Arc<Patched>) -> bool {
     let shared: Arc<dyn BlockDevice> = device.clone();
     let Ok((mut vol, _)) = open_volume(shared.clone(), options()) else { return true };
     for n in 0..vol.sb.blocks_count().min(300) {
-        let _ = vol.store.read(n);
+        let _ = vol.store.read(FsBlock::new(n));
     }
     let mut refused = false;
     let wanted = device_blocks(&vol).max(vol.sb.blocks_count());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use snf_fs::ext::journal::{commit, open_volume};
 use snf_fs::ext::superblock::Superblock;
+use snf_fs::ext::units::FsBlock;
 use snf_fs::ext::{Options, Volume};
 use snf_fs::testing::RecordingDevice;
 use snf_fs::{BlockDevice, CommitReport, MemoryDevice, Timestamp};
@@ -240,10 +241,10 @@ pub fn difference(old: &[u8], new: &[u8]) -> Difference {
     let (vol, _) = open(old.to_vec());
     let block_size = vol.block_size();
     let mut free = BTreeSet::new();
-    let mut skip = BTreeSet::from([0, vol.superblock_position().0]);
+    let mut skip = BTreeSet::from([0, vol.superblock_position().0.get()]);
     for group in 0..vol.sb.group_count() {
         let descriptor = vol.group(group).unwrap();
-        let first = vol.group_first_block(group);
+        let first = vol.group_first_block(group).get();
         if vol.sb.group_has_super(group) && group > 0 {
             skip.insert(first);
         }
@@ -291,13 +292,13 @@ pub fn stage(vol: &mut Volume, new: &[u8], difference: &Difference) {
         new[at..at + difference.block_size].to_vec()
     };
     for &n in &difference.meta {
-        vol.store.write_meta(n, content(n)).unwrap();
+        vol.store.write_meta(FsBlock::new(n), content(n)).unwrap();
     }
     for (index, &n) in difference.data.iter().enumerate() {
         if index % 3 == 0 {
-            vol.store.write_meta(n, content(n)).unwrap();
+            vol.store.write_meta(FsBlock::new(n), content(n)).unwrap();
         } else {
-            vol.store.write_data(n, content(n)).unwrap();
+            vol.store.write_data(FsBlock::new(n), content(n)).unwrap();
         }
     }
     let raw = snf_fs::ext::superblock::RawSuperblock::read_from_bytes(&new[1024..2048]).unwrap();

@@ -96,12 +96,12 @@ impl Image {
 /// Writes everything pending straight to its place.
 pub fn commit(vol: &mut Volume) {
     snf_fs::ext::journal::seal(vol).unwrap();
-    let size = vol.block_size() as u64;
+    let size = vol.block_size();
     let device = vol.store.device().clone();
     vol.store.seal();
     for transaction in vol.store.transactions() {
         for (number, block) in transaction.data.iter().chain(&transaction.meta) {
-            device.write_at(number * size, block).unwrap();
+            device.write_at(number.byte(size), block).unwrap();
         }
     }
     vol.store.committed();

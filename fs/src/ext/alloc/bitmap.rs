@@ -4,6 +4,7 @@ use super::layout::metadata_of_group;
 use crate::error::{Error, Result};
 use crate::ext::checksum::crc32c;
 use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_UNINIT, GroupDescriptor};
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 
 /// Whether bit `bit` is set.
@@ -79,7 +80,7 @@ pub(in crate::ext) fn clusters_in_group(vol: &Volume, group: u32) -> u32 {
     (u64::from(vol.group_blocks(group)).div_ceil(1 << bits)) as u32
 }
 
-fn mismatch(what: &'static str, group: u32, block: u64, detail: String) -> Error {
+fn mismatch(what: &'static str, group: u32, block: FsBlock, detail: String) -> Error {
     Error::corrupt(
         what,
         format!("block {block} (group {group})"),
@@ -91,7 +92,7 @@ fn mismatch(what: &'static str, group: u32, block: u64, detail: String) -> Error
 fn check_sum(
     what: &'static str,
     group: u32,
-    block: u64,
+    block: FsBlock,
     descriptor: &GroupDescriptor,
     found: u32,
     bits: u32,
@@ -132,7 +133,7 @@ pub(super) fn load_blocks(
     let first = vol.group_first_block(group);
     let count = clusters_in_group(vol, group);
     let own = metadata_of_group(vol, group)?;
-    let to_bits = |&(from, to): &(u64, u64)| {
+    let to_bits = |&(from, to): &(FsBlock, FsBlock)| {
         (((from - first) >> shift) as u32, ((to - first).div_ceil(1 << shift)) as u32)
     };
     if vol.sb.has_group_csum() && descriptor.has_flag(BG_BLOCK_UNINIT) {

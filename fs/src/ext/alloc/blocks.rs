@@ -7,6 +7,7 @@ use super::layout::is_metadata;
 use crate::error::{Error, Result};
 use crate::ext::group::GroupDescriptor;
 use crate::ext::inode::Inode;
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 
 /// Groups whose bitmaps are read in search of a run that is long enough, once a shorter one is
@@ -40,12 +41,12 @@ fn find_run(bits: &[u8], group: u32, from: u32, to: u32, want: u32) -> Option<Ru
 }
 
 /// Looks through the groups from that of `goal` on.
-fn search(vol: &Volume, goal: u64, want: u32, use_freed: bool) -> Result<Option<Run>> {
+fn search(vol: &Volume, goal: FsBlock, want: u32, use_freed: bool) -> Result<Option<Run>> {
     let groups = vol.sb.group_count();
     let shift = vol.sb.cluster_bits();
     let goal_group = vol.group_of_block(goal).min(groups - 1);
-    let goal_bit =
-        (goal.saturating_sub(vol.group_first_block(goal_group)) >> shift).min(u64::from(u32::MAX));
+    let goal_bit = (goal.get().saturating_sub(vol.group_first_block(goal_group).get()) >> shift)
+        .min(u64::from(u32::MAX));
     let mut best: Option<Run> = None;
     let mut searched = 0;
     for step in 0..groups {
@@ -58,7 +59,7 @@ fn search(vol: &Volume, goal: u64, want: u32, use_freed: bool) -> Result<Option<
         let count = clusters_in_group(vol, group);
         if !use_freed {
             let first = vol.group_first_block(group);
-            let end = first + u64::from(vol.group_blocks(group));
+            let end = vol.group_end(group);
             for run in vol.store.freed_in(first..end) {
                 let from = ((run.start - first) >> shift) as u32;
                 let to = (run.end - first).div_ceil(1 << shift) as u32;
@@ -114,7 +115,7 @@ fn take(vol: &mut Volume, run: Run) -> Result<()> {
 /// Takes a run of at least one and at most `want` free blocks, as near to and after `goal` as one
 /// is: first block and length. Blocks that the open transaction freed are taken only when there are
 /// no others, because what is written there must go through the journal.
-pub fn alloc_blocks(vol: &mut Volume, goal: u64, want: u32) -> Result<(u64, u32)> {
+pub fn alloc_blocks(vol: &mut Volume, goal: FsBlock, want: u32) -> Result<(FsBlock, u32)> {
     let shift = vol.sb.cluster_bits();
     // No run crosses a group's end, and no extent is longer than a group of 32,768 blocks.
     let want = want.clamp(1, 1 << 15);
@@ -129,20 +130,21 @@ pub fn alloc_blocks(vol: &mut Volume, goal: u64, want: u32) -> Result<(u64, u32)
     let start = vol.group_first_block(run.group) + (u64::from(run.bit) << shift);
     let len = (u64::from(run.len) << shift).min(u64::from(want));
     // The last cluster of the file system may be cut short.
-    let len = len.min(vol.sb.blocks_count() - start);
+    let len = len.min(FsBlock::new(vol.sb.blocks_count()) - start);
     Ok((start, len as u32))
 }
 
 /// Gives `len` blocks from `start` back (with bigalloc: all clusters that they touch). They must be
 /// in use and must not be the file system's own.
-pub fn free_blocks(vol: &mut Volume, start: u64, len: u32) -> Result<()> {
+pub fn free_blocks(vol: &mut Volume, start: FsBlock, len: u32) -> Result<()> {
     if len == 0 {
         return Ok(());
     }
     let refused =
         |detail: String| Error::corrupt("block pointer", format!("block {start}"), detail);
-    let first = u64::from(vol.sb.raw.s_first_data_block.get());
-    let end = start.checked_add(u64::from(len)).filter(|&end| end <= vol.sb.blocks_count());
+    let first = FsBlock::from(vol.sb.raw.s_first_data_block.get());
+    let last = FsBlock::new(vol.sb.blocks_count());
+    let end = start.checked_add(u64::from(len)).filter(|&end| end <= last);
     let Some(end) = end.filter(|_| start >= first) else {
         return Err(refused(format!(
             "{len} blocks to be freed there are not all among the file system's {}",
@@ -159,7 +161,7 @@ pub fn free_blocks(vol: &mut Volume, start: u64, len: u32) -> Result<()> {
     while at < end {
         let group = vol.group_of_block(at);
         let group_first = vol.group_first_block(group);
-        let group_end = group_first + u64::from(vol.group_blocks(group));
+        let group_end = vol.group_end(group);
         let stop = end.min(group_end);
         let from = ((at - group_first) >> shift) as u32;
         let to = ((stop - group_first).div_ceil(1 << shift)) as u32;
@@ -185,9 +187,9 @@ pub fn free_blocks(vol: &mut Volume, start: u64, len: u32) -> Result<()> {
 
 /// Makes the blocks of `group` from `start` to its end free: they were behind the end of the file
 /// system, and their bits were set for that.
-pub(in crate::ext) fn extend_group(vol: &mut Volume, group: u32, start: u64) -> Result<()> {
+pub(in crate::ext) fn extend_group(vol: &mut Volume, group: u32, start: FsBlock) -> Result<()> {
     let first = vol.group_first_block(group);
-    let from = (start.saturating_sub(first) >> vol.sb.cluster_bits()) as u32;
+    let from = (start.get().saturating_sub(first.get()) >> vol.sb.cluster_bits()) as u32;
     let to = clusters_in_group(vol, group);
     let mut descriptor = vol.group(group)?;
     let mut bits = load_blocks(vol, group, &mut descriptor)?;
@@ -219,8 +221,9 @@ fn give_back(
 
 /// Takes one block of metadata for `inode` (an xattr block, a node of its block map) near `goal`,
 /// or near the inode when `goal` is 0, and counts it in `i_blocks`: a whole cluster with bigalloc.
-pub fn alloc_meta_block(vol: &mut Volume, inode: &mut Inode, goal: u64) -> Result<u64> {
-    let goal = if goal == 0 { vol.group_first_block(vol.inode_group(inode.ino)?.0) } else { goal };
+pub fn alloc_meta_block(vol: &mut Volume, inode: &mut Inode, goal: FsBlock) -> Result<FsBlock> {
+    let goal =
+        if goal.is_none() { vol.group_first_block(vol.inode_group(inode.ino)?.0) } else { goal };
     let mut counted = inode.clone();
     counted.add_blocks(1 << vol.sb.cluster_bits(), &vol.sb)?;
     let (block, _) = alloc_blocks(vol, goal, 1)?;
@@ -229,7 +232,7 @@ pub fn alloc_meta_block(vol: &mut Volume, inode: &mut Inode, goal: u64) -> Resul
 }
 
 /// Gives back a block that [`alloc_meta_block`] took.
-pub fn free_meta_block(vol: &mut Volume, inode: &mut Inode, block: u64) -> Result<()> {
+pub fn free_meta_block(vol: &mut Volume, inode: &mut Inode, block: FsBlock) -> Result<()> {
     let mut counted = inode.clone();
     counted.add_blocks(-(1 << vol.sb.cluster_bits()), &vol.sb)?;
     free_blocks(vol, block, 1)?;

@@ -3,18 +3,19 @@
 
 use crate::error::{Error, Result};
 use crate::ext::superblock::{SUPERBLOCK_OFFSET, incompat};
+use crate::ext::units::FsBlock;
 use crate::ext::volume::{Volume, Zones};
 
 /// Superblock copy, group descriptors (or their copy) and the blocks reserved for more of them at
 /// the start of `group`: first block and one past the last.
-pub fn base_metadata(vol: &Volume, group: u32) -> (u64, u64) {
+pub fn base_metadata(vol: &Volume, group: u32) -> (FsBlock, FsBlock) {
     let sb = &vol.sb;
     let first = vol.group_first_block(group);
     let has_super = sb.group_has_super(group);
     let mut blocks = u64::from(has_super);
     // With 1 KiB blocks and no first data block (bigalloc), block 0 is the boot block and the
     // superblock is behind it.
-    if first == 0 && u64::from(sb.block_size()) == SUPERBLOCK_OFFSET {
+    if first.is_none() && u64::from(sb.block_size()) == SUPERBLOCK_OFFSET {
         blocks += 1;
     }
     let per_block = sb.block_size() / sb.desc_size();
@@ -32,7 +33,7 @@ pub fn base_metadata(vol: &Volume, group: u32) -> (u64, u64) {
         let index = group % per_block;
         blocks += u64::from(index == 0 || index == 1 || index == per_block - 1);
     }
-    (first, first.saturating_add(blocks).min(vol.sb.blocks_count()))
+    (first, first.saturating_add(blocks).min(FsBlock::new(vol.sb.blocks_count())))
 }
 
 /// Bitmaps and inode tables of all groups of the flex group that `group` is in, as sorted pairs of
@@ -76,11 +77,11 @@ fn zones(vol: &Volume, group: u32) -> Result<Zones> {
 
 /// The file system's own blocks in `group`, as pairs of first block and one past the last, clipped
 /// to the group.
-pub(super) fn metadata_of_group(vol: &Volume, group: u32) -> Result<Vec<(u64, u64)>> {
+pub(super) fn metadata_of_group(vol: &Volume, group: u32) -> Result<Vec<(FsBlock, FsBlock)>> {
     let start = vol.group_first_block(group);
-    let end = start + u64::from(vol.group_blocks(group));
+    let end = vol.group_end(group);
     let mut out = Vec::new();
-    let mut add = |from: u64, to: u64| {
+    let mut add = |from: FsBlock, to: FsBlock| {
         let (from, to) = (from.max(start), to.min(end));
         if from < to {
             out.push((from, to));
@@ -94,16 +95,18 @@ pub(super) fn metadata_of_group(vol: &Volume, group: u32) -> Result<Vec<(u64, u6
         add(from, to);
     }
     if vol.sb.has_incompat(incompat::MMP) {
-        let block = vol.sb.raw.s_mmp_block.get();
+        let block = FsBlock::new(vol.sb.raw.s_mmp_block.get());
         add(block, block.saturating_add(1));
     }
     Ok(out)
 }
 
 /// Whether any of `len` blocks from `start` belongs to the file system itself.
-pub fn is_metadata(vol: &Volume, start: u64, len: u64) -> Result<bool> {
+pub fn is_metadata(vol: &Volume, start: FsBlock, len: u64) -> Result<bool> {
     let end = start.saturating_add(len);
-    let last = vol.group_of_block(end.saturating_sub(1)).min(vol.sb.group_count() - 1);
+    let last = vol
+        .group_of_block(start.saturating_add(len.saturating_sub(1)))
+        .min(vol.sb.group_count() - 1);
     for group in vol.group_of_block(start)..=last {
         if metadata_of_group(vol, group)?.iter().any(|&(from, to)| from < end && start < to) {
             return Ok(true);
@@ -113,7 +116,7 @@ pub fn is_metadata(vol: &Volume, start: u64, len: u64) -> Result<bool> {
 }
 
 /// Refuses to change a block in place, as a file's own, that is the file system's.
-pub fn check_own(vol: &Volume, block: u64) -> Result<()> {
+pub fn check_own(vol: &Volume, block: FsBlock) -> Result<()> {
     if is_metadata(vol, block, 1)? {
         return Err(Error::corrupt(
             "block pointer",

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::ext::inode::Inode;
 use crate::ext::map::{self, Mapping};
 use crate::ext::store::Block;
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 
 /// Number of logical blocks.
@@ -23,7 +24,7 @@ pub(super) fn blocks_of(volume: &Volume, dir: &Inode) -> Result<u32> {
 }
 
 /// A block of a directory, with no look at what is in it.
-pub(super) fn read_raw(volume: &Volume, dir: &Inode, lblk: u32) -> Result<(u64, Block)> {
+pub(super) fn read_raw(volume: &Volume, dir: &Inode, lblk: u32) -> Result<(FsBlock, Block)> {
     match map::map(volume, dir, u64::from(lblk))? {
         Mapping::Data { start, unwritten: false, .. } => Ok((start, volume.read_block(start)?)),
         _ => Err(Place { ino: dir.ino, lblk: Some(lblk) }.corrupt(
@@ -35,7 +36,7 @@ pub(super) fn read_raw(volume: &Volume, dir: &Inode, lblk: u32) -> Result<(u64, 
 }
 
 /// A leaf block, verified.
-pub(super) fn read_leaf(volume: &Volume, dir: &Inode, lblk: u32) -> Result<(u64, Block)> {
+pub(super) fn read_leaf(volume: &Volume, dir: &Inode, lblk: u32) -> Result<(FsBlock, Block)> {
     let (pblk, block) = read_raw(volume, dir, lblk)?;
     let place = Place { ino: dir.ino, lblk: Some(lblk) };
     let layout = Layout::of(&volume.sb);

@@ -3,6 +3,7 @@
 use super::super::inode::{Inode, flags};
 use super::super::map;
 use super::super::superblock::{compat, incompat};
+use super::super::units::FsBlock;
 use super::super::volume::Volume;
 use super::blocks::{blocks_of, read_leaf, read_raw};
 use super::entry::{self, Layout, Owned, Place, entries, entry_size};
@@ -17,7 +18,7 @@ const MAX_SIZE: u64 = 1 << 31;
 const MAX_ROUNDS: usize = 16;
 
 /// Adds a block to the directory.
-fn append(volume: &mut Volume, dir: &mut Inode, content: Vec<u8>) -> Result<(u32, u64)> {
+fn append(volume: &mut Volume, dir: &mut Inode, content: Vec<u8>) -> Result<(u32, FsBlock)> {
     let after = dir.size() + volume.block_size() as u64;
     if after > MAX_SIZE && !volume.sb.has_incompat(incompat::LARGEDIR) {
         return Err(Error::NoSpace(format!(

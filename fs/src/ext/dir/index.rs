@@ -5,6 +5,7 @@
 use super::super::checksum::crc32c;
 use super::super::inode::Inode;
 use super::super::superblock::incompat;
+use super::super::units::FsBlock;
 use super::super::volume::Volume;
 use super::blocks::{blocks_of, read_raw};
 use super::entry::{HEADER, Layout, Place};
@@ -44,7 +45,7 @@ pub fn hasher(volume: &Volume, on_disk_version: u8) -> Option<Hasher> {
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Where it is on the device.
-    pub pblk: u64,
+    pub pblk: FsBlock,
     /// Its bytes.
     pub block: Vec<u8>,
     /// Byte of its first entry.

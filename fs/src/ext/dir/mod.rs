@@ -16,6 +16,7 @@ use std::collections::HashSet;
 
 use super::inode::{Inode, flags};
 use super::superblock::compat;
+use super::units::FsBlock;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::filesystem::{DirEntry, FileType, NodeId};
@@ -51,7 +52,7 @@ impl Entry {
 /// Where an entry was found.
 #[derive(Clone, Copy, Debug)]
 enum Spot {
-    Block { lblk: u32, pblk: u64, offset: usize },
+    Block { lblk: u32, pblk: FsBlock, offset: usize },
     Inline { part: inline::Part, offset: usize },
 }
 

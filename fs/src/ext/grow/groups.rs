@@ -10,6 +10,7 @@ use crate::ext::alloc::{
 use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_UNINIT, GroupDescriptor};
 use crate::ext::store::Block;
 use crate::ext::superblock::incompat;
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 
 /// What new groups add to the superblock's counters.
@@ -22,9 +23,9 @@ pub(super) struct Added {
 /// Where the metadata of one group is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    block_bitmap: u64,
-    inode_bitmap: u64,
-    inode_table: u64,
+    block_bitmap: FsBlock,
+    inode_bitmap: FsBlock,
+    inode_table: FsBlock,
 }
 
 /// Adds the groups of the plan, descriptors included. The superblock has the new geometry already.
@@ -84,7 +85,7 @@ impl<'a> Builder<'a> {
         };
         let table = self.vol.inode_table_blocks();
         // All metadata of the chunk, to find what lies in each group.
-        let mut zones: Vec<(u64, u64)> = Vec::with_capacity(places.len() * 3);
+        let mut zones: Vec<(FsBlock, FsBlock)> = Vec::with_capacity(places.len() * 3);
         for place in &places {
             zones.push((place.block_bitmap, place.block_bitmap + 1));
             zones.push((place.inode_bitmap, place.inode_bitmap + 1));
@@ -101,8 +102,8 @@ impl<'a> Builder<'a> {
     /// its first new group on. `None` when they do not fit that way.
     fn packed(&self, first: u32, end: u32) -> Option<Vec<Place>> {
         let count = u64::from(end - first);
-        let mut cursor = Cursor { vol: self.vol, group: first, end, at: 0 };
-        cursor.at = base_metadata(self.vol, first).1;
+        let mut cursor =
+            Cursor { vol: self.vol, group: first, end, at: base_metadata(self.vol, first).1 };
         let mut places = vec![Place::default(); count as usize];
         for place in &mut places {
             place.block_bitmap = cursor.take(1)?;
@@ -121,22 +122,22 @@ impl<'a> Builder<'a> {
     fn own(&self, group: u32) -> Result<Place> {
         let at = base_metadata(self.vol, group).1;
         let end = at + 2 + self.vol.inode_table_blocks();
-        if end > self.vol.group_first_block(group) + u64::from(self.vol.group_blocks(group)) {
+        if end > self.vol.group_end(group) {
             return Err(Error::NoSpace(format!("group {group} has no room for its own metadata")));
         }
         Ok(Place { block_bitmap: at, inode_bitmap: at + 1, inode_table: at + 2 })
     }
 
-    fn group(&mut self, group: u32, place: &Place, zones: &[(u64, u64)]) -> Result<()> {
+    fn group(&mut self, group: u32, place: &Place, zones: &[(FsBlock, FsBlock)]) -> Result<()> {
         let vol = &mut *self.vol;
         let has_csum = vol.sb.has_group_csum();
         let shift = vol.sb.cluster_bits();
         let start = vol.group_first_block(group);
-        let end = start + u64::from(vol.group_blocks(group));
+        let end = vol.group_end(group);
         let clusters = clusters_in_group(vol, group);
         let base = base_metadata(vol, group);
         let from = zones.partition_point(|zone| zone.1 <= start);
-        let inside: Vec<(u64, u64)> = std::iter::once(base)
+        let inside: Vec<(FsBlock, FsBlock)> = std::iter::once(base)
             .chain(zones[from..].iter().copied().take_while(|zone| zone.0 < end))
             .map(|(from, to)| (from.max(start), to.min(end)))
             .filter(|(from, to)| from < to)
@@ -239,14 +240,13 @@ struct Cursor<'a> {
     vol: &'a Volume,
     group: u32,
     end: u32,
-    at: u64,
+    at: FsBlock,
 }
 
 impl Cursor<'_> {
-    fn take(&mut self, len: u64) -> Option<u64> {
+    fn take(&mut self, len: u64) -> Option<FsBlock> {
         loop {
-            let group_end = self.vol.group_first_block(self.group)
-                + u64::from(self.vol.group_blocks(self.group));
+            let group_end = self.vol.group_end(self.group);
             if self.at + len <= group_end {
                 let at = self.at;
                 self.at += len;
@@ -263,7 +263,7 @@ impl Cursor<'_> {
 
 /// Puts a whole block where nothing was before the growth, or through the journal where something
 /// was.
-fn put(vol: &mut Volume, plan: &Plan, number: u64, content: Vec<u8>) -> Result<()> {
+fn put(vol: &mut Volume, plan: &Plan, number: FsBlock, content: Vec<u8>) -> Result<()> {
     let block: Block = Arc::from(content);
-    vol.store.write_shared(number, block, number >= plan.old_blocks)
+    vol.store.write_shared(number, block, number.get() >= plan.old_blocks)
 }

@@ -26,6 +26,7 @@ use super::alloc::{base_metadata, extend_group, free_blocks};
 use super::journal::{seal, transaction_capacity};
 use super::store::Block;
 use super::superblock::{STATE_VALID, Superblock, incompat};
+use super::units::FsBlock;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use plan::Plan;
@@ -121,9 +122,9 @@ fn enlarge(vol: &mut Volume, plan: &Plan) -> Result<()> {
 
 /// Frees what was behind the end of the file system in the group that was its last.
 fn extend_last_group(vol: &mut Volume, plan: &Plan, last: u32) -> Result<()> {
-    let end = vol.group_first_block(last) + u64::from(vol.group_blocks(last));
-    if end > plan.old_blocks {
-        extend_group(vol, last, plan.old_blocks)?;
+    let old_end = FsBlock::new(plan.old_blocks);
+    if vol.group_end(last) > old_end {
+        extend_group(vol, last, old_end)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ext::alloc::free_blocks;
 use crate::ext::inode::Inode;
-use crate::ext::superblock::SUPERBLOCK_OFFSET;
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 
 /// `EXT4_RESIZE_INO`.
@@ -23,8 +23,8 @@ fn corrupt(detail: String) -> Error {
 }
 
 /// Block of the first descriptor block.
-fn first_descriptor(vol: &Volume) -> u64 {
-    SUPERBLOCK_OFFSET / vol.block_size() as u64 + 1
+fn first_descriptor(vol: &Volume) -> FsBlock {
+    vol.superblock_position().0 + 1
 }
 
 /// Groups with copies, in the order in which the reserved blocks list them.
@@ -35,11 +35,12 @@ fn backups(vol: &Volume) -> Vec<u32> {
     groups
 }
 
-fn pointer(block: &[u8], index: usize) -> u32 {
+fn pointer(block: &[u8], index: usize) -> FsBlock {
     block
         .get(index * 4..index * 4 + 4)
         .and_then(|b| b.try_into().ok())
         .map_or(0, u32::from_le_bytes)
+        .into()
 }
 
 /// Looks whether the resize inode is as it must be before anything changes.
@@ -50,7 +51,7 @@ pub(super) fn check(vol: &Volume) -> Result<()> {
     let inode = vol.read_inode(RESIZE_INO)?;
     let reserved = u32::from(vol.sb.raw.s_reserved_gdt_blocks.get());
     let double = double(&inode);
-    if double == 0 {
+    if double.is_none() {
         return if reserved == 0 { Ok(()) } else { Err(corrupt("it has no blocks".to_owned())) };
     }
     let table = vol.store.read(double)?;
@@ -58,7 +59,7 @@ pub(super) fn check(vol: &Volume) -> Result<()> {
     let descriptors = vol.sb.group_count().div_ceil(vol.sb.block_size() / vol.sb.desc_size());
     for index in descriptors..descriptors + reserved {
         let want = first_descriptor(vol) + u64::from(index);
-        let found = u64::from(pointer(&table, index as usize % per_block));
+        let found = pointer(&table, index as usize % per_block);
         if found != want {
             return Err(corrupt(format!(
                 "reserved descriptor block {index} is block {found}, {want} expected"
@@ -68,8 +69,8 @@ pub(super) fn check(vol: &Volume) -> Result<()> {
     Ok(())
 }
 
-fn double(inode: &Inode) -> u64 {
-    u64::from(pointer(&inode.raw.i_block, DOUBLE / 4))
+fn double(inode: &Inode) -> FsBlock {
+    pointer(&inode.raw.i_block, DOUBLE / 4)
 }
 
 /// What one block of the resize inode counts in `i_blocks`: with bigalloc not the same in all
@@ -84,7 +85,7 @@ impl Unit {
             return Ok(Self(None));
         }
         let inode = vol.read_inode(RESIZE_INO)?;
-        if double(&inode) == 0 {
+        if double(&inode).is_none() {
             return Ok(Self(None));
         }
         let found = inode.blocks_512(&vol.sb);
@@ -125,7 +126,8 @@ impl Unit {
             for (slot, &group) in list.chunks_exact_mut(4).zip(&backups) {
                 let block =
                     number + u64::from(group) * u64::from(vol.sb.raw.s_blocks_per_group.get());
-                slot.copy_from_slice(&(block as u32).to_le_bytes());
+                // A file system with a resize inode has block numbers of 32 bits there.
+                slot.copy_from_slice(&(block.get() as u32).to_le_bytes());
             }
             if *list != *vol.store.read(number)? {
                 vol.store.write_meta(number, list)?;

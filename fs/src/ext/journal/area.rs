@@ -12,6 +12,7 @@ use super::format::{
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::checksum::crc32c;
+use crate::ext::units::FsBlock;
 
 /// Below this jbd2 does not work, and mke2fs makes none.
 const MIN_BLOCKS: u32 = 1024;
@@ -21,7 +22,7 @@ pub(super) struct Run {
     /// First block within the journal.
     pub logical: u32,
     /// First block on the device.
-    pub physical: u64,
+    pub physical: FsBlock,
     /// Number of blocks.
     pub length: u32,
 }
@@ -33,9 +34,9 @@ pub(crate) struct Area {
     runs: Vec<Run>,
     /// The same by place on the device, together with the nodes of the journal's own map: first block
     /// and the block after the last.
-    places: Vec<(u64, u64)>,
+    places: Vec<(FsBlock, FsBlock)>,
     /// Nodes of its extent tree, or its indirect blocks.
-    nodes: Vec<u64>,
+    nodes: Vec<FsBlock>,
     /// The superblock as it is on the device.
     pub(super) sb: JournalSuperblock,
     /// Form of blocks and tags.
@@ -54,7 +55,7 @@ impl Area {
     pub(super) fn new(
         sb: JournalSuperblock,
         mut runs: Vec<Run>,
-        nodes: Vec<u64>,
+        nodes: Vec<FsBlock>,
         block_size: usize,
         blocks: u32,
         position: &str,
@@ -73,7 +74,7 @@ impl Area {
             return Err(corrupt("journal", position, detail));
         }
         runs.retain(|run| run.logical < maxlen);
-        let mut places: Vec<(u64, u64)> =
+        let mut places: Vec<(FsBlock, FsBlock)> =
             runs.iter().map(|run| (run.physical, run.physical + u64::from(run.length))).collect();
         places.extend(nodes.iter().map(|&node| (node, node.saturating_add(1))));
         places.sort_unstable();
@@ -85,7 +86,7 @@ impl Area {
     }
 
     /// Where it and its map lie, in order: first block and the block after the last.
-    pub(super) fn places(&self) -> &[(u64, u64)] {
+    pub(super) fn places(&self) -> &[(FsBlock, FsBlock)] {
         &self.places
     }
 
@@ -126,7 +127,7 @@ impl Area {
     }
 
     /// The device's block of a block of the journal, and how many follow it there.
-    pub(super) fn physical(&self, block: u32) -> Result<(u64, u32)> {
+    pub(super) fn physical(&self, block: u32) -> Result<(FsBlock, u32)> {
         let index = self.runs.partition_point(|run| run.logical <= block);
         let run = index.checked_sub(1).and_then(|index| self.runs.get(index));
         match run {
@@ -139,7 +140,7 @@ impl Area {
     }
 
     /// Whether a block of the file system belongs to the journal or to its map.
-    pub(super) fn contains(&self, block: u64) -> bool {
+    pub(super) fn contains(&self, block: FsBlock) -> bool {
         let index = self.places.partition_point(|place| place.0 <= block);
         index.checked_sub(1).and_then(|at| self.places.get(at)).is_some_and(|p| block < p.1)
     }
@@ -147,7 +148,7 @@ impl Area {
     /// Reads one block of the journal.
     pub(super) fn read(&self, device: &dyn BlockDevice, block: u32, buf: &mut [u8]) -> Result<()> {
         let (physical, _) = self.physical(block)?;
-        Ok(device.read_at(physical * self.form.block_size as u64, buf)?)
+        Ok(device.read_at(physical.byte(self.form.block_size), buf)?)
     }
 
     /// Writes the superblock: the log starts at block `start` (0: it is empty) with `sequence`.
@@ -169,7 +170,7 @@ impl Area {
             sb.s_checksum = U32::new(superblock_checksum(&sb));
         }
         let (physical, _) = self.physical(0)?;
-        device.write_at(physical * self.form.block_size as u64, sb.as_bytes())?;
+        device.write_at(physical.byte(self.form.block_size), sb.as_bytes())?;
         self.sb = sb;
         Ok(())
     }

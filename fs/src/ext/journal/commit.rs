@@ -20,6 +20,7 @@ use crate::ext::store::Block;
 use crate::ext::superblock::{
     RawSuperblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, incompat,
 };
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 use crate::ext::{mmp, quota};
 use crate::filesystem::CommitReport;
@@ -74,7 +75,7 @@ pub fn commit(vol: &mut Volume) -> Result<CommitReport> {
 fn check_capacity(vol: &Volume, area: &Area) -> Result<Form> {
     let mut form = area.form;
     let last = vol.store.transactions().iter().filter_map(|t| t.meta.last_key_value());
-    if last.into_iter().any(|(&number, _)| number > u64::from(u32::MAX)) {
+    if last.into_iter().any(|(&number, _)| number.get() > u64::from(u32::MAX)) {
         form.wide = true;
     }
     for &(first, end) in area.places() {
@@ -214,7 +215,7 @@ impl<'a> Journalled<'a> {
 
     /// Writes descriptor blocks, copies and commit block from the start of the log. Returns the
     /// transaction's number.
-    fn write_log(&self, meta: &std::collections::BTreeMap<u64, Block>) -> Result<u32> {
+    fn write_log(&self, meta: &std::collections::BTreeMap<FsBlock, Block>) -> Result<u32> {
         let form = &self.area.form;
         let per_block = form.tags_per_block();
         let length = meta.len() + meta.len().div_ceil(per_block) + 1;
@@ -225,7 +226,7 @@ impl<'a> Journalled<'a> {
             at: self.area.first,
             crc: !0,
         };
-        let entries: Vec<(&u64, &Block)> = meta.iter().collect();
+        let entries: Vec<(&FsBlock, &Block)> = meta.iter().collect();
         for chunk in entries.chunks(per_block) {
             let mut descriptor = header(form, JBD2_DESCRIPTOR_BLOCK, sequence);
             let mut copies: Vec<Cow<'_, [u8]>> = Vec::with_capacity(chunk.len());
@@ -241,7 +242,7 @@ impl<'a> Journalled<'a> {
                     flags |= FLAG_ESCAPE;
                 }
                 let checksum = form.tag_checksum(sequence, &copy);
-                let tag = Tag { block: number, flags, checksum };
+                let tag = Tag { block: number.get(), flags, checksum };
                 form.write_tag(tag, &mut descriptor[at..at + form.tag_size()]);
                 at += form.tag_size();
                 if index == 0 {
@@ -343,7 +344,7 @@ fn flag(device: &dyn BlockDevice, flagged: &mut bool) -> Result<()> {
 
 /// A block as it may be on the device before the commit is complete: where it holds the superblock,
 /// with `needs_recovery`.
-fn with_recover<'b>(vol: &Volume, number: u64, content: &'b [u8]) -> Cow<'b, [u8]> {
+fn with_recover<'b>(vol: &Volume, number: FsBlock, content: &'b [u8]) -> Cow<'b, [u8]> {
     let (sb_block, at) = vol.superblock_position();
     if number != sb_block {
         return Cow::Borrowed(content);

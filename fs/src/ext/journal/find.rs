@@ -9,6 +9,7 @@ use super::format::JournalSuperblock;
 use crate::error::{Error, Result};
 use crate::ext::inode::{Inode, flags};
 use crate::ext::map;
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 
 /// Bytes of the journal's superblock; its block may be larger.
@@ -50,14 +51,14 @@ pub(super) fn find(vol: &Volume) -> Result<Area> {
         return Err(corrupt("journal", &in_inode, "its first block is not mapped".into()));
     };
     let mut bytes = vec![0; SUPERBLOCK_SIZE];
-    vol.store.device().read_at(physical * block_size as u64, &mut bytes)?;
+    vol.store.device().read_at(physical.byte(block_size), &mut bytes)?;
     let sb = JournalSuperblock::read_from_bytes(&bytes)
         .map_err(|_| corrupt("journal superblock", &in_inode, "it is too short".into()))?;
     Area::new(sb, runs, nodes, block_size, blocks, &in_inode)
 }
 
 /// Adds blocks to the end of the list, joined to the last run where they follow it.
-fn push(runs: &mut Vec<Run>, logical: u32, physical: u64, length: u32) {
+fn push(runs: &mut Vec<Run>, logical: u32, physical: FsBlock, length: u32) {
     if let Some(last) = runs.last_mut()
         && last.logical.checked_add(last.length) == Some(logical)
         && last.physical + u64::from(last.length) == physical
@@ -71,7 +72,7 @@ fn push(runs: &mut Vec<Run>, logical: u32, physical: u64, length: u32) {
 
 /// The runs of a journal with extents, and the tree's nodes outside the inode. The tree is read
 /// whole, node by node, because the journal must be known before its first block is trusted.
-fn extent_runs(vol: &Volume, inode: &Inode) -> Result<(Vec<Run>, Vec<u64>)> {
+fn extent_runs(vol: &Volume, inode: &Inode) -> Result<(Vec<Run>, Vec<FsBlock>)> {
     let position = format!("inode {}", inode.ino);
     let tree = map::whole_tree(vol, inode, MAX_MAP_NODES)?;
     let mut runs = Vec::new();
@@ -80,14 +81,14 @@ fn extent_runs(vol: &Volume, inode: &Inode) -> Result<(Vec<Run>, Vec<u64>)> {
             let detail = format!("its extent at journal block {} was never written", extent.block);
             return Err(corrupt("journal", &position, detail));
         }
-        push(&mut runs, extent.block, extent.start, extent.len);
+        push(&mut runs, extent.block.get(), extent.start, extent.len);
     }
     Ok((runs, tree.nodes))
 }
 
 /// The map of a journal without extents (ext3): `blocks` blocks of direct and indirect pointers.
 /// Returns the runs and the indirect blocks.
-fn pointer_runs(vol: &Volume, inode: &Inode, blocks: u32) -> Result<(Vec<Run>, Vec<u64>)> {
+fn pointer_runs(vol: &Volume, inode: &Inode, blocks: u32) -> Result<(Vec<Run>, Vec<FsBlock>)> {
     let (runs, nodes) = (Vec::new(), Vec::new());
     let mut map = PointerMap { vol, runs, next: 0, blocks, nodes, done: false };
     let pointers = <[U32; POINTERS]>::read_from_bytes(&inode.raw.i_block).unwrap_or_default();
@@ -103,7 +104,7 @@ struct PointerMap<'a> {
     /// The next block of the journal to be mapped.
     next: u32,
     blocks: u32,
-    nodes: Vec<u64>,
+    nodes: Vec<FsBlock>,
     done: bool,
 }
 
@@ -119,16 +120,16 @@ impl PointerMap<'_> {
                 let detail = format!("block {pointer} is beyond the file system");
                 return Err(corrupt("journal", &format!("journal block {}", self.next), detail));
             }
-            push(&mut self.runs, self.next, u64::from(pointer), 1);
+            push(&mut self.runs, self.next, FsBlock::from(pointer), 1);
             self.next += 1;
             return Ok(());
         }
-        self.nodes.push(u64::from(pointer));
+        self.nodes.push(FsBlock::from(pointer));
         if self.nodes.len() > MAX_MAP_NODES {
             let detail = format!("more than {MAX_MAP_NODES} indirect blocks");
             return Err(corrupt("journal", &format!("journal block {}", self.next), detail));
         }
-        let node = self.vol.store.read(u64::from(pointer))?;
+        let node = self.vol.store.read(FsBlock::from(pointer))?;
         // A block has a whole number of pointers.
         for slot in <[U32]>::ref_from_bytes(&node).unwrap_or_default() {
             if self.done {

@@ -22,6 +22,7 @@ use super::writer::{Writer, read_superblock, zero};
 use crate::error::Result;
 use crate::ext::store::{Block, Transaction};
 use crate::ext::superblock::{STATE_VALID, SUPERBLOCK_OFFSET};
+use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 use crate::filesystem::CommitReport;
 
@@ -61,10 +62,10 @@ pub(super) fn commit(vol: &Volume, report: &mut CommitReport) -> Result<()> {
 fn sort<'t>(
     vol: &Volume,
     transaction: &'t Transaction,
-) -> Result<[BTreeMap<u64, &'t Block>; STEPS]> {
+) -> Result<[BTreeMap<FsBlock, &'t Block>; STEPS]> {
     let places = Places::new(vol, transaction)?;
     let (sb_block, _) = vol.superblock_position();
-    let mut steps: [BTreeMap<u64, &Block>; STEPS] = Default::default();
+    let mut steps: [BTreeMap<FsBlock, &Block>; STEPS] = Default::default();
     for (&number, block) in &transaction.data {
         steps[0].insert(number, block);
     }
@@ -88,9 +89,9 @@ fn sort<'t>(
 /// Where the metadata of the touched groups lies.
 struct Places {
     /// Bitmaps, descriptors, and the block with the superblock.
-    bookkeeping: BTreeSet<u64>,
+    bookkeeping: BTreeSet<FsBlock>,
     /// First block of each inode table and the block after its last.
-    tables: BTreeMap<u64, u64>,
+    tables: BTreeMap<FsBlock, FsBlock>,
 }
 
 impl Places {
@@ -119,18 +120,19 @@ impl Places {
         Ok(places)
     }
 
-    fn in_inode_table(&self, number: u64) -> bool {
+    fn in_inode_table(&self, number: FsBlock) -> bool {
         self.tables.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
     }
 }
 
 /// Whether a block was free on the device, before all changes.
-fn was_free(vol: &Volume, number: u64) -> Result<bool> {
+fn was_free(vol: &Volume, number: FsBlock) -> Result<bool> {
     let group = vol.group_of_block(number);
     let bitmap = vol.group(group)?.block_bitmap();
     let mut byte = [0];
-    let bit = number.saturating_sub(vol.group_first_block(group)) >> vol.sb.cluster_bits();
-    let at = bitmap * vol.block_size() as u64 + bit / 8;
+    let bit =
+        number.get().saturating_sub(vol.group_first_block(group).get()) >> vol.sb.cluster_bits();
+    let at = bitmap.byte(vol.block_size()) + bit / 8;
     vol.store.device().read_at(at, &mut byte)?;
     Ok(byte[0] >> (bit % 8) & 1 == 0)
 }

@@ -74,7 +74,7 @@ fn clean_file(vol: &mut Volume) -> Result<()> {
             return corrupt("ob_magic is wrong");
         }
         let checksum = |block: &[u8]| {
-            crc32c(crc32c(seed, &number.to_le_bytes()), &block[..entries]).to_le_bytes()
+            crc32c(crc32c(seed, &number.get().to_le_bytes()), &block[..entries]).to_le_bytes()
         };
         if vol.sb.has_metadata_csum() && block[entries + 4..] != checksum(&block) {
             return corrupt("ob_checksum is wrong");

@@ -16,6 +16,7 @@ use super::format::{
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::store::Replayed;
+use crate::ext::units::FsBlock;
 
 /// Copies and revocations that are noted at most. A journal of 1 GiB in 4 KiB blocks, the largest that
 /// mke2fs makes by itself, has 262,144 blocks; each costs us about 100 bytes.
@@ -25,14 +26,14 @@ const MAX_NOTES: usize = 1 << 19;
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     /// For each block of the file system to be written, where its content is.
-    pub blocks: BTreeMap<u64, Replayed>,
+    pub blocks: BTreeMap<FsBlock, Replayed>,
     /// The sequence number of the first transaction that is not complete.
     pub end: u32,
 }
 
 /// A copy of a block in the log.
 struct Copy {
-    home: u64,
+    home: FsBlock,
     log: u32,
     escaped: bool,
     checksum: u32,
@@ -43,7 +44,7 @@ struct Copy {
 #[derive(Default)]
 struct Open {
     copies: Vec<Copy>,
-    revoked: Vec<u64>,
+    revoked: Vec<FsBlock>,
     /// CRC32 of version 1 so far.
     crc: u32,
     /// A descriptor or revoke block had a bad checksum: the transaction is corrupt, or these are
@@ -68,7 +69,7 @@ struct Walk<'a> {
     last_commit_time: u64,
     copies: Vec<Copy>,
     /// Each revoked block with the newest transaction that revokes it.
-    revoked: HashMap<u64, u32>,
+    revoked: HashMap<FsBlock, u32>,
 }
 
 /// Walks the log from `s_start`.
@@ -124,7 +125,7 @@ impl Walk<'_> {
                     if !self.area.form.verify_tail(&block) {
                         open.suspect.get_or_insert(log);
                     } else if let Some(blocks) = self.area.form.revoked(&block) {
-                        open.revoked.extend(blocks);
+                        open.revoked.extend(blocks.into_iter().map(FsBlock::new));
                     } else {
                         return Err(Error::corrupt(
                             "journal revoke block",
@@ -167,7 +168,7 @@ impl Walk<'_> {
                 open.crc = crc32_be(open.crc, &copy);
             }
             open.copies.push(Copy {
-                home: tag.block,
+                home: FsBlock::new(tag.block),
                 log,
                 escaped: tag.flags & FLAG_ESCAPE != 0,
                 checksum: tag.checksum,
@@ -229,17 +230,17 @@ impl Walk<'_> {
     /// The last copy of every block that is not revoked after it, with its checksum verified.
     fn finish(self) -> Result<Replay> {
         let device_blocks = self.device.len() / self.area.form.block_size as u64;
-        let mut newest: BTreeMap<u64, &Copy> = BTreeMap::new();
+        let mut newest: BTreeMap<FsBlock, &Copy> = BTreeMap::new();
         for copy in &self.copies {
             let revoked = self.revoked.get(&copy.home);
             if revoked.is_some_and(|&revoked| !sequence_after(copy.sequence, revoked)) {
                 continue;
             }
-            if copy.home >= device_blocks || self.area.contains(copy.home) {
+            if copy.home.get() >= device_blocks || self.area.contains(copy.home) {
                 return Err(Error::corrupt(
                     "journal descriptor",
                     format!("transaction {}", copy.sequence),
-                    if copy.home >= device_blocks {
+                    if copy.home.get() >= device_blocks {
                         format!("block {} is beyond the device", copy.home)
                     } else {
                         format!("block {} belongs to the journal itself", copy.home)

@@ -6,6 +6,7 @@ use zerocopy::FromBytes;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::superblock::{RawSuperblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
+use crate::ext::units::FsBlock;
 
 /// Bytes gathered before they are written.
 const LIMIT: usize = 1 << 20;
@@ -14,18 +15,18 @@ const LIMIT: usize = 1 << 20;
 pub(super) struct Writer<'a> {
     device: &'a dyn BlockDevice,
     block_size: usize,
-    start: u64,
+    start: FsBlock,
     buf: Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
     /// A writer of blocks of `block_size` bytes.
     pub(super) fn new(device: &'a dyn BlockDevice, block_size: usize) -> Self {
-        Self { device, block_size, start: 0, buf: Vec::new() }
+        Self { device, block_size, start: FsBlock::default(), buf: Vec::new() }
     }
 
     /// Writes a block, now or with its neighbours.
-    pub(super) fn write(&mut self, number: u64, content: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, number: FsBlock, content: &[u8]) -> Result<()> {
         let next = self.start + (self.buf.len() / self.block_size) as u64;
         if self.buf.is_empty() {
             self.start = number;
@@ -40,7 +41,7 @@ impl<'a> Writer<'a> {
     /// Writes what is left.
     pub(super) fn finish(&mut self) -> Result<()> {
         if !self.buf.is_empty() {
-            self.device.write_at(self.start * self.block_size as u64, &self.buf)?;
+            self.device.write_at(self.start.byte(self.block_size), &self.buf)?;
             self.buf.clear();
         }
         Ok(())
@@ -49,11 +50,15 @@ impl<'a> Writer<'a> {
 
 /// Fills runs of blocks with zeros. What reads as zeros already is not written, so that a sparse
 /// image stays sparse.
-pub(super) fn zero(device: &dyn BlockDevice, block_size: usize, runs: &[(u64, u64)]) -> Result<()> {
+pub(super) fn zero(
+    device: &dyn BlockDevice,
+    block_size: usize,
+    runs: &[(FsBlock, u64)],
+) -> Result<()> {
     let mut buf = vec![0; LIMIT];
     let zeros = vec![0; LIMIT];
     for &(start, len) in runs {
-        let mut at = start * block_size as u64;
+        let mut at = start.byte(block_size);
         let mut left = len * block_size as u64;
         while left > 0 {
             let count = left.min(LIMIT as u64) as usize;

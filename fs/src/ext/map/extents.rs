@@ -6,13 +6,14 @@ use super::release::Release;
 use crate::error::{Error, Result};
 use crate::ext::alloc::{alloc_meta_block, free_meta_block};
 use crate::ext::inode::Inode;
+use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
 
 /// Entries that the root has room for.
 const ROOT_ENTRIES: usize = 4;
 
 /// Where block `lblk` is.
-pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> {
+pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: FileBlock) -> Result<Mapping> {
     let mut node = Node::root(vol, inode)?;
     let mut end = MAX_LBLK;
     loop {
@@ -49,7 +50,7 @@ pub(in crate::ext) struct WholeTree {
     /// All extents, in logical order.
     pub(in crate::ext) extents: Vec<Extent>,
     /// The blocks of its nodes outside the inode.
-    pub(in crate::ext) nodes: Vec<u64>,
+    pub(in crate::ext) nodes: Vec<FsBlock>,
 }
 
 /// Reads and verifies every node of an inode's tree, `max_nodes` at most.
@@ -128,8 +129,8 @@ fn is_full(vol: &Volume, inode: &Inode, node: &Node, extent: &Extent) -> Result<
 pub(super) fn push(
     vol: &mut Volume,
     inode: &mut Inode,
-    lblk: u32,
-    start: u64,
+    lblk: FileBlock,
+    start: FsBlock,
     len: u32,
 ) -> Result<()> {
     let mut at = 0;
@@ -153,7 +154,7 @@ fn push_extent(vol: &mut Volume, inode: &mut Inode, extent: Extent) -> Result<()
             )));
         }
         // The root moves into a block of its own, under a new root.
-        let first = root.first().unwrap_or(0);
+        let first = root.first().unwrap_or_default();
         let block = alloc_meta_block(vol, inode, extent.start)?;
         let depth = root.depth;
         Node::for_block(vol, depth, root.entries).store_child(vol, inode, block)?;
@@ -222,7 +223,7 @@ fn push_into(
 pub(super) fn cut(
     vol: &mut Volume,
     inode: &mut Inode,
-    from: u32,
+    from: FileBlock,
     release: &mut Release,
 ) -> Result<()> {
     let mut root = Node::root(vol, inode)?;
@@ -265,7 +266,7 @@ fn cut_node(
     vol: &mut Volume,
     inode: &mut Inode,
     node: &mut Node,
-    from: u32,
+    from: FileBlock,
     to: u64,
     release: &mut Release,
 ) -> Result<bool> {
@@ -279,7 +280,7 @@ fn cut_node(
                     break;
                 }
                 changed = true;
-                let keep = from.saturating_sub(last.block);
+                let keep = from.get().saturating_sub(last.block.get());
                 let (start, len) = (last.start + u64::from(keep), last.len - keep);
                 release.add(vol, inode, last.block + keep, start, len)?;
                 if keep > 0 {

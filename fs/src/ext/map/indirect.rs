@@ -6,6 +6,7 @@ use super::release::Release;
 use crate::error::{Error, Result};
 use crate::ext::alloc::{alloc_meta_block, check_own, free_meta_block};
 use crate::ext::inode::Inode;
+use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
 
 /// Blocks named in the inode itself.
@@ -48,22 +49,24 @@ pub(super) fn limit(vol: &Volume) -> u64 {
     last.first.saturating_add(last.span).min(MAX_LBLK)
 }
 
-fn pointer(bytes: &[u8], index: usize) -> u64 {
+fn pointer(bytes: &[u8], index: usize) -> FsBlock {
     let mut word = [0; 4];
     if let Some(found) = bytes.get(index * 4..index * 4 + 4) {
         word.copy_from_slice(found);
     }
-    u64::from(u32::from_le_bytes(word))
+    FsBlock::from(u32::from_le_bytes(word))
 }
 
-fn set_pointer(bytes: &mut [u8], index: usize, block: u64) {
+fn set_pointer(bytes: &mut [u8], index: usize, block: FsBlock) {
     if let Some(word) = bytes.get_mut(index * 4..index * 4 + 4) {
-        word.copy_from_slice(&(block as u32).to_le_bytes());
+        // Callers keep to block numbers of 32 bits.
+        word.copy_from_slice(&(block.get() as u32).to_le_bytes());
     }
 }
 
-fn check(vol: &Volume, inode: &Inode, block: u64) -> Result<u64> {
-    if block > u64::from(vol.sb.raw.s_first_data_block.get()) && block < vol.sb.blocks_count() {
+fn check(vol: &Volume, inode: &Inode, block: FsBlock) -> Result<FsBlock> {
+    let first = FsBlock::from(vol.sb.raw.s_first_data_block.get());
+    if block > first && block.get() < vol.sb.blocks_count() {
         return Ok(block);
     }
     let blocks = vol.sb.blocks_count();
@@ -75,8 +78,8 @@ fn check(vol: &Volume, inode: &Inode, block: u64) -> Result<u64> {
 fn run(vol: &Volume, inode: &Inode, bytes: &[u8], index: usize, count: usize) -> Result<Mapping> {
     let start = pointer(bytes, index);
     let mut len = 1;
-    if start == 0 {
-        while index + len < count && pointer(bytes, index + len) == 0 {
+    if start.is_none() {
+        while index + len < count && pointer(bytes, index + len).is_none() {
             len += 1;
         }
         return Ok(Mapping::Hole { len: len as u64 });
@@ -90,7 +93,7 @@ fn run(vol: &Volume, inode: &Inode, bytes: &[u8], index: usize, count: usize) ->
 }
 
 /// Where block `lblk` is.
-pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> {
+pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: FileBlock) -> Result<Mapping> {
     let lblk = u64::from(lblk);
     if lblk < DIRECT {
         return run(vol, inode, &inode.raw.i_block, lblk as usize, DIRECT as usize);
@@ -103,7 +106,7 @@ pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> 
         let mut block = pointer(&inode.raw.i_block, tree.slot);
         for level in (0..tree.level).rev() {
             let below = span(vol, level);
-            if block == 0 {
+            if block.is_none() {
                 return Ok(Mapping::Hole { len: below * per_block(vol) - offset });
             }
             let bytes = vol.read_block(check(vol, inode, block)?)?;
@@ -122,13 +125,13 @@ pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: u32) -> Result<Mapping> 
 pub(super) fn push(
     vol: &mut Volume,
     inode: &mut Inode,
-    lblk: u32,
-    start: u64,
+    lblk: FileBlock,
+    start: FsBlock,
     len: u32,
 ) -> Result<()> {
     let (mut lblk, mut start) = (u64::from(lblk), start);
     let end = lblk + u64::from(len);
-    if end > limit(vol) || start + u64::from(len) > 1 << 32 {
+    if end > limit(vol) || start.get() + u64::from(len) > 1 << 32 {
         return Err(Error::NoSpace(format!(
             "inode {} would be larger than its block map can say",
             inode.ino
@@ -158,13 +161,13 @@ pub(super) fn push(
 fn put(
     vol: &mut Volume,
     inode: &mut Inode,
-    block: u64,
+    block: FsBlock,
     level: u32,
     offset: u64,
-    start: u64,
+    start: FsBlock,
     count: u64,
-) -> Result<u64> {
-    let (block, mut bytes) = if block == 0 {
+) -> Result<FsBlock> {
+    let (block, mut bytes) = if block.is_none() {
         (alloc_meta_block(vol, inode, start)?, vec![0; vol.block_size()])
     } else {
         (check(vol, inode, block)?, vol.read_block(block)?.to_vec())
@@ -193,25 +196,26 @@ fn put(
 pub(super) fn cut(
     vol: &mut Volume,
     inode: &mut Inode,
-    from: u32,
+    from: FileBlock,
     release: &mut Release,
 ) -> Result<()> {
     let from = u64::from(from);
     for tree in trees(vol).into_iter().rev() {
         let block = pointer(&inode.raw.i_block, tree.slot);
-        if block == 0 || from >= tree.first + tree.span {
+        if block.is_none() || from >= tree.first + tree.span {
             continue;
         }
         let keep = from.saturating_sub(tree.first);
         if !cut_block(vol, inode, block, tree.level, keep, release)? {
-            set_pointer(&mut inode.raw.i_block, tree.slot, 0);
+            set_pointer(&mut inode.raw.i_block, tree.slot, FsBlock::default());
         }
     }
     for index in (from.min(DIRECT) as usize..DIRECT as usize).rev() {
         let block = pointer(&inode.raw.i_block, index);
-        if block != 0 {
-            release.add(vol, inode, index as u32, check(vol, inode, block)?, 1)?;
-            set_pointer(&mut inode.raw.i_block, index, 0);
+        if !block.is_none() {
+            // One of the twelve.
+            release.add(vol, inode, FileBlock::new(index as u32), check(vol, inode, block)?, 1)?;
+            set_pointer(&mut inode.raw.i_block, index, FsBlock::default());
         }
     }
     Ok(())
@@ -225,7 +229,7 @@ pub(super) fn cut(
 fn cut_block(
     vol: &mut Volume,
     inode: &mut Inode,
-    block: u64,
+    block: FsBlock,
     level: u32,
     keep: u64,
     release: &mut Release,
@@ -235,18 +239,18 @@ fn cut_block(
     let mut changed = false;
     for index in ((keep / below) as usize..per_block(vol) as usize).rev() {
         let child = pointer(&bytes, index);
-        if child == 0 {
+        if child.is_none() {
             continue;
         }
         let keep_below = keep.saturating_sub(index as u64 * below);
         let stays = if level == 1 {
-            release.add(vol, inode, 0, check(vol, inode, child)?, 1)?;
+            release.add(vol, inode, FileBlock::default(), check(vol, inode, child)?, 1)?;
             false
         } else {
             cut_block(vol, inode, child, level - 1, keep_below, release)?
         };
         if !stays {
-            set_pointer(&mut bytes, index, 0);
+            set_pointer(&mut bytes, index, FsBlock::default());
             changed = true;
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::ext::inode::{Inode, flags};
+use crate::ext::units::FsBlock;
 use crate::filesystem::FileType;
 
 /// Logical blocks are numbered in 32 bits; the last number is not used, so that counts fit too.
@@ -18,7 +19,7 @@ pub enum Mapping {
     /// Blocks of the device.
     Data {
         /// First block.
-        start: u64,
+        start: FsBlock,
         /// At least this many blocks (never 0).
         len: u64,
         /// Allocated but never written: reads as zeros.

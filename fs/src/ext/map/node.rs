@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ext::alloc::check_own;
 use crate::ext::checksum::crc32c;
 use crate::ext::inode::Inode;
+use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
 
 /// `eh_magic`.
@@ -57,11 +58,11 @@ const _: () = assert!(size_of::<RawIndex>() == ENTRY);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ext) struct Extent {
     /// First logical block.
-    pub(in crate::ext) block: u32,
+    pub(in crate::ext) block: FileBlock,
     /// Number of blocks.
     pub(in crate::ext) len: u32,
     /// First block on the device.
-    pub(in crate::ext) start: u64,
+    pub(in crate::ext) start: FsBlock,
     /// Allocated but never written: reads as zeros.
     pub(in crate::ext) unwritten: bool,
 }
@@ -69,8 +70,8 @@ pub(in crate::ext) struct Extent {
 /// A child node, and the first logical block it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Index {
-    pub(super) block: u32,
-    pub(super) leaf: u64,
+    pub(super) block: FileBlock,
+    pub(super) leaf: FsBlock,
 }
 
 /// What a node holds.
@@ -92,6 +93,17 @@ pub(super) struct Node {
 /// Entries that a block has room for; the checksum fits behind them in every block size.
 fn capacity(bytes: usize) -> usize {
     (bytes - ENTRY) / ENTRY
+}
+
+/// A block number of 48 bits out of its two halves.
+fn joined(high: U16, low: U32) -> FsBlock {
+    FsBlock::new(u64::from(high.get()) << 32 | u64::from(low.get()))
+}
+
+/// The high and the low half of a block number. A number of 2^48 does not get here: it is beyond
+/// what `s_blocks_count` of a file system with extents can be used for.
+fn halves(block: FsBlock) -> (U16, U32) {
+    (U16::new((block.get() >> 32) as u16), U32::new(block.get() as u32))
 }
 
 fn entry<T: FromBytes>(bytes: &[u8], index: usize) -> Option<T> {
@@ -118,7 +130,7 @@ impl Node {
     }
 
     /// The first logical block of the first entry.
-    pub(super) fn first(&self) -> Option<u32> {
+    pub(super) fn first(&self) -> Option<FileBlock> {
         match &self.entries {
             Entries::Leaf(list) => list.first().map(|extent| extent.block),
             Entries::Index(list) => list.first().map(|index| index.block),
@@ -128,16 +140,16 @@ impl Node {
     /// The root, from `i_block`.
     pub(super) fn root(vol: &Volume, inode: &Inode) -> Result<Self> {
         let wrong = |detail: String| corrupt(inode, "extent tree root", detail);
-        Self::parse(vol, &inode.raw.i_block, None, 0, MAX_LBLK, &wrong)
+        Self::parse(vol, &inode.raw.i_block, None, FileBlock::default(), MAX_LBLK, &wrong)
     }
 
     /// The node in block `block`, for logical blocks `from..to`.
     pub(super) fn child(
         vol: &Volume,
         inode: &Inode,
-        block: u64,
+        block: FsBlock,
         depth: u16,
-        from: u32,
+        from: FileBlock,
         to: u64,
     ) -> Result<Self> {
         let bytes = vol.read_block(block)?;
@@ -163,7 +175,7 @@ impl Node {
         vol: &Volume,
         bytes: &[u8],
         depth: Option<u16>,
-        from: u32,
+        from: FileBlock,
         to: u64,
         wrong: &dyn Fn(String) -> Error,
     ) -> Result<Self> {
@@ -193,7 +205,7 @@ impl Node {
         }
         // Where the next entry may begin, and where the last must end.
         let mut next = u64::from(from);
-        let mut outside = |what: &str, index: usize, block: u32, len: u32| {
+        let mut outside = |what: &str, index: usize, block: FileBlock, len: u32| {
             let end = u64::from(block) + u64::from(len);
             if u64::from(block) < next || end > to {
                 return Err(wrong(format!(
@@ -204,9 +216,9 @@ impl Node {
             Ok(())
         };
         let short = || wrong("the block is too short".to_owned());
-        let first = u64::from(vol.sb.raw.s_first_data_block.get());
-        let blocks = vol.sb.blocks_count();
-        let pointer = |what: &str, start: u64, len: u32| {
+        let first = FsBlock::from(vol.sb.raw.s_first_data_block.get());
+        let blocks = FsBlock::new(vol.sb.blocks_count());
+        let pointer = |what: &str, start: FsBlock, len: u32| {
             if start <= first || start.checked_add(u64::from(len)).is_none_or(|end| end > blocks) {
                 return Err(wrong(format!("{what} {start} (+{len}) is not among {blocks} blocks")));
             }
@@ -219,9 +231,8 @@ impl Node {
                 let stored = u32::from(raw.ee_len.get());
                 let unwritten = stored > MAX_LEN;
                 let len = if unwritten { stored - MAX_LEN } else { stored };
-                let start =
-                    u64::from(raw.ee_start_hi.get()) << 32 | u64::from(raw.ee_start_lo.get());
-                let block = raw.ee_block.get();
+                let start = joined(raw.ee_start_hi, raw.ee_start_lo);
+                let block = FileBlock::new(raw.ee_block.get());
                 if len == 0 {
                     return Err(wrong(format!("ee_len of extent {index} is 0")));
                 }
@@ -234,10 +245,11 @@ impl Node {
             let mut list = Vec::with_capacity(usize::from(entries));
             for index in 0..usize::from(entries) {
                 let raw: RawIndex = entry(bytes, index).ok_or_else(short)?;
-                let leaf = u64::from(raw.ei_leaf_hi.get()) << 32 | u64::from(raw.ei_leaf_lo.get());
-                outside("index", index, raw.ei_block.get(), 1)?;
+                let leaf = joined(raw.ei_leaf_hi, raw.ei_leaf_lo);
+                let block = FileBlock::new(raw.ei_block.get());
+                outside("index", index, block, 1)?;
                 pointer("ei_leaf", leaf, 1)?;
-                list.push(Index { block: raw.ei_block.get(), leaf });
+                list.push(Index { block, leaf });
             }
             Entries::Index(list)
         };
@@ -260,10 +272,10 @@ impl Node {
                 for extent in list {
                     let len = extent.len + if extent.unwritten { MAX_LEN } else { 0 };
                     let raw = RawExtent {
-                        ee_block: U32::new(extent.block),
+                        ee_block: U32::new(extent.block.get()),
                         ee_len: U16::new(len as u16),
-                        ee_start_hi: U16::new((extent.start >> 32) as u16),
-                        ee_start_lo: U32::new(extent.start as u32),
+                        ee_start_hi: halves(extent.start).0,
+                        ee_start_lo: halves(extent.start).1,
                     };
                     out.extend_from_slice(raw.as_bytes());
                 }
@@ -271,9 +283,9 @@ impl Node {
             Entries::Index(list) => {
                 for index in list {
                     let raw = RawIndex {
-                        ei_block: U32::new(index.block),
-                        ei_leaf_lo: U32::new(index.leaf as u32),
-                        ei_leaf_hi: U16::new((index.leaf >> 32) as u16),
+                        ei_block: U32::new(index.block.get()),
+                        ei_leaf_lo: halves(index.leaf).1,
+                        ei_leaf_hi: halves(index.leaf).0,
                         ei_unused: U16::new(0),
                     };
                     out.extend_from_slice(raw.as_bytes());
@@ -293,7 +305,12 @@ impl Node {
     }
 
     /// Writes the node into its block.
-    pub(super) fn store_child(&self, vol: &mut Volume, inode: &Inode, block: u64) -> Result<()> {
+    pub(super) fn store_child(
+        &self,
+        vol: &mut Volume,
+        inode: &Inode,
+        block: FsBlock,
+    ) -> Result<()> {
         let mut bytes = self.to_bytes(vol.block_size());
         if vol.sb.has_metadata_csum() {
             let at = ENTRY * (self.max + 1);

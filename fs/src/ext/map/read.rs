@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::ext::inline;
 use crate::ext::inode::{Inode, flags};
 use crate::ext::store::Block;
+use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
 
 /// Where logical block `lblk` of a file, directory or long symbolic link is.
@@ -16,7 +17,8 @@ pub fn map(vol: &Volume, inode: &Inode, lblk: u64) -> Result<Mapping> {
             inode.ino
         )));
     }
-    let Some(block) = u32::try_from(lblk).ok().filter(|_| lblk < MAX_LBLK) else {
+    let Some(block) = u32::try_from(lblk).ok().filter(|_| lblk < MAX_LBLK).map(FileBlock::new)
+    else {
         return Ok(Mapping::Hole { len: u64::MAX - lblk.min(u64::MAX - 1) });
     };
     if inode.has_flag(flags::EXTENTS) {
@@ -70,7 +72,7 @@ pub fn read(vol: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<
 
 /// Reads `target.len()` bytes that begin `within` bytes into block `start`: whole blocks straight
 /// into place, a short run with ragged ends in one piece through a buffer.
-fn read_blocks(vol: &Volume, start: u64, within: usize, target: &mut [u8]) -> Result<()> {
+fn read_blocks(vol: &Volume, start: FsBlock, within: usize, target: &mut [u8]) -> Result<()> {
     const SMALL: usize = 64 << 10;
     let block_size = vol.block_size();
     if within == 0 && target.len().is_multiple_of(block_size) {
@@ -121,7 +123,7 @@ pub fn read_all(vol: &Volume, inode: &Inode, limit: usize) -> Result<Vec<u8>> {
 
 /// Block `lblk` of a directory or another file made of metadata blocks, with its number: through
 /// the cache. A hole is an error.
-pub fn read_block(vol: &Volume, inode: &Inode, lblk: u64) -> Result<(u64, Block)> {
+pub fn read_block(vol: &Volume, inode: &Inode, lblk: u64) -> Result<(FsBlock, Block)> {
     match map(vol, inode, lblk)? {
         Mapping::Data { start, unwritten: false, .. } => Ok((start, vol.read_block(start)?)),
         _ => Err(corrupt(

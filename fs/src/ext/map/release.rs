@@ -4,6 +4,7 @@ use super::mapping::corrupt;
 use crate::error::Result;
 use crate::ext::alloc::free_blocks;
 use crate::ext::inode::Inode;
+use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
 
 /// Collects adjoining runs, so that each bitmap is written once, and keeps clusters that the rest
@@ -14,7 +15,7 @@ pub(super) struct Release {
     /// The lowest cluster freed so far: runs come from the end of the file to its start.
     last: Option<u64>,
     /// First block and length of what is to be freed.
-    pending: Option<(u64, u64)>,
+    pending: Option<(FsBlock, u64)>,
     /// Clusters freed.
     clusters: u64,
 }
@@ -33,8 +34,8 @@ impl Release {
         &mut self,
         vol: &mut Volume,
         inode: &Inode,
-        lblk: u32,
-        start: u64,
+        lblk: FileBlock,
+        start: FsBlock,
         len: u32,
     ) -> Result<()> {
         let shift = vol.sb.cluster_bits();
@@ -42,7 +43,7 @@ impl Release {
             return self.enqueue(vol, start, u64::from(len));
         }
         let mask = u64::from(vol.sb.cluster_blocks()) - 1;
-        if u64::from(lblk) & mask != start & mask {
+        if u64::from(lblk) & mask != start.get() & mask {
             return Err(corrupt(
                 inode,
                 "extent",
@@ -52,8 +53,8 @@ impl Release {
             ));
         }
         let end = start + u64::from(len);
-        let mut first = start >> shift;
-        let mut past = end.div_ceil(1 << shift);
+        let mut first = start.get() >> shift;
+        let mut past = end.get().div_ceil(1 << shift);
         // Blocks cut out of a cluster that stays keep their old content until the commit, too.
         if self.last == Some(past - 1) {
             past -= 1;
@@ -64,7 +65,8 @@ impl Release {
         if first < past && self.kept == Some(past - 1) {
             past -= 1;
         }
-        let (whole, whole_end) = ((first << shift).min(end), (past << shift).max(start));
+        let whole = FsBlock::new(first << shift).min(end);
+        let whole_end = FsBlock::new(past << shift).max(start);
         if first < past {
             vol.store.forget(start..whole.max(start));
             vol.store.forget(whole_end.min(end)..end);
@@ -76,12 +78,12 @@ impl Release {
             self.clusters += past - first;
             let first = first << shift;
             let past = (past << shift).min(vol.sb.blocks_count());
-            self.enqueue(vol, first, past - first)?;
+            self.enqueue(vol, FsBlock::new(first), past - first)?;
         }
         Ok(())
     }
 
-    fn enqueue(&mut self, vol: &mut Volume, start: u64, len: u64) -> Result<()> {
+    fn enqueue(&mut self, vol: &mut Volume, start: FsBlock, len: u64) -> Result<()> {
         if vol.sb.cluster_bits() == 0 {
             self.clusters += len;
         }

@@ -12,6 +12,7 @@ use crate::ext::alloc::{alloc_blocks, check_own};
 use crate::ext::inline;
 use crate::ext::inode::{Inode, flags};
 use crate::ext::superblock::{incompat, ro_compat};
+use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
 
 /// Files beyond this size need the large_file feature.
@@ -45,12 +46,17 @@ fn check_writable(vol: &Volume, inode: &Inode) -> Result<()> {
     Ok(())
 }
 
+/// The block with this number, if a file can have it.
+fn file_block(lblk: u64) -> Option<FileBlock> {
+    u32::try_from(lblk).ok().filter(|_| lblk < MAX_LBLK).map(FileBlock::new)
+}
+
 /// The cluster that holds blocks of the file on both sides of a cut at `from`.
 fn kept_cluster(vol: &Volume, inode: &Inode, from: u64) -> Result<Option<u64>> {
     let mask = u64::from(vol.sb.cluster_blocks()) - 1;
     for lblk in from & !mask..from {
         if let Mapping::Data { start, .. } = map(vol, inode, lblk)? {
-            return Ok(Some(start >> vol.sb.cluster_bits()));
+            return Ok(Some(start.get() >> vol.sb.cluster_bits()));
         }
     }
     Ok(None)
@@ -58,27 +64,26 @@ fn kept_cluster(vol: &Volume, inode: &Inode, from: u64) -> Result<Option<u64>> {
 
 /// Unmaps and frees all blocks from `from` on.
 fn cut(vol: &mut Volume, inode: &mut Inode, from: u64) -> Result<()> {
-    if from >= MAX_LBLK {
-        return Ok(());
-    }
+    let Some(first) = file_block(from) else { return Ok(()) };
     let mut release = Release::new(kept_cluster(vol, inode, from)?);
     if inode.has_flag(flags::EXTENTS) {
-        extents::cut(vol, inode, from as u32, &mut release)?;
+        extents::cut(vol, inode, first, &mut release)?;
     } else {
-        indirect::cut(vol, inode, from as u32, &mut release)?;
+        indirect::cut(vol, inode, first, &mut release)?;
     }
     release.finish(vol, inode)
 }
 
 /// Maps `len` blocks from `start` at `lblk`, behind everything that is mapped.
-fn push(vol: &mut Volume, inode: &mut Inode, lblk: u64, start: u64, len: u32) -> Result<()> {
-    if lblk + u64::from(len) > MAX_LBLK {
+fn push(vol: &mut Volume, inode: &mut Inode, lblk: u64, start: FsBlock, len: u32) -> Result<()> {
+    let first = file_block(lblk).filter(|_| lblk + u64::from(len) <= MAX_LBLK);
+    let Some(lblk) = first else {
         return Err(Error::NoSpace(format!("inode {} would have 2^32 blocks", inode.ino)));
-    }
+    };
     if inode.has_flag(flags::EXTENTS) {
-        extents::push(vol, inode, lblk as u32, start, len)
+        extents::push(vol, inode, lblk, start, len)
     } else {
-        indirect::push(vol, inode, lblk as u32, start, len)
+        indirect::push(vol, inode, lblk, start, len)
     }
 }
 
@@ -88,9 +93,9 @@ fn extend(
     vol: &mut Volume,
     inode: &mut Inode,
     lblk: u64,
-    goal: u64,
+    goal: FsBlock,
     want: u64,
-) -> Result<(u64, u32)> {
+) -> Result<(FsBlock, u32)> {
     let ratio = u64::from(vol.sb.cluster_blocks());
     let want = want.clamp(1, 1 << 15) as u32;
     let within = lblk % ratio;
@@ -112,7 +117,7 @@ fn extend(
 }
 
 /// Where new blocks of a file should go: behind the block before, or near the inode.
-fn goal(vol: &Volume, inode: &Inode, lblk: u64) -> Result<u64> {
+fn goal(vol: &Volume, inode: &Inode, lblk: u64) -> Result<FsBlock> {
     if let Some(before) = lblk.checked_sub(1)
         && let Mapping::Data { start, .. } = map(vol, inode, before)?
     {
@@ -126,7 +131,7 @@ fn write_new(
     vol: &mut Volume,
     inode: &mut Inode,
     lblk: u64,
-    goal: u64,
+    goal: FsBlock,
     content: &[u8],
 ) -> Result<()> {
     let size = vol.block_size();
@@ -135,7 +140,7 @@ fn write_new(
     while !rest.is_empty() {
         let want = rest.len().div_ceil(size) as u64;
         let (start, len) = extend(vol, inode, lblk, goal, want)?;
-        for block in start..start + u64::from(len) {
+        for block in start.run(u64::from(len)) {
             let (now, later) = rest.split_at(rest.len().min(size));
             let mut bytes = now.to_vec();
             bytes.resize(size, 0);
@@ -182,7 +187,11 @@ fn change<T>(
 
 /// Adds one block of metadata to a directory (or another file of metadata): its logical and its
 /// physical number. Size and `i_blocks` follow; the caller writes the inode.
-pub fn append_block(vol: &mut Volume, inode: &mut Inode, content: Vec<u8>) -> Result<(u64, u64)> {
+pub fn append_block(
+    vol: &mut Volume,
+    inode: &mut Inode,
+    content: Vec<u8>,
+) -> Result<(u64, FsBlock)> {
     change(vol, inode, |vol, inode| {
         let size = vol.block_size() as u64;
         if inode.has_flag(flags::INLINE_DATA) || inode.size() % size != 0 {

@@ -5,6 +5,7 @@ use super::super::alloc;
 use super::super::checksum::crc32c;
 use super::super::inode::Inode;
 use super::super::superblock::Superblock;
+use super::super::units::FsBlock;
 use super::super::volume::Volume;
 use super::list::{self, Attr, MAGIC};
 use crate::error::{Error, Result};
@@ -23,9 +24,9 @@ fn set_word(block: &mut [u8], at: usize, value: u32) {
 }
 
 /// crc32c over the block's number and the block with its checksum zero.
-fn checksum(sb: &Superblock, number: u64, block: &[u8]) -> u32 {
+fn checksum(sb: &Superblock, number: FsBlock, block: &[u8]) -> u32 {
     const AT: usize = 16;
-    let mut crc = crc32c(sb.checksum_seed(), &number.to_le_bytes());
+    let mut crc = crc32c(sb.checksum_seed(), &number.get().to_le_bytes());
     crc = crc32c(crc, &block[..AT]);
     crc = crc32c(crc, &[0; 4]);
     crc32c(crc, &block[AT + 4..])
@@ -42,12 +43,12 @@ pub struct Loaded {
 /// Reads and verifies the block of an inode; `None` when it has none.
 pub fn load(volume: &Volume, inode: &Inode) -> Result<Option<Loaded>> {
     let number = inode.file_acl();
-    if number == 0 {
+    if number.is_none() {
         return Ok(None);
     }
     let position = format!("block {number} of inode {}", inode.ino);
     let corrupt = |detail: String| Error::corrupt("extended attribute block", &position, detail);
-    if number >= volume.sb.blocks_count() {
+    if number.get() >= volume.sb.blocks_count() {
         return Err(corrupt(format!(
             "i_file_acl is {number}, but the file system has {} blocks",
             volume.sb.blocks_count()
@@ -99,8 +100,8 @@ pub fn store(
     if let Some(old) = old.filter(|old| old.refcount > 1) {
         drop_share(volume, inode, old)?;
     }
-    let number = if inode.file_acl() == 0 {
-        let number = alloc::alloc_meta_block(volume, inode, 0)?;
+    let number = if inode.file_acl().is_none() {
+        let number = alloc::alloc_meta_block(volume, inode, FsBlock::default())?;
         inode.set_file_acl(number);
         number
     } else {
@@ -109,7 +110,7 @@ pub fn store(
     write(volume, number, 1, list)
 }
 
-fn write(volume: &mut Volume, number: u64, refcount: u32, list: &[Attr]) -> Result<()> {
+fn write(volume: &mut Volume, number: FsBlock, refcount: u32, list: &[Attr]) -> Result<()> {
     let mut block = vec![0; volume.block_size()];
     list::write(&mut block, HEADER, list, true);
     set_word(&mut block, 0, MAGIC);
@@ -120,7 +121,7 @@ fn write(volume: &mut Volume, number: u64, refcount: u32, list: &[Attr]) -> Resu
     volume.store.write_meta(number, block)
 }
 
-fn seal(block: &mut [u8], volume: &Volume, number: u64) {
+fn seal(block: &mut [u8], volume: &Volume, number: FsBlock) {
     if volume.sb.has_metadata_csum() {
         let crc = checksum(&volume.sb, number, block);
         set_word(block, 16, crc);
@@ -136,7 +137,7 @@ fn drop_share(volume: &mut Volume, inode: &mut Inode, old: &Loaded) -> Result<()
     volume.store.write_meta(number, block)?;
     // Every inode that shares the block counts it in i_blocks.
     inode.add_blocks(-i64::from(volume.sb.cluster_blocks()), &volume.sb)?;
-    inode.set_file_acl(0);
+    inode.set_file_acl(FsBlock::default());
     Ok(())
 }
 
@@ -148,6 +149,6 @@ pub fn release(volume: &mut Volume, inode: &mut Inode, old: &Loaded) -> Result<(
     }
     let number = inode.file_acl();
     alloc::free_meta_block(volume, inode, number)?;
-    inode.set_file_acl(0);
+    inode.set_file_acl(FsBlock::default());
     Ok(())
 }
