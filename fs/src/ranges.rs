@@ -12,11 +12,6 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// Whether there is no block in it.
-    pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
     /// Whether a block is in it.
     pub fn contains(&self, block: u64) -> bool {
         self.runs.range(..=block).next_back().is_some_and(|(_, &end)| block < end)
@@ -59,7 +54,7 @@ mod tests {
     #[test]
     fn runs_join_and_clip() {
         let mut set = Ranges::default();
-        assert!(set.is_empty() && !set.contains(0));
+        assert!(set.runs.is_empty() && !set.contains(0));
         for range in [10..20, 30..40, 5..6, 20..25, 39..50, 6..6, 60..61] {
             set.insert(range);
         }

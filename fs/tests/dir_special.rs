@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::oracle::{Disk, at, commit, compare, shell};
+use snf_fs::ext::internals::units::Ino;
 use snf_fs::{Attributes, Error, FileSystem};
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 1, gid: 2 };
@@ -143,13 +144,14 @@ fn three_levels() {
     let node = fs.create(root, b"file", FILE).unwrap();
     // The same file under very many names would need links; entries to one inode do the same for
     // the index, and are taken out again before e2fsck counts them.
-    let ino = node.0 as u32;
+    let ino = Ino::new(node.0 as u32);
     let volume = fs.volume_mut();
-    let mut inode = volume.live_inode(dir.0 as u32).unwrap();
+    let mut inode = volume.live_inode(Ino::new(dir.0 as u32)).unwrap();
     let name = |i: usize| format!("{i:0>200}");
     for i in 0..48_000 {
         use snf_fs::FileType::Regular;
-        snf_fs::ext::dir::insert(volume, &mut inode, name(i).as_bytes(), ino, Regular).unwrap();
+        snf_fs::ext::internals::dir::insert(volume, &mut inode, name(i).as_bytes(), ino, Regular)
+            .unwrap();
     }
     volume.write_inode(&inode).unwrap();
     for i in (0..48_000).step_by(501) {
@@ -157,12 +159,12 @@ fn three_levels() {
     }
     let volume = fs.volume_mut();
     for i in 1..48_000 {
-        snf_fs::ext::dir::remove(volume, &mut inode, name(i).as_bytes()).unwrap();
+        snf_fs::ext::internals::dir::remove(volume, &mut inode, name(i).as_bytes()).unwrap();
     }
     volume.write_inode(&inode).unwrap();
     fs.unlink(root, b"file").unwrap_or_else(|error| panic!("{error}"));
     let volume = fs.volume_mut();
-    snf_fs::ext::dir::remove(volume, &mut inode, name(0).as_bytes()).unwrap();
+    snf_fs::ext::internals::dir::remove(volume, &mut inode, name(0).as_bytes()).unwrap();
     volume.write_inode(&inode).unwrap();
     commit(&mut fs);
     disk.fsck(args);
@@ -178,14 +180,20 @@ fn a_full_index_is_said() {
     let root = fs.root();
     let dir = fs.mkdir(root, b"dir", DIR).unwrap();
     let volume = fs.volume_mut();
-    let mut inode = volume.live_inode(dir.0 as u32).unwrap();
+    let mut inode = volume.live_inode(Ino::new(dir.0 as u32)).unwrap();
     let name = |i: usize| format!("{i:0>250}");
     let error = (0..70_000)
         .find_map(|i| {
             use snf_fs::FileType::Regular;
             let before = inode.clone();
             let result = volume.attempt(|volume| {
-                snf_fs::ext::dir::insert(volume, &mut inode, name(i).as_bytes(), 11, Regular)
+                snf_fs::ext::internals::dir::insert(
+                    volume,
+                    &mut inode,
+                    name(i).as_bytes(),
+                    Ino::new(11),
+                    Regular,
+                )
             });
             if result.is_err() {
                 inode = before;
@@ -197,8 +205,9 @@ fn a_full_index_is_said() {
     assert!(matches!(error.1, Error::NoSpace(_)), "{}", error.1);
     assert!(error.1.to_string().contains("large_dir"), "{}", error.1);
     for i in 0..error.0 {
-        let entry = snf_fs::ext::dir::remove(volume, &mut inode, name(i).as_bytes()).unwrap();
-        assert_eq!(entry.ino, 11);
+        let entry =
+            snf_fs::ext::internals::dir::remove(volume, &mut inode, name(i).as_bytes()).unwrap();
+        assert_eq!(entry.ino, Ino::new(11));
     }
     volume.write_inode(&inode).unwrap();
     commit(&mut fs);
@@ -213,7 +222,7 @@ fn colliding_hashes() {
     let disk = Disk::make(args, 48);
     let mut fs = disk.open();
     let sb = &fs.volume().sb;
-    let hasher = snf_fs::ext::dir::hash::Hasher {
+    let hasher = snf_fs::ext::internals::dir::hash::Hasher {
         version: sb.raw.s_def_hash_version,
         unsigned: sb.raw.s_flags.get() & 2 != 0,
         seed: sb.hash_seed(),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::journal_support::*;
-use snf_fs::ext::grow::{device_blocks, grow};
-use snf_fs::ext::journal::commit;
+use snf_fs::ext::internals::grow::{device_blocks, grow};
+use snf_fs::ext::internals::journal::commit;
 use snf_fs::testing::{Fault, FaultDevice};
 use snf_fs::{BlockDevice, FileDevice};
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::journal_support::*;
-use snf_fs::ext::journal::{commit, open_volume, transaction_capacity};
-use snf_fs::ext::units::FsBlock;
+use snf_fs::ext::internals::journal::{commit, open_volume, transaction_capacity};
+use snf_fs::ext::internals::units::FsBlock;
 use snf_fs::testing::{Event, Fault, FaultDevice, RecordingDevice};
 use snf_fs::{BlockDevice, Error, MemoryDevice};
 
@@ -100,7 +100,7 @@ fn several_transactions_are_committed_one_after_the_other() {
     let device = Arc::new(RecordingDevice::new(old.clone()));
     let (mut vol, _) = open_on(device.clone());
     stage(&mut vol, &middle, &first);
-    snf_fs::ext::journal::seal(&mut vol).unwrap();
+    snf_fs::ext::internals::journal::seal(&mut vol).unwrap();
     stage(&mut vol, &new, &second);
     assert_eq!(commit(&mut vol).unwrap().transactions, 2);
     assert_clean(dir.path(), &device.to_vec(), "two transactions");

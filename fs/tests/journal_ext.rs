@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use crate::journal_support::*;
-use snf_fs::ext::ops::Ext;
-use snf_fs::ext::units::FsBlock;
+use snf_fs::ext::Ext;
+use snf_fs::ext::internals::units::{FsBlock, Ino};
 use snf_fs::testing::{Fault, FaultDevice, RecordingDevice};
 use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice, NodeId, Result};
 
@@ -239,7 +239,7 @@ fn a_map_of_the_journal_in_the_wrong_place_is_refused() {
         .find(|bit| bitmap[*bit as usize / 8] >> (bit % 8) & 1 == 0)
         .map(|bit| bit + 1)
         .unwrap();
-    let (block, at) = vol.inode_position(8).unwrap();
+    let (block, at) = vol.inode_position(Ino::new(8)).unwrap();
     let pointer = block.byte(1024) as usize + at + 40 + 12 * 4;
     let old = u32::from_le_bytes(image[pointer..pointer + 4].try_into().unwrap()) as usize;
     image.resize(30 << 20, 0);
@@ -250,11 +250,11 @@ fn a_map_of_the_journal_in_the_wrong_place_is_refused() {
         let device = Arc::new(RecordingDevice::new(bytes));
         let (mut vol, _) = open_on(device.clone());
         if target == reserved {
-            snf_fs::ext::grow::grow(&mut vol, 30 << 10).unwrap();
+            snf_fs::ext::internals::grow::grow(&mut vol, 30 << 10).unwrap();
         } else {
             vol.store.write_data(FsBlock::new(target), vec![0; 1024]).unwrap();
         }
-        let error = snf_fs::ext::journal::commit(&mut vol).unwrap_err();
+        let error = snf_fs::ext::internals::journal::commit(&mut vol).unwrap_err();
         assert!(matches!(error, Error::Corrupt { structure: "journal", .. }), "{error}");
         assert!(error.to_string().contains(says), "{error}");
         assert!(device.events().is_empty(), "nothing is written before the refusal");

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::journal_support::*;
 use snf_fs::ext::Ext;
-use snf_fs::ext::journal::{commit, open_replayed, open_volume};
-use snf_fs::ext::units::FsBlock;
+use snf_fs::ext::internals::journal::{commit, open_replayed, open_volume};
+use snf_fs::ext::internals::units::FsBlock;
 use snf_fs::testing::RecordingDevice;
 use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice};
 
@@ -347,7 +347,7 @@ fn what_cannot_be_replayed_is_refused() {
         let mut image = old.clone();
         image[at + field..at + field + 4].copy_from_slice(&value.to_be_bytes());
         image[at + 0xFC..at + 0x100].fill(0);
-        let crc = snf_fs::ext::checksum::crc32c(!0, &image[at..at + 1024]);
+        let crc = snf_fs::ext::internals::checksum::crc32c(!0, &image[at..at + 1024]);
         image[at + 0xFC..at + 0x100].copy_from_slice(&crc.to_be_bytes());
         let error = open(image).unwrap_err().to_string();
         assert!(error.contains(name), "{name}: {error}");

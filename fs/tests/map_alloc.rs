@@ -4,9 +4,9 @@
 use crate::support;
 use crate::support::{Image, Random, commit, content, files};
 use snf_fs::Error;
-use snf_fs::ext::alloc;
-use snf_fs::ext::map::{self, Mapping};
-use snf_fs::ext::units::FsBlock;
+use snf_fs::ext::internals::alloc;
+use snf_fs::ext::internals::map::{self, Mapping};
+use snf_fs::ext::internals::units::{FsBlock, Ino};
 
 /// What each file system is made with: label, mke2fs arguments, size in MiB.
 const SHAPES: &[(&str, &str, u64)] = &[
@@ -47,7 +47,7 @@ fn every_shape_reads_and_changes() {
                 let ino = image.ino(file);
                 let mut inode = vol.live_inode(ino).unwrap();
                 assert!(content(&vol, &inode) == *bytes, "{name}: {file} differs");
-                match (round + ino) % 3 {
+                match (round + ino.get()) % 3 {
                     0 => {
                         let size = random.below(300_000) as usize;
                         *bytes = random.bytes(size);
@@ -98,7 +98,7 @@ fn inodes_come_and_go() {
             alloc::free_inode(&mut vol, ino, is_dir).unwrap();
             assert!(matches!(alloc::free_inode(&mut vol, ino, is_dir), Err(Error::Corrupt { .. })));
         }
-        assert!(alloc::free_inode(&mut vol, 2, true).is_err());
+        assert!(alloc::free_inode(&mut vol, Ino::new(2), true).is_err());
         commit(&mut vol);
         image.fsck(name);
     }
@@ -178,7 +178,7 @@ fn huge_sparse_files() {
             }
         }
         assert!(inode.size() > largest - 2 * block, "{args}");
-        assert!(vol.sb.has_ro_compat(snf_fs::ext::superblock::ro_compat::LARGE_FILE));
+        assert!(vol.sb.has_ro_compat(snf_fs::ext::internals::superblock::ro_compat::LARGE_FILE));
         vol.write_inode(&inode).unwrap();
         commit(&mut vol);
         image.fsck(args);
@@ -214,7 +214,7 @@ fn a_small_edit_touches_few_blocks() {
     let mut inode = vol.live_inode(image.ino("file7")).unwrap();
     map::replace(&mut vol, &mut inode, &[1; 1500]).unwrap();
     vol.write_inode(&inode).unwrap();
-    snf_fs::ext::journal::seal(&mut vol).unwrap();
+    snf_fs::ext::internals::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     let transaction = &vol.store.transactions()[0];
     // Block bitmap, group descriptor, inode, superblock; and the content.
@@ -225,7 +225,7 @@ fn a_small_edit_touches_few_blocks() {
     commit(&mut vol);
     map::append(&mut vol, &mut inode, b"one more line\n").unwrap();
     vol.write_inode(&inode).unwrap();
-    snf_fs::ext::journal::seal(&mut vol).unwrap();
+    snf_fs::ext::internals::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     // The block itself, through the journal, and the inode.
     vol.store.seal();
@@ -312,7 +312,7 @@ fn a_large_file_goes_quickly() {
     assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
     assert!(vol.sb.free_blocks_count() >= free + 2_621_439);
     vol.write_inode(&inode).unwrap();
-    snf_fs::ext::journal::seal(&mut vol).unwrap();
+    snf_fs::ext::internals::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     // 81 bitmaps and their descriptors, not the file.
     assert!(vol.store.transactions()[0].meta.len() < 100);

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::{Image, Random, commit};
-use snf_fs::ext::map::{self, Mapping};
-use snf_fs::ext::units::FsBlock;
-use snf_fs::ext::{Options, Volume, alloc};
+use snf_fs::ext::Options;
+use snf_fs::ext::internals::alloc;
+use snf_fs::ext::internals::map::{self, Mapping};
+use snf_fs::ext::internals::units::{FsBlock, Ino};
+use snf_fs::ext::internals::volume::Volume;
 use snf_fs::{Error, MemoryDevice};
 
 /// A small file system with files whole, in pieces and sparse; without checksums, so that damage is
 /// not found by them.
 struct Base {
     bytes: Vec<u8>,
-    inos: Vec<u32>,
+    inos: Vec<Ino>,
     /// Blocks worth damaging.
     blocks: Vec<u64>,
     block_size: usize,
@@ -26,7 +28,7 @@ fn base(args: &str) -> Base {
         names.iter().map(|name| ((*name).to_owned(), vec![5; 40_000])).collect();
     let image = Image::make(args, 12, &files);
     let mut vol = image.open();
-    let inos: Vec<u32> = names.iter().map(|name| image.ino(name)).collect();
+    let inos: Vec<Ino> = names.iter().map(|name| image.ino(name)).collect();
     let mut inodes: Vec<_> = inos.iter().map(|&ino| vol.live_inode(ino).unwrap()).collect();
     let size = vol.block_size() as u64;
     for piece in 0..200 {
@@ -46,7 +48,7 @@ fn base(args: &str) -> Base {
     for _ in 0..4 {
         blocks.extend(inos.iter().map(|&ino| vol.inode_position(ino).unwrap().0));
     }
-    snf_fs::ext::journal::seal(&mut vol).unwrap();
+    snf_fs::ext::internals::journal::seal(&mut vol).unwrap();
     vol.store.seal();
     // Everything written as metadata: extent nodes and indirect blocks among it.
     blocks.extend(vol.store.transactions().iter().flat_map(|t| t.meta.keys()));
@@ -66,7 +68,7 @@ fn open(bytes: Vec<u8>) -> Result<Volume, Error> {
 }
 
 /// Does everything to every file; the errors met.
-fn exercise(vol: &mut Volume, inos: &[u32]) -> Vec<Error> {
+fn exercise(vol: &mut Volume, inos: &[Ino]) -> Vec<Error> {
     let mut errors = Vec::new();
     for &ino in inos {
         let mut inode = match vol.live_inode(ino) {
@@ -211,7 +213,7 @@ fn a_file_cannot_own_metadata() {
 }
 
 /// The inode of a file whose only extent begins at `target` and ends within a block.
-fn vol_inode(base: &Base, which: usize, target: u64) -> snf_fs::ext::inode::Inode {
+fn vol_inode(base: &Base, which: usize, target: u64) -> snf_fs::ext::internals::inode::Inode {
     let vol = open(base.bytes.clone()).unwrap();
     let mut inode = vol.live_inode(base.inos[which]).unwrap();
     inode.raw.i_block[16] = 1;

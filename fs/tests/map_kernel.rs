@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{Image, Random, content, run};
-use snf_fs::ext::map;
+use snf_fs::ext::internals::map;
 
 /// A loop mount that goes away with the value.
 struct Mount {
@@ -122,7 +122,7 @@ fn the_kernel_and_we_agree() {
                 }
                 vol.write_inode(&inode).unwrap();
             }
-            snf_fs::ext::journal::commit(&mut vol).unwrap();
+            snf_fs::ext::internals::journal::commit(&mut vol).unwrap();
             image.fsck_errors(&format!("{args} round {round}"));
             let mount = Mount::new(&image.path);
             for (name, bytes) in names.iter().zip(&expected) {

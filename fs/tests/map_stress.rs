@@ -3,15 +3,16 @@
 
 use crate::support::{Image, Random, commit, content, files};
 use snf_fs::Error;
-use snf_fs::ext::inode::Inode;
-use snf_fs::ext::map;
+use snf_fs::ext::internals::inode::Inode;
+use snf_fs::ext::internals::map;
+use snf_fs::ext::internals::units::Ino;
 
 /// Fills, fragments and empties a file system for `rounds` rounds of random changes.
 fn stress(args: &str, mib: u64, count: usize, largest: u64, rounds: usize, seed: u64) {
     let mut expected = files(count, 24_000, seed);
     let image = Image::make(args, mib, &expected);
     let mut vol = image.open();
-    let inos: Vec<u32> = expected.iter().map(|(file, _)| image.ino(file)).collect();
+    let inos: Vec<Ino> = expected.iter().map(|(file, _)| image.ino(file)).collect();
     let mut random = Random(seed);
     let mut full = 0;
     let mut largest_tree = 0;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::oracle::{Disk, NOW, commit, shell};
-use snf_fs::ext::superblock::incompat;
+use snf_fs::ext::internals::superblock::incompat;
+use snf_fs::ext::internals::units::Ino;
 use snf_fs::ext::{Ext, Options};
 use snf_fs::testing::Random;
 use snf_fs::{Attributes, Error, FileSystem, FileType, MemoryDevice, NodeId};
@@ -123,7 +124,7 @@ fn base(args: &str) -> Base {
     let mut targets = Vec::new();
     let mut todo = vec![fs.root()];
     while let Some(node) = todo.pop() {
-        let inode = volume.live_inode(node.0 as u32).unwrap();
+        let inode = volume.live_inode(Ino::new(node.0 as u32)).unwrap();
         let (block, at) = volume.inode_position(inode.ino).unwrap();
         targets.push((block.byte(size) as usize + at, volume.sb.inode_size() as usize));
         if !inode.file_acl().is_none() {
@@ -138,7 +139,8 @@ fn base(args: &str) -> Base {
                 inode.size() / size as u64
             };
             for lblk in 0..blocks {
-                let (pblk, _) = snf_fs::ext::map::read_block(volume, &inode, lblk).unwrap();
+                let (pblk, _) =
+                    snf_fs::ext::internals::map::read_block(volume, &inode, lblk).unwrap();
                 targets.push((pblk.byte(size) as usize, 120));
             }
             let list = fs.readdir(node).unwrap();
@@ -210,14 +212,14 @@ fn every_field_is_checked() {
     disk.fsck("base");
     let volume = fs.volume();
     let block_of = |node: NodeId, lblk: u64| {
-        let inode = volume.live_inode(node.0 as u32).unwrap();
-        snf_fs::ext::map::read_block(volume, &inode, lblk).unwrap().0.byte(1024) as usize
+        let inode = volume.live_inode(Ino::new(node.0 as u32)).unwrap();
+        snf_fs::ext::internals::map::read_block(volume, &inode, lblk).unwrap().0.byte(1024) as usize
     };
     let root_block = block_of(root, 0);
     let (index, leaf) = (block_of(dir, 0), block_of(dir, 1));
-    let xattr = volume.live_inode(file.0 as u32).unwrap().file_acl().byte(1024) as usize;
+    let xattr = volume.live_inode(Ino::new(file.0 as u32)).unwrap().file_acl().byte(1024) as usize;
     let position = |ino: u64| {
-        let (block, at) = volume.inode_position(ino as u32).unwrap();
+        let (block, at) = volume.inode_position(Ino::new(ino as u32)).unwrap();
         block.byte(1024) as usize + at
     };
     let (dir_inode, file_inode) = (position(dir.0), position(file.0));

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::support::{Image, Random, commit, files, run};
-use snf_fs::ext::map;
+use snf_fs::ext::internals::map;
 
 #[test]
 fn usage_follows_owner_and_size() {
@@ -57,7 +57,7 @@ fn taking_a_change_back_takes_its_usage_back() {
         Err(snf_fs::Error::Invalid("no".into()))
     });
     assert!(failed.is_err());
-    snf_fs::ext::journal::seal(&mut vol).unwrap();
+    snf_fs::ext::internals::journal::seal(&mut vol).unwrap();
     assert!(!vol.store.is_dirty());
 }
 

@@ -44,6 +44,7 @@ macro_rules! feature_set {
             }
 
             /// Whether no feature is in the set.
+            #[allow(dead_code)] // nobody asks it of compatible features
             pub const fn is_empty(self) -> bool {
                 self.0 == 0
             }
@@ -77,7 +78,8 @@ macro_rules! feature_set {
         }
 
         #[doc = concat!("The features of [`", stringify!($set), "`].")]
-        #[allow(missing_docs)] // the names are the specification's
+        // The names are the specification's; some features are here for their names only.
+        #[allow(missing_docs, dead_code)]
         pub mod $module {
             use super::$set;
 

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::checksum::crc32c;
 use super::superblock::{Superblock, ro_compat};
-use super::units::FsBlock;
+use super::units::{FsBlock, Ino};
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, Timestamp};
 
@@ -65,8 +65,6 @@ pub mod flags {
     pub const UNRM: u32 = 0x2;
     pub const COMPR: u32 = 0x4;
     pub const SYNC: u32 = 0x8;
-    pub const IMMUTABLE: u32 = 0x10;
-    pub const APPEND: u32 = 0x20;
     pub const NODUMP: u32 = 0x40;
     pub const NOATIME: u32 = 0x80;
     pub const NOCOMPR: u32 = 0x400;
@@ -86,13 +84,13 @@ pub mod flags {
 }
 
 /// Inode number of the root directory.
-pub const ROOT_INO: u32 = 2;
+pub const ROOT_INO: Ino = Ino::new(2);
 
 /// One inode in memory.
 #[derive(Clone, Debug)]
 pub struct Inode {
     /// Its number, from 1.
-    pub ino: u32,
+    pub ino: Ino,
     /// The fields as they are on disk.
     pub raw: RawInode,
     /// Everything from byte 128 + `i_extra_isize` to the end of the inode: in-inode xattrs.
@@ -106,7 +104,7 @@ pub struct Inode {
 
 impl Inode {
     /// Parses the `s_inode_size` bytes of inode `ino` and verifies their checksum.
-    pub fn parse(bytes: &[u8], ino: u32, sb: &Superblock) -> Result<Self> {
+    pub fn parse(bytes: &[u8], ino: Ino, sb: &Superblock) -> Result<Self> {
         let corrupt = |detail: String| Error::corrupt("inode", format!("inode {ino}"), detail);
         let size = sb.inode_size() as usize;
         if bytes.len() != size || size < GOOD_OLD_INODE_SIZE {
@@ -150,7 +148,7 @@ impl Inode {
     }
 
     /// A zeroed inode of the size that `sb` says, with `i_extra_isize` as new inodes have it.
-    pub fn new(ino: u32, sb: &Superblock) -> Self {
+    pub fn new(ino: Ino, sb: &Superblock) -> Self {
         let size = sb.inode_size() as usize;
         let mut raw = RawInode::new_zeroed();
         let mut tail = Vec::new();

@@ -14,7 +14,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::group::GroupDescriptor;
 use super::inode::{Inode, ROOT_INO};
 use super::superblock::{EXT_MAGIC, RawSuperblock, STATE_VALID, Superblock, incompat, ro_compat};
-use super::units::FsBlock;
+use super::units::{FsBlock, Ino};
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::Timestamp;
 
@@ -282,14 +282,17 @@ impl Builder<'_> {
     }
 
     fn build(&mut self, files: &[NewFile<'_>], spec: &Ext2Spec<'_>) -> Result<()> {
-        let mut entries: Vec<(u32, &[u8], u8)> =
-            vec![(ROOT_INO, b".", 2), (ROOT_INO, b"..", 2), (LOST_AND_FOUND, b"lost+found", 2)];
+        let mut entries: Vec<(u32, &[u8], u8)> = vec![
+            (ROOT_INO.get(), b".", 2),
+            (ROOT_INO.get(), b"..", 2),
+            (LOST_AND_FOUND, b"lost+found", 2),
+        ];
         for (ino, file) in (FIRST_FILE..).zip(files) {
             entries.push((ino, file.name.as_bytes(), 1));
         }
         let root = directory(&entries);
-        self.write_node(ROOT_INO, 0x4000 | 0o755, 3, &root, "/", spec)?;
-        let lost = directory(&[(LOST_AND_FOUND, b".", 2), (ROOT_INO, b"..", 2)]);
+        self.write_node(ROOT_INO.get(), 0x4000 | 0o755, 3, &root, "/", spec)?;
+        let lost = directory(&[(LOST_AND_FOUND, b".", 2), (ROOT_INO.get(), b"..", 2)]);
         self.write_node(LOST_AND_FOUND, 0x4000 | 0o700, 2, &lost, "lost+found", spec)?;
         for (ino, file) in (FIRST_FILE..).zip(files) {
             let mode = 0x8000 | file.mode & 0o7777;
@@ -308,7 +311,7 @@ impl Builder<'_> {
         name: &str,
         spec: &Ext2Spec<'_>,
     ) -> Result<()> {
-        let mut inode = Inode::new(ino, &self.layout.sb);
+        let mut inode = Inode::new(Ino::new(ino), &self.layout.sb);
         inode.raw.i_mode = U16::new(mode);
         inode.set_links(links);
         inode.set_size(content.len() as u64);

@@ -1,29 +1,49 @@
-//! The ext2/3/4 engine.
+//! The ext2/3/4 engine: [`Ext`] opens, edits and grows a file system, [`mkfs`] makes a small one.
 //!
-//! Layers, from the bottom: [`store`] (blocks, transactions), [`volume`] (superblock, groups,
-//! inodes), allocation and block maps, directories and xattrs, the journal, and on top the
-//! [`crate::FileSystem`] implementation.
+//! Layers, from the bottom: `store` (blocks, transactions), `volume` (superblock, groups, inodes),
+//! allocation and block maps, directories and xattrs, quota and the journal, growth, and on top the
+//! [`crate::FileSystem`] implementation. No layer calls one above it.
 
-pub mod alloc;
-pub mod checksum;
-pub mod dir;
-pub mod feature;
-pub mod group;
-pub mod grow;
-pub mod inline;
-pub mod inode;
-pub mod journal;
-pub mod map;
+mod alloc;
+mod checksum;
+mod dir;
+mod feature;
+mod group;
+mod grow;
+mod inline;
+mod inode;
+mod journal;
+mod map;
 pub mod mkfs;
-pub mod mmp;
-pub mod ops;
+mod mmp;
+mod ops;
 mod quota;
 mod remove;
-pub mod store;
-pub mod superblock;
-pub mod units;
-pub mod volume;
-pub mod xattr;
+mod store;
+mod superblock;
+mod units;
+mod volume;
+mod xattr;
 
+pub use grow::GrowReport;
 pub use ops::Ext;
-pub use volume::{Options, Volume};
+pub use volume::Options;
+
+/// The layers below [`Ext`]. They are open to this crate's tests only, which build hostile images
+/// and look at what stands where; nothing here is stable.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod internals {
+    macro_rules! layers {
+        ($($layer:ident)*) => {
+            $(pub mod $layer {
+                pub use crate::ext::$layer::*;
+            })*
+        };
+    }
+
+    layers! {
+        alloc checksum dir feature group grow inode journal map store superblock units volume xattr
+    }
+}

@@ -122,7 +122,8 @@ impl Store {
     }
 
     /// Blocks of the file system.
-    pub fn blocks_count(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn blocks_count(&self) -> u64 {
         self.blocks_count
     }
 

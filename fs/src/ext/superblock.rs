@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::feature::{Compat, Incompat, RoCompat};
 pub use super::feature::{compat, incompat, ro_compat};
+use super::units::Ino;
 use crate::error::{Error, Result};
 
 /// Byte offset of the primary superblock on the device.
@@ -322,8 +323,8 @@ impl Superblock {
     }
 
     /// First inode that is not reserved.
-    pub fn first_ino(&self) -> u32 {
-        if self.raw.s_rev_level.get() == 0 { 11 } else { self.raw.s_first_ino.get() }
+    pub fn first_ino(&self) -> Ino {
+        if self.raw.s_rev_level.get() == 0 { Ino::new(11) } else { self.raw.s_first_ino.into() }
     }
 
     /// Bytes in a group descriptor.

@@ -1,8 +1,10 @@
-//! Numbers of blocks: where a block is on the device and which one of its file it is are two types,
-//! so that they cannot take each other's place. Counts of blocks stay plain integers.
+//! Numbers that name things: a block of the device, a block of a file, an inode. Each is a type of its
+//! own, so that one cannot take another's place. Counts stay plain integers.
 
 use std::fmt;
-use std::ops::{Add, AddAssign, Range, Sub};
+use std::ops::{Add, AddAssign, Sub};
+
+use zerocopy::little_endian::U32;
 
 /// A block of the file system, counted from the start of its device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,11 +54,6 @@ impl FsBlock {
     /// `count` blocks from this one on.
     pub fn run(self, count: u64) -> impl DoubleEndedIterator<Item = Self> {
         (self.0..self.0.saturating_add(count)).map(Self)
-    }
-
-    /// All blocks of a range.
-    pub fn all(range: &Range<Self>) -> impl DoubleEndedIterator<Item = Self> {
-        (range.start.0..range.end.0).map(Self)
     }
 }
 
@@ -145,6 +142,44 @@ impl Sub for FileBlock {
 
     fn sub(self, other: Self) -> u32 {
         self.0 - other.0
+    }
+}
+
+/// An inode, counted from 1. On disk 0 means "none".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ino(u32);
+
+impl Ino {
+    /// Inode `number`.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Whether this is 0: no inode.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The four bytes as they are in an entry or under a checksum.
+    pub const fn to_le_bytes(self) -> [u8; 4] {
+        self.0.to_le_bytes()
+    }
+}
+
+impl fmt::Display for Ino {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<U32> for Ino {
+    fn from(number: U32) -> Self {
+        Self(number.get())
     }
 }
 

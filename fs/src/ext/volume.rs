@@ -15,7 +15,7 @@ use super::superblock::{
     STATE_ERROR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, compat, incompat,
     ro_compat,
 };
-use super::units::FsBlock;
+use super::units::{FsBlock, Ino};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
@@ -269,8 +269,8 @@ impl Volume {
     }
 
     /// The group of an inode and its index in it.
-    pub fn inode_group(&self, ino: u32) -> Result<(u32, u32)> {
-        if ino == 0 || ino > self.sb.raw.s_inodes_count.get() {
+    pub fn inode_group(&self, ino: Ino) -> Result<(u32, u32)> {
+        if ino.is_none() || ino.get() > self.sb.raw.s_inodes_count.get() {
             return Err(Error::corrupt(
                 "inode number",
                 format!("inode {ino}"),
@@ -278,11 +278,12 @@ impl Volume {
             ));
         }
         let per_group = self.sb.raw.s_inodes_per_group.get();
-        Ok(((ino - 1) / per_group, (ino - 1) % per_group))
+        let index = ino.get() - 1;
+        Ok((index / per_group, index % per_group))
     }
 
     /// Block that holds an inode, and the byte in it.
-    pub fn inode_position(&self, ino: u32) -> Result<(FsBlock, usize)> {
+    pub fn inode_position(&self, ino: Ino) -> Result<(FsBlock, usize)> {
         let (group, index) = self.inode_group(ino)?;
         let descriptor = self.group(group)?;
         let offset = u64::from(index) * u64::from(self.sb.inode_size());
@@ -291,7 +292,7 @@ impl Volume {
     }
 
     /// Reads an inode, whether it is in use or not.
-    pub fn read_inode(&self, ino: u32) -> Result<Inode> {
+    pub fn read_inode(&self, ino: Ino) -> Result<Inode> {
         let (group, _) = self.inode_group(ino)?;
         if self.sb.has_group_csum()
             && self.group(group)?.has_flag(BG_INODE_UNINIT)
@@ -309,7 +310,7 @@ impl Volume {
     }
 
     /// Reads an inode that something refers to: it must be in use and of a known type.
-    pub fn live_inode(&self, ino: u32) -> Result<Inode> {
+    pub fn live_inode(&self, ino: Ino) -> Result<Inode> {
         if ino != ROOT_INO && ino < self.sb.first_ino() {
             return Err(Error::corrupt(
                 "directory entry",

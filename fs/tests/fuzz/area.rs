@@ -92,7 +92,7 @@ impl Target for AreaTarget {
     }
 
     fn cache(&self) -> usize {
-        snf_fs::ext::store::CACHE_BYTES
+        snf_fs::ext::internals::store::CACHE_BYTES
     }
 
     fn check_undamaged(&self) {

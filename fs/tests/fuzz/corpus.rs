@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use snf_fs::ext::inode::Inode;
-use snf_fs::ext::map::{self, Mapping};
-use snf_fs::ext::units::FsBlock;
-use snf_fs::ext::{Ext, Options, Volume};
+use snf_fs::ext::internals::inode::Inode;
+use snf_fs::ext::internals::map::{self, Mapping};
+use snf_fs::ext::internals::units::{FsBlock, Ino};
+use snf_fs::ext::internals::volume::Volume;
+use snf_fs::ext::{Ext, Options};
 use snf_fs::{Attributes, BlockDevice, FileSystem, MemoryDevice, NodeId, Timestamp};
 
 use super::choices::Choices;
@@ -114,7 +115,7 @@ fn make(name: &'static str, args: &str) -> Corpus {
     let vol = fs.volume_mut();
     let size = vol.block_size() as u64;
     for (&ino, step) in pieces.iter().zip([2, 3_000]) {
-        let mut inode = vol.live_inode(ino).unwrap();
+        let mut inode = vol.live_inode(Ino::new(ino)).unwrap();
         for piece in 1..120 {
             if map::truncate(vol, &mut inode, piece * step * size).is_ok() {
                 map::append(vol, &mut inode, b"x").unwrap();
@@ -149,7 +150,7 @@ fn places(vol: &Volume, inos: &[u32]) -> Vec<Place> {
     let hidden =
         [raw.s_journal_inum.get(), raw.s_usr_quota_inum.get(), raw.s_orphan_file_inum.get()];
     for &ino in inos.iter().chain(hidden.iter().filter(|&&ino| ino != 0)) {
-        let inode = vol.read_inode(ino).unwrap();
+        let inode = vol.read_inode(Ino::new(ino)).unwrap();
         for _ in 0..3 {
             out.push(Place::Inode(ino));
         }
@@ -176,7 +177,7 @@ fn map_blocks(vol: &Volume, inode: &Inode) -> Vec<Place> {
             for entry in 0..usize::from(half(2)) {
                 let at = 12 + entry * 12 + 4;
                 let leaf = u64::from(u32::from_le_bytes(node[at..at + 4].try_into().unwrap()));
-                out.push(Place::ExtentNode(inode.ino, leaf));
+                out.push(Place::ExtentNode(inode.ino.get(), leaf));
                 nodes.push(vol.read_block(FsBlock::new(leaf)).unwrap().to_vec());
             }
         }
@@ -190,7 +191,7 @@ fn map_blocks(vol: &Volume, inode: &Inode) -> Vec<Place> {
         }
     }
     let is_metadata = inode.is_dir() || !inode.is_file() || inode.ino < vol.sb.first_ino();
-    let orphans = inode.ino == vol.sb.raw.s_orphan_file_inum.get();
+    let orphans = inode.ino.get() == vol.sb.raw.s_orphan_file_inum.get();
     if is_metadata || orphans {
         for lblk in 0..(inode.size() / vol.block_size() as u64).min(600) {
             let Ok(Mapping::Data { start, .. }) = map::map(vol, inode, lblk) else { continue };
@@ -204,7 +205,10 @@ fn map_blocks(vol: &Volume, inode: &Inode) -> Vec<Place> {
                     && block[6] == 0
                     && usize::from(block[5]) * 256 == block.len() & 0xFFFF;
                 let times = if node || lblk == 0 { 3 } else { usize::from(lblk < 12) };
-                out.extend(std::iter::repeat_n(Place::DirBlock(inode.ino, start.get()), times));
+                out.extend(std::iter::repeat_n(
+                    Place::DirBlock(inode.ino.get(), start.get()),
+                    times,
+                ));
             }
         }
     }

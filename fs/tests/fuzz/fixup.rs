@@ -2,8 +2,9 @@
 //! pass any fuzzer that does not do this. Written from the specification, not from the engine.
 
 use snf_fs::BlockDevice;
-use snf_fs::ext::Volume;
-use snf_fs::ext::checksum::{crc16, crc32c};
+use snf_fs::ext::internals::checksum::{crc16, crc32c};
+use snf_fs::ext::internals::units::Ino;
+use snf_fs::ext::internals::volume::Volume;
 
 use super::device::Patched;
 
@@ -41,9 +42,9 @@ impl Fixup {
         let block_size = vol.block_size();
         let inodes = (1..=vol.sb.raw.s_inodes_count.get())
             .map(|ino| {
-                let (block, at) = vol.inode_position(ino).unwrap();
+                let (block, at) = vol.inode_position(Ino::new(ino)).unwrap();
                 let generation =
-                    vol.read_inode(ino).map_or(0, |inode| inode.raw.i_generation.get());
+                    vol.read_inode(Ino::new(ino)).map_or(0, |inode| inode.raw.i_generation.get());
                 (block.byte(block_size) + at as u64, generation)
             })
             .collect();

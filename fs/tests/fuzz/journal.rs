@@ -8,11 +8,11 @@ use super::device::Patched;
 use super::mutate::mutate;
 use super::run::{Outcome, Target};
 use crate::journal_support::*;
-use snf_fs::ext::checksum::crc32c;
-use snf_fs::ext::grow::{device_blocks, grow};
-use snf_fs::ext::journal::format::Form;
-use snf_fs::ext::journal::{commit, open_replayed, open_volume};
-use snf_fs::ext::units::FsBlock;
+use snf_fs::ext::internals::checksum::crc32c;
+use snf_fs::ext::internals::grow::{device_blocks, grow};
+use snf_fs::ext::internals::journal::format::Form;
+use snf_fs::ext::internals::journal::{commit, open_replayed, open_volume};
+use snf_fs::ext::internals::units::{FsBlock, Ino};
 use snf_fs::{BlockDevice, Error};
 
 /// An image and the bytes worth hitting: place, length and what they are.
@@ -61,11 +61,11 @@ fn places(image: &[u8]) -> (Vec<(u64, usize, Kind)>, u32, bool) {
         out.push((block.byte(1024) + at as u64, size, Kind::Descriptor(group)));
     }
     for ino in [7, 8] {
-        let (block, at) = vol.inode_position(ino).unwrap();
+        let (block, at) = vol.inode_position(Ino::new(ino)).unwrap();
         let size = vol.sb.inode_size() as usize;
         out.push((block.byte(1024) + at as u64, size, Kind::Inode(ino)));
     }
-    let resize = vol.read_inode(7).unwrap();
+    let resize = vol.read_inode(Ino::new(7)).unwrap();
     let double = u32::from_le_bytes(resize.raw.i_block[52..56].try_into().unwrap());
     if double != 0 {
         out.push((u64::from(double) * 1024, 1024, Kind::Plain));
@@ -211,7 +211,7 @@ impl Target for Corpus {
     }
 
     fn cache(&self) -> usize {
-        snf_fs::ext::store::CACHE_BYTES
+        snf_fs::ext::internals::store::CACHE_BYTES
     }
 
     fn check_undamaged(&self) {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use snf_fs::ext::journal::{commit, open_volume};
-use snf_fs::ext::superblock::Superblock;
-use snf_fs::ext::units::FsBlock;
-use snf_fs::ext::{Options, Volume};
+use snf_fs::ext::Options;
+use snf_fs::ext::internals::journal::{commit, open_volume};
+use snf_fs::ext::internals::superblock::Superblock;
+use snf_fs::ext::internals::units::FsBlock;
+use snf_fs::ext::internals::volume::Volume;
 use snf_fs::testing::RecordingDevice;
 use snf_fs::{BlockDevice, CommitReport, MemoryDevice, Timestamp};
 use zerocopy::FromBytes;
@@ -181,7 +182,7 @@ pub fn set_journal_features(image: &mut [u8], compat: u32, incompat: u32) {
     if incompat & 0x18 != 0 {
         image[at + 0x50] = 4;
         image[at + 0xFC..at + 0x100].fill(0);
-        let crc = snf_fs::ext::checksum::crc32c(!0, &image[at..at + 1024]);
+        let crc = snf_fs::ext::internals::checksum::crc32c(!0, &image[at..at + 1024]);
         image[at + 0xFC..at + 0x100].copy_from_slice(&crc.to_be_bytes());
     }
 }
@@ -301,7 +302,8 @@ pub fn stage(vol: &mut Volume, new: &[u8], difference: &Difference) {
             vol.store.write_data(FsBlock::new(n), content(n)).unwrap();
         }
     }
-    let raw = snf_fs::ext::superblock::RawSuperblock::read_from_bytes(&new[1024..2048]).unwrap();
+    let raw = snf_fs::ext::internals::superblock::RawSuperblock::read_from_bytes(&new[1024..2048])
+        .unwrap();
     vol.sb = Superblock { raw };
 }
 

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use snf_fs::ext::inode::Inode;
-use snf_fs::ext::map;
-use snf_fs::ext::{Options, Volume};
+use snf_fs::ext::Options;
+use snf_fs::ext::internals::inode::Inode;
+use snf_fs::ext::internals::map;
+use snf_fs::ext::internals::units::Ino;
+use snf_fs::ext::internals::volume::Volume;
 use snf_fs::{BlockDevice, FileDevice, Timestamp};
 use tempfile::TempDir;
 
@@ -79,10 +81,11 @@ impl Image {
         run(Command::new("debugfs").args(["-R", request]).arg(&self.path)).1
     }
 
-    pub fn ino(&self, name: &str) -> u32 {
+    pub fn ino(&self, name: &str) -> Ino {
         let text = self.debugfs(&format!("stat /{name}"));
         let word = text.lines().find_map(|line| line.strip_prefix("Inode: "));
-        word.and_then(|word| word.split_whitespace().next()).unwrap().parse().unwrap()
+        let number = word.and_then(|word| word.split_whitespace().next()).unwrap();
+        Ino::new(number.parse().unwrap())
     }
 
     /// The file's content as debugfs reads it.
@@ -95,7 +98,7 @@ impl Image {
 
 /// Writes everything pending straight to its place.
 pub fn commit(vol: &mut Volume) {
-    snf_fs::ext::journal::seal(vol).unwrap();
+    snf_fs::ext::internals::journal::seal(vol).unwrap();
     let size = vol.block_size();
     let device = vol.store.device().clone();
     vol.store.seal();

@@ -5,15 +5,16 @@ use zerocopy::little_endian::U32;
 use super::bitmap::{get, load_blocks, load_inodes, next_clear, put, store_blocks, store_inodes};
 use crate::error::{Error, Result};
 use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_ZEROED};
+use crate::ext::units::Ino;
 use crate::ext::volume::Volume;
 
 /// Takes a free inode, in `parent_group` if it has one, else in the nearest group after it. What
 /// the inode table holds there is not touched but for a block that was never zeroed: the caller
 /// writes the whole inode.
-pub fn alloc_inode(vol: &mut Volume, parent_group: u32, is_dir: bool) -> Result<u32> {
+pub fn alloc_inode(vol: &mut Volume, parent_group: u32, is_dir: bool) -> Result<Ino> {
     let groups = vol.sb.group_count();
     let per_group = vol.sb.raw.s_inodes_per_group.get();
-    let reserved = vol.sb.first_ino() - 1;
+    let reserved = vol.sb.first_ino().get() - 1;
     for step in 0..groups {
         let group = ((u64::from(parent_group) + u64::from(step)) % u64::from(groups)) as u32;
         let mut descriptor = vol.group(group)?;
@@ -56,13 +57,13 @@ pub fn alloc_inode(vol: &mut Volume, parent_group: u32, is_dir: bool) -> Result<
         })?;
         vol.sb.raw.s_free_inodes_count = U32::new(free);
         store_inodes(vol, group, &mut descriptor, bits)?;
-        return Ok(group * per_group + index + 1);
+        return Ok(Ino::new(group * per_group + index + 1));
     }
     Err(Error::NoSpace(format!("all {} inodes are in use", vol.sb.raw.s_inodes_count)))
 }
 
 /// Gives an inode back. The caller has written it with no links and a deletion time.
-pub fn free_inode(vol: &mut Volume, ino: u32, is_dir: bool) -> Result<()> {
+pub fn free_inode(vol: &mut Volume, ino: Ino, is_dir: bool) -> Result<()> {
     let (group, index) = vol.inode_group(ino)?;
     let refused = |detail: &str| Error::corrupt("inode", format!("inode {ino}"), detail);
     if ino < vol.sb.first_ino() {

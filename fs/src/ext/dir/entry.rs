@@ -5,6 +5,7 @@
 use super::super::checksum::crc32c;
 use super::super::superblock::{Superblock, incompat};
 use crate::error::{Error, Result, display_name};
+use crate::ext::units::Ino;
 use crate::filesystem::FileType;
 
 /// Bytes of an entry before its name.
@@ -99,7 +100,7 @@ pub struct Raw<'a> {
     /// Bytes to the next entry.
     pub rec_len: usize,
     /// The inode, 0 for an unused entry.
-    pub inode: u32,
+    pub inode: Ino,
     /// The name; empty for an unused entry.
     pub name: &'a [u8],
     /// The file type code; 0 without the feature.
@@ -109,7 +110,7 @@ pub struct Raw<'a> {
 impl Raw<'_> {
     /// Bytes it needs, which may be less than it takes.
     pub fn used(&self) -> usize {
-        if self.inode == 0 { 0 } else { entry_size(self.name.len()) }
+        if self.inode.is_none() { 0 } else { entry_size(self.name.len()) }
     }
 
     /// Whether it is `.` or `..`.
@@ -128,7 +129,7 @@ pub fn entries<'a>(region: &'a [u8], layout: Layout, place: &'a Place) -> Entrie
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The directory.
-    pub ino: u32,
+    pub ino: Ino,
     /// Its logical block; `None` for entries inside the inode.
     pub lblk: Option<u32>,
 }
@@ -164,7 +165,7 @@ impl<'a> Entries<'a> {
         let Some((head, _)) = rest.split_at_checked(HEADER) else {
             return bad(format!("only {} bytes are left for an entry", rest.len()));
         };
-        let inode = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let inode = Ino::new(u32::from_le_bytes([head[0], head[1], head[2], head[3]]));
         let rec_len = self.layout.decode_rec_len(u16::from_le_bytes([head[4], head[5]]));
         let name_len = usize::from(head[6]);
         if rec_len < entry_size(1) || !rec_len.is_multiple_of(4) {
@@ -180,10 +181,10 @@ impl<'a> Entries<'a> {
             return bad(format!("name_len is {name_len}, but rec_len {rec_len}"));
         }
         let name = &rest[HEADER..HEADER + name_len];
-        if inode == 0 {
+        if inode.is_none() {
             return Ok(Raw { offset, rec_len, inode, name: &[], file_type: 0 });
         }
-        if inode > self.layout.inodes_count {
+        if inode.get() > self.layout.inodes_count {
             return bad(format!(
                 "inode is {inode}, but there are {} inodes",
                 self.layout.inodes_count
@@ -219,7 +220,7 @@ pub fn put(
     layout: Layout,
     at: usize,
     rec_len: usize,
-    inode: u32,
+    inode: Ino,
     name: &[u8],
     file_type: u8,
 ) {
@@ -239,7 +240,7 @@ pub fn insert(
     region: &mut [u8],
     layout: Layout,
     place: &Place,
-    inode: u32,
+    inode: Ino,
     name: &[u8],
     file_type: u8,
 ) -> Result<bool> {
@@ -290,7 +291,7 @@ pub fn remove(region: &mut [u8], layout: Layout, place: &Place, offset: usize) -
 }
 
 /// Points the entry at `offset` to another inode.
-pub fn retarget(region: &mut [u8], layout: Layout, offset: usize, inode: u32, file_type: u8) {
+pub fn retarget(region: &mut [u8], layout: Layout, offset: usize, inode: Ino, file_type: u8) {
     region[offset..offset + 4].copy_from_slice(&inode.to_le_bytes());
     if layout.filetype {
         region[offset + 7] = file_type;
@@ -301,7 +302,7 @@ pub fn retarget(region: &mut [u8], layout: Layout, offset: usize, inode: u32, fi
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
     /// The inode.
-    pub inode: u32,
+    pub inode: Ino,
     /// The name.
     pub name: Vec<u8>,
     /// The file type code.
@@ -371,12 +372,12 @@ mod tests {
 
     const LAYOUT: Layout =
         Layout { block_size: 1024, filetype: true, checksums: true, inodes_count: 100 };
-    const PLACE: Place = Place { ino: 12, lblk: Some(0) };
+    const PLACE: Place = Place { ino: Ino::new(12), lblk: Some(0) };
 
     fn names(region: &[u8]) -> Vec<Vec<u8>> {
         entries(region, LAYOUT, &PLACE)
             .map(|entry| entry.unwrap())
-            .filter(|entry| entry.inode != 0)
+            .filter(|entry| !entry.inode.is_none())
             .map(|entry| entry.name.to_vec())
             .collect()
     }
@@ -386,16 +387,24 @@ mod tests {
         let mut region = vec![0; LAYOUT.usable()];
         pack(&mut region, LAYOUT, &[]);
         for name in [b"one".as_slice(), b"two", b"three"] {
-            assert!(insert(&mut region, LAYOUT, &PLACE, 5, name, 1).unwrap());
+            assert!(insert(&mut region, LAYOUT, &PLACE, Ino::new(5), name, 1).unwrap());
         }
         assert_eq!(names(&region), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
         remove(&mut region, LAYOUT, &PLACE, 0).unwrap();
         remove(&mut region, LAYOUT, &PLACE, 12).unwrap();
         assert_eq!(names(&region), [b"three".to_vec()]);
-        assert!(insert(&mut region, LAYOUT, &PLACE, 6, b"four", 1).unwrap());
+        assert!(insert(&mut region, LAYOUT, &PLACE, Ino::new(6), b"four", 1).unwrap());
         assert_eq!(names(&region), [b"four".to_vec(), b"three".to_vec()]);
         let mut count = 0;
-        while insert(&mut region, LAYOUT, &PLACE, 7, format!("{count:0>40}").as_bytes(), 1).unwrap()
+        while insert(
+            &mut region,
+            LAYOUT,
+            &PLACE,
+            Ino::new(7),
+            format!("{count:0>40}").as_bytes(),
+            1,
+        )
+        .unwrap()
         {
             count += 1;
         }
@@ -407,8 +416,8 @@ mod tests {
         let good = {
             let mut region = vec![0; LAYOUT.usable()];
             pack(&mut region, LAYOUT, &[]);
-            insert(&mut region, LAYOUT, &PLACE, 5, b"name", 1).unwrap();
-            insert(&mut region, LAYOUT, &PLACE, 6, b"more", 1).unwrap();
+            insert(&mut region, LAYOUT, &PLACE, Ino::new(5), b"name", 1).unwrap();
+            insert(&mut region, LAYOUT, &PLACE, Ino::new(6), b"more", 1).unwrap();
             region
         };
         for (at, value, word) in [

@@ -3,7 +3,7 @@
 use super::super::inode::{Inode, flags};
 use super::super::map;
 use super::super::superblock::{compat, incompat};
-use super::super::units::FsBlock;
+use super::super::units::{FsBlock, Ino};
 use super::super::volume::Volume;
 use super::blocks::{blocks_of, read_leaf, read_raw};
 use super::entry::{self, Layout, Owned, Place, entries, entry_size};
@@ -47,7 +47,7 @@ pub fn insert_linear(
     volume: &mut Volume,
     dir: &mut Inode,
     wanted: &Wanted<'_>,
-    ino: u32,
+    ino: Ino,
     code: u8,
 ) -> Result<()> {
     let layout = Layout::of(&volume.sb);
@@ -87,7 +87,7 @@ fn build_index(volume: &mut Volume, dir: &mut Inode, version: u8) -> Result<bool
     let mut dots = Vec::new();
     for raw in entries(&block[..layout.usable()], layout, &place) {
         let raw = raw?;
-        if raw.inode == 0 {
+        if raw.inode.is_none() {
             continue;
         }
         let owned = Owned { inode: raw.inode, name: raw.name.to_vec(), file_type: raw.file_type };
@@ -122,7 +122,7 @@ pub fn insert_indexed(
     volume: &mut Volume,
     dir: &mut Inode,
     wanted: &Wanted<'_>,
-    ino: u32,
+    ino: Ino,
     code: u8,
 ) -> Result<()> {
     let new = Owned { inode: ino, name: wanted.name.to_vec(), file_type: code };
@@ -181,7 +181,7 @@ fn owned_names(region: &[u8], layout: Layout, place: &Place) -> Result<Vec<Owned
     let mut names = Vec::new();
     for raw in entries(region, layout, place) {
         let raw = raw?;
-        if raw.inode != 0 {
+        if !raw.inode.is_none() {
             names.push(Owned {
                 inode: raw.inode,
                 name: raw.name.to_vec(),

@@ -5,7 +5,7 @@
 use super::super::checksum::crc32c;
 use super::super::inode::Inode;
 use super::super::superblock::incompat;
-use super::super::units::FsBlock;
+use super::super::units::{FsBlock, Ino};
 use super::super::volume::Volume;
 use super::blocks::{blocks_of, read_raw};
 use super::entry::{HEADER, Layout, Place};
@@ -154,7 +154,7 @@ impl Node {
 /// The content of a node that is not the root.
 fn node_block(layout: Layout, list: &[(u32, u32)]) -> Vec<u8> {
     let mut block = vec![0; layout.block_size];
-    super::entry::put(&mut block, layout, 0, layout.block_size, 0, b"", 0);
+    super::entry::put(&mut block, layout, 0, layout.block_size, Ino::default(), b"", 0);
     let limit = limit(layout, NODE_ENTRIES);
     let at = NODE_ENTRIES;
     block[at..at + 2].copy_from_slice(&(limit as u16).to_le_bytes());

@@ -9,6 +9,7 @@ use super::super::volume::Volume;
 use super::super::xattr::body;
 use super::entry::{self, Layout, Place, Raw, entries};
 use crate::error::{Error, Result};
+use crate::ext::units::Ino;
 use crate::filesystem::FileType;
 
 /// Bytes of inline data in `i_block`.
@@ -55,7 +56,7 @@ pub fn walk(
     {
         for raw in entries(region, layout(volume), &here) {
             let raw = raw?;
-            if raw.inode != 0 && !visit(&raw, part)? {
+            if !raw.inode.is_none() && !visit(&raw, part)? {
                 return Ok(());
             }
         }
@@ -64,15 +65,15 @@ pub fn walk(
 }
 
 /// The directory's parent.
-pub fn parent(volume: &Volume, dir: &Inode) -> Result<u32> {
+pub fn parent(volume: &Volume, dir: &Inode) -> Result<Ino> {
     let b = &dir.raw.i_block;
-    let found = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    let found = Ino::new(u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     volume.inode_group(found)?;
     Ok(found)
 }
 
 /// Changes the directory's parent.
-pub fn set_parent(dir: &mut Inode, parent: u32) {
+pub fn set_parent(dir: &mut Inode, parent: Ino) {
     dir.raw.i_block[..PARENT].copy_from_slice(&parent.to_le_bytes());
 }
 
@@ -105,7 +106,7 @@ pub fn insert(
     volume: &mut Volume,
     dir: &mut Inode,
     name: &[u8],
-    ino: u32,
+    ino: Ino,
     code: u8,
 ) -> Result<bool> {
     let layout = layout(volume);

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 use super::inode::{Inode, flags};
 use super::superblock::compat;
-use super::units::FsBlock;
+use super::units::{FsBlock, Ino};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::filesystem::{DirEntry, FileType, NodeId};
@@ -34,7 +34,7 @@ pub struct Entry {
     /// The name.
     pub name: Vec<u8>,
     /// The inode.
-    pub ino: u32,
+    pub ino: Ino,
     /// What the entry says the inode is.
     pub file_type: Option<FileType>,
 }
@@ -123,7 +123,7 @@ fn walk(
         }
         for raw in entries(region, layout, &place) {
             let raw = raw?;
-            if raw.inode != 0 {
+            if !raw.inode.is_none() {
                 let spot = Spot::Block { lblk, pblk, offset: raw.offset };
                 if !visit(&raw, spot)? {
                     return Ok(());
@@ -147,7 +147,7 @@ pub fn list(volume: &Volume, dir: &Inode) -> Result<Vec<DirEntry>> {
             }
             out.push(DirEntry {
                 name: raw.name.to_vec(),
-                node: NodeId(u64::from(raw.inode)),
+                node: NodeId(u64::from(raw.inode.get())),
                 file_type: entry::type_of_code(raw.file_type),
             });
         }
@@ -200,7 +200,7 @@ fn find_indexed(volume: &Volume, dir: &Inode, wanted: &Wanted<'_>) -> Result<Opt
         }
         for raw in entries(&block[..layout.usable()], layout, &place) {
             let raw = raw?;
-            if raw.inode != 0 && wanted.matches(raw.name) {
+            if !raw.inode.is_none() && wanted.matches(raw.name) {
                 let spot = Spot::Block { lblk, pblk, offset: raw.offset };
                 return Ok(Some(Found { entry: Entry::of(&raw), spot }));
             }
@@ -223,7 +223,7 @@ pub fn lookup(volume: &Volume, dir: &Inode, name: &[u8]) -> Result<Option<Entry>
 }
 
 /// The directory that `..` names.
-pub fn parent(volume: &Volume, dir: &Inode) -> Result<u32> {
+pub fn parent(volume: &Volume, dir: &Inode) -> Result<Ino> {
     check_dir(dir)?;
     if is_inline(dir) {
         return inline::parent(volume, dir);
@@ -242,7 +242,7 @@ pub fn parent(volume: &Volume, dir: &Inode) -> Result<u32> {
 }
 
 /// Points `..` to another directory.
-pub fn set_parent(volume: &mut Volume, dir: &mut Inode, parent: u32) -> Result<()> {
+pub fn set_parent(volume: &mut Volume, dir: &mut Inode, parent: Ino) -> Result<()> {
     if is_inline(dir) {
         inline::set_parent(dir, parent);
         return Ok(());
@@ -306,7 +306,7 @@ pub fn replace(
     volume: &mut Volume,
     dir: &mut Inode,
     name: &[u8],
-    ino: u32,
+    ino: Ino,
     file_type: FileType,
 ) -> Result<Entry> {
     let wanted = Wanted::new(volume, dir, name)?;
@@ -325,7 +325,7 @@ pub fn insert(
     volume: &mut Volume,
     dir: &mut Inode,
     name: &[u8],
-    ino: u32,
+    ino: Ino,
     file_type: FileType,
 ) -> Result<()> {
     check_dir(dir)?;
@@ -358,7 +358,7 @@ fn drop_unused_index(volume: &Volume, dir: &mut Inode) {
 }
 
 /// The content of the only block of a new directory.
-pub fn first_block(volume: &Volume, dir: &Inode, parent: u32) -> Vec<u8> {
+pub fn first_block(volume: &Volume, dir: &Inode, parent: Ino) -> Vec<u8> {
     let layout = Layout::of(&volume.sb);
     let code = entry::type_code(FileType::Directory);
     let mut block = vec![0; layout.block_size];

@@ -6,11 +6,11 @@ use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ext::alloc::free_blocks;
 use crate::ext::inode::Inode;
-use crate::ext::units::FsBlock;
+use crate::ext::units::{FsBlock, Ino};
 use crate::ext::volume::Volume;
 
 /// `EXT4_RESIZE_INO`.
-const RESIZE_INO: u32 = 7;
+const RESIZE_INO: Ino = Ino::new(7);
 /// Where the double indirect pointer is in `i_block`.
 const DOUBLE: usize = 13 * 4;
 

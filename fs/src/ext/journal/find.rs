@@ -9,7 +9,7 @@ use super::format::JournalSuperblock;
 use crate::error::{Error, Result};
 use crate::ext::inode::{Inode, flags};
 use crate::ext::map;
-use crate::ext::units::FsBlock;
+use crate::ext::units::{FsBlock, Ino};
 use crate::ext::volume::Volume;
 
 /// Bytes of the journal's superblock; its block may be larger.
@@ -24,8 +24,8 @@ const INDIRECT: usize = 12;
 
 /// Finds the journal and verifies its superblock.
 pub(super) fn find(vol: &Volume) -> Result<Area> {
-    let inum = vol.sb.raw.s_journal_inum.get();
-    if inum == 0 {
+    let inum = Ino::from(vol.sb.raw.s_journal_inum);
+    if inum.is_none() {
         return Err(Error::unsupported(
             "an external journal (s_journal_dev)",
             "with the file system clean, tune2fs -O ^has_journal removes the need for it",

@@ -35,7 +35,12 @@ pub const FEATURE_INCOMPAT_CSUM_V3: u32 = 0x10;
 /// `s_feature_incompat`: the end of the journal holds fast commits.
 pub const FEATURE_INCOMPAT_FAST_COMMIT: u32 = 0x20;
 /// All incompatible features known here.
-pub const FEATURE_INCOMPAT_KNOWN: u32 = 0x3F;
+pub const FEATURE_INCOMPAT_KNOWN: u32 = FEATURE_INCOMPAT_REVOKE
+    | FEATURE_INCOMPAT_64BIT
+    | FEATURE_INCOMPAT_ASYNC_COMMIT
+    | FEATURE_INCOMPAT_CSUM_V2
+    | FEATURE_INCOMPAT_CSUM_V3
+    | FEATURE_INCOMPAT_FAST_COMMIT;
 
 /// `t_flags`: the copy's first four bytes were the magic number and are zero in the journal.
 pub const FLAG_ESCAPE: u32 = 1;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::ext::checksum::crc32c;
 use crate::ext::inode::flags;
 use crate::ext::superblock::{compat, ro_compat};
+use crate::ext::units::Ino;
 use crate::ext::volume::Volume;
 use crate::ext::{map, remove};
 
@@ -36,8 +37,8 @@ pub(super) fn clean(vol: &mut Volume) -> Result<()> {
 
 fn clean_list(vol: &mut Volume) -> Result<()> {
     for _ in 0..MAX_ORPHANS {
-        let ino = vol.sb.raw.s_last_orphan.get();
-        if ino == 0 {
+        let ino = Ino::from(vol.sb.raw.s_last_orphan);
+        if ino.is_none() {
             break;
         }
         bounded(vol, |vol| {
@@ -54,7 +55,7 @@ fn clean_file(vol: &mut Volume) -> Result<()> {
     if !vol.sb.has_compat(compat::ORPHAN_FILE) || !vol.sb.has_ro_compat(ro_compat::ORPHAN_PRESENT) {
         return Ok(());
     }
-    let file = vol.read_inode(vol.sb.raw.s_orphan_file_inum.get())?;
+    let file = vol.read_inode(vol.sb.raw.s_orphan_file_inum.into())?;
     let blocks = file.size() / vol.block_size() as u64;
     if !file.is_file() || blocks > MAX_FILE_BLOCKS {
         return Err(Error::corrupt(
@@ -81,7 +82,8 @@ fn clean_file(vol: &mut Volume) -> Result<()> {
         }
         for at in (0..entries).step_by(4) {
             let ino = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-            if ino == 0 {
+            let ino = Ino::new(ino);
+            if ino.is_none() {
                 continue;
             }
             bounded(vol, |vol| {
@@ -117,7 +119,7 @@ fn bounded(vol: &mut Volume, work: impl FnOnce(&mut Volume) -> Result<()>) -> Re
 }
 
 /// Frees an inode without names, or cuts one to its size.
-fn finish(vol: &mut Volume, ino: u32) -> Result<()> {
+fn finish(vol: &mut Volume, ino: Ino) -> Result<()> {
     if ino < vol.sb.first_ino() {
         return Err(Error::corrupt("orphan", format!("inode {ino}"), "it is a reserved inode"));
     }

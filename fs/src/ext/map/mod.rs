@@ -13,6 +13,6 @@ mod release;
 mod write;
 
 pub(super) use extents::whole_tree;
-pub use mapping::{MAX_LBLK, Mapping, has_map};
+pub use mapping::{Mapping, has_map};
 pub use read::{map, read, read_all, read_block};
 pub use write::{append, append_block, clear, init_map, replace, truncate};

@@ -17,6 +17,7 @@ use super::volume::{Options, Volume};
 use super::{dir, journal, map, xattr};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::ext::units::Ino;
 use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, Info, Kind, NodeId, Stat, Times,
 };
@@ -37,12 +38,16 @@ impl Ext {
         Ok(Self { volume, replayed, changed: false })
     }
 
-    /// The layers below.
+    /// The layers below, for tests.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
     pub fn volume(&self) -> &Volume {
         &self.volume
     }
 
-    /// The layers below, to change them.
+    /// The layers below, for tests that change them.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
     pub fn volume_mut(&mut self) -> &mut Volume {
         self.changed = true;
         &mut self.volume
@@ -88,13 +93,14 @@ impl Ext {
     }
 }
 
-fn ino(node: NodeId) -> Result<u32> {
+fn ino(node: NodeId) -> Result<Ino> {
     u32::try_from(node.0)
+        .map(Ino::new)
         .map_err(|_| Error::Invalid(format!("{} is not an inode number of ext", node.0)))
 }
 
-fn node(ino: u32) -> NodeId {
-    NodeId(u64::from(ino))
+fn node(ino: Ino) -> NodeId {
+    NodeId(u64::from(ino.get()))
 }
 
 impl FileSystem for Ext {

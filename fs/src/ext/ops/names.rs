@@ -6,6 +6,7 @@ use super::super::volume::Volume;
 use super::super::{dir, map, remove};
 use super::new;
 use crate::error::{Error, Result, display_name};
+use crate::ext::units::Ino;
 use crate::filesystem::{Attributes, FileType};
 
 /// `i_links_count` beyond this does not go up: `EXT4_LINK_MAX`.
@@ -18,7 +19,7 @@ const LINK_TARGET_MAX: usize = 4095;
 const MAX_DEPTH: usize = 100_000;
 
 /// Reads a directory that an operation is to change.
-pub fn open_dir(volume: &Volume, ino: u32) -> Result<Inode> {
+pub fn open_dir(volume: &Volume, ino: Ino) -> Result<Inode> {
     let inode = volume.live_inode(ino)?;
     dir::check_dir(&inode)?;
     Ok(inode)
@@ -70,10 +71,10 @@ fn check_free(volume: &Volume, parent: &Inode, name: &[u8]) -> Result<()> {
 /// Makes an empty regular file.
 pub fn create(
     volume: &mut Volume,
-    parent: u32,
+    parent: Ino,
     name: &[u8],
     attributes: Attributes,
-) -> Result<u32> {
+) -> Result<Ino> {
     let mut parent = open_dir(volume, parent)?;
     check_free(volume, &parent, name)?;
     let inode = new::node(volume, &parent, FileType::Regular, attributes)?;
@@ -85,7 +86,7 @@ pub fn create(
 }
 
 /// Makes an empty directory.
-pub fn mkdir(volume: &mut Volume, parent: u32, name: &[u8], attributes: Attributes) -> Result<u32> {
+pub fn mkdir(volume: &mut Volume, parent: Ino, name: &[u8], attributes: Attributes) -> Result<Ino> {
     let mut parent = open_dir(volume, parent)?;
     check_free(volume, &parent, name)?;
     let mut inode = new::node(volume, &parent, FileType::Directory, attributes)?;
@@ -102,11 +103,11 @@ pub fn mkdir(volume: &mut Volume, parent: u32, name: &[u8], attributes: Attribut
 /// Makes a symbolic link.
 pub fn symlink(
     volume: &mut Volume,
-    parent: u32,
+    parent: Ino,
     name: &[u8],
     target: &[u8],
     attributes: Attributes,
-) -> Result<u32> {
+) -> Result<Ino> {
     let block_size = volume.block_size();
     if target.len() > LINK_TARGET_MAX.min(block_size - 1) {
         return Err(Error::NameTooLong(display_name(target)));
@@ -147,7 +148,7 @@ fn drop_link(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
 }
 
 /// Removes a name.
-pub fn unlink(volume: &mut Volume, parent: u32, name: &[u8]) -> Result<()> {
+pub fn unlink(volume: &mut Volume, parent: Ino, name: &[u8]) -> Result<()> {
     let mut parent = open_dir(volume, parent)?;
     let Some(entry) = dir::lookup(volume, &parent, name)? else {
         return Err(Error::NotFound(display_name(name)));
@@ -163,7 +164,7 @@ pub fn unlink(volume: &mut Volume, parent: u32, name: &[u8]) -> Result<()> {
 }
 
 /// Removes an empty directory.
-pub fn rmdir(volume: &mut Volume, parent: u32, name: &[u8]) -> Result<()> {
+pub fn rmdir(volume: &mut Volume, parent: Ino, name: &[u8]) -> Result<()> {
     let mut parent = open_dir(volume, parent)?;
     let Some(entry) = dir::lookup(volume, &parent, name)? else {
         return Err(Error::NotFound(display_name(name)));
@@ -177,7 +178,7 @@ pub fn rmdir(volume: &mut Volume, parent: u32, name: &[u8]) -> Result<()> {
 }
 
 /// A directory that may go: empty, and not the root, which a hostile entry may name.
-fn open_removable(volume: &Volume, ino: u32, name: &[u8]) -> Result<Inode> {
+fn open_removable(volume: &Volume, ino: Ino, name: &[u8]) -> Result<Inode> {
     let inode = volume.live_inode(ino)?;
     if !inode.is_dir() {
         return Err(Error::NotADirectory(display_name(name)));
@@ -198,9 +199,9 @@ fn open_removable(volume: &Volume, ino: u32, name: &[u8]) -> Result<Inode> {
 /// Moves a name, as `rename(2)` does.
 pub fn rename(
     volume: &mut Volume,
-    from_parent: u32,
+    from_parent: Ino,
     from: &[u8],
-    to_parent: u32,
+    to_parent: Ino,
     to: &[u8],
 ) -> Result<()> {
     dir::check_name(to)?;
@@ -288,7 +289,7 @@ pub fn rename(
 }
 
 /// A directory must not be moved to below itself.
-fn check_not_inside(volume: &Volume, moved: u32, to_parent: u32, to: &[u8]) -> Result<()> {
+fn check_not_inside(volume: &Volume, moved: Ino, to_parent: Ino, to: &[u8]) -> Result<()> {
     let mut at = to_parent;
     for _ in 0..MAX_DEPTH {
         if at == moved {

@@ -30,7 +30,7 @@ pub fn stat(inode: &Inode, sb: &Superblock) -> Result<Stat> {
         _ => 0,
     };
     Ok(Stat {
-        node: NodeId(u64::from(inode.ino)),
+        node: NodeId(u64::from(inode.ino.get())),
         file_type,
         mode: inode.raw.i_mode.get() & !S_IFMT,
         uid: inode.uid(),

@@ -10,6 +10,7 @@ use super::alloc::check_own;
 use super::map;
 use super::volume::Volume;
 use crate::error::Result;
+use crate::ext::units::Ino;
 use tree::{LIMIT, QuotaFile};
 use usage::{Usage, files};
 
@@ -27,7 +28,7 @@ pub(super) fn flush(vol: &mut Volume) -> Result<()> {
     })
 }
 
-fn update(vol: &mut Volume, kind: usize, ino: u32, changes: &[(u32, Usage)]) -> Result<()> {
+fn update(vol: &mut Volume, kind: usize, ino: Ino, changes: &[(u32, Usage)]) -> Result<()> {
     let mut inode = vol.read_inode(ino)?;
     let old = map::read_all(vol, &inode, LIMIT)?;
     let mut file = QuotaFile::parse(old.clone(), kind)?;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::ext::inode::{Inode, ROOT_INO, flags};
 use crate::ext::superblock::{Superblock, ro_compat};
+use crate::ext::units::Ino;
 
 /// What is counted for one id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,17 +18,17 @@ pub(in crate::ext) struct Usage {
 }
 
 /// The quota files of a file system: user, group, project. 0 for none.
-pub(super) fn files(sb: &Superblock) -> [u32; 3] {
+pub(super) fn files(sb: &Superblock) -> [Ino; 3] {
     if !sb.has_ro_compat(ro_compat::QUOTA) {
-        return [0; 3];
+        return [Ino::default(); 3];
     }
     let raw = &sb.raw;
-    [raw.s_usr_quota_inum.get(), raw.s_grp_quota_inum.get(), raw.s_prj_quota_inum.get()]
+    [raw.s_usr_quota_inum, raw.s_grp_quota_inum, raw.s_prj_quota_inum].map(Ino::from)
 }
 
 /// Whether the file system keeps quota.
 pub(in crate::ext) fn is_on(sb: &Superblock) -> bool {
-    files(sb).iter().any(|&ino| ino != 0)
+    files(sb).iter().any(|&ino| !ino.is_none())
 }
 
 /// The owners that an inode is counted for: user, group, project.
@@ -62,14 +63,14 @@ impl Changes {
         let counted = inode.file_type().is_some()
             && (inode.ino == ROOT_INO || inode.ino >= sb.first_ino())
             && !files.contains(&inode.ino)
-            && inode.ino != sb.raw.s_orphan_file_inum.get()
+            && inode.ino != Ino::from(sb.raw.s_orphan_file_inum)
             && !inode.has_flag(flags::EA_INODE);
         if !counted {
             return;
         }
         let space = i64::try_from(inode.blocks_512(sb).saturating_mul(512)).unwrap_or(i64::MAX);
         for (kind, id) in ids(sb, inode).into_iter().enumerate() {
-            if files[kind] != 0 {
+            if !files[kind].is_none() {
                 let usage = self.0.entry((kind, id)).or_default();
                 usage.space = usage.space.saturating_add(sign * space);
                 usage.inodes = usage.inodes.saturating_add(sign);
@@ -82,7 +83,7 @@ impl Changes {
     pub(in crate::ext) fn note_values(&mut self, sb: &Superblock, inode: &Inode, count: i64) {
         let files = files(sb);
         for (kind, id) in ids(sb, inode).into_iter().enumerate() {
-            if files[kind] != 0 && count != 0 {
+            if !files[kind].is_none() && count != 0 {
                 let usage = self.0.entry((kind, id)).or_default();
                 usage.inodes = usage.inodes.saturating_add(count);
             }

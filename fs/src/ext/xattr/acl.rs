@@ -170,23 +170,6 @@ impl Acl {
             }
         }
     }
-
-    /// Takes from a default ACL what a new node's mode does not have, and says what of the mode
-    /// the ACL leaves. This is how a new node gets its access ACL.
-    pub fn mask_for_new(&mut self, mode: u16) -> u16 {
-        let group_tag = if self.permissions(MASK).is_some() { MASK } else { GROUP_OBJ };
-        for entry in &mut self.entries {
-            let tag = entry.tag;
-            if tag == USER_OBJ {
-                entry.permissions &= mode >> 6 & 7;
-            } else if tag == group_tag {
-                entry.permissions &= mode >> 3 & 7;
-            } else if tag == OTHER {
-                entry.permissions &= mode & 7;
-            }
-        }
-        mode & !0o777 | self.mode()
-    }
 }
 
 #[cfg(test)]
@@ -220,9 +203,6 @@ mod tests {
         let mut acl = sample();
         acl.set_mode(0o604);
         assert_eq!(acl.mode(), 0o604);
-        let mut acl = sample();
-        assert_eq!(acl.mask_for_new(0o4640), 0o4640);
-        assert_eq!(acl.permissions(MASK), Some(4));
     }
 
     #[test]

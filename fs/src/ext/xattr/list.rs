@@ -3,6 +3,7 @@
 //! Source: the kernel's Documentation/filesystems/ext4/attributes.rst.
 
 use crate::error::{Error, Result};
+use crate::ext::units::Ino;
 
 /// Bytes of an entry before its name.
 const HEADER: usize = 16;
@@ -23,7 +24,7 @@ pub enum Value {
     /// In an inode of its own (`ea_inode`): number, size and the hash kept there.
     Inode {
         /// `e_value_inum`.
-        ino: u32,
+        ino: Ino,
         /// `e_value_size`.
         size: u32,
         /// `e_hash` as it was found or computed.
@@ -139,8 +140,8 @@ pub fn parse(region: &[u8], start: usize, position: &str) -> Result<Vec<Attr>> {
     for (at, head, name) in heads {
         let word = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
         let offset = usize::from(u16::from_le_bytes([head[2], head[3]]));
-        let (ino, size, e_hash) = (word(4), word(8), word(12));
-        let value = if ino != 0 {
+        let (ino, size, e_hash) = (Ino::new(word(4)), word(8), word(12));
+        let value = if !ino.is_none() {
             if size > INODE_VALUE_MAX {
                 return Err(corrupt(
                     at,
@@ -219,7 +220,7 @@ mod tests {
             Attr {
                 index: 1,
                 name: b"big".to_vec(),
-                value: Value::Inode { ino: 77, size: 5000, e_hash: 9 },
+                value: Value::Inode { ino: Ino::new(77), size: 5000, e_hash: 9 },
             },
         ];
         let mut region = vec![0xFF; 256];

@@ -17,6 +17,7 @@ use super::inode::Inode;
 use super::superblock::{compat, incompat};
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
+use crate::ext::units::Ino;
 use crate::filesystem::FileType;
 use acl::Acl;
 use body::{body_room, load_body, store_body};
@@ -150,7 +151,7 @@ pub fn set_raw(
     }
     // A shared block keeps its references to value inodes; the inode itself does not share.
     let shared = old_block.as_ref().is_some_and(|block| block.refcount > 1);
-    let mut dropped: Vec<u32> = Vec::new();
+    let mut dropped: Vec<Ino> = Vec::new();
     for (attr, counts) in [(&old, true), (&old_in_block, !shared)] {
         if let (Some(Attr { value: Value::Inode { ino, .. }, .. }), true) = (attr, counts) {
             dropped.push(*ino);

@@ -18,8 +18,6 @@ pub mod name_index {
     pub const SYSTEM: u8 = 7;
     /// `system.richacl`, no rest.
     pub const RICHACL: u8 = 8;
-    /// The encryption context.
-    pub const ENCRYPTION: u8 = 9;
     /// `gnu.`
     pub const HURD: u8 = 10;
 }

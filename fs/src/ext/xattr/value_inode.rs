@@ -11,13 +11,14 @@ use super::super::volume::Volume;
 use super::super::{alloc, map};
 use super::list::hash_of_inode_value;
 use crate::error::{Error, Result};
+use crate::ext::units::Ino;
 use crate::filesystem::Timestamp;
 
-fn corrupt(ino: u32, detail: impl Into<String>) -> Error {
+fn corrupt(ino: Ino, detail: impl Into<String>) -> Error {
     Error::corrupt("extended attribute inode", format!("inode {ino}"), detail)
 }
 
-fn open(volume: &Volume, ino: u32) -> Result<Inode> {
+fn open(volume: &Volume, ino: Ino) -> Result<Inode> {
     let inode = volume.live_inode(ino)?;
     if !inode.has_flag(flags::EA_INODE) || !inode.is_file() {
         return Err(corrupt(ino, "an attribute refers to it, but it is not flagged EA_INODE"));
@@ -26,7 +27,7 @@ fn open(volume: &Volume, ino: u32) -> Result<Inode> {
 }
 
 /// Reads the value of an attribute of `name`.
-pub fn read(volume: &Volume, ino: u32, size: u32, name: &[u8], e_hash: u32) -> Result<Vec<u8>> {
+pub fn read(volume: &Volume, ino: Ino, size: u32, name: &[u8], e_hash: u32) -> Result<Vec<u8>> {
     let inode = open(volume, ino)?;
     if inode.size() != u64::from(size) {
         return Err(corrupt(ino, format!("it has {} bytes, {size} expected", inode.size())));
@@ -63,7 +64,7 @@ fn set_references(inode: &mut Inode, count: u64) {
 }
 
 /// Makes an inode with a value, referred to once; its number and the `e_hash` of the attribute.
-pub fn create(volume: &mut Volume, owner: &Inode, name: &[u8], value: &[u8]) -> Result<(u32, u32)> {
+pub fn create(volume: &mut Volume, owner: &Inode, name: &[u8], value: &[u8]) -> Result<(Ino, u32)> {
     let (group, _) = volume.inode_group(owner.ino)?;
     let ino = alloc::alloc_inode(volume, group, false)?;
     let mut inode = Inode::new(ino, &volume.sb);
@@ -87,7 +88,7 @@ pub fn create(volume: &mut Volume, owner: &Inode, name: &[u8], value: &[u8]) -> 
 }
 
 /// Counts one more attribute that refers to the inode.
-pub fn add_reference(volume: &mut Volume, ino: u32) -> Result<()> {
+pub fn add_reference(volume: &mut Volume, ino: Ino) -> Result<()> {
     let mut inode = open(volume, ino)?;
     let count = references(&inode).max(1).saturating_add(1);
     set_references(&mut inode, count);
@@ -95,7 +96,7 @@ pub fn add_reference(volume: &mut Volume, ino: u32) -> Result<()> {
 }
 
 /// Counts one less; with the last the inode goes.
-pub fn drop_reference(volume: &mut Volume, ino: u32) -> Result<()> {
+pub fn drop_reference(volume: &mut Volume, ino: Ino) -> Result<()> {
     let mut inode = open(volume, ino)?;
     let count = references(&inode);
     if count > 1 {
