@@ -55,6 +55,15 @@ pub enum Error {
     /// The request makes no sense for this volume.
     #[error("{0}")]
     Invalid(String),
+    /// No key slot opens with the passphrase or key file.
+    #[error("no key slot of {0} opens with this passphrase or key")]
+    WrongKey(String),
+    /// The JSON text of a LUKS2 header is not well formed.
+    #[error("the JSON text of the LUKS2 header is malformed")]
+    Json(#[source] serde_json::Error),
+    /// The parameters of Argon2 in a LUKS2 header are out of range.
+    #[error("the header's parameters of Argon2 are out of range")]
+    Argon2(#[from] argon2::Error),
     /// A device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -162,4 +171,34 @@ pub enum Refusal {
     /// Two devices carry the same identity, as after a copy of a disk.
     #[error("is on two of the disks at once; leave one of them out")]
     Duplicate,
+    /// A cipher, mode or key length.
+    #[error("uses the cipher {0}, which is not supported")]
+    Cipher(String),
+    /// A hash function.
+    #[error("uses the hash {0}, which is not supported")]
+    Hash(String),
+    /// A key derivation that costs more than the caller allows.
+    #[error("asks for {0}, which is more than is allowed")]
+    Cost(String),
+    /// Encrypted sectors with authentication tags.
+    #[error("has integrity tags (dm-integrity), which is not supported")]
+    LuksIntegrity,
+    /// The header lies elsewhere.
+    #[error("has its data on another device (detached header), which is not supported")]
+    Detached,
+    /// The container is between two keys.
+    #[error("is being reencrypted, which is not supported; finish it with cryptsetup reencrypt")]
+    Reencryption,
+    /// The disk itself encrypts.
+    #[error("is encrypted by the drive (OPAL), which is not supported")]
+    Opal,
+    /// A requirement that the header states.
+    #[error("has the requirement {0}, which is not supported")]
+    Requirement(String),
+    /// More than one segment, or a kind that is not known.
+    #[error("has the segment layout {0}, which is not supported")]
+    Segments(String),
+    /// Another version of LUKS.
+    #[error("is of LUKS version {0}, which is not supported")]
+    LuksVersion(u16),
 }

@@ -3,6 +3,7 @@
 //! Every layer takes one or more [`snf_fs::BlockDevice`]s and is a `BlockDevice` itself, so layers
 //! stack in any order. Nothing here needs the kernel's device-mapper, root or a mount.
 //!
+//! * [`luks`] opens LUKS1 and LUKS2 containers.
 //! * [`lvm`] finds physical volumes, reads the metadata of their groups, opens logical volumes, and
 //!   grows both.
 //!
@@ -12,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod error;
+pub mod luks;
 pub mod lvm;
 
 pub use error::{Error, Refusal, Result};

@@ -116,12 +116,14 @@ impl Change {
             None => (size, None),
             Some(old) => {
                 let start = size.saturating_sub(old.place.size) / AREA_ALIGNMENT * AREA_ALIGNMENT;
+                // A run that was cut may have moved it already.
+                let moves = start != old.place.offset;
                 // The area is copied before the old one is given up, so they must not overlap.
-                if start < old.place.offset + old.place.size {
+                if moves && start < old.place.offset + old.place.size {
                     return Ok(0);
                 }
                 let place = Place { offset: start, size: old.place.size };
-                (start, Some(Relocated { pv: index, old, place }))
+                (start, moves.then_some(Relocated { pv: index, old, place }))
             }
         };
         let extents = (end / SECTOR).saturating_sub(pv.first_extent) / extent_sectors;
