@@ -3,7 +3,7 @@
 //! without bound, and what it commits must open again.
 //!
 //! A few seconds by default. `SNF_FUZZ_SECONDS=120` is for all harnesses of the checkout together: this
-//! one takes two fifths of it, those of NTFS, the partition tables and the registry hives the rest.
+//! one takes two fifths of it, those of NTFS, the partition tables, the registry hives and the volumes the rest.
 //! `SNF_FUZZ_SEED=n` is for other damage. A failure names target, seed and round:
 //! `SNF_FUZZ_TARGET=name`, `SNF_FUZZ_SEED` and `SNF_FUZZ_ONLY=round` repeat it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -7,6 +7,8 @@
 //! * [`lvm`] finds physical volumes, reads the metadata of their groups, opens logical volumes, and
 //!   grows both.
 //!
+//! * [`signature`] names volumes and containers that are not opened.
+//!
 //! All numbers that a disk supplies are bounded before use. Features that would need more than this
 //! crate does are refused with a [`Refusal`], which has a name and a sentence.
 #![forbid(unsafe_code)]
@@ -15,5 +17,6 @@
 mod error;
 pub mod luks;
 pub mod lvm;
+pub mod signature;
 
 pub use error::{Error, Refusal, Result};

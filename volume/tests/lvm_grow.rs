@@ -1,15 +1,11 @@
 //! Growth: judged by lvm2, cut at every write, and with devices that fail.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::Disks;
 use snf_fs::testing::{Fault, FaultDevice, RecordingDevice};
 use snf_fs::{BlockDevice, MemoryDevice};
 use snf_volume::lvm::{Change, Extent, Stamp, VolumeGroup, scan};
 use snf_volume::{Error, Refusal};
-use support::Disks;
 
 const EXTENT: u64 = 4 << 20;
 

@@ -1,13 +1,9 @@
 //! Groups that lvm2 made, read and written by this crate. The places of extents are computed anew
 //! here from the report of `lvs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
+use crate::support::Disks;
 use snf_fs::BlockDevice;
 use snf_volume::lvm::{Scan, VolumeGroup, scan};
 use snf_volume::{Error, Refusal};
-use support::Disks;
 
 const EXTENT: u64 = 4 << 20;
 /// First byte of the extents, as pvcreate lays them out.

@@ -17,8 +17,8 @@ pub(crate) const MAX_KEY: usize = 64;
 /// Most stripes of a key slot. cryptsetup always makes 4,000.
 pub(crate) const MAX_STRIPES: usize = 8000;
 
-/// Whether the device begins with a header of LUKS. A LUKS2 container whose first header was
-/// overwritten is found by its second one.
+/// Whether the device begins with a header of LUKS. A second header of LUKS2 alone does not count:
+/// it stays behind when a container is overwritten with a file system. [`Luks::open`] takes it.
 ///
 /// # Errors
 /// [`Error::Device`].
@@ -28,7 +28,7 @@ pub fn is_luks(device: &dyn BlockDevice) -> Result<bool> {
         return Ok(false);
     }
     device.read_at(0, &mut magic)?;
-    Ok(magic == MAGIC || magic == *header1::REENCRYPTING || header2::second_exists(device)?)
+    Ok(magic == MAGIC || magic == *header1::REENCRYPTING)
 }
 
 /// A key slot: what turns a passphrase into the container's key.

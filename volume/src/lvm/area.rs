@@ -178,17 +178,14 @@ impl Area {
 
     /// Writes the header, one sector: from here on the text counts.
     pub(crate) fn write_header(&self, device: &dyn BlockDevice) -> Result<()> {
-        let nowhere = RawLocation {
-            offset: U64::new(0),
-            size: U64::new(0),
-            crc: U32::new(0),
-            flags: U32::new(0),
-        };
+        let flags = U32::new(if self.ignored { IGNORED } else { 0 });
+        let nowhere =
+            RawLocation { offset: U64::new(0), size: U64::new(0), crc: U32::new(0), flags };
         let committed = self.text.map_or(nowhere, |text| RawLocation {
             offset: U64::new(text.offset),
             size: U64::new(text.size),
             crc: U32::new(text.crc),
-            flags: U32::new(if self.ignored { IGNORED } else { 0 }),
+            flags,
         });
         let mut header = AreaHeader {
             crc: U32::new(0),
@@ -197,7 +194,7 @@ impl Area {
             start: U64::new(self.place.offset),
             size: U64::new(self.place.size),
             committed,
-            precommitted: nowhere,
+            precommitted: RawLocation { flags: U32::new(0), ..nowhere },
             rest: [0; 424],
         };
         header.crc = U32::new(checksum(&[&header.as_bytes()[4..]]));

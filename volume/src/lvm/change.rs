@@ -140,6 +140,7 @@ impl Change {
             member.label = label;
             if let (Some(moved), Some(area)) = (&relocated, member.areas.last_mut()) {
                 *area = Area::fresh(moved.place);
+                area.ignored = moved.old.ignored;
             }
         }
         self.relocated.extend(relocated);

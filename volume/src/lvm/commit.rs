@@ -42,8 +42,8 @@ pub(super) fn commit(mut group: VolumeGroup, relocated: &[Relocated]) -> Result<
         let present = moved.old.read_text(&*device).ok().flatten();
         if let Some(present) = &present {
             *area = area.with_text(present)?;
-            area.ignored = moved.old.ignored;
         }
+        area.ignored = moved.old.ignored;
         copies.push((device, area.clone(), present));
     }
     let mut written = 0;

@@ -1,5 +1,4 @@
 //! Containers made by cryptsetup, and an independent reader of their content in Python.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

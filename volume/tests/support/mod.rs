@@ -2,6 +2,8 @@
 //! device-mapper and see these loop devices only.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod luks;
+
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 use std::process::{Command, Output};
