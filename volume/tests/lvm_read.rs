@@ -2,7 +2,7 @@
 //! here from the report of `lvs`.
 use crate::support::Disks;
 use snf_fs::BlockDevice;
-use snf_volume::lvm::{Scan, VolumeGroup, scan};
+use snf_volume::lvm::{Change, Extent, Scan, VolumeGroup, scan};
 use snf_volume::{Error, Refusal};
 
 const EXTENT: u64 = 4 << 20;
@@ -235,6 +235,10 @@ fn mirrored_volumes() {
             assert_eq!(&seen, b"across");
         }
     }
+    for name in ["r", "m"] {
+        let error = Change::new(group).unwrap().extend(name, Extent::AllFree).unwrap_err();
+        assert_eq!(error.refusal(), Some(&Refusal::GrowMirror));
+    }
     // The first leg failed once and was left behind: what it holds is old.
     let superblock = |position: u32, events: u64, failed: u64| {
         let mut bytes = vec![0; 512];
@@ -256,6 +260,8 @@ fn mirrored_volumes() {
     devices[0].write_at(DATA + EXTENT, b"first").unwrap();
     group.open("r").unwrap().read_at(0, &mut seen).unwrap();
     assert_eq!(&seen, b"first");
+    devices[0].write_at(DATA, &superblock(0, 5, 3)).unwrap();
+    assert_eq!(group.open("r").unwrap_err().refusal(), Some(&Refusal::NoWholeLeg));
 }
 
 #[test]

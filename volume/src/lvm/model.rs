@@ -315,3 +315,64 @@ pub(crate) fn group_section_mut(root: &mut Section) -> Option<&mut Section> {
 pub(crate) fn bytes(sectors: u64) -> u64 {
     sectors * SECTOR
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::text_parse::parse;
+    use super::*;
+
+    /// A group with one volume; `group` and `lv` are their status arrays, `more` goes into the group.
+    fn text(group: &str, lv: &str, more: &str) -> String {
+        let id = "a".repeat(32);
+        format!(
+            "vg {{\nid = \"{id}\"\nseqno = 7\nstatus = [{group}]\nextent_size = 8\n{more}\n\
+             physical_volumes {{\npv0 {{\nid = \"{id}\"\nstatus = [\"ALLOCATABLE\"]\npe_start = 2048\n\
+             pe_count = 10\n}}\n}}\nlogical_volumes {{\nlv {{\nid = \"{id}\"\nstatus = [{lv}]\n\
+             segment_count = 1\nsegment1 {{\nstart_extent = 0\nextent_count = 4\ntype = \"striped\"\n\
+             stripe_count = 1\nstripes = [\"pv0\", 0]\n}}\n}}\n}}\n}}\n"
+        )
+    }
+
+    fn refusal(group: &str, lv: &str, more: &str) -> Option<Refusal> {
+        let model = Model::parse(&parse(text(group, lv, more).as_bytes()).unwrap()).unwrap();
+        model.own_refusal(model.lv("lv").unwrap())
+    }
+
+    #[test]
+    fn flags_and_their_refusals() {
+        let usual = "\"RESIZEABLE\", \"READ\", \"WRITE\"";
+        let lv = "\"READ\", \"WRITE\", \"VISIBLE\"";
+        assert_eq!(refusal(usual, lv, ""), None);
+        assert_eq!(refusal("\"EXPORTED\"", lv, ""), Some(Refusal::Exported));
+        assert_eq!(refusal("\"CLUSTERED\"", lv, ""), Some(Refusal::Clustered));
+        assert_eq!(refusal(usual, lv, "lock_type = \"sanlock\""), Some(Refusal::Clustered));
+        assert_eq!(refusal(usual, lv, "lock_type = \"none\""), None);
+        assert_eq!(
+            refusal(usual, lv, "format = \"lvm1\""),
+            Some(Refusal::MetadataFormat("lvm1".into()))
+        );
+        assert_eq!(refusal("\"NEWS\"", lv, ""), Some(Refusal::Flag("NEWS".into())));
+        assert_eq!(refusal(usual, "\"READ\", \"NEWS\"", ""), Some(Refusal::Flag("NEWS".into())));
+        assert_eq!(refusal(usual, "\"READ\", \"LOCKED\"", ""), Some(Refusal::PvMove));
+    }
+
+    #[test]
+    fn texts_that_contradict_themselves() {
+        let good = text("\"WRITE\"", "\"READ\"", "");
+        for (from, to) in [
+            ("seqno = 7", "seqno = -7"),
+            ("extent_size = 8", "extent_size = 0"),
+            ("pe_count = 10", "pe_count = 99999999999"),
+            ("pe_start = 2048", "pe_start = 9223372036854775807"),
+            ("segment_count = 1", "segment_count = 2"),
+            ("start_extent = 0", "start_extent = 1"),
+            ("extent_count = 4", "extent_count = 0"),
+            ("lv {", "../lv {"),
+            ("vg {", "a {\n}\nvg {"),
+        ] {
+            assert!(good.contains(from));
+            let root = parse(good.replace(from, to).as_bytes()).unwrap();
+            assert!(Model::parse(&root).is_err(), "{to}");
+        }
+    }
+}
