@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use snf_container::qcow2::{Options, Qcow2};
+use snf_container::qcow2::{CreateOptions, Options, Qcow2, create};
 use snf_fs::BlockDevice;
 use snf_fs::testing::Random;
 
-use crate::recording::{Fault, Recording};
+use crate::recording::{Event, Fault, Recording};
 use crate::support::{
-    Change, Judgement, Place, assert_same, judge, pattern, qemu_img, qemu_io, read_all, text,
+    Change, Judgement, Place, assert_same, judge, noise, pattern, qemu_img, qemu_io, read_all, text,
 };
 
 const SIZE: usize = 400_384;
@@ -288,5 +288,48 @@ fn assert_grown(path: &Path, old: &[u8], new: &[u8], what: &str) {
     } else {
         assert_eq!(found.len(), old.len());
         assert_same(&found[1100..], &old[1100..], what);
+    }
+}
+
+/// The refcount table fills up and moves while clusters come and go.
+#[test]
+fn cut_power_while_the_refcount_table_grows() {
+    let place = Place::new();
+    let new = Recording::new(Vec::new(), Fault::None);
+    let options = CreateOptions::default().cluster_size(512).refcount_bits(64);
+    create(&new, 6 << 20, &options).unwrap();
+    let empty = new.to_vec();
+    let file = Arc::new(Recording::new(empty.clone(), Fault::None));
+    let disk = Qcow2::open(file.clone(), Options::writable()).unwrap();
+    let mut random = Random(5);
+    let mut changes = Vec::new();
+    for number in 0..56u64 {
+        let change = match number % 14 {
+            6 | 13 => Change::Flush,
+            10 => Change::Discard((number / 14) << 19, 100 << 10),
+            _ => {
+                let mut data = vec![0; 96 << 10];
+                noise(&mut data, &mut random);
+                Change::Write(number * (96 << 10), data)
+            }
+        };
+        change.apply(&disk);
+        changes.push((change, file.count()));
+    }
+    assert_ne!(file.to_vec()[48..56], empty[48..56], "the table did not move");
+    // Around each write of the header, and elsewhere.
+    let mut counts: Vec<usize> = Vec::new();
+    for (number, event) in file.events().iter().enumerate() {
+        if matches!(event, Event::Write(0, _)) {
+            counts.extend(number.saturating_sub(6)..(number + 6).min(file.count()));
+        }
+    }
+    counts.extend((0..30).map(|_| random.below(file.count() + 1)));
+    let session = Session { changes };
+    let before = vec![0; 6 << 20];
+    for count in counts {
+        let what = format!("refcount table: cut after {count}");
+        let cut = file.cut(count, count as u64);
+        assert_survives(&place, &cut, &history(&before, &session, count), None, &what);
     }
 }

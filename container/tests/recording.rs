@@ -55,6 +55,10 @@ impl Recording {
         self.events.lock().unwrap().len()
     }
 
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
