@@ -9,7 +9,7 @@ use crate::error::DeviceError;
 
 /// A disk, a partition of one, or anything that behaves like one: addressed in bytes from 0 to
 /// [`BlockDevice::len`], written through `&self` as `pwrite` does, so that several file systems
-/// can share one disk behind an [`Arc`].
+/// can share one disk in an [`Arc`].
 pub trait BlockDevice: Send + Sync {
     /// Size in bytes.
     fn len(&self) -> u64;

@@ -3,9 +3,29 @@
 //!
 //! Every change is held in memory until [`FileSystem::commit`]; a failure before that leaves the
 //! device byte for byte as it was.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use snf_fs::ext::mkfs::build_ext2_image;
+//! use snf_fs::ext::{Ext, Options};
+//! use snf_fs::{Attributes, MemoryDevice, Timestamp, Tree};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let files: &[(&str, &[u8], u16)] = &[("motd", b"hello\n", 0o644)];
+//! let image = build_ext2_image(1 << 20, files, Timestamp::default(), [7; 16], "demo")?;
+//! let device = Arc::new(MemoryDevice::new(image));
+//! let mut tree = Tree::new(Box::new(Ext::open(device, Options::default())?));
+//! tree.write("/motd", b"good day\n", Attributes { mode: 0o644, uid: 0, gid: 0 })?;
+//! assert_eq!(tree.read("/motd", 100)?, b"good day\n");
+//! tree.commit()?;
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod bytes;
 mod cache;
 pub mod device;
 pub mod error;
@@ -34,3 +54,8 @@ pub use filesystem::{
 pub use memory::MemoryFs;
 pub use overlay::Overlay;
 pub use tree::Tree;
+
+/// The example of the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

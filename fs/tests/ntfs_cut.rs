@@ -272,7 +272,7 @@ fn a_volume_that_was_not_left_well_is_read_and_not_changed() {
         let fs = Ntfs::open(Arc::new(MemoryDevice::new(image.clone()))).unwrap();
         let inode = fs.volume().inode(2).unwrap();
         let mapping = inode.data().unwrap().mapping().unwrap().clone();
-        (mapping.runs.get(0).unwrap().1.lcn.unwrap() * 4096) as usize
+        mapping.runs.get(0).unwrap().1.lcn.unwrap().byte(4096) as usize
     };
     let restart = |client: u16, flags: u16| {
         let mut page = vec![0u8; 4096];

@@ -1,4 +1,4 @@
-//! What a partition table lies on.
+//! The disk that holds a partition table.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};

@@ -75,7 +75,7 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
     for partition in touched.filter_map(|n| partitions.iter().find(|p| p.number == n)) {
         if partition.start < array_end {
             return Err(Error::Invalid(format!(
-                "partition {} cannot use the space behind it, because the GPT's entries are there \
+                "partition {} cannot use the space after it, because the GPT's entries are there \
                  (sectors {primary_array} to {}); move them to sector 2 with sgdisk -j 2",
                 partition.number,
                 array_end - 1

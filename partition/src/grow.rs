@@ -1,5 +1,5 @@
 //! Deciding how a table uses a larger disk: the last partition grows, a swap partition may be
-//! added behind it. Start sectors, numbers, types, identifiers, names and attributes never change.
+//! added after it. Start sectors, numbers, types, identifiers, names and attributes never change.
 
 use crate::error::{Error, Result};
 use crate::guid::Guid;
@@ -15,7 +15,7 @@ const MBR_LIMIT: u64 = (1 << 32) - RESERVED_AT_END;
 /// Start of partitions that are added, in bytes: a multiple of this.
 const ALIGNMENT: u64 = 1 << 20;
 
-/// A swap partition to add behind the last partition.
+/// A swap partition to add after the last partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwapRequest {
     /// The number that it is to have; in an MBR from 5 on it is a logical partition.
@@ -97,7 +97,7 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
         Some(swap) if is_there(table, swap)? => {
             layout.notes.push(format!("swap partition {} is there already", swap.number));
             if last.is_some_and(|last| last.number == swap.number) {
-                // What lies before it cannot grow, and it has the size that was asked for.
+                // The partition before it cannot grow, and it has the size that was asked for.
                 return Ok(layout);
             }
             None
@@ -125,7 +125,7 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
     if last.is_logical() && mbr_grow::after_last_ebr(table) > last.end() {
         grows = false;
         layout.notes.push(format!(
-            "logical partition {} cannot grow, because an EBR without a partition lies behind it; \
+            "logical partition {} cannot grow, because an EBR without a partition is after it; \
              remove that with fdisk",
             last.number
         ));
@@ -141,7 +141,7 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
     Ok(layout)
 }
 
-/// The extended partition, if it lies behind all other primary partitions.
+/// The extended partition, if it is after all other primary partitions.
 fn extended_at_end(table: &Table) -> Option<&Partition> {
     table
         .partitions
@@ -206,13 +206,13 @@ fn place_swap(
             (Some(extended), None) => {
                 return Err(Error::Invalid(format!(
                     "SWAP asks for logical partition {}, and the extended partition {} cannot grow, \
-                     because another partition lies behind it; use a number from 1 to 4",
+                     because another partition is after it; use a number from 1 to 4",
                     swap.number, extended.number
                 )));
             }
             (Some(_), Some(extended)) => {
                 let logical = table.partitions.iter().filter(|p| p.is_logical());
-                // The extended partition itself may reach further than what lies in it.
+                // The extended partition itself may reach further than the partitions in it.
                 first_free = logical.map(Partition::end).max().unwrap_or(extended.start + 1);
                 first_free = first_free.max(mbr_grow::after_last_ebr(table));
                 let empty = mbr_grow::has_empty_first_ebr(table, extended);

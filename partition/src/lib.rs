@@ -35,3 +35,8 @@ pub use grow::{GrowRequest, SwapRequest, plan_grow};
 pub use guid::Guid;
 pub use plan::{Change, Plan, Write};
 pub use table::{Partition, PartitionType, Role, Table, TableKind, read};
+
+/// The example of the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -250,7 +250,7 @@ impl Chain<'_> {
         self.check_ebrs()
     }
 
-    /// No EBR may lie in a logical partition: writing the one would destroy the other.
+    /// No EBR may be in a logical partition: writing the one would destroy the other.
     fn check_ebrs(&self) -> Result<()> {
         for ebr in &self.ebrs {
             let hit = self.logical.iter().find(|p| p.start <= ebr.lba && ebr.lba < p.end());

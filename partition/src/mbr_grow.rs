@@ -61,7 +61,7 @@ fn ebrs(table: &Table) -> &[RawEbr] {
     }
 }
 
-/// The first sector behind all EBRs.
+/// The first sector after all EBRs.
 pub(crate) fn after_last_ebr(table: &Table) -> u64 {
     ebrs(table).iter().map(|ebr| ebr.lba + 1).max().unwrap_or(0)
 }

@@ -48,7 +48,7 @@ pub const SIGNATURES: &[Signature] = &[
     entry("ufs", "UFS1", 8192 + 1372, b"\x54\x19\x01\x00"),
 ];
 
-/// Bytes from the start of a device that all of [`SIGNATURES`] lie in.
+/// Bytes from the start of a device that hold all of [`SIGNATURES`].
 pub const WINDOW: u64 = 72 << 10;
 
 #[cfg(test)]

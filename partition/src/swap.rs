@@ -11,7 +11,7 @@ pub const PAGE_SIZE: u64 = 4096;
 /// Fewest pages that `mkswap` takes.
 const MIN_PAGES: u64 = 10;
 
-/// The header in the first page, behind 1024 bytes that belong to boot loaders.
+/// The header in the first page, after 1024 bytes that belong to boot loaders.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Header {

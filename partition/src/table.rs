@@ -113,7 +113,7 @@ impl Partition {
         self.start.saturating_add(self.size)
     }
 
-    /// Whether it lies in an extended partition.
+    /// Whether it is in an extended partition.
     pub fn is_logical(&self) -> bool {
         self.role == Role::Logical
     }
@@ -160,7 +160,7 @@ impl Table {
         self.partitions.iter().find(|partition| partition.number == number)
     }
 
-    /// The partition that lies last on the disk and can hold data: extended partitions do not
+    /// The partition that is last on the disk and can hold data: extended partitions do not
     /// count.
     pub fn last_by_position(&self) -> Option<&Partition> {
         self.partitions.iter().filter(|p| !p.is_extended()).max_by_key(|p| p.start)

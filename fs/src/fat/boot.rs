@@ -1,5 +1,10 @@
 //! The boot sector's BIOS parameter block: where everything is.
 
+use std::mem::offset_of;
+
+use zerocopy::{FromBytes, transmute};
+
+use super::layout::{BootSector, Fat32, Identity};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 
@@ -62,14 +67,6 @@ pub(super) struct Geometry {
     pub(super) size: u64,
 }
 
-fn le16(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
-}
-
-fn le32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
 impl Geometry {
     pub(super) fn read(device: &dyn BlockDevice) -> Result<Self> {
         let bad = |detail: String| Err(Error::corrupt("FAT boot sector", "byte 0", detail));
@@ -83,27 +80,40 @@ impl Geometry {
 
     pub(super) fn parse(boot: &[u8; 512], length: u64) -> Result<Self> {
         let bad = |detail: String| Err(Error::corrupt("FAT boot sector", "byte 0", detail));
-        if boot[510..] != [0x55, 0xaa] || !matches!(boot[0], 0xeb | 0xe9) {
+        let boot: BootSector = transmute!(*boot);
+        if boot.signature != [0x55, 0xaa] || !matches!(boot.jmp_boot[0], 0xeb | 0xe9) {
             return bad("it is none of FAT".to_owned());
         }
-        let (sector, per_cluster) = (u64::from(le16(boot, 11)), u64::from(boot[13]));
+        let (sector, per_cluster) =
+            (u64::from(boot.byts_per_sec.get()), u64::from(boot.sec_per_clus));
         if !sector.is_power_of_two() || !(512..=4096).contains(&sector) {
             return bad(format!("BPB_BytsPerSec is {sector}"));
         }
         if !per_cluster.is_power_of_two() || sector * per_cluster > 256 << 10 {
             return bad(format!("BPB_SecPerClus is {per_cluster}"));
         }
-        let (reserved, tables) = (u64::from(le16(boot, 14)), u64::from(boot[16]));
-        let roots = u64::from(le16(boot, 17));
-        let sectors = match le16(boot, 19) {
-            0 => u64::from(le32(boot, 32)),
+        let (reserved, tables) = (u64::from(boot.rsvd_sec_cnt.get()), u64::from(boot.num_fats));
+        let roots = u64::from(boot.root_ent_cnt.get());
+        let sectors = match boot.tot_sec16.get() {
+            0 => u64::from(boot.tot_sec32.get()),
             few => u64::from(few),
         };
-        let is_32 = le16(boot, 22) == 0;
-        let table_sectors = u64::from(if is_32 { le32(boot, 36) } else { le16(boot, 22) });
+        let is_32 = boot.fat_sz16.get() == 0;
+        // FAT12 and FAT16 have what identifies the volume where FAT32 has fields of its own.
+        let Ok((large, after)) = Fat32::read_from_prefix(&boot.rest) else {
+            return bad("it is too short".to_owned());
+        };
+        let identity = if is_32 { after } else { &boot.rest[..] };
+        let Ok((identity, _)) = Identity::read_from_prefix(identity) else {
+            return bad("it is too short".to_owned());
+        };
+        let table_sectors = match is_32 {
+            true => u64::from(large.fat_sz32.get()),
+            false => u64::from(boot.fat_sz16.get()),
+        };
         if reserved == 0 || !(1..=4).contains(&tables) || table_sectors == 0 {
             return bad(format!(
-                "{tables} tables of {table_sectors} sectors behind {reserved} reserved ones"
+                "{tables} tables of {table_sectors} sectors after {reserved} reserved ones"
             ));
         }
         if sectors * sector > length {
@@ -134,26 +144,25 @@ impl Geometry {
             ));
         }
         let end = clusters + 2;
-        let root_cluster = if is_32 { le32(boot, 44) & 0x0fff_ffff } else { 0 };
+        let root_cluster = if is_32 { large.root_clus.get() & 0x0fff_ffff } else { 0 };
         if is_32 && !(2..end).contains(&root_cluster) {
             return bad(format!("BPB_RootClus is {root_cluster}, of {clusters} clusters"));
         }
-        if is_32 && le16(boot, 42) != 0 {
+        if is_32 && large.fs_ver.get() != 0 {
             return Err(Error::unsupported(
-                format!("FAT32 of version {:#x}", le16(boot, 42)),
+                format!("FAT32 of version {:#x}", large.fs_ver.get()),
                 "version 0 is known",
             ));
         }
-        let flags = if is_32 { le16(boot, 40) } else { 0 };
+        let flags = if is_32 { large.ext_flags.get() } else { 0 };
         let active = (flags & 0x80 != 0).then_some(u64::from(flags & 15));
         if active.is_some_and(|active| active >= tables) {
             return bad(format!("BPB_ExtFlags is {flags:#x}, and there are {tables} tables"));
         }
         let root_at = (reserved + tables * table_sectors) * sector;
-        let info = Some(u64::from(le16(boot, 48)))
+        let info = Some(u64::from(large.fs_info.get()))
             .filter(|&at| is_32 && at > 0 && at < reserved)
             .map(|at| at * sector);
-        let own = if is_32 { 67 } else { 39 };
         Ok(Self {
             width,
             sector,
@@ -167,9 +176,11 @@ impl Geometry {
             data: first_data * sector,
             end,
             info,
-            serial: le32(boot, own),
-            label: std::array::from_fn(|index| boot[own + 4 + index]),
-            state: if is_32 { 65 } else { 37 },
+            serial: identity.vol_id.get(),
+            label: identity.vol_lab,
+            state: (offset_of!(BootSector, rest)
+                + if is_32 { size_of::<Fat32>() } else { 0 }
+                + offset_of!(Identity, reserved1)) as u64,
             size: sectors * sector,
         })
     }

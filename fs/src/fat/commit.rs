@@ -1,5 +1,8 @@
 //! Writing what waits, in an order that a cut cannot make lose old data.
 
+use zerocopy::{IntoBytes, transmute};
+
+use super::layout::FsInfo;
 use super::volume::Volume;
 use crate::error::Result;
 use crate::filesystem::CommitReport;
@@ -38,13 +41,14 @@ impl Volume {
     /// The count of free clusters, a hint that other drivers believe.
     fn write_info(&self) -> Result<()> {
         let Some(at) = self.geometry.info else { return Ok(()) };
-        let mut sector = [0; 512];
+        let mut sector = [0; size_of::<FsInfo>()];
         self.device.read_at(at, &mut sector)?;
-        if sector[..4] != LEAD || sector[484..488] != STRUCT {
+        let mut info: FsInfo = transmute!(sector);
+        if info.lead_sig != LEAD || info.struc_sig != STRUCT {
             return Ok(());
         }
-        sector[488..492].copy_from_slice(&self.table.free().to_le_bytes());
-        Ok(self.device.write_at(at, &sector)?)
+        info.free_count = self.table.free().into();
+        Ok(self.device.write_at(at, info.as_bytes())?)
     }
 
     pub(super) fn commit(&mut self) -> Result<CommitReport> {

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use zerocopy::{FromBytes, transmute};
+
+use super::layout::{LongEntry, ShortEntry};
 use super::name;
 use crate::filesystem::Timestamp;
 
@@ -35,7 +38,7 @@ pub(super) struct Entry {
     /// Its entries of 32 bytes, those of the long name among them; the last one is the short one.
     pub(super) slots: Range<usize>,
     /// The last of them as it is on disk.
-    pub(super) raw: [u8; ENTRY],
+    pub(super) raw: ShortEntry,
 }
 
 impl Entry {
@@ -47,10 +50,6 @@ impl Entry {
     pub(super) fn slot(&self) -> usize {
         self.slots.end - 1
     }
-}
-
-fn le16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// All entries of a directory; those of volume labels, `.` and `..` are left out.
@@ -66,23 +65,23 @@ pub(super) fn parse(bytes: &[u8]) -> Vec<Entry> {
             }
             _ => {}
         }
-        let attributes = raw[11];
-        if attributes & 0x3f == LONG_NAME {
-            long.take(slot, raw);
+        if raw[11] & 0x3f == LONG_NAME {
+            if let Ok(part) = LongEntry::read_from_bytes(raw) {
+                long.take(slot, &part);
+            }
             continue;
         }
-        let (found, raw) = (std::mem::take(&mut long), <[u8; ENTRY]>::try_from(raw));
-        let Ok(raw) = raw else { break };
-        if attributes & VOLUME_ID != 0 || raw[0] == b'.' {
+        let found = std::mem::take(&mut long);
+        let Ok(raw) = ShortEntry::read_from_bytes(raw) else { break };
+        if raw.attr & VOLUME_ID != 0 || raw.name[0] == b'.' {
             continue;
         }
-        let short: [u8; 11] = std::array::from_fn(|index| raw[index]);
+        let (short, attributes) = (raw.name, raw.attr);
         let (name, first) = match found.finish(slot, &short) {
             Some((name, first)) => (name, first),
-            None => (name::shown(&short, raw[12]), slot),
+            None => (name::shown(&short, raw.nt_res), slot),
         };
-        let cluster = u32::from(le16(&raw, 26)) | u32::from(le16(&raw, 20)) << 16;
-        let size = u32::from(le16(&raw, 28)) | u32::from(le16(&raw, 30)) << 16;
+        let (cluster, size) = (raw.cluster(), raw.file_size.get());
         out.push(Entry { name, short, attributes, cluster, size, slots: first..slot + 1, raw });
     }
     out
@@ -99,17 +98,17 @@ struct Long {
 }
 
 impl Long {
-    fn take(&mut self, slot: usize, raw: &[u8]) {
-        let number = usize::from(raw[0] & 0x3f);
-        if raw[0] & 0x40 != 0 {
-            *self = Self { first: slot, left: number, sum: raw[13], parts: Vec::new() };
+    fn take(&mut self, slot: usize, part: &LongEntry) {
+        let number = usize::from(part.ord & 0x3f);
+        if part.ord & 0x40 != 0 {
+            *self = Self { first: slot, left: number, sum: part.chksum, parts: Vec::new() };
         }
-        let expected = number > 0 && number == self.left && raw[13] == self.sum;
+        let expected = number > 0 && number == self.left && part.chksum == self.sum;
         if !expected || number >= MOST_SLOTS || slot != self.first + self.parts.len() {
             *self = Self::default();
             return;
         }
-        self.parts.push(name::part(raw));
+        self.parts.push(part.units());
         self.left -= 1;
     }
 
@@ -136,7 +135,7 @@ pub(super) fn label(bytes: &[u8]) -> Option<[u8; 11]> {
 }
 
 /// Where `count` entries in a row are free. `avoid` has slots that are free but not to be used;
-/// what lies behind the last entry is free. `None` where the directory must become longer: then
+/// slots after the last entry are free. `None` where the directory must become longer: then
 /// the second value says from which slot on.
 pub(super) fn room(
     bytes: &[u8],
@@ -156,7 +155,7 @@ pub(super) fn room(
     (None, total - run)
 }
 
-/// Writes entries from `slot` on, and keeps what is behind the end of the directory behind it.
+/// Writes entries from `slot` on. What follows the end of the directory stays hidden.
 pub(super) fn put(bytes: &mut [u8], slot: usize, entries: &[[u8; ENTRY]]) {
     let total = bytes.len() / ENTRY;
     let end = bytes.chunks_exact(ENTRY).position(|raw| raw[0] == 0).unwrap_or(total);
@@ -182,39 +181,40 @@ pub(super) fn erase(bytes: &mut [u8], slots: Range<usize>) {
 }
 
 /// A short entry that is new.
-pub(super) fn new_entry(short: &[u8; 11], attributes: u8, now: Timestamp) -> [u8; ENTRY] {
-    let mut raw = [0; ENTRY];
-    raw[..11].copy_from_slice(short);
-    raw[11] = attributes;
+pub(super) fn new_entry(short: &[u8; 11], attributes: u8, now: Timestamp) -> ShortEntry {
+    let mut raw: ShortEntry = transmute!([0u8; ENTRY]);
+    raw.name = *short;
+    raw.attr = attributes;
     let (date, time) = to_dos(now);
-    for (at, value) in [(14, time), (16, date)] {
-        raw[at..at + 2].copy_from_slice(&value.to_le_bytes());
-    }
-    set_times(&mut raw, Some(now), Some(now));
+    raw.crt_date = date.into();
+    raw.crt_time = time.into();
+    raw.set_times(Some(now), Some(now));
     raw
 }
 
-/// Sets the first cluster.
-pub(super) fn set_cluster(raw: &mut [u8], cluster: u32) {
-    raw[26..28].copy_from_slice(&(cluster as u16).to_le_bytes());
-    raw[20..22].copy_from_slice(&((cluster >> 16) as u16).to_le_bytes());
+/// An entry as it is on disk.
+pub(super) fn bytes_of(raw: ShortEntry) -> [u8; ENTRY] {
+    transmute!(raw)
 }
 
-/// Sets the day of the last access and the time of the last write.
-pub(super) fn set_times(raw: &mut [u8], accessed: Option<Timestamp>, written: Option<Timestamp>) {
-    if let Some(accessed) = accessed {
-        raw[18..20].copy_from_slice(&to_dos(accessed).0.to_le_bytes());
+impl ShortEntry {
+    /// Sets the day of the last access and the time of the last write.
+    pub(super) fn set_times(&mut self, accessed: Option<Timestamp>, written: Option<Timestamp>) {
+        if let Some(accessed) = accessed {
+            self.lst_acc_date = to_dos(accessed).0.into();
+        }
+        if let Some(written) = written {
+            let (date, time) = to_dos(written);
+            self.wrt_date = date.into();
+            self.wrt_time = time.into();
+        }
     }
-    if let Some(written) = written {
-        let (date, time) = to_dos(written);
-        raw[22..24].copy_from_slice(&time.to_le_bytes());
-        raw[24..26].copy_from_slice(&date.to_le_bytes());
-    }
-}
 
-/// Last access and last write.
-pub(super) fn times(raw: &[u8; ENTRY]) -> (Timestamp, Timestamp) {
-    (from_dos(le16(raw, 18), 0), from_dos(le16(raw, 24), le16(raw, 22)))
+    /// Last access and last write.
+    pub(super) fn times(&self) -> (Timestamp, Timestamp) {
+        let written = from_dos(self.wrt_date.get(), self.wrt_time.get());
+        (from_dos(self.lst_acc_date.get(), 0), written)
+    }
 }
 
 /// Days from 1970-01-01 to the first day of a year of the common calendar.
@@ -288,7 +288,7 @@ mod tests {
         let name: Vec<u16> = "a long name of two.parts".encode_utf16().collect();
         let short = *b"ALONGN~1PAR";
         let mut entries = name::long_entries(&name, &short);
-        entries.push(new_entry(&short, ARCHIVE, now));
+        entries.push(bytes_of(new_entry(&short, ARCHIVE, now)));
         let mut bytes = vec![0; 32 * ENTRY];
         put(&mut bytes, 3, &entries);
         let found = parse(&bytes);

@@ -13,6 +13,7 @@
 mod boot;
 mod commit;
 mod dir;
+mod layout;
 mod name;
 mod ops;
 mod table;

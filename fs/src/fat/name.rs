@@ -1,5 +1,8 @@
 //! Names: eleven bytes in capitals, and long ones in UTF-16 before them.
 
+use zerocopy::transmute;
+
+use super::layout::LongEntry;
 use crate::error::{Error, Result, display_name};
 use crate::shortname::{is_short, short_name};
 use crate::utf16::{UpCase, check_windows_name, to_utf8, to_utf16};
@@ -10,8 +13,6 @@ const LOWER_BASE: u8 = 0x08;
 const LOWER_EXTENSION: u8 = 0x10;
 /// Units that one entry of a long name holds.
 pub(super) const UNITS: usize = 13;
-/// Where in an entry of a long name its units stand.
-const PLACES: [usize; UNITS] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
 /// The upper half of code page 437, which names without a long one are in.
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐\
 └┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
@@ -68,31 +69,25 @@ pub(super) fn checksum(short: &[u8; 11]) -> u8 {
     short.iter().fold(0u8, |sum, &byte| sum.rotate_right(1).wrapping_add(byte))
 }
 
-/// The part of a long name in one entry.
-pub(super) fn part(entry: &[u8]) -> [u16; UNITS] {
-    PLACES.map(|at| u16::from_le_bytes([entry[at], entry[at + 1]]))
-}
-
-/// The entries of a long name, in their order on disk, for the short name behind them.
+/// The entries of a long name, in their order on disk, for the short name after them.
 pub(super) fn long_entries(name: &[u16], short: &[u8; 11]) -> Vec<[u8; 32]> {
     let sum = checksum(short);
     let count = name.len().div_ceil(UNITS);
-    let entry = |number: usize| {
-        let mut entry = [0; 32];
-        entry[0] = number as u8 | if number == count { 0x40 } else { 0 };
-        entry[11] = super::dir::LONG_NAME;
-        entry[13] = sum;
-        for (index, at) in PLACES.into_iter().enumerate() {
+    let entry = |number: usize| -> [u8; 32] {
+        let mut entry: LongEntry = transmute!([0u8; 32]);
+        entry.ord = number as u8 | if number == count { 0x40 } else { 0 };
+        entry.attr = super::dir::LONG_NAME;
+        entry.chksum = sum;
+        entry.set_units(std::array::from_fn(|index| {
             let place = (number - 1) * UNITS + index;
-            // One zero behind the name, and then ones.
-            let unit = match name.get(place) {
+            // One zero after the name, and then ones.
+            match name.get(place) {
                 Some(&unit) => unit,
                 None if place == name.len() => 0,
                 None => 0xffff,
-            };
-            entry[at..at + 2].copy_from_slice(&unit.to_le_bytes());
-        }
-        entry
+            }
+        }));
+        transmute!(entry)
     };
     (1..=count).rev().map(entry).collect()
 }
@@ -148,6 +143,7 @@ fn eleven(name: &[u16]) -> ([u8; 11], bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::FromBytes;
 
     fn wide(text: &str) -> Vec<u16> {
         text.encode_utf16().collect()
@@ -169,7 +165,11 @@ mod tests {
             let name: Vec<u16> = (0..length).map(|index| 0x100 + index).collect();
             let entries = long_entries(&name, b"A          ");
             assert_eq!(entries.len(), name.len().div_ceil(13));
-            let mut all: Vec<u16> = entries.iter().rev().flat_map(|entry| part(entry)).collect();
+            let mut all: Vec<u16> = entries
+                .iter()
+                .rev()
+                .flat_map(|entry| LongEntry::read_from_bytes(entry).unwrap().units())
+                .collect();
             assert!(all[name.len()..].iter().skip(1).all(|&unit| unit == 0xffff));
             all.truncate(name.len());
             assert_eq!(all, name);

@@ -1,10 +1,13 @@
-//! The engine behind [`FileSystem`].
+//! The [`FileSystem`] of FAT.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use zerocopy::FromBytes;
+
 use super::boot::Width;
 use super::dir::{self, ARCHIVE, DIRECTORY, Entry, READ_ONLY};
+use super::layout::ShortEntry;
 use super::name::{self, Folding};
 use super::volume::{DirId, Volume};
 use crate::device::BlockDevice;
@@ -27,6 +30,22 @@ pub struct Options {
 }
 
 /// A FAT12, FAT16 or FAT32 volume.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use snf_fs::fat::{Fat, Options};
+/// use snf_fs::{FileDevice, Tree};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let device = Arc::new(FileDevice::from_file(std::fs::File::open("esp.img")?)?);
+/// let tree = Tree::new(Box::new(Fat::open(device, Options::default())?));
+/// for entry in tree.read_dir("/EFI")? {
+///     println!("{}", snf_fs::text::display_name(&entry.name));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Fat {
     volume: Volume,
     folding: Folding,
@@ -120,7 +139,7 @@ impl Fat {
         &mut self,
         dir: DirId,
         name: &[u16],
-        raw: [u8; 32],
+        raw: ShortEntry,
         free: &[[u8; 11]],
     ) -> Result<usize> {
         let taken: Vec<[u8; 11]> =
@@ -129,10 +148,10 @@ impl Fat {
         let (short, needs_long) = name::short_for(name, &is_taken)?;
         let mut entries = if needs_long { name::long_entries(name, &short) } else { Vec::new() };
         let mut raw = raw;
-        raw[..11].copy_from_slice(&short);
+        raw.name = short;
         // Shown as they are written.
-        raw[12] = 0;
-        entries.push(raw);
+        raw.nt_res = 0;
+        entries.push(dir::bytes_of(raw));
         self.volume.add(dir, &entries)
     }
 
@@ -144,7 +163,7 @@ impl Fat {
         let units = name::wanted(name)?;
         let cluster = self.volume.store(content)?;
         let mut raw = dir::new_entry(&[b' '; 11], attributes, self.now);
-        dir::set_cluster(&mut raw, cluster);
+        raw.set_cluster(cluster);
         match self.link(dir, &units, raw, &[]) {
             Ok(slot) => Ok(self.node_at(dir, slot)),
             Err(error) => {
@@ -177,17 +196,16 @@ impl Fat {
     /// The directory above one, by its `..`.
     fn parent(&self, dir: DirId) -> Result<DirId> {
         let bytes = self.volume.dir_bytes(dir)?;
-        let dots = bytes.get(32..64).filter(|raw| raw.starts_with(b"..         "));
-        let raw = dots.ok_or_else(|| {
+        let second = bytes.get(32..64).and_then(|raw| ShortEntry::read_from_bytes(raw).ok());
+        let dots = second.filter(|raw| raw.name == *b"..         ").ok_or_else(|| {
             Error::corrupt("directory", format!("cluster {dir}"), "its second entry is not ..")
         })?;
-        let low = u32::from(u16::from_le_bytes([raw[26], raw[27]]));
-        let cluster = low | u32::from(u16::from_le_bytes([raw[20], raw[21]])) << 16;
+        let cluster = dots.cluster();
         let is_root = cluster == self.volume.geometry.root_cluster;
         Ok(if is_root { 0 } else { cluster })
     }
 
-    /// Whether `dir` is `above` or lies below it.
+    /// Whether `dir` is `above` or is below it.
     fn is_within(&self, dir: DirId, above: DirId) -> Result<bool> {
         let mut at = dir;
         for _ in 0..DEPTH {
@@ -223,10 +241,10 @@ impl Fat {
         let cluster = self.volume.store(content)?;
         let now = self.now;
         self.volume.change(dir, entry.slot(), |raw| {
-            dir::set_cluster(raw, cluster);
-            dir::set_times(raw, Some(now), Some(now));
-            raw[28..32].copy_from_slice(&size.to_le_bytes());
-            raw[11] |= ARCHIVE;
+            raw.set_cluster(cluster);
+            raw.set_times(Some(now), Some(now));
+            raw.file_size = size.into();
+            raw.attr |= ARCHIVE;
         })?;
         self.volume.release(&old);
         Ok(())
@@ -280,7 +298,7 @@ impl FileSystem for Fat {
             bytes = self.volume.dir_bytes(0)?.len() as u64;
         } else {
             let (_, entry) = self.entry(node)?;
-            times = dir::times(&entry.raw);
+            times = entry.raw.times();
             if entry.is_directory() {
                 bytes = self.volume.dir_bytes(self.dir_of(&entry)?)?.len() as u64;
             } else {
@@ -344,9 +362,9 @@ impl FileSystem for Fat {
         let mut bytes = self.volume.dir_bytes(own)?;
         let mut dots =
             [b".          ", b"..         "].map(|name| dir::new_entry(name, DIRECTORY, self.now));
-        dir::set_cluster(&mut dots[0], own);
-        dir::set_cluster(&mut dots[1], above);
-        dir::put(&mut bytes, 0, &dots);
+        dots[0].set_cluster(own);
+        dots[1].set_cluster(above);
+        dir::put(&mut bytes, 0, &dots.map(dir::bytes_of));
         self.volume.set_dir_bytes(own, bytes)?;
         Ok(node)
     }
@@ -430,7 +448,7 @@ impl FileSystem for Fat {
         self.moved.insert(old.0, number(to_dir, slot));
         if moves_dir {
             let own = self.dir_of(&source)?;
-            self.volume.change(own, 1, |raw| dir::set_cluster(raw, to_dir))?;
+            self.volume.change(own, 1, |raw| raw.set_cluster(to_dir))?;
         }
         Ok(())
     }
@@ -444,8 +462,8 @@ impl FileSystem for Fat {
             return Ok(());
         }
         self.volume.change(dir, entry.slot(), |raw| match mode & 0o222 {
-            0 => raw[11] |= READ_ONLY,
-            _ => raw[11] &= !READ_ONLY,
+            0 => raw.attr |= READ_ONLY,
+            _ => raw.attr &= !READ_ONLY,
         })
     }
 
@@ -458,7 +476,7 @@ impl FileSystem for Fat {
             return Ok(());
         }
         let (dir, entry) = self.entry(node)?;
-        self.volume.change(dir, entry.slot(), |raw| dir::set_times(raw, times.atime, times.mtime))
+        self.volume.change(dir, entry.slot(), |raw| raw.set_times(times.atime, times.mtime))
     }
 
     fn set_xattr(&mut self, _node: NodeId, _name: &[u8], value: Option<&[u8]>) -> Result<()> {

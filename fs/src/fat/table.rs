@@ -170,7 +170,7 @@ impl Table {
         }
     }
 
-    /// Bytes of the table from `from`. What is behind the last entry is not ours, and is cut off.
+    /// Bytes of the table from `from`. Bytes after the last entry are not ours and are cut off.
     fn encode(&self, from: u64, length: u64) -> Vec<u8> {
         let end = (self.entries.len() as u64 * self.width.bits()) / 8;
         let entry = |index: u64| self.entries.get(index as usize).copied().unwrap_or(0);

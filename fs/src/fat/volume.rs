@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use zerocopy::FromBytes;
+
 use super::boot::Geometry;
 use super::dir::{self, ENTRY, Entry};
+use super::layout::ShortEntry;
 use super::table::Table;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
@@ -171,10 +174,11 @@ impl Volume {
         &mut self,
         dir: DirId,
         slot: usize,
-        change: impl FnOnce(&mut [u8]),
+        change: impl FnOnce(&mut ShortEntry),
     ) -> Result<()> {
         let mut bytes = self.dir_bytes(dir)?;
-        if let Some(raw) = bytes.get_mut(slot * ENTRY..(slot + 1) * ENTRY) {
+        let raw = bytes.get_mut(slot * ENTRY..(slot + 1) * ENTRY);
+        if let Some(Ok(raw)) = raw.map(ShortEntry::mut_from_bytes) {
             change(raw);
         }
         self.set_dir_bytes(dir, bytes)

@@ -1,6 +1,6 @@
 //! Clusters: `$Bitmap`.
 //!
-//! What is freed stays out of use until the commit: until then its old content may be wanted again.
+//! Freed clusters stay out of use until the commit: until then their old content may be wanted again.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use super::inode::Inode;
 use super::layout::records;
 use super::pieces::Step;
 use super::runs::{Run, Runs};
+use super::units::Lcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 
@@ -19,7 +20,7 @@ const CHUNK: u64 = 64 << 10;
 const SECTOR: u64 = 512;
 /// Free runs that are kept in mind while none is long enough.
 const CANDIDATES: usize = 1 << 16;
-/// The part of the volume behind the MFT that is left to it as long as there is room elsewhere.
+/// The part of the volume after the MFT that is left to it as long as there is room elsewhere.
 const ZONE: u64 = 8;
 
 fn corrupt(detail: String) -> Error {
@@ -132,21 +133,21 @@ impl Volume {
         Ok(free + self.space.freed.within(all).map(|run| run.end - run.start).sum::<u64>())
     }
 
-    /// The clusters behind the MFT that only it should have.
+    /// The clusters after the MFT that only it should have.
     fn mft_zone(&self) -> Range<u64> {
         let last = mapping(&self.mft).and_then(|mapping| mapping.runs.iter().next_back());
-        let start = last.and_then(|run| Some(run.lcn? + run.count)).unwrap_or(0);
+        let start = last.and_then(|run| Some((run.lcn? + run.count).0)).unwrap_or(0);
         start..(start + self.geometry.clusters / ZONE).min(self.geometry.clusters)
     }
 
     /// Takes `count` free clusters: in one piece where there is one, from `near` on where that is
     /// given (the MFT's own zone then counts as well).
-    pub(super) fn allocate(&mut self, count: u64, near: Option<u64>) -> Result<Runs> {
+    pub(super) fn allocate(&mut self, count: u64, near: Option<Lcn>) -> Result<Runs> {
         if count == 0 {
             return Ok(Runs::default());
         }
         let clusters = self.geometry.clusters;
-        let start = near.unwrap_or(self.space.next_cluster).min(clusters);
+        let start = near.unwrap_or(self.space.next_cluster).0.min(clusters);
         let zone = if near.is_some() { 0..0 } else { self.mft_zone() };
         let mut parts = Vec::new();
         for range in [start..clusters, 0..start] {
@@ -201,11 +202,11 @@ impl Volume {
             self.space.fresh.insert(run.clone());
         }
         if near.is_none() {
-            self.space.next_cluster = taken.last().map_or(0, |run| run.end);
+            self.space.next_cluster = Lcn(taken.last().map_or(0, |run| run.end));
         }
         Ok(taken
             .into_iter()
-            .map(|run| Run { lcn: Some(run.start), count: run.end - run.start })
+            .map(|run| Run { lcn: Some(Lcn(run.start)), count: run.end - run.start })
             .collect())
     }
 
@@ -214,16 +215,17 @@ impl Volume {
         let cluster = self.geometry.cluster;
         for run in runs {
             let Some(lcn) = run.lcn else { continue };
-            self.mark(lcn..lcn + run.count, false)?;
-            self.space.freed.insert(lcn..lcn + run.count);
-            self.store.forget(lcn * cluster..(lcn + run.count) * cluster);
+            let end = lcn + run.count;
+            self.mark(lcn.0..end.0, false)?;
+            self.space.freed.insert(lcn.0..end.0);
+            self.store.forget(lcn.byte(cluster)..end.byte(cluster));
         }
         Ok(())
     }
 
     /// Whether a cluster was free at the last commit, so that nothing old is in it.
-    pub(super) fn is_fresh(&self, cluster: u64) -> bool {
-        self.space.fresh.contains(cluster)
+    pub(super) fn is_fresh(&self, cluster: Lcn) -> bool {
+        self.space.fresh.contains(cluster.0)
     }
 
     fn mark(&mut self, clusters: Range<u64>, value: bool) -> Result<()> {

@@ -8,6 +8,7 @@ use super::layout::{
     attribute_flags::{COMPRESSED, ENCRYPTED, SPARSE},
 };
 use super::runs::{Run, Runs};
+use super::units::Vcn;
 use crate::utf16::{unit_bytes, units};
 
 const HEADER: usize = size_of::<AttributeHeader>();
@@ -54,7 +55,7 @@ pub struct Attribute {
     /// ResidentFlags: 1 when it is the key of an index.
     pub resident_flags: u8,
     /// LowestVcn of a part.
-    pub lowest_vcn: u64,
+    pub lowest_vcn: Vcn,
     /// Its value.
     pub body: Body,
 }
@@ -69,7 +70,7 @@ impl Attribute {
             flags: 0,
             instance: 0,
             resident_flags,
-            lowest_vcn: 0,
+            lowest_vcn: Vcn(0),
             body: Body::Resident(value),
         }
     }
@@ -190,14 +191,13 @@ impl Attribute {
             Body::Mapped(mapping) => {
                 let (pairs, index) = mapping.runs.encode(from, room.saturating_sub(body_at));
                 next = index;
-                let lowest = mapping.runs.get(from).map_or(0, |(vcn, _)| vcn);
-                let highest =
-                    mapping.runs.get(next).map_or(mapping.runs.clusters(), |(vcn, _)| vcn);
+                let lowest = mapping.runs.get(from).map_or(Vcn(0), |(vcn, _)| vcn);
+                let highest = mapping.runs.get(next).map_or(mapping.runs.end(), |(vcn, _)| vcn);
                 // Sizes stand in the first part only.
                 let first = |value: u64| if from == 0 { value } else { 0 };
                 let nonresident = Nonresident {
-                    lowest_vcn: lowest.into(),
-                    highest_vcn: highest.wrapping_sub(1).into(),
+                    lowest_vcn: lowest.0.into(),
+                    highest_vcn: highest.0.wrapping_sub(1).into(),
                     mapping_pairs_offset: (body_at as u16).into(),
                     compression_unit_size: if from == 0 { mapping.unit } else { 0 },
                     reserved: [0; 5],
@@ -271,7 +271,7 @@ fn parse_one(
         flags,
         instance: head.instance.get(),
         resident_flags: 0,
-        lowest_vcn: 0,
+        lowest_vcn: Vcn(0),
         body: Body::Resident(Vec::new()),
     };
     let rest = &bytes[HEADER..];
@@ -292,7 +292,7 @@ fn parse_one(
             let Ok((form, _)) = Nonresident::read_from_prefix(rest) else {
                 return Err("it is too short".to_owned());
             };
-            attribute.lowest_vcn = form.lowest_vcn.get();
+            attribute.lowest_vcn = Vcn(form.lowest_vcn.get());
             let pairs = bytes.get(usize::from(form.mapping_pairs_offset.get())..).unwrap_or(&[]);
             let mut runs = Runs::default();
             runs.decode(pairs, geometry)?;
@@ -306,7 +306,7 @@ fn parse_one(
                 ));
             }
             let mut mapping = Mapping { runs, ..Mapping::default() };
-            if attribute.lowest_vcn == 0 {
+            if attribute.lowest_vcn == Vcn(0) {
                 mapping.size = form.file_size.get();
                 mapping.valid = form.valid_data_length.get();
                 mapping.unit = form.compression_unit_size;
@@ -335,11 +335,11 @@ pub fn join(parts: Vec<Attribute>, geometry: &Geometry) -> Result<Vec<Attribute>
     let mut out: Vec<Attribute> = Vec::new();
     for part in parts {
         let kind = part.type_code;
-        let continues = part.lowest_vcn > 0;
+        let continues = part.lowest_vcn > Vcn(0);
         let last = out.last_mut().filter(|last| last.type_code == kind && last.name == part.name);
         match (last, part.body) {
             (Some(Attribute { body: Body::Mapped(whole), .. }), Body::Mapped(more))
-                if continues && part.lowest_vcn == whole.runs.clusters() =>
+                if continues && part.lowest_vcn == whole.runs.end() =>
             {
                 for run in more.runs.iter() {
                     whole.runs.push(Run { ..run });

@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::layout::BootSector;
+use super::units::Lcn;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 
@@ -20,9 +21,9 @@ pub struct Geometry {
     /// Bytes of an MFT record.
     pub record: usize,
     /// First cluster of the MFT.
-    pub mft_lcn: u64,
+    pub mft_lcn: Lcn,
     /// First cluster of the MFT's mirror.
-    pub mirror_lcn: u64,
+    pub mirror_lcn: Lcn,
     /// The volume's serial number.
     pub serial: u64,
 }
@@ -89,9 +90,10 @@ impl Geometry {
             )));
         };
         let clusters = size / cluster;
-        let (mft_lcn, mirror_lcn) = (boot.mft_start_lcn.get(), boot.mft2_start_lcn.get());
+        let mft_lcn = Lcn(boot.mft_start_lcn.get());
+        let mirror_lcn = Lcn(boot.mft2_start_lcn.get());
         for (what, lcn) in [("MftStartLcn", mft_lcn), ("Mft2StartLcn", mirror_lcn)] {
-            if lcn >= clusters || lcn * cluster + record > size {
+            if lcn.0 >= clusters || lcn.byte(cluster) + record > size {
                 return Err(corrupt(format!("{what} is {lcn}, of {clusters} clusters")));
             }
         }

@@ -7,6 +7,7 @@ use super::layout::attribute_flags::{COMPRESSION_MASK, SPARSE};
 use super::mft::end_of;
 use super::pieces::Step;
 use super::save::UNNUMBERED;
+use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 
@@ -24,7 +25,7 @@ impl Volume {
         for run in runs.iter() {
             let room = (run.count * self.geometry.cluster) as usize;
             let part = &value[done..value.len().min(done + room)];
-            self.write_at_run(run.lcn.unwrap_or(0) * self.geometry.cluster, part)?;
+            self.write_at_run(run.lcn.unwrap_or_default().byte(self.geometry.cluster), part)?;
             done += part.len();
         }
         Ok(Mapping { runs, size, valid: size, unit: 0 })
@@ -120,7 +121,7 @@ impl Volume {
         let mut done = 0;
         while done < all.len() {
             let at = from + done as u64;
-            let Some(place) = mapping.runs.find(at / cluster) else {
+            let Some(place) = mapping.runs.find(Vcn::of_byte(at, cluster)) else {
                 return Err(inode.corrupt("its clusters end before its size"));
             };
             let Some(lcn) = place.lcn else {
@@ -129,7 +130,7 @@ impl Volume {
             let rest = place.count.saturating_mul(cluster) - at % cluster;
             let count = rest.min((all.len() - done) as u64) as usize;
             let part = all[done..done + count].to_vec();
-            self.store.write(lcn * cluster + at % cluster, part, Step::Fresh)?;
+            self.store.write(lcn.byte(cluster) + at % cluster, part, Step::Fresh)?;
             done += count;
         }
         mapping.size = end;

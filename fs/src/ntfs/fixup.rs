@@ -7,8 +7,9 @@
 /// Bytes that one number of the update sequence protects.
 pub const STRIDE: usize = 512;
 
+/// The number at `at`, or 0: what is compared with it then differs.
 fn le16(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
+    crate::bytes::le16(bytes, at).unwrap_or(0)
 }
 
 /// UpdateSequenceArrayOffset and -Size of a block, when they can be what they must be.

@@ -11,6 +11,7 @@ use super::layout::{
     STANDARD_INFORMATION, StandardInformation, record_flags,
 };
 use super::record::{Record, corrupt};
+use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::utf16::units;
@@ -126,7 +127,7 @@ pub struct ListEntry {
     /// Name.
     pub name: Vec<u16>,
     /// LowestVcn.
-    pub lowest_vcn: u64,
+    pub lowest_vcn: Vcn,
     /// SegmentReference.
     pub segment: Reference,
     /// Instance.
@@ -156,7 +157,7 @@ impl ListEntry {
             out.push(Self {
                 type_code: head.attribute_type_code.get(),
                 name: units(name),
-                lowest_vcn: head.lowest_vcn.get(),
+                lowest_vcn: Vcn(head.lowest_vcn.get()),
                 segment: Reference(head.segment_reference.get()),
                 instance: head.instance.get(),
             });
@@ -173,7 +174,7 @@ impl ListEntry {
             record_length: (length as u16).into(),
             attribute_name_length: self.name.len().min(255) as u8,
             attribute_name_offset: ENTRY_HEAD as u8,
-            lowest_vcn: self.lowest_vcn.into(),
+            lowest_vcn: self.lowest_vcn.0.into(),
             segment_reference: self.segment.0.into(),
             instance: self.instance.into(),
         };

@@ -29,7 +29,7 @@ pub const INDEX_ALLOCATION: u32 = 0xa0;
 pub const BITMAP: u32 = 0xb0;
 /// `$REPARSE_POINT`.
 pub const REPARSE_POINT: u32 = 0xc0;
-/// The mark behind a record's last attribute.
+/// The mark after a record's last attribute.
 pub const END: u32 = 0xffff_ffff;
 
 /// The numbers of the system's own records.

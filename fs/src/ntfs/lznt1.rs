@@ -51,7 +51,7 @@ fn chunk(data: &[u8], out: &mut [u8]) -> Result<(), String> {
         at += 1;
         for bit in 0..8 {
             if at >= data.len() || done >= out.len() {
-                // A chunk may end in the middle of a group; what is behind is not used.
+                // A chunk may end in the middle of a group; the rest of it is not used.
                 return Ok(());
             }
             if flags >> bit & 1 == 0 {
@@ -159,7 +159,7 @@ mod tests {
             let mut out = vec![1; size];
             decompress(&packed, &mut out).unwrap();
             assert!(out == data);
-            // More room than there was data: zero behind it.
+            // More room than there was data: zero after it.
             let mut unit = vec![1; 65_536];
             if packed.len() < unit.len() {
                 expand_unit(&packed, &mut unit).unwrap();

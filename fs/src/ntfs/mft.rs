@@ -10,6 +10,7 @@ use super::layout::{BITMAP, DATA, Reference, record_flags, records};
 use super::pieces::Step;
 use super::record::{Record, corrupt};
 use super::runs::Runs;
+use super::units::Lcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 
@@ -196,7 +197,7 @@ impl Volume {
                     end_of(mapping),
                 )?;
                 more.iter().for_each(|run| mapping.runs.push(run));
-                // What lies behind the old size may be anything: it becomes zeros, sector by
+                // Bytes after the old size may be anything: they become zeros, sector by
                 // sector, for the sector in which old and new meet is in use.
                 let runs = mapping.runs.clone();
                 let mut at = mapping.size / 512 * 512;
@@ -218,12 +219,12 @@ impl Volume {
     }
 }
 
-/// The cluster behind the last one of a run list.
-pub(super) fn end_of(mapping: &Mapping) -> Option<u64> {
+/// The cluster after the last one of a run list.
+pub(super) fn end_of(mapping: &Mapping) -> Option<Lcn> {
     runs_end(&mapping.runs)
 }
 
-fn runs_end(runs: &Runs) -> Option<u64> {
+fn runs_end(runs: &Runs) -> Option<Lcn> {
     let last = runs.iter().next_back()?;
     Some(last.lcn? + last.count)
 }

@@ -36,6 +36,7 @@ mod state;
 mod store;
 mod stream;
 mod tree;
+mod units;
 mod volume;
 
 pub use ops::Ntfs;

@@ -8,7 +8,7 @@ use super::fixup;
 use super::layout::{AttributeHeader, END, FileRecord, Reference, Resident, record_flags};
 use crate::error::{Error, Result};
 
-/// Bytes behind the last attribute: the end mark, and four that only fill up.
+/// Bytes after the last attribute: the end mark, and four bytes of padding.
 pub const END_MARK: usize = 8;
 const HEAD: usize = size_of::<FileRecord>();
 

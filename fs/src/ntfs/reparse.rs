@@ -2,6 +2,7 @@
 //!
 //! Source: MS-FSCC, section 2.1.2.
 
+use crate::bytes::le32;
 use crate::utf16::{to_utf8, units};
 
 /// IO_REPARSE_TAG_MOUNT_POINT: a junction, or the place where a volume is mounted.
@@ -62,11 +63,7 @@ impl Target {
 }
 
 fn le16(bytes: &[u8], at: usize) -> Option<usize> {
-    bytes.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])))
-}
-
-fn le32(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    crate::bytes::le16(bytes, at).map(usize::from)
 }
 
 /// Reads the value of `$REPARSE_POINT`. The error says what is wrong with it.

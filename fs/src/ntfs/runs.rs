@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::boot::Geometry;
+use super::units::{Lcn, Vcn};
 
 /// Most runs of one attribute: 64 MiB of them in memory at the worst. The largest attribute list
 /// leads to some two million.
@@ -12,7 +13,7 @@ const RUNS_MAX: usize = 2 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The first of them; `None` for a hole.
-    pub lcn: Option<u64>,
+    pub lcn: Option<Lcn>,
     /// How many, at least 1.
     pub count: u64,
 }
@@ -21,7 +22,7 @@ pub struct Run {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runs {
     /// First VCN of each run, and the run.
-    list: Vec<(u64, Run)>,
+    list: Vec<(Vcn, Run)>,
     clusters: u64,
 }
 
@@ -29,7 +30,7 @@ pub struct Runs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The cluster; `None` in a hole.
-    pub lcn: Option<u64>,
+    pub lcn: Option<Lcn>,
     /// How many clusters follow there, this one among them.
     pub count: u64,
 }
@@ -77,7 +78,7 @@ impl Runs {
     }
 
     /// The run with this index and the VCN where it begins.
-    pub fn get(&self, index: usize) -> Option<(u64, Run)> {
+    pub fn get(&self, index: usize) -> Option<(Vcn, Run)> {
         self.list.get(index).copied()
     }
 
@@ -98,12 +99,17 @@ impl Runs {
                 return;
             }
         }
-        self.list.push((self.clusters, run));
+        self.list.push((self.end(), run));
         self.clusters += run.count;
     }
 
+    /// The virtual cluster after the last one.
+    pub fn end(&self) -> Vcn {
+        Vcn(self.clusters)
+    }
+
     /// Where a virtual cluster is; `None` beyond the end.
-    pub fn find(&self, vcn: u64) -> Option<Place> {
+    pub fn find(&self, vcn: Vcn) -> Option<Place> {
         let index = self.list.partition_point(|&(first, _)| first <= vcn).checked_sub(1)?;
         let (first, run) = *self.list.get(index)?;
         let within = vcn - first;
@@ -111,15 +117,15 @@ impl Runs {
         Some(Place { lcn: run.lcn.map(|lcn| lcn + within), count })
     }
 
-    /// Cuts it off behind `clusters` clusters; the runs that lie behind come back.
+    /// Cuts it off after `clusters` clusters and returns the runs that it loses.
     pub fn truncate(&mut self, clusters: u64) -> Vec<Run> {
         let mut cut = Vec::new();
         while let Some(&(first, run)) = self.list.last() {
-            if first + run.count <= clusters {
+            if first + run.count <= Vcn(clusters) {
                 break;
             }
             self.list.pop();
-            let keep = clusters.saturating_sub(first);
+            let keep = clusters.saturating_sub(first.0);
             if keep > 0 {
                 self.list.push((first, Run { lcn: run.lcn, count: keep }));
             }
@@ -131,22 +137,25 @@ impl Runs {
     }
 
     /// The runs of some virtual clusters, clipped to them.
-    pub fn part(&self, vcns: Range<u64>) -> impl Iterator<Item = Run> + '_ {
-        let from = self.list.partition_point(|(first, run)| first + run.count <= vcns.start);
+    pub fn part(&self, vcns: Range<Vcn>) -> impl Iterator<Item = Run> + '_ {
+        let from = self.list.partition_point(|&(first, run)| first + run.count <= vcns.start);
         let touching = self.list[from..].iter().take_while(move |(first, _)| *first < vcns.end);
         touching
             .map(move |&(first, run)| {
-                let skip = vcns.start.saturating_sub(first);
+                let skip = vcns.start.0.saturating_sub(first.0);
                 let end = vcns.end.min(first + run.count);
-                Run { lcn: run.lcn.map(|lcn| lcn + skip), count: end.saturating_sub(first + skip) }
+                Run {
+                    lcn: run.lcn.map(|lcn| lcn + skip),
+                    count: end.0.saturating_sub(first.0 + skip),
+                }
             })
             .filter(|run| run.count > 0)
     }
 
     /// The same runs with other clusters for the virtual clusters `vcns`, which `with` covers.
-    pub fn replaced(&self, vcns: Range<u64>, with: &Self) -> Self {
-        let before = self.part(0..vcns.start);
-        before.chain(with.iter()).chain(self.part(vcns.end..self.clusters)).collect()
+    pub fn replaced(&self, vcns: Range<Vcn>, with: &Self) -> Self {
+        let before = self.part(Vcn(0)..vcns.start);
+        before.chain(with.iter()).chain(self.part(vcns.end..self.end())).collect()
     }
 
     /// Adds mapping pairs up to their end mark, as they stand in one record. What is wrong with
@@ -177,7 +186,7 @@ impl Runs {
                     Ok(first)
                         if first < geometry.clusters && count <= geometry.clusters - first =>
                     {
-                        Run { lcn: Some(first), count }
+                        Run { lcn: Some(Lcn(first)), count }
                     }
                     _ => {
                         return Err(format!(
@@ -199,7 +208,7 @@ impl Runs {
         for &(_, run) in self.list.iter().skip(from) {
             let (count, length) = shortest(run.count as i64);
             let (delta, offset) = match run.lcn {
-                Some(lcn) => shortest((lcn as i64).wrapping_sub(last)),
+                Some(lcn) => shortest((lcn.0 as i64).wrapping_sub(last)),
                 None => ([0; 8], 0),
             };
             if out.len() + 1 + length + offset + 1 > room {
@@ -208,7 +217,7 @@ impl Runs {
             out.push(length as u8 | (offset as u8) << 4);
             out.extend_from_slice(&count[..length]);
             out.extend_from_slice(&delta[..offset]);
-            last = run.lcn.map_or(last, |lcn| lcn as i64);
+            last = run.lcn.map_or(last, |lcn| lcn.0 as i64);
             index += 1;
         }
         out.push(0);
@@ -236,8 +245,8 @@ mod tests {
             clusters,
             size: clusters * 4096,
             record: 1024,
-            mft_lcn: 4,
-            mirror_lcn: 2,
+            mft_lcn: Lcn(4),
+            mirror_lcn: Lcn(2),
             serial: 0,
         }
     }
@@ -250,7 +259,7 @@ mod tests {
             let runs: Runs = (0..random.below(30))
                 .map(|_| Run {
                     lcn: (random.below(4) > 0)
-                        .then(|| random.next_u64() >> (20 + random.below(43))),
+                        .then(|| Lcn(random.next_u64() >> (20 + random.below(43)))),
                     count: 1 + (random.next_u64() >> (30 + random.below(33))),
                 })
                 .collect();
@@ -291,25 +300,25 @@ mod tests {
 
     #[test]
     fn found_and_cut() {
-        let run = |lcn, count| Run { lcn, count };
+        let run = |lcn: Option<u64>, count| Run { lcn: lcn.map(Lcn), count };
         let mut runs: Runs = [run(Some(10), 5), run(Some(15), 2), run(None, 3), run(Some(2), 4)]
             .into_iter()
             .collect();
         assert_eq!((runs.len(), runs.clusters(), runs.allocated()), (3, 14, 11));
-        assert_eq!(runs.find(6), Some(Place { lcn: Some(16), count: 1 }));
-        assert_eq!(runs.find(8), Some(Place { lcn: None, count: 2 }));
-        assert_eq!(runs.find(14), None);
-        let clip: Vec<Run> = runs.part(5..12).collect();
+        assert_eq!(runs.find(Vcn(6)), Some(Place { lcn: Some(Lcn(16)), count: 1 }));
+        assert_eq!(runs.find(Vcn(8)), Some(Place { lcn: None, count: 2 }));
+        assert_eq!(runs.find(Vcn(14)), None);
+        let clip: Vec<Run> = runs.part(Vcn(5)..Vcn(12)).collect();
         assert_eq!(clip, [run(Some(15), 2), run(None, 3), run(Some(2), 2)]);
-        assert!(runs.part(4..4).next().is_none());
+        assert!(runs.part(Vcn(4)..Vcn(4)).next().is_none());
         let other: Runs = [run(Some(90), 3)].into_iter().collect();
-        let changed: Vec<Run> = runs.replaced(6..9, &other).iter().collect();
+        let changed: Vec<Run> = runs.replaced(Vcn(6)..Vcn(9), &other).iter().collect();
         let want = [run(Some(10), 6), run(Some(90), 3), run(None, 1), run(Some(2), 4)];
         assert_eq!(changed, want);
         assert_eq!(runs.truncate(3), [run(Some(2), 4), run(None, 3), run(Some(13), 4)]);
         assert_eq!(runs.iter().collect::<Vec<_>>(), [run(Some(10), 3)]);
         assert!(runs.truncate(3).is_empty());
         assert_eq!(runs.truncate(0), [run(Some(10), 3)]);
-        assert!(runs.is_empty() && runs.find(0).is_none());
+        assert!(runs.is_empty() && runs.find(Vcn(0)).is_none());
     }
 }

@@ -15,6 +15,7 @@ use super::layout::{
 };
 use super::pieces::Step;
 use super::record::Record;
+use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 
@@ -176,7 +177,7 @@ impl Volume {
                 let lowest_vcn = attribute
                     .mapping()
                     .and_then(|mapping| mapping.runs.get(part.from))
-                    .map_or(0, |(vcn, _)| vcn);
+                    .map_or(Vcn(0), |(vcn, _)| vcn);
                 let entry = ListEntry {
                     type_code: attribute.type_code,
                     name: attribute.name.clone(),

@@ -23,6 +23,7 @@ use super::pieces::{Piece, Step};
 use super::record::Record;
 use super::runs::{Run, Runs};
 use super::state::{DIRTY, FLAGS_AT};
+use super::units::{Lcn, Vcn};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 
@@ -78,7 +79,7 @@ impl Volume {
 
     /// The virtual clusters of the MFT that change, in whole records and clusters, the first of
     /// them always among them. `None` where something changes in place that is not of the MFT.
-    fn changed_pieces(&self, pieces: &[(u64, Piece)]) -> Option<Vec<Range<u64>>> {
+    fn changed_pieces(&self, pieces: &[(u64, Piece)]) -> Option<Vec<Range<Vcn>>> {
         let cluster = self.geometry.cluster;
         let record = self.geometry.record as u64;
         let runs = &self.mft.data()?.mapping()?.runs;
@@ -93,10 +94,10 @@ impl Volume {
             if matches!(piece.step, Step::Fresh | Step::Bitmap) || self.is_new(*offset, piece) {
                 continue;
             }
-            let clusters =
-                offset / cluster..(offset + piece.bytes().len() as u64).div_ceil(cluster);
+            let end = (offset + piece.bytes().len() as u64).div_ceil(cluster);
+            let clusters = Lcn::of_byte(*offset, cluster)..Lcn(end);
             match find(&own, &clusters) {
-                Some(vcn) => units.push(of(vcn..vcn + (clusters.end - clusters.start))),
+                Some(vcn) => units.push(of(vcn.0..vcn.0 + (clusters.end - clusters.start))),
                 None if find(&mirror, &clusters).is_some() => {}
                 None => return None,
             }
@@ -109,25 +110,25 @@ impl Volume {
                 _ => out.push(range),
             }
         }
-        let vcns = out.into_iter().map(|range| range.start * unit..range.end * unit);
-        Some(vcns.map(|range| range.start..range.end.min(runs.clusters())).collect())
+        let vcns = out.into_iter().map(|range| Vcn(range.start * unit)..Vcn(range.end * unit));
+        Some(vcns.map(|range| range.start..range.end.min(runs.end())).collect())
     }
 
     /// Whether a piece lies in clusters that were free at the last commit.
     pub(super) fn is_new(&self, offset: u64, piece: &Piece) -> bool {
         let cluster = self.geometry.cluster;
         let last = offset + (piece.bytes().len() as u64).saturating_sub(1);
-        (offset / cluster..=last / cluster).all(|cluster| self.is_fresh(cluster))
+        (offset / cluster..=last / cluster).all(|lcn| self.is_fresh(Lcn(lcn)))
     }
 
     /// Takes clusters for the copies and builds them; `None` where they cannot be described.
-    fn copies(&mut self, ranges: &[Range<u64>]) -> Result<Option<Shadow>> {
+    fn copies(&mut self, ranges: &[Range<Vcn>]) -> Result<Option<Shadow>> {
         let cluster = self.geometry.cluster;
         let Some(own) = self.mft.data().and_then(Attribute::mapping).map(|m| m.runs.clone()) else {
             return Ok(None);
         };
         let mut runs = own.clone();
-        let mut taken: Vec<(Range<u64>, Runs)> = Vec::new();
+        let mut taken: Vec<(Range<Vcn>, Runs)> = Vec::new();
         for range in ranges {
             let new = self.allocate(range.end - range.start, None)?;
             runs = runs.replaced(range.clone(), &new);
@@ -149,8 +150,8 @@ impl Volume {
         let mut copies = Vec::new();
         for (range, new) in &taken {
             let mut bytes = vec![0; ((range.end - range.start) * cluster) as usize];
-            self.read_runs(&own, range.start * cluster, &mut bytes)?;
-            lay_over(&mut bytes, range.start * cluster, &changed, self.geometry.record);
+            self.read_runs(&own, range.start.byte(cluster), &mut bytes)?;
+            lay_over(&mut bytes, range.start.byte(cluster), &changed, self.geometry.record);
             self.split(new, bytes, &mut copies);
         }
         let mirrored = self.mirror.0.clone();
@@ -174,8 +175,8 @@ impl Volume {
         self.store.read_committed(0, &mut boot)?;
         let Ok(boot) = BootSector::read_from_bytes(&boot) else { return Ok(None) };
         let mut switched = boot;
-        switched.mft_start_lcn = mft_lcn.into();
-        switched.mft2_start_lcn = mirror_lcn.into();
+        switched.mft_start_lcn = mft_lcn.0.into();
+        switched.mft2_start_lcn = mirror_lcn.0.into();
         Ok(Some(Shadow { copies, bitmaps, boot, switched }))
     }
 
@@ -228,7 +229,7 @@ impl Volume {
         for run in runs.iter() {
             let count = (run.count.saturating_mul(self.geometry.cluster) as usize).min(rest.len());
             let (part, behind) = rest.split_at(count);
-            out.push((run.lcn.unwrap_or(0) * self.geometry.cluster, part.to_vec()));
+            out.push((run.lcn.unwrap_or_default().byte(self.geometry.cluster), part.to_vec()));
             rest = behind;
         }
     }
@@ -246,7 +247,7 @@ fn lay_over(bytes: &mut [u8], from: u64, changed: &BTreeMap<u64, Vec<u8>>, recor
 }
 
 /// Runs by their first cluster: how many they are, and their first virtual cluster.
-type ByPlace = BTreeMap<u64, (u64, u64)>;
+type ByPlace = BTreeMap<Lcn, (u64, Vcn)>;
 
 fn by_place(runs: &Runs) -> ByPlace {
     let all = (0..runs.len()).filter_map(|index| runs.get(index));
@@ -254,19 +255,19 @@ fn by_place(runs: &Runs) -> ByPlace {
 }
 
 /// The virtual cluster of the first of these clusters, when all of them are in one run.
-fn find(runs: &ByPlace, clusters: &Range<u64>) -> Option<u64> {
-    let (start, (count, vcn)) = runs.range(..=clusters.start).next_back()?;
+fn find(runs: &ByPlace, clusters: &Range<Lcn>) -> Option<Vcn> {
+    let (&start, &(count, vcn)) = runs.range(..=clusters.start).next_back()?;
     (clusters.end <= start + count).then(|| vcn + (clusters.start - start))
 }
 
 /// At most `most` ranges that cover the given ones, with the least in between.
-fn merge(ranges: &[Range<u64>], most: usize) -> Vec<Range<u64>> {
+fn merge(ranges: &[Range<Vcn>], most: usize) -> Vec<Range<Vcn>> {
     let mut gaps: Vec<(u64, usize)> =
         ranges.windows(2).map(|two| two[1].start - two[0].end).zip(1..).collect();
     gaps.sort_unstable_by_key(|&(gap, index)| (std::cmp::Reverse(gap), index));
     let keep: std::collections::BTreeSet<usize> =
         gaps.into_iter().take(most.saturating_sub(1)).map(|(_, index)| index).collect();
-    let mut out: Vec<Range<u64>> = Vec::new();
+    let mut out: Vec<Range<Vcn>> = Vec::new();
     for (index, range) in ranges.iter().enumerate() {
         match out.last_mut() {
             Some(last) if !keep.contains(&index) => last.end = range.end,
@@ -279,12 +280,16 @@ fn merge(ranges: &[Range<u64>], most: usize) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::merge;
+    use crate::ntfs::units::Vcn;
 
     #[test]
     fn the_widest_gaps_stay() {
-        let ranges = [0..4, 6..8, 20..21, 30..31, 32..40];
+        let of = |ranges: &[(u64, u64)]| -> Vec<_> {
+            ranges.iter().map(|&(start, end)| Vcn(start)..Vcn(end)).collect()
+        };
+        let ranges = of(&[(0, 4), (6, 8), (20, 21), (30, 31), (32, 40)]);
         assert_eq!(merge(&ranges, 9), ranges);
-        assert_eq!(merge(&ranges, 3), [0..8, 20..21, 30..40]);
-        assert_eq!(merge(&ranges[..4], 2), [0..8, 20..31]);
+        assert_eq!(merge(&ranges, 3), of(&[(0, 8), (20, 21), (30, 40)]));
+        assert_eq!(merge(&ranges[..4], 2), of(&[(0, 8), (20, 31)]));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::attribute::{Attribute, Body, Mapping};
 use super::lznt1;
+use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 
@@ -99,7 +100,7 @@ impl Volume {
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
-            let Some(place) = mapping.runs.find(at / cluster) else {
+            let Some(place) = mapping.runs.find(Vcn::of_byte(at, cluster)) else {
                 return Err(corrupt(attribute, "its clusters end before its size"));
             };
             let rest = place.count.saturating_mul(cluster) - at % cluster;
@@ -108,10 +109,10 @@ impl Volume {
             match (place.lcn, way) {
                 (None, _) => part.fill(0),
                 (Some(lcn), Way::Metadata) => {
-                    self.store.read(lcn * cluster + at % cluster, part)?
+                    self.store.read(lcn.byte(cluster) + at % cluster, part)?
                 }
                 (Some(lcn), Way::Content) => {
-                    self.store.read_content(lcn * cluster + at % cluster, part)?;
+                    self.store.read_content(lcn.byte(cluster) + at % cluster, part)?;
                 }
             }
             done += count;
@@ -140,7 +141,7 @@ impl Volume {
             let at = offset + done as u64;
             let within = (at % size) as usize;
             let count = (unit.len() - within).min(buf.len() - done);
-            self.read_unit(attribute, mapping, at / size * clusters, &mut unit)?;
+            self.read_unit(attribute, mapping, Vcn(at / size * clusters), &mut unit)?;
             buf[done..done + count].copy_from_slice(&unit[within..within + count]);
             done += count;
         }
@@ -151,7 +152,7 @@ impl Volume {
         &self,
         attribute: &Attribute,
         mapping: &Mapping,
-        first: u64,
+        first: Vcn,
         unit: &mut [u8],
     ) -> Result<()> {
         let cluster = self.geometry.cluster;
@@ -165,7 +166,7 @@ impl Volume {
         }
         let taken = taken.min(clusters);
         unit.fill(0);
-        let offset = first * cluster;
+        let offset = first.byte(cluster);
         if taken == clusters {
             return self.read_clusters(attribute, mapping, offset, unit, Way::Content);
         }

@@ -12,6 +12,7 @@ use super::pieces::Step;
 use super::record::Record;
 use super::runs::Run;
 use super::save::UNNUMBERED;
+use super::units::{Lcn, Vcn};
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 
@@ -178,7 +179,7 @@ impl<'a> Editor<'a> {
         let cluster = self.volume.geometry.cluster;
         places.iter().all(|&(place, count)| {
             let last = place + (count as u64).saturating_sub(1);
-            (place / cluster..=last / cluster).all(|cluster| self.volume.is_fresh(cluster))
+            (place / cluster..=last / cluster).all(|lcn| self.volume.is_fresh(Lcn(lcn)))
         })
     }
 
@@ -191,10 +192,10 @@ impl<'a> Editor<'a> {
         let Some(mut mapping) = blocks.cloned() else {
             return Err(self.corrupt("it is resident".to_owned()));
         };
-        let mut vcns = offset / cluster..(offset + length as u64).div_ceil(cluster);
+        let mut vcns = Vcn::of_bytes(offset..offset + length as u64, cluster);
         let all = mapping.runs.clusters();
         if mapping.runs.len() >= PIECES && all.saturating_mul(cluster) <= WHOLE_MAX {
-            vcns = 0..all;
+            vcns = Vcn(0)..Vcn(all);
         }
         let old: Vec<Run> = mapping.runs.part(vcns.clone()).collect();
         let near = old.first().and_then(|run| run.lcn);
@@ -202,7 +203,7 @@ impl<'a> Editor<'a> {
         let covered = (vcns.end - vcns.start) * cluster;
         if covered > length as u64 {
             let mut bytes = vec![0; covered as usize];
-            self.volume.read_runs(&mapping.runs, vcns.start * cluster, &mut bytes)?;
+            self.volume.read_runs(&mapping.runs, vcns.start.byte(cluster), &mut bytes)?;
             self.volume.write_runs(&new, 0, &bytes, Step::Fresh)?;
         }
         mapping.runs = mapping.runs.replaced(vcns, &new);

@@ -12,6 +12,7 @@ use super::pieces::Step;
 use super::record::{Record, corrupt};
 use super::runs::Runs;
 use super::store::Store;
+use super::units::{Lcn, Vcn};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
@@ -44,7 +45,7 @@ pub(super) struct Space {
     /// Whether names in a directory get short ones, as far as that was looked at.
     pub short_names: BTreeMap<u64, bool>,
     /// Where the search for free clusters goes on.
-    pub next_cluster: u64,
+    pub next_cluster: Lcn,
     /// Below this number no record is free.
     pub next_record: u64,
 }
@@ -115,7 +116,7 @@ impl Volume {
     /// Finds all parts of the MFT. Its first record says where the next ones are, which may say
     /// where others are.
     fn load_mft(&mut self) -> Result<()> {
-        let at = self.geometry.mft_lcn * self.geometry.cluster;
+        let at = self.geometry.mft_lcn.byte(self.geometry.cluster);
         let mut bytes = vec![0; self.geometry.record];
         self.store.read(at, &mut bytes)?;
         let base = Record::parse(records::MFT, bytes)?;
@@ -142,7 +143,7 @@ impl Volume {
         self.mft = Arc::new(mft.clone());
         if let Some(list) = list {
             let entries = inode::read_list(self, records::MFT, &list)?;
-            let mut segments: Vec<(u64, u64)> = entries
+            let mut segments: Vec<(Vcn, u64)> = entries
                 .iter()
                 .filter(|entry| entry.type_code == DATA && entry.name.is_empty())
                 .filter(|entry| entry.segment.number() != records::MFT)
@@ -201,10 +202,10 @@ impl Volume {
         let (mut out, mut done) = (Vec::new(), 0);
         while done < length {
             let at = offset.checked_add(done as u64)?;
-            let place = runs.find(at / cluster)?;
+            let place = runs.find(Vcn::of_byte(at, cluster))?;
             let rest = place.count.saturating_mul(cluster) - at % cluster;
             let count = rest.min((length - done) as u64) as usize;
-            out.push((place.lcn? * cluster + at % cluster, count));
+            out.push((place.lcn?.byte(cluster) + at % cluster, count));
             done += count;
         }
         Some(out)

@@ -24,7 +24,7 @@ pub struct Entry {
     pub reference: u64,
     /// The key.
     pub key: Vec<u8>,
-    /// The data behind the key, of indexes that are no directory.
+    /// The data after the key, of indexes that are no directory.
     pub data: Vec<u8>,
 }
 

@@ -61,7 +61,7 @@ pub enum Value {
 pub struct Claim {
     /// First cluster.
     pub start: u64,
-    /// First cluster behind.
+    /// First cluster after.
     pub end: u64,
     /// The base record.
     pub inode: u64,

@@ -19,7 +19,7 @@ fn name(text: &str) -> Vec<u16> {
     text.encode_utf16().collect()
 }
 
-/// The backup boot sector behind the volume's last sector.
+/// The backup boot sector after the volume's last sector.
 pub fn boot_copy(reader: &Reader<'_>, report: &mut Report) -> Result<()> {
     let geometry = reader.geometry;
     let at = geometry.sectors * geometry.sector;

@@ -1,7 +1,7 @@
 //! Enlarging a volume that nobody has mounted.
 //!
-//! What says how large a volume is: the boot sector and its copy behind the last sector, `$Bitmap`,
-//! and the hole in `$BadClus:$Bad` that is as long as the volume.
+//! The size of a volume stands in the boot sector and its copy after the last sector, in `$Bitmap`,
+//! and in the hole in `$BadClus:$Bad` that is as long as the volume.
 //!
 //! Order of the writes, with a flush between the steps, so that a cut leaves a volume that can be
 //! read and that Windows checks by itself:
@@ -187,7 +187,7 @@ impl Bitmap {
         if let (Some(byte), true) = (out.first_mut(), first == self.first_byte()) {
             *byte |= self.joint;
         }
-        // Nothing is left behind its size of what the disk held before.
+        // Bytes after its size become zeros, whatever the disk held before.
         let over = (first + count as u64).saturating_sub(self.bytes).min(count as u64) as usize;
         out[count - over..].fill(0);
         out

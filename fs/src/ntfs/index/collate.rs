@@ -82,7 +82,7 @@ impl<'a> Collation<'a> {
 }
 
 fn long(bytes: &[u8]) -> u32 {
-    bytes.get(..4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    crate::bytes::le32(bytes, 0).unwrap_or(0)
 }
 
 /// The units of the name in a directory's key.

@@ -114,8 +114,7 @@ impl<'a, S: IndexStore> Context<'a, S> {
         if block.len() != size {
             return Err(self.corrupt(vcn, format!("{} bytes, not {size}", block.len())));
         }
-        let own =
-            block.get(16..24).map_or(0, |b| u64::from_le_bytes(std::array::from_fn(|i| b[i])));
+        let own = crate::bytes::le64(&block, 16).unwrap_or(0);
         if own != vcn {
             return Err(self.corrupt(vcn, format!("it says that it is that of VCN {own}")));
         }

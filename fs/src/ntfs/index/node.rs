@@ -1,9 +1,10 @@
-//! Nodes of an index tree: entries behind an index header, in `$INDEX_ROOT` or in an INDX block.
+//! Nodes of an index tree: entries after an index header, in `$INDEX_ROOT` or in an INDX block.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::collate::Collation;
+use crate::bytes;
 use crate::ntfs::fixup::STRIDE;
 
 /// Where a node's index header is in `$INDEX_ROOT`.
@@ -87,7 +88,7 @@ impl Entry {
         Self::build(reference, key, &[])
     }
 
-    /// An entry of any other index: key and data, and what fills the entry behind the data (`$SDH`
+    /// An entry of any other index: key and data, and what fills the entry after the data (`$SDH`
     /// has four bytes there).
     pub fn view(key: &[u8], data: &[u8], tail: &[u8]) -> Self {
         let offset = (ENTRY + key.len()) as u64;
@@ -129,11 +130,11 @@ impl Entry {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
+    bytes::le16(bytes, at).unwrap_or(0)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(std::array::from_fn(|i| b[i])))
+    bytes::le64(bytes, at).unwrap_or(0)
 }
 
 /// What one place of a node holds, as it stands in the node's bytes.

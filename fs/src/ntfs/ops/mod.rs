@@ -27,6 +27,22 @@ use crate::overlay::Overlay;
 use crate::utf16::{NAME_MAX, to_utf8, units};
 
 /// An NTFS volume.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use snf_fs::ntfs::Ntfs;
+/// use snf_fs::{Attributes, FileDevice, Tree};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = std::fs::File::options().read(true).write(true).open("volume.img")?;
+/// let volume = Ntfs::open(Arc::new(FileDevice::from_file(file)?))?;
+/// let mut tree = Tree::new(Box::new(volume));
+/// tree.write("/Users/Public/note.txt", b"hello", Attributes { mode: 0, uid: 0, gid: 0 })?;
+/// tree.commit()?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Ntfs {
     volume: Volume,
     /// Whether changes are known to be safe.

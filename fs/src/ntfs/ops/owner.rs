@@ -66,7 +66,7 @@ impl SecureStore for Secure<'_> {
         let more = self.volume.allocate(wanted, end_of(mapping))?;
         more.iter().for_each(|run| mapping.runs.push(run));
         // From the sector in which it ended, or the one in which the descriptor begins, up to a
-        // whole sector behind it. Nothing in use is there but what is written as it was.
+        // whole sector after it. All that is in use there is written as it was.
         let from = offset.min(old_size) / SECTOR * SECTOR;
         let to = end.next_multiple_of(SECTOR);
         let mut all = vec![0; (to - from) as usize];

@@ -12,7 +12,7 @@ const PIECE: u64 = 0x4_0000;
 const HEADER: usize = 20;
 /// The first number that Windows gives.
 const FIRST_ID: u32 = 0x100;
-/// What stands behind the data of an entry of `$SDH`.
+/// What follows the data of an entry of `$SDH`.
 const TAIL: [u8; 4] = *b"I\0I\0";
 /// Most bytes of a descriptor with its header.
 const MOST: usize = 0x1_0000 + HEADER;
@@ -59,8 +59,7 @@ struct Header {
 
 impl Header {
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let long =
-            |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let long = |at: usize| crate::bytes::le32(bytes, at);
         let offset = u64::from(long(8)?) | u64::from(long(12)?) << 32;
         let header = Self { hash: long(0)?, id: long(4)?, offset, length: long(16)? };
         let fits = (HEADER..=MOST).contains(&(header.length as usize));
