@@ -111,9 +111,11 @@ fn mount_point(devices: &[u64]) -> Option<PathBuf> {
     let table = File::open("/proc/self/mountinfo").ok()?;
     table.take(MAX_MOUNTS as u64).read_to_end(&mut text).ok()?;
     find_mount(&String::from_utf8_lossy(&text), |number, source| {
-        // btrfs has a number of its own; its source names one of its devices.
+        // btrfs has a number of its own, of major 0; its source names one of its devices. Elsewhere
+        // the number counts, because the name may be another device's by now.
         let of_source = || {
-            source.starts_with("/dev/")
+            rustix::fs::major(number) == 0
+                && source.starts_with("/dev/")
                 && fs::metadata(source).is_ok_and(|found| {
                     found.file_type().is_block_device() && devices.contains(&found.rdev())
                 })
