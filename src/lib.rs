@@ -34,3 +34,4 @@ pub mod storage;
 pub mod task;
 mod task_id;
 mod windows_path;
+pub mod wire;

@@ -5,18 +5,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::ioctl::{Getter, Setter, ioctl};
-
-/// `struct floppy_drive_params` of <linux/fd.h>: 128 bytes.
-type DriveParams = [u8; 128];
-/// `FDGETDRVPRM`.
-const FDGETDRVPRM: u32 = 0x8080_0211;
-/// `FDSETDRVPRM`.
-const FDSETDRVPRM: u32 = 0x4080_0290;
-/// `unsigned long spinup`: jiffies for the motor to spin up.
-const SPINUP: std::ops::Range<usize> = 40..48;
-/// `unsigned char select_delay`: jiffies between selecting a drive and using it.
-const SELECT_DELAY: usize = 57;
+use crate::sys;
 
 /// Tells the driver that the drive needs no time, if `device` is a floppy. An error only means
 /// that reading takes as long as it always did.
@@ -27,14 +16,8 @@ pub(crate) fn hurry(device: &str) {
     // Without waiting for a medium: this is about the drive.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(device) else { return };
-    // SAFETY: FDGETDRVPRM fills a structure of 128 bytes that is valid with any content, and
-    // FDSETDRVPRM reads one of the same size; the size is part of both numbers.
-    unsafe {
-        let Ok(mut params) = ioctl(&file, Getter::<FDGETDRVPRM, DriveParams>::new()) else {
-            return;
-        };
-        params[SPINUP].fill(0);
-        params[SELECT_DELAY] = 0;
-        let _ = ioctl(&file, Setter::<FDSETDRVPRM, DriveParams>::new(params));
-    }
+    let Ok(mut parameters) = sys::floppy_parameters(&file) else { return };
+    parameters.spinup = 0;
+    parameters.select_delay = 0;
+    let _ = sys::set_floppy_parameters(&file, parameters);
 }

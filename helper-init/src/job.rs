@@ -14,10 +14,11 @@ use snf_image::random::{Clock, Entropy};
 use snf_image::request::{self, Failed, Outcome, Request};
 use snf_image::rules::{MAX_SIZE, Rules};
 use snf_image::secret::Secret;
+use snf_image::wire::TRIAL_FILE;
 use zeroize::Zeroizing;
 
+use crate::disks::Disks;
 use crate::kernel::KernelMounter;
-use crate::worker::Disks;
 
 /// Does what the parameter disk says: the rules of Ganeti's door, or a request of
 /// `snf-customize`, whose report goes into `report`. The error is a sentence for the user.
@@ -29,6 +30,9 @@ pub(crate) fn run(
     report: &mut Vec<u8>,
 ) -> Result<(), String> {
     let disk = ParameterDisk::open(parameters)?;
+    if disk.file(TRIAL_FILE)?.is_some() {
+        return Ok(());
+    }
     if let Some(text) = disk.file(request::FILE)? {
         return requested(text.expose(), disks, broker, events, report);
     }
@@ -194,6 +198,8 @@ mod tests {
         let blank = Arc::new(MemoryDevice::new(vec![0; 1440 << 10]));
         assert!(error(blank, &none).starts_with("cannot read the parameter disk: "));
         assert!(error(floppy(&[]), &none).contains("no file `rules`"));
+        let trial = floppy(&[(TRIAL_FILE, b"", 0o600)]);
+        assert_eq!(run(trial, &none, None, &mut Vec::new(), &mut Vec::new()), Ok(()));
         let garbage = error(floppy(&[("rules", b"\xff\x00 $(reboot)", 0o600)]), &none);
         assert!(garbage.starts_with("the rules cannot be read: "), "{garbage}");
         let empty = error(floppy(&[("rules", b"", 0o600)]), &none);

@@ -1,4 +1,4 @@
-//! What PID 1 does, from the first mount to power-off. It never returns and never dies: the
+//! The life of PID 1, from the first mount to power-off. It never returns and never dies: the
 //! kernel would panic.
 
 use std::fs;
@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
+use snf_image::wire::{INITRAMFS_END, MonitorKind, PROTOCOL_VERSION, ResultLine};
 
+use crate::clock::uptime;
 use crate::cmdline::CommandLine;
-use crate::serial::{Serial, one_line};
+use crate::confine::EMPTY;
+use crate::host::Host;
+use crate::lines::Lines;
+use crate::serial::one_line;
 use crate::snapshot::{self, Wake};
-use crate::supervise::{self, Lines};
-use crate::{BANNER, PROTOCOL, debug, device, floppy, modules, worker};
+use crate::supervise::{self, End};
+use crate::{BANNER, debug, device, floppy, modules};
 
-/// How long a device may take to appear.
-const DEVICE_LIMIT: Duration = Duration::from_secs(10);
-/// Longest result line, its first word included.
-const RESULT_LIMIT: usize = 4000;
 /// Where the initramfs has its kernel modules.
 const MODULES: &str = "/modules";
 
@@ -25,54 +26,24 @@ const MODULES: &str = "/modules";
 pub(crate) fn run() -> ! {
     std::panic::set_hook(Box::new(|info| {
         // The last resort: whatever broke, the host gets its line and the VM ends.
-        Serial::open("/dev/ttyS1").line(&error_line(&format!("the helper's init failed: {info}")));
+        Host::open().say(&failure(&format!("the helper's init failed: {info}")));
         power_off();
     }));
-    let mut lines = None;
-    let mut line = None;
-    let result = prepare(&mut lines, &mut line);
-    let mut lines = lines.unwrap_or_default();
-    let result = result.and_then(|(line, started)| supervise::run(line, started, &mut lines));
-    let mut debug = None;
-    let result = match result {
-        Ok(end) => end.line().to_owned(),
-        Err(error) => {
-            lines.log(&format!("ERROR: {error}"));
-            lines.monitor("ERROR", &error);
-            debug = line.as_ref().and_then(|line| Some((line, line.debug?, error.clone())));
-            error_line(&error)
+    let started = uptime();
+    let mounted = mount_all();
+    let mut lines = Lines::open();
+    match mounted.and_then(|()| understand(&mut lines, started)) {
+        Ok(line) => {
+            let result = find_disks(&line, &mut lines)
+                .and_then(|()| supervise::run(&line.rules_dev, &mut lines));
+            end(lines, Some(&line), result)
         }
-    };
-    // Everything is on the disk before the host hears of it.
-    lines.mark("sync");
-    rustix::fs::sync();
-    lines.mark("power-off");
-    if line.as_ref().is_some_and(|line| line.times) {
-        lines.log_marks();
+        Err(error) => end(lines, None, Err(error)),
     }
-    let mut serial = Serial::open("/dev/ttyS1");
-    serial.line(&result);
-    if !lines.report.is_empty() {
-        serial.line(&format!("REPORT:{}", lines.report));
-    }
-    serial.drain();
-    if let Some((line, limit, error)) = debug {
-        debug::run(&line.rules_dev, &error, limit, &mut lines);
-    }
-    lines.drain();
-    power_off();
 }
 
-fn error_line(error: &str) -> String {
-    format!("ERROR: {}", one_line(error, RESULT_LIMIT))
-}
-
-/// Everything before the worker starts.
-fn prepare<'a>(
-    lines: &mut Option<Lines>,
-    line: &'a mut Option<CommandLine>,
-) -> Result<(&'a CommandLine, Duration), String> {
-    let mut started = uptime();
+/// Mounts what every step needs.
+fn mount_all() -> Result<(), String> {
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         let _ = fs::create_dir(target);
         match mount(kind, target, kind, MountFlags::NOSUID | MountFlags::NOEXEC, None) {
@@ -81,40 +52,81 @@ fn prepare<'a>(
             Err(e) => return Err(format!("cannot mount {kind} on {target}: {e}")),
         }
     }
-    fs::create_dir(worker::EMPTY).map_err(|e| format!("cannot make {}: {e}", worker::EMPTY))?;
-    let lines = lines.insert(Lines::open());
+    if !Path::new("/").join(INITRAMFS_END).exists() {
+        return Err(
+            "the kernel did not unpack the whole initramfs: it is damaged, packed in a way \
+             that this kernel does not know, or too large for the memory of the VM"
+                .to_owned(),
+        );
+    }
+    fs::create_dir(EMPTY).map_err(|e| format!("cannot make {EMPTY}: {e}"))
+}
+
+/// Reads the command line; a VM that is to be saved waits here for its run.
+fn understand(lines: &mut Lines, started: Duration) -> Result<CommandLine, String> {
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|e| format!("cannot read the kernel command line: {e}"))?;
-    let mut parsed = CommandLine::parse(&text);
-    if parsed.snapshot {
+    let mut line = CommandLine::parse(&text);
+    if line.snapshot {
         modules::load_some(Path::new(MODULES), &|module| !snapshot::is_late(module))?;
-        let said = snapshot::pause()?;
-        started = uptime();
+        let said = snapshot::pause(&mut lines.host)?;
         lines.log(BANNER);
         Wake::parse(&said)?.apply()?;
-        parsed = CommandLine::parse(&format!("{text} {}", *said));
+        line = CommandLine::parse(&format!("{text} {}", *said));
     } else {
         lines.log(BANNER);
         lines.mark_at("mounts", started);
     }
-    if let Some(refusal) = parsed.refusal(PROTOCOL) {
-        return Err(refusal);
+    match line.refusal(PROTOCOL_VERSION) {
+        Some(refusal) => Err(refusal),
+        None => Ok(line),
     }
-    let line = &*line.insert(parsed);
+}
+
+/// Loads the drivers of disks and waits for the parameter disk.
+fn find_disks(line: &CommandLine, lines: &mut Lines) -> Result<(), String> {
     lines.mark("modules");
     let left = |module: &Path| !line.snapshot || snapshot::is_late(module);
     modules::load_some(Path::new(MODULES), &left)?;
     lines.mark("device");
-    device::wait_for(Path::new(&line.rules_dev), DEVICE_LIMIT)
+    device::wait_for(Path::new(&line.rules_dev), device::LIMIT, &mut lines.host)
         .map_err(|e| format!("cannot find the parameter disk {}: {e}", line.rules_dev))?;
     floppy::hurry(&line.rules_dev);
-    Ok((line, started))
+    Ok(())
 }
 
-/// Time since the kernel started.
-pub(crate) fn uptime() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+/// Reports the result and ends the VM.
+fn end(mut lines: Lines, line: Option<&CommandLine>, result: Result<End, String>) -> ! {
+    let (said, error) = match result {
+        Ok(end) => (end.line(), None),
+        Err(error) => {
+            lines.log(&format!("ERROR: {error}"));
+            lines.monitor(MonitorKind::Error, &error);
+            (failure(&error), Some(error))
+        }
+    };
+    // Everything is on the disk before the host hears of it.
+    lines.mark("sync");
+    rustix::fs::sync();
+    lines.mark("power-off");
+    if line.is_some_and(|line| line.times) {
+        lines.log_marks();
+    }
+    lines.host.say(&said);
+    if !lines.report.is_empty() {
+        let report = std::mem::take(&mut lines.report);
+        lines.host.report(&report);
+    }
+    lines.host.drain();
+    if let (Some(line), Some(error)) = (line.filter(|line| line.debug), error) {
+        debug::run(&line.rules_dev, &error, &mut lines);
+    }
+    lines.drain();
+    power_off();
+}
+
+fn failure(error: &str) -> ResultLine {
+    ResultLine::Error(one_line(error, ResultLine::TEXT_LIMIT))
 }
 
 /// Ends the VM. Where power-off does not work, a reboot does (QEMU runs with -no-reboot).

@@ -23,6 +23,16 @@ impl Serial {
         }
     }
 
+    /// The line, to be read.
+    pub(crate) fn file(&mut self) -> Option<&mut File> {
+        self.0.as_mut()
+    }
+
+    /// The line, to be polled.
+    pub(crate) fn as_file(&self) -> Option<&File> {
+        self.0.as_ref()
+    }
+
     /// Returns when all has left the line.
     pub(crate) fn drain(&self) {
         if let Some(file) = &self.0 {

@@ -9,8 +9,8 @@ use snf_fs::{BlockDevice, FileType, Stat, Tree};
 use snf_image::guest::disk::{Content, Disk};
 use snf_image::random::{Clock, Entropy};
 
-use crate::debug::KernelLog;
-use crate::worker::Disks;
+use crate::disks::Disks;
+use crate::kernel_log::KernelLog;
 
 const HELP: &str = "\
 disks            the disks of this VM

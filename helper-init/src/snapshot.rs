@@ -3,25 +3,17 @@
 //! host's what a run's own kernel command line would have said, what time it is, and what to seed
 //! the random pool with. All that a saved pool could give had been given to another run before.
 
-use std::io::{Read, Write};
 use std::path::Path;
 
-use rustix::ioctl::{NoArg, Setter, ioctl};
 use rustix::time::{ClockId, Timespec};
+use snf_image::wire::{ResultLine, SEED_SIZE, words};
 use zeroize::Zeroizing;
 
-use crate::serial::open_raw;
+use crate::host::Host;
+use crate::sys;
 
 /// Drivers that look at their disks when they are loaded: those belong to a run.
 const LATE: [&str; 2] = ["virtio_blk", "floppy"];
-/// Longest line that the host may say.
-const LIMIT: usize = 4096;
-/// Bytes that the pool is seeded with.
-const SEED: usize = 32;
-/// `RNDADDENTROPY`: takes a `struct rand_pool_info` with the bytes behind it.
-const RNDADDENTROPY: u32 = 0x4008_5203;
-/// `RNDRESEEDCRNG`: takes what is in the pool into use at once.
-const RNDRESEEDCRNG: u32 = 0x5207;
 
 /// Whether a module of the initramfs has to wait for the run.
 pub(crate) fn is_late(module: &Path) -> bool {
@@ -30,7 +22,7 @@ pub(crate) fn is_late(module: &Path) -> bool {
 }
 
 /// Says that the VM can be saved, and returns the host's line. Between the two lies any time.
-pub(crate) fn pause() -> Result<Zeroizing<String>, String> {
+pub(crate) fn pause(host: &mut Host) -> Result<Zeroizing<String>, String> {
     let disks = std::fs::read_dir("/sys/block").map_err(|e| format!("cannot list disks: {e}"))?;
     for disk in disks.flatten() {
         let name = disk.file_name().to_string_lossy().into_owned();
@@ -40,17 +32,8 @@ pub(crate) fn pause() -> Result<Zeroizing<String>, String> {
             ));
         }
     }
-    let talk = || -> std::io::Result<Zeroizing<Vec<u8>>> {
-        let mut serial = open_raw("/dev/ttyS1")?;
-        serial.write_all(b"READY\n")?;
-        let mut line = Zeroizing::new(Vec::with_capacity(LIMIT));
-        let mut byte = [0];
-        while serial.read(&mut byte)? == 1 && byte != *b"\n" && line.len() < LIMIT {
-            line.push(byte[0]);
-        }
-        Ok(line)
-    };
-    let line = talk().map_err(|e| format!("cannot wait for the host: {e}"))?;
+    host.say(&ResultLine::Ready);
+    let line = host.hear().map_err(|e| format!("cannot wait for the host: {e}"))?;
     let text = std::str::from_utf8(&line).map_err(|_| "the host's line is not text".to_owned())?;
     Ok(Zeroizing::new(text.to_owned()))
 }
@@ -60,7 +43,7 @@ pub(crate) fn pause() -> Result<Zeroizing<String>, String> {
 pub(crate) struct Wake {
     /// Seconds and nanoseconds since 1970.
     time: (i64, i64),
-    seed: Zeroizing<[u8; SEED]>,
+    seed: Zeroizing<[u8; SEED_SIZE]>,
 }
 
 impl Wake {
@@ -70,16 +53,16 @@ impl Wake {
             let mut words = line.split_whitespace().filter_map(|word| word.split_once('='));
             words.find(|(key, _)| *key == name).map(|(_, value)| value)
         };
-        let time = word("snf_image_time").and_then(|time| {
+        let time = word(words::TIME).and_then(|time| {
             let (seconds, nanoseconds) = time.split_once('.')?;
             Some((
                 seconds.parse().ok()?,
                 nanoseconds.parse().ok().filter(|n| (0..1_000_000_000).contains(n))?,
             ))
         });
-        let seed = word("snf_image_seed").and_then(|hex| {
-            let mut seed = Zeroizing::new([0; SEED]);
-            if hex.len() != 2 * SEED {
+        let seed = word(words::SEED).and_then(|hex| {
+            let mut seed = Zeroizing::new([0; SEED_SIZE]);
+            if hex.len() != 2 * SEED_SIZE {
                 return None;
             }
             for (n, byte) in seed.iter_mut().enumerate() {
@@ -101,19 +84,8 @@ impl Wake {
             .map_err(|e| format!("cannot set the clock: {e}"))?;
         let seed = || -> std::io::Result<()> {
             let random = std::fs::OpenOptions::new().read(true).write(true).open("/dev/random")?;
-            // `entropy_count` in bits, `buf_size` in bytes, `buf`.
-            let mut info = Zeroizing::new([0_u32; 2 + SEED / 4]);
-            info[0] = 8 * SEED as u32;
-            info[1] = SEED as u32;
-            for (word, bytes) in info[2..].iter_mut().zip(self.seed.chunks_exact(4)) {
-                *word = bytes.iter().fold(0, |word, &byte| word << 8 | u32::from(byte));
-            }
-            // SAFETY: RNDADDENTROPY reads two numbers and as many bytes behind them as the second
-            // one says, which is what is there; RNDRESEEDCRNG takes no argument.
-            unsafe {
-                ioctl(&random, Setter::<RNDADDENTROPY, [u32; 2 + SEED / 4]>::new(*info))?;
-                ioctl(&random, NoArg::<RNDRESEEDCRNG>::new())?;
-            }
+            sys::add_entropy(&random, &self.seed)?;
+            sys::reseed(&random)?;
             Ok(())
         };
         seed().map_err(|e| format!("cannot seed the kernel's random pool: {e}"))

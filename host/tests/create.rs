@@ -122,6 +122,11 @@ fn null_customises_what_is_there_and_everything_can_be_excluded() {
     lab.run(&mut runner).unwrap();
     let bytes = lab.bytes();
     assert_eq!(bytes.iter().filter(|b| **b != 0xaa).count(), 10);
+    assert_eq!(runner.flush_later, Some(false), "what was there before is worth keeping");
+    let lab = Lab::new();
+    let mut runner = StandIn::new();
+    lab.run(&mut runner).unwrap();
+    assert_eq!(runner.flush_later, Some(true), "the disk is flushed once, at the end");
     let mut lab = Lab::new();
     lab.set("OSP_IMG_PROPERTIES", r#"{"exclude_all_tasks": true}"#);
     let mut runner = StandIn::new();

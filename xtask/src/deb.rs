@@ -61,7 +61,7 @@ fn tree(bin: &Path, os: &Path) -> Result<PathBuf> {
         &format!(
             "Package: snf-image\nVersion: {version}\nArchitecture: amd64\nSection: admin\n\
              Priority: optional\nMaintainer: The snf-image developers <root@localhost>\n\
-             Depends: libc6 (>= {}), qemu-system-x86\nRecommends: linux-image-amd64 | linux-image-generic\n\
+             Depends: libc6 (>= {}), qemu-system-x86, adduser\nRecommends: linux-image-amd64 | linux-image-generic\n\
              Suggests: ganeti, qemu-block-extra\n\
              Description: Ganeti OS provider that deploys and customises disk images\n \
              Lays an image onto an instance's disk and customises it (passwords, SSH keys, host\n \

@@ -111,7 +111,7 @@ impl Broker {
             }
             Request::SubvolumeReadOnly { mount, path } => {
                 let directory = self.mounts.get(mount)?.root()?.directory(&path);
-                let value = directory.and_then(super::ioctls::subvolume_read_only);
+                let value = directory.and_then(crate::sys::subvolume_read_only);
                 Answer::Flag { value: value.map_err(at("look at the subvolume", &path))? }
             }
             Request::Begin { mount, grow } => {

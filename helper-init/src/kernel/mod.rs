@@ -8,7 +8,6 @@ pub(crate) mod broker;
 mod client;
 mod commit;
 mod files;
-mod ioctls;
 mod mounts;
 mod overlay;
 mod state;

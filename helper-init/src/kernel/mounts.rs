@@ -9,10 +9,10 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::files::Root;
-use super::ioctls;
 use super::wire::{Bytes, Mounted};
 use crate::cmdline::CommandLine;
 use crate::modules;
+use crate::sys;
 
 /// A partition of ours begins and ends on such a border: no sector is smaller.
 const SECTOR: u64 = 512;
@@ -207,7 +207,7 @@ impl Mounts {
                         .ok()
                         .and_then(|text| text.trim().parse().ok());
                     if let Some(number) = number {
-                        ioctls::delete_partition(&file, number)
+                        sys::delete_partition(&file, number)
                             .map_err(failure(format!("forget partition {number} of {disk}")))?;
                     }
                 }
@@ -215,8 +215,7 @@ impl Mounts {
                 1
             }
         };
-        ioctls::add_partition(&file, number, start, size - size % SECTOR)
-            .map_err(failure(what()))?;
+        sys::add_partition(&file, number, start, size - size % SECTOR).map_err(failure(what()))?;
         Ok(format!("{disk}{number}").into())
     }
 
@@ -259,7 +258,7 @@ impl Mount {
         let Some(node) = &self.node else { return Ok(()) };
         File::open(node)
             .map_err(|e| errno(&e))
-            .and_then(|device| ioctls::set_read_only(device, read_only))
+            .and_then(|device| sys::set_read_only(device, read_only))
             .map_err(failure(format!("set the write protection of {}", node.display())))
     }
 
@@ -292,7 +291,7 @@ impl Mount {
     fn size(&self) -> Result<u64, Failure> {
         let root = self.root()?.fd();
         match self.kind {
-            Kind::Xfs => ioctls::xfs_geometry(root)
+            Kind::Xfs => sys::xfs_geometry(root)
                 .map(|geometry| geometry.datablocks.saturating_mul(geometry.blocksize.into())),
             Kind::Btrfs => rustix::fs::fstatvfs(root)
                 .map(|space| space.f_blocks.saturating_mul(space.f_frsize)),
@@ -303,11 +302,11 @@ impl Mount {
     fn grow(&self, size: u64) -> Result<(), Failure> {
         let root = self.root()?.fd();
         match self.kind {
-            Kind::Xfs => ioctls::xfs_geometry(root).and_then(|geometry| {
+            Kind::Xfs => sys::xfs_geometry(root).and_then(|geometry| {
                 let blocks = size / u64::from(geometry.blocksize.max(1));
-                ioctls::xfs_grow(root, blocks, geometry.imaxpct)
+                sys::xfs_grow(root, blocks, geometry.imaxpct)
             }),
-            Kind::Btrfs => ioctls::btrfs_grow(root),
+            Kind::Btrfs => sys::btrfs_grow(root),
         }
         .map_err(failure(format!("enlarge the {} file system", self.kind.name())))
     }

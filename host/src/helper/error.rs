@@ -74,12 +74,13 @@ pub enum HelperError {
     /// The monitor line broke the protocol.
     #[error("the helper VM broke the monitor protocol with {0}")]
     Protocol(#[from] ProtocolError),
-    /// The soft time limit passed and SIGTERM ended the VM.
+    /// The soft time limit passed and SIGTERM ended the VM: the limit, and the task it was in as
+    /// the end of the sentence.
     #[error(
-        "the helper VM did not finish within {} s (HELPER_SOFT_TIMEOUT) and was stopped",
-        .0.as_secs_f64()
+        "the helper VM did not finish within {} s (HELPER_SOFT_TIMEOUT) and was stopped{}",
+        .0.as_secs_f64(), .1
     )]
-    SoftTimeout(Duration),
+    SoftTimeout(Duration, String),
     /// The VM did not even end on SIGTERM.
     #[error(
         "the helper VM did not finish within {} s (HELPER_SOFT_TIMEOUT), ignored SIGTERM for {} s \
@@ -93,6 +94,14 @@ pub enum HelperError {
     /// HELPER_USER does not exist.
     #[error("HELPER_USER {0:?} is not a user of this node")]
     NoSuchUser(String),
+    /// HELPER_USER or HELPER_UID_RANGE means root.
+    #[error(
+        "HELPER_USER or HELPER_UID_RANGE is {0:?}, which has root in it: the helper VM must not run as root"
+    )]
+    RootUser(String),
+    /// Every number of HELPER_UID_RANGE is in use.
+    #[error("every number of HELPER_UID_RANGE ({0}-{1}) is in use by another run")]
+    NoFreeUser(u32, u32),
     /// A signal asked the host's script to stop.
     #[error(transparent)]
     Cancelled(#[from] crate::node::cancel::Cancelled),

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use snf_image::wire::{PROTOCOL_VERSION, words};
 
 use super::HelperError;
-use super::protocol::PROTOCOL_VERSION;
 
 /// How the parameter disk reaches the VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +119,12 @@ impl HelperImage {
     pub(super) fn command_line(&self) -> String {
         match &self.description.file_systems {
             // So that it can ask to be started again, instead of failing.
-            Some(_) => format!("{} snf_image_more=filesystems", self.description.command_line),
+            Some(_) => format!(
+                "{} {}={}",
+                self.description.command_line,
+                words::MORE,
+                words::MORE_FILE_SYSTEMS
+            ),
             None => self.description.command_line.clone(),
         }
     }

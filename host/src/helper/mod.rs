@@ -2,33 +2,44 @@
 //! it ([`qemu`]), and one run from start to result ([`run`]).
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::storage::StorageDaemon;
 
+mod attempt;
 pub mod cpio;
 mod debug;
 mod error;
 pub mod floppy;
+mod identity;
 mod image;
+mod init_file;
 pub mod kernel;
+mod lines;
 mod lzop;
 pub mod modules;
 pub mod protocol;
 pub mod qemu;
 mod qmp;
+mod room;
 mod run;
 mod snapshot;
 mod spawn;
+mod start;
+mod trial;
 pub mod unpack;
 pub mod update;
+mod vm;
 mod walls;
 
 pub use crate::node::config::Acceleration;
 pub use error::HelperError;
+pub use identity::check_user;
 pub use image::{FileSystems, HelperImage, ParameterDisk};
+pub use init_file::InitProblem;
 pub use protocol::MonitorMessage;
 pub use run::run_helper;
 pub use snapshot::make as make_snapshot;
@@ -40,6 +51,8 @@ pub struct HelperConfig {
     pub directory: PathBuf,
     /// HELPER_USER: whom QEMU runs as when we are root. `None` changes nothing.
     pub user: Option<String>,
+    /// HELPER_UID_RANGE: numbers of which each run gets one of its own instead of the user.
+    pub uid_range: Option<RangeInclusive<u32>>,
     /// HELPER_MEMORY in MiB.
     pub memory_mib: u32,
     /// HELPER_SOFT_TIMEOUT.
@@ -61,7 +74,8 @@ impl Default for HelperConfig {
     fn default() -> Self {
         Self {
             directory: PathBuf::from("/var/lib/snf-image/helper"),
-            user: Some("nobody".to_owned()),
+            user: Some(crate::node::users::default_user().to_owned()),
+            uid_range: None,
             memory_mib: 128,
             soft_timeout: Duration::from_secs(120),
             hard_timeout: Duration::from_secs(5),

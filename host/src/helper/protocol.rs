@@ -3,25 +3,11 @@
 
 use std::collections::VecDeque;
 
-/// The version of the agreement between host and helper: kernel command line, rules, serial
-/// lines. Both halves refuse a different one.
-pub const PROTOCOL_VERSION: u32 = 1;
-
-/// Longest monitor line in bytes, line feed not counted.
-pub const MONITOR_LINE_LIMIT: usize = 512;
-/// Most lines the monitor listens to.
-pub const MONITOR_LINES_LIMIT: usize = 100;
-/// Longest line with a report.
-pub const REPORT_LINE_LIMIT: usize = snf_image::request::REPORT_MAX + 16;
-/// Longest result line.
-pub const RESULT_LINE_LIMIT: usize = 4096;
-/// Longest line of console output that is passed on in one piece.
-pub const LOG_LINE_LIMIT: usize = 1024;
-/// Most console output that is passed on.
-pub const LOG_TOTAL_LIMIT: usize = 1 << 20;
-
-/// The helper's first words on serial 1, before it opens any disk.
-pub const HELLO: &str = "snf-image-helper";
+pub use snf_image::wire::{
+    HELLO, LOG_LINE_LIMIT, LOG_TOTAL_LIMIT, MONITOR_LINE_LIMIT, MONITOR_LINES_LIMIT,
+    PROTOCOL_VERSION, REPORT_LINE_LIMIT, RESULT_LINE_LIMIT,
+};
+use snf_image::wire::{MonitorKind, REPORT, ResultLine};
 
 /// One message of the monitor line (serial 3).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,26 +138,30 @@ impl MonitorReader {
             return Ok(self.stderr_message(wanted, lines));
         }
         let unknown = || ProtocolError::Unknown(excerpt(line));
-        let (kind, rest) = text.split_once(':').ok_or_else(unknown)?;
-        let rest = rest.to_owned();
-        Ok(Some(match kind {
-            "TASK_START" if !rest.is_empty() => MonitorMessage::TaskStart(rest),
-            "TASK_END" if !rest.is_empty() => MonitorMessage::TaskEnd(rest),
-            "WARNING" => MonitorMessage::Warning(rest),
-            "ERROR" => MonitorMessage::Error(rest),
-            "STDERR" => {
-                let (count, first) = rest
-                    .split_once(':')
-                    .ok_or_else(|| ProtocolError::BadCount(excerpt(rest.as_bytes())))?;
-                let wanted = count
-                    .parse::<usize>()
-                    .ok()
-                    .filter(|n| (1..=MONITOR_LINES_LIMIT).contains(n))
-                    .ok_or_else(|| ProtocolError::BadCount(excerpt(count.as_bytes())))?;
-                return Ok(self.stderr_message(wanted, vec![first.to_owned()]));
-            }
-            _ => return Err(unknown()),
-        }))
+        let (kind, text) = MonitorKind::split(text).ok_or_else(unknown)?;
+        if kind == MonitorKind::Stderr {
+            return self.first_of_stderr(text);
+        }
+        let text = text.to_owned();
+        match kind {
+            MonitorKind::TaskStart | MonitorKind::TaskEnd if text.is_empty() => Err(unknown()),
+            MonitorKind::TaskStart => Ok(Some(MonitorMessage::TaskStart(text))),
+            MonitorKind::TaskEnd => Ok(Some(MonitorMessage::TaskEnd(text))),
+            MonitorKind::Warning => Ok(Some(MonitorMessage::Warning(text))),
+            MonitorKind::Error | MonitorKind::Stderr => Ok(Some(MonitorMessage::Error(text))),
+        }
+    }
+
+    /// `COUNT:FIRST`: so many lines belong together.
+    fn first_of_stderr(&mut self, text: &str) -> Result<Option<MonitorMessage>, ProtocolError> {
+        let wrong = |text: &str| ProtocolError::BadCount(excerpt(text.as_bytes()));
+        let (count, first) = text.split_once(':').ok_or_else(|| wrong(text))?;
+        let wanted = count
+            .parse::<usize>()
+            .ok()
+            .filter(|n| (1..=MONITOR_LINES_LIMIT).contains(n))
+            .ok_or_else(|| wrong(count))?;
+        Ok(self.stderr_message(wanted, vec![first.to_owned()]))
     }
 
     fn stderr_message(&mut self, wanted: usize, lines: Vec<String>) -> Option<MonitorMessage> {
@@ -241,7 +231,7 @@ impl ResultReader {
     }
 
     fn feed_report(&mut self, byte: u8) {
-        const MARK: &[u8] = b"REPORT:";
+        const MARK: &[u8] = REPORT.as_bytes();
         if self.ended {
             return;
         }
@@ -273,17 +263,13 @@ impl ResultReader {
 
 fn judge(line: &[u8]) -> VmResult {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line == b"SUCCESS" {
-        return VmResult::Success;
-    }
-    if line == b"AGAIN: filesystems" {
-        return VmResult::NeedsFileSystems;
-    }
-    if line == b"READY" {
-        return VmResult::Ready;
-    }
-    match line.strip_prefix(b"ERROR:") {
-        Some(text) => VmResult::Error(clean_line(text).trim().to_owned()),
+    match ResultLine::parse(line) {
+        Some(ResultLine::Success) => VmResult::Success,
+        Some(ResultLine::NeedsFileSystems) => VmResult::NeedsFileSystems,
+        Some(ResultLine::Ready) => VmResult::Ready,
+        Some(ResultLine::Error(text)) => {
+            VmResult::Error(clean_line(text.as_bytes()).trim().to_owned())
+        }
         None => {
             VmResult::Garbage(format!("{:?} where SUCCESS or ERROR was expected", excerpt(line)))
         }

@@ -6,8 +6,9 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use snf_image::wire::{PROTOCOL_VERSION, words};
+
 use super::image::{HelperImage, ParameterDisk};
-use super::protocol::PROTOCOL_VERSION;
 use super::{Acceleration, HelperConfig, SECTOR_SIZE, guest_disk};
 use crate::disk::storage::EXPORT;
 
@@ -29,6 +30,8 @@ pub enum QemuDisk<'a> {
 pub enum Life<'a> {
     /// By booting.
     Boot,
+    /// By booting under KVM, which is watched until it works.
+    Watch(BorrowedFd<'a>),
     /// By booting, up to where it can be saved.
     Save(BorrowedFd<'a>),
     /// From a snapshot.
@@ -64,9 +67,8 @@ pub struct Invocation<'a> {
     pub serial: [BorrowedFd<'a>; 3],
     /// Ganeti's HYPERVISOR.
     pub hypervisor: &'a str,
-    /// HELPER_DEBUG: the listening socket behind the fourth serial line, and for how many seconds
-    /// the VM stays up after a failure.
-    pub debug: Option<(BorrowedFd<'a>, u64)>,
+    /// HELPER_DEBUG: the listening socket behind the fourth serial line.
+    pub debug: Option<BorrowedFd<'a>>,
     /// Let QEMU itself change to this user (after it has opened /dev/kvm).
     pub run_as: Option<&'a str>,
     /// Whether it boots.
@@ -119,7 +121,7 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
         add("-serial", format!("chardev:serial{n}"));
     }
 
-    if let Some((listener, _)) = vm.debug {
+    if let Some(listener) = vm.debug {
         let fd = listener.as_raw_fd();
         add("-chardev", format!("socket,id=serial3,fd={fd},server=on,wait=off"));
         add("-serial", "chardev:serial3".into());
@@ -154,8 +156,8 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
         }
         ParameterDisk::Virtio => virtio_disk(&mut add, "parameters", n, SECTOR_SIZE),
     }
-    if let Life::Save(monitor) | Life::Wake(monitor, _) = vm.life {
-        // Behind a socket pair whose other end is ours, and closed as soon as the VM goes on.
+    if let Life::Watch(monitor) | Life::Save(monitor) | Life::Wake(monitor, _) = vm.life {
+        // A socket pair whose other end is ours; it is closed as soon as the VM runs.
         add("-chardev", format!("socket,id=monitor,fd={}", monitor.as_raw_fd()));
         add("-mon", "chardev=monitor,mode=control".into());
     }
@@ -232,13 +234,12 @@ fn kernel_command_line(vm: &Invocation<'_>) -> String {
     let mut line = String::from("console=ttyS0 panic=-1 ");
     line.push_str(if vm.config.debug { "loglevel=7 " } else { "quiet " });
     line.push_str(&vm.helper.command_line());
-    line.push_str(" snf_image_activate_helper");
+    line.push(' ');
+    line.push_str(words::ACTIVATE);
+    line.push(' ');
     match vm.life {
-        Life::Save(_) => line.push_str(" snf_image_snapshot"),
-        Life::Boot | Life::Wake(..) => {
-            line.push(' ');
-            line.push_str(&run_words(vm));
-        }
+        Life::Save(_) => line.push_str(words::SNAPSHOT),
+        Life::Boot | Life::Watch(_) | Life::Wake(..) => line.push_str(&run_words(vm)),
     }
     line
 }
@@ -249,19 +250,15 @@ pub(super) fn run_words(vm: &Invocation<'_>) -> String {
         ParameterDisk::Floppy => "/dev/fd0".to_owned(),
         ParameterDisk::Virtio => guest_disk(vm.disks.len()),
     };
-    let mut line = format!("snf_image_protocol={PROTOCOL_VERSION} rules_dev={rules_dev}");
-    // The helper gives up a little before the host would, so that it can say what it was doing.
-    let limit = vm.config.soft_timeout.as_secs();
-    if limit >= 10 {
-        line.push_str(&format!(" snf_image_timeout={}", limit - limit / 10));
-    }
-    if let Some((_, seconds)) = vm.debug {
-        line.push_str(&format!(" snf_image_debug={seconds}"));
+    let mut line =
+        format!("{}={PROTOCOL_VERSION} {}={rules_dev}", words::PROTOCOL, words::RULES_DEV);
+    if vm.debug.is_some() {
+        line.push_str(&format!(" {}", words::DEBUG));
     }
     let hypervisor: String =
         vm.hypervisor.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
     if !hypervisor.is_empty() {
-        line.push_str(&format!(" hypervisor={hypervisor}"));
+        line.push_str(&format!(" {}={hypervisor}", words::HYPERVISOR));
     }
     line
 }
@@ -273,6 +270,14 @@ mod tests {
     use std::os::fd::AsFd;
 
     fn build(disks: Vec<QemuDisk<'_>>, parameter_disk: ParameterDisk) -> Vec<String> {
+        build_with(disks, parameter_disk, true)
+    }
+
+    fn build_with(
+        disks: Vec<QemuDisk<'_>>,
+        parameter_disk: ParameterDisk,
+        flush_later: bool,
+    ) -> Vec<String> {
         let file = std::fs::File::open("/dev/null").unwrap();
         let config = HelperConfig::default();
         let helper = HelperImage {
@@ -298,7 +303,7 @@ mod tests {
             initramfs: "/proc/self/fd/10".into(),
             acceleration: Acceleration::Tcg,
             disks,
-            flush_later: true,
+            flush_later,
             sector_size: SECTOR_SIZE,
             memory_mib: 128,
             parameter_disk,
@@ -338,6 +343,28 @@ mod tests {
         assert!(line.contains(" hypervisor=kvmevil1"), "no second word of the kernel's line");
         assert!(!line.contains("-device floppy"));
         assert!(!line.contains("serial3") && !line.contains("snf_image_debug"), "no way in");
+    }
+
+    #[test]
+    fn no_flush_of_a_disk_that_was_there_before_is_held_back() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let disks = || {
+            vec![
+                QemuDisk::Device(file.as_fd()),
+                QemuDisk::File(file.as_fd()),
+                QemuDisk::Nbd(file.as_fd()),
+            ]
+        };
+        let kept = |flush_later| {
+            let args = build_with(disks(), ParameterDisk::Virtio, flush_later);
+            let nodes = args.into_iter().filter(|arg| arg.contains("-bytes,"));
+            let held = |node: &String| node.contains("cache.no-flush=on");
+            nodes.filter(held).map(|node| node.split(',').next().unwrap().to_owned()).collect()
+        };
+        let held: Vec<String> = kept(false);
+        assert_eq!(held, Vec::<String>::new(), "no node keeps a flush from its disk");
+        // A disk behind a storage daemon passes flushes on in any case.
+        assert_eq!(kept(true), ["driver=host_device"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 use crate::node::cancel::Cancel;
@@ -24,6 +24,8 @@ pub(super) struct Qmp<'a> {
     heard: Vec<u8>,
     deadline: Instant,
     cancel: &'a Cancel,
+    /// QEMU has said that the VM does not run any more.
+    stopped: bool,
 }
 
 impl<'a> Qmp<'a> {
@@ -34,7 +36,7 @@ impl<'a> Qmp<'a> {
         cancel: &'a Cancel,
     ) -> Result<Self, String> {
         stream.set_read_timeout(Some(STEP)).map_err(|e| e.to_string())?;
-        let mut qmp = Self { stream, heard: Vec::new(), deadline, cancel };
+        let mut qmp = Self { stream, heard: Vec::new(), deadline, cancel, stopped: false };
         let greeting = qmp.message()?;
         if greeting.get("QMP").is_none() {
             return Err("QEMU's monitor did not greet".to_owned());
@@ -102,12 +104,37 @@ impl<'a> Qmp<'a> {
         }
     }
 
+    /// Whether QEMU has stopped the VM: an error of KVM does that. Does not wait, and takes a
+    /// monitor that talks nonsense for a silent one.
+    pub(super) fn has_stopped(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        let read = rustix::net::recv(&self.stream, &mut buffer[..], RecvFlags::DONTWAIT);
+        if let Ok((count, _)) = read
+            && self.heard.len() <= LIMIT
+        {
+            self.heard.extend_from_slice(&buffer[..count]);
+        }
+        while let Some(Ok(_)) = self.heard_message() {}
+        self.stopped
+    }
+
+    /// The first whole message of those that were heard.
+    fn heard_message(&mut self) -> Option<Result<Value, String>> {
+        let end = self.heard.iter().position(|&byte| byte == b'\n')?;
+        let line: Vec<u8> = self.heard.drain(..=end).collect();
+        let message = serde_json::from_slice::<Value>(&line);
+        if let Ok(message) = &message
+            && message.get("event").and_then(Value::as_str) == Some("STOP")
+        {
+            self.stopped = true;
+        }
+        Some(message.map_err(|e| format!("QEMU's monitor talks nonsense: {e}")))
+    }
+
     fn message(&mut self) -> Result<Value, String> {
         loop {
-            if let Some(end) = self.heard.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.heard.drain(..=end).collect();
-                return serde_json::from_slice(&line)
-                    .map_err(|e| format!("QEMU's monitor talks nonsense: {e}"));
+            if let Some(message) = self.heard_message() {
+                return message;
             }
             if self.heard.len() > LIMIT {
                 return Err(format!("QEMU's monitor said more than {LIMIT} bytes at once"));
@@ -174,6 +201,25 @@ mod tests {
         let error = qmp.wait_for("query-migrate", "completed", "failed").unwrap_err();
         assert!(error.contains("disk full"), "{error}");
         assert!(qmp.ask("stop", &json!({})).is_err(), "it has ended");
+        assert!(qmp.has_stopped(), "an event among the answers");
+    }
+
+    #[test]
+    fn a_vm_that_qemu_stops_is_noticed_without_waiting() {
+        let cancel = Cancel::new();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"{\"QMP\": {}}\n{\"return\": {}}\n").unwrap();
+        let mut qmp = open(ours, &cancel).unwrap();
+        assert!(!qmp.has_stopped());
+        theirs.write_all(b"{\"event\": \"RESUME\"}\n{\"event\": \"ST").unwrap();
+        assert!(!qmp.has_stopped());
+        theirs.write_all(b"OP\"}\n").unwrap();
+        assert!(qmp.has_stopped());
+        drop(theirs);
+        assert!(qmp.has_stopped());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"{\"QMP\": {}}\n{\"return\": {}}\n<?xml?>\n").unwrap();
+        assert!(!open(ours, &cancel).unwrap().has_stopped());
     }
 
     #[test]

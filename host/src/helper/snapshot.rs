@@ -13,13 +13,15 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use snf_image::random::Entropy;
+use snf_image::wire::{self, SEED_SIZE};
 use zeroize::Zeroizing;
 
 use super::image::HelperImage;
 use super::protocol::VmResult;
 use super::qmp::Qmp;
-use super::run::{Vm, Way};
+use super::start::{Way, start};
 use super::update::{keep, new_file};
+use super::vm::Vm;
 use super::{
     Acceleration, HelperConfig, HelperError, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk,
     VmRequest,
@@ -108,12 +110,14 @@ pub(super) fn find(directory: &Path, machine: &[String]) -> Option<File> {
 /// What the init is told when it goes on: the words of the run, the time, and a seed.
 pub(super) fn words(run: &str) -> io::Result<Zeroizing<String>> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(Entropy::from_os()?.bytes());
+    let seed: Zeroizing<[u8; SEED_SIZE]> = Zeroizing::new(Entropy::from_os()?.bytes());
     let mut line = Zeroizing::new(String::with_capacity(run.len() + 256));
     line.push_str(&format!(
-        "{run} snf_image_time={}.{:09} snf_image_seed=",
+        "{run} {}={}.{:09} {}=",
+        wire::words::TIME,
         now.as_secs(),
-        now.subsec_nanos()
+        now.subsec_nanos(),
+        wire::words::SEED
     ));
     for byte in seed.iter() {
         for digit in [byte >> 4, byte & 15] {
@@ -128,16 +132,12 @@ impl Vm {
     /// Waits until the snapshot is loaded, tells the init about this run and lets it go on. The
     /// error says why that cannot be; nothing was done then.
     pub(super) fn wake(&mut self, cancel: &Cancel) -> Result<(), String> {
-        let Some((monitor, run)) = self.asleep.take() else { return Ok(()) };
+        let Some(monitor) = self.monitor.take() else { return Ok(()) };
         let mut qmp = Qmp::open(monitor, Instant::now() + LOAD_LIMIT, cancel)?;
         qmp.wait_for("query-status", "paused", "internal-error")?;
-        let line = words(&run).map_err(|e| format!("cannot get random bytes: {e}"))?;
-        let result = self.serial[1].as_mut().map(|serial| serial.write_all(line.as_bytes()));
-        match result {
-            Some(Ok(())) => {}
-            Some(Err(e)) => return Err(format!("cannot tell the helper what to do: {e}")),
-            None => return Err("QEMU closed a serial line".to_owned()),
-        }
+        let line = words(&self.words).map_err(|e| format!("cannot get random bytes: {e}"))?;
+        let said = self.lines.say(line.as_bytes());
+        said.map_err(|e| format!("cannot tell the helper what to do: {e}"))?;
         qmp.ask("cont", &json!({})).map(drop)
     }
 }
@@ -167,7 +167,7 @@ pub fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> 
         flush_later: true,
         sector_size: SECTOR_SIZE,
     };
-    let mut vm = Vm::start(config, &helper, &request, Acceleration::Tcg, Way::Save)?;
+    let mut vm = start(config, &helper, &request, Acceleration::Tcg, Way::Save)?;
     let machine = vm.machine.take().ok_or_else(|| HelperError::QemuMissing {
         qemu: config.qemu.clone(),
         source: io::ErrorKind::NotFound.into(),
@@ -175,14 +175,13 @@ pub fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> 
     let deadline = Instant::now() + MAKE_LIMIT;
     let ready = loop {
         let ended = vm.wait(deadline, &mut Deaf)?;
-        if let Some(result) = vm.result.result() {
+        if let Some(result) = vm.lines.result.result() {
             break result.clone();
         }
         cancel.check()?;
         if ended || Instant::now() >= deadline {
             vm.kill(&mut Deaf)?;
-            let last =
-                format!("{} ({})", vm.log.tail().collect::<Vec<_>>().join(" / "), vm.stderr_text());
+            let last = format!("{} ({})", vm.lines.last_words(), vm.lines.stderr_text());
             return Err(HelperError::NoResult { last });
         }
     };
@@ -193,7 +192,7 @@ pub fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> 
     }
     let directory = &config.directory;
     let file = new_file(directory).map_err(system("make a file for the snapshot"))?;
-    let Some((monitor, _)) = vm.asleep.take() else {
+    let Some(monitor) = vm.monitor.take() else {
         return Err(HelperError::Garbage("no monitor".to_owned()));
     };
     let save = || -> Result<(), String> {

@@ -9,14 +9,16 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use snf_image::wire::{INITRAMFS_END, PROTOCOL_VERSION};
 use tempfile::NamedTempFile;
 
 use super::image::{DESCRIPTION, Description, FileSystems, ParameterDisk};
+use super::init_file::{InitProblem, init_problem};
 use super::kernel::{self, BzImage, Kernel, KernelError};
 use super::modules::{Module, ModuleTree, ModulesError, without_signature};
-use super::protocol::PROTOCOL_VERSION;
 use super::snapshot;
-use super::{Acceleration, HelperConfig};
+use super::trial;
+use super::{Acceleration, HelperConfig, HelperError};
 use crate::helper::cpio::{CpioWriter, TooLarge};
 use crate::node::cancel::Cancel;
 
@@ -68,13 +70,17 @@ pub enum UpdateError {
     )]
     NoInit(String),
     /// The init would not run.
-    #[error("{path} cannot be the helper's init: {problem}")]
+    #[error("{path} cannot be the helper's init")]
     BadInit {
         /// The file.
         path: PathBuf,
         /// Why not.
-        problem: String,
+        #[source]
+        problem: InitProblem,
     },
+    /// The new helper was tried and does not work.
+    #[error("the new helper does not work, and the one before it stays")]
+    Trial(#[source] HelperError),
     /// A file too large for the archive.
     #[error(transparent)]
     Cpio(#[from] TooLarge),
@@ -187,7 +193,7 @@ pub fn command(
     let Some(options) = Options::parse(arguments, &config.directory)? else {
         return Ok(USAGE.to_owned());
     };
-    let built = build(&options)?;
+    let (built, trial) = build_and_try(&options, config)?;
     let mut text = String::new();
     let d = &built.description;
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
@@ -228,8 +234,40 @@ pub fn command(
         },
         built.parameter_disk_reason
     );
+    let _ = writeln!(text, "  trial:          {trial}");
     let _ = write!(text, "  snapshot:       {}", take_snapshot(&options, config));
     Ok(text)
+}
+
+/// Builds a helper beside the one that is in use, boots it once, and puts it in its place. Says what
+/// came of the trial.
+fn build_and_try(options: &Options, config: &HelperConfig) -> Result<(Built, String), UpdateError> {
+    let directory = &options.directory;
+    fs::create_dir_all(directory)
+        .map_err(io_error(format!("make the directory {}", directory.display())))?;
+    let new = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempdir_in(directory)
+        .map_err(io_error(format!("make a directory in {}", directory.display())))?;
+    let built = build(&Options { directory: new.path().to_owned(), ..options.clone() })?;
+    let config = HelperConfig { directory: new.path().to_owned(), ..config.clone() };
+    let trial = match trial::run(&config) {
+        Ok(text) => text,
+        // Such as where a package is made: the node finds out.
+        Err(error @ HelperError::QemuMissing { .. }) => format!("not booted: {error}"),
+        Err(error) => return Err(UpdateError::Trial(error)),
+    };
+    let description = &built.description;
+    let other = description.file_systems.as_ref().map(|other| other.initramfs.as_str());
+    let files = [description.kernel.as_str(), description.initramfs.as_str()];
+    // The description last: from then on the new files are the ones in use.
+    for name in files.into_iter().chain(other).chain([DESCRIPTION]) {
+        fs::rename(new.path().join(name), directory.join(name))
+            .and_then(|()| File::open(directory)?.sync_all())
+            .map_err(io_error(format!("move {name} to {}", directory.display())))?;
+    }
+    remove_old(directory, description);
+    Ok((built, trial))
 }
 
 /// Boots the helper that was just built and saves it, where that is of use, and says what came of it.
@@ -440,48 +478,9 @@ fn read_init(options: &Options) -> Result<Vec<u8>, UpdateError> {
     let bytes =
         fs::read(&path).map_err(io_error(format!("read the helper's init {}", path.display())))?;
     match init_problem(&bytes) {
-        None => Ok(bytes),
-        Some(problem) => Err(UpdateError::BadInit { path, problem }),
+        Ok(()) => Ok(bytes),
+        Err(problem) => Err(UpdateError::BadInit { path, problem }),
     }
-}
-
-/// What keeps a file from being PID 1 of an initramfs that holds nothing else.
-fn init_problem(elf: &[u8]) -> Option<String> {
-    const PT_INTERP: u32 = 3;
-    let u16_at = |o: usize| Some(u16::from_le_bytes(*elf.get(o..)?.first_chunk()?));
-    let u32_at = |o: usize| Some(u32::from_le_bytes(*elf.get(o..)?.first_chunk()?));
-    let u64_at = |o: usize| Some(u64::from_le_bytes(*elf.get(o..)?.first_chunk()?));
-    let dynamic = || {
-        let e_phoff = usize::try_from(u64_at(32)?).ok()?;
-        let (size, count) = (usize::from(u16_at(54)?), usize::from(u16_at(56)?));
-        for n in 0..count {
-            if u32_at(e_phoff.checked_add(n.checked_mul(size)?)?)? == PT_INTERP {
-                return Some(true);
-            }
-        }
-        Some(false)
-    };
-    if !elf.starts_with(b"\x7fELF\x02\x01") || u16_at(18) != Some(62) {
-        return Some("it is not an x86_64 program".to_owned());
-    }
-    match dynamic() {
-        None => return Some("it is damaged".to_owned()),
-        Some(true) => {
-            return Some(
-                "it is dynamically linked; build it for x86_64-unknown-linux-musl, or with \
-                 RUSTFLAGS='-C target-feature=+crt-static'"
-                    .to_owned(),
-            );
-        }
-        Some(false) => {}
-    }
-    let marker = format!("snf-helper-init protocol={PROTOCOL_VERSION};");
-    if !elf.windows(marker.len()).any(|w| w == marker.as_bytes()) {
-        return Some(format!(
-            "it is not the init of this version of snf-image (protocol {PROTOCOL_VERSION})"
-        ));
-    }
-    None
 }
 
 fn initramfs(
@@ -509,6 +508,7 @@ fn initramfs(
             cpio.file(&name, 0o644, &module.content)?;
         }
     }
+    cpio.file(INITRAMFS_END, 0o444, b"")?;
     Ok(cpio.finish())
 }
 
@@ -578,21 +578,5 @@ mod tests {
         for wrong in [&["--dir"][..], &["--frob"], &["x"], &["--parameter-disk=usb"]] {
             assert!(matches!(parse(wrong), Err(UpdateError::Usage(_))), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn only_our_own_static_init_will_do() {
-        assert!(init_problem(b"#!/bin/sh").unwrap().contains("not an x86_64 program"));
-        let cat = fs::read("/bin/cat").unwrap();
-        assert!(init_problem(&cat).unwrap().contains("dynamically linked"));
-        let mut elf = vec![0; 64];
-        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        elf[18] = 62;
-        assert!(init_problem(&elf).unwrap().contains("not the init of this version"));
-        elf.extend_from_slice(format!("snf-helper-init protocol={PROTOCOL_VERSION};").as_bytes());
-        assert_eq!(init_problem(&elf), None);
-        elf[56] = 1;
-        elf[32..40].copy_from_slice(&[0xff; 8]);
-        assert!(init_problem(&elf).unwrap().contains("damaged"));
     }
 }

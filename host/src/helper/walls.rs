@@ -17,10 +17,10 @@ use landlock::{
 /// The newest rules that we know the meaning of.
 const KNOWN: ABI = ABI::V6;
 /// Programs, libraries, firmware.
-const RUN: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/alternatives"];
+pub(super) const RUN: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/alternatives"];
 /// What a start reads: the linker's and the C library's files, the number of processors. Nothing of
 /// `/proc`: the files behind `/proc/self/fd` have rules of their own.
-const READ: [&str; 7] = [
+pub(super) const READ: [&str; 7] = [
     "/etc/ld.so.cache",
     "/etc/ld.so.preload",
     "/etc/nsswitch.conf",
@@ -30,7 +30,7 @@ const READ: [&str; 7] = [
     "/dev/urandom",
 ];
 /// Devices.
-const USE: [&str; 2] = ["/dev/null", "/dev/kvm"];
+pub(super) const USE: [&str; 2] = ["/dev/null", "/dev/kvm"];
 
 /// The rules for a QEMU whose program lies at `program` (a path, or a name that PATH finds) and
 /// that opens the `files` by path: everything else of the file systems is out of reach, and so are

@@ -3,16 +3,21 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::io::FdFlags;
+use rustix::process::{PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
 /// Has `command` start in a process group of its own, with an empty environment but for `PATH` and a
 /// locale of UTF-8, without core dumps, and with the descriptors `inherited` besides its standard
-/// streams, which must be open when it is spawned. It is killed when the thread that spawns it ends.
+/// streams, which must be open when it is spawned; every other descriptor is closed, whoever opened
+/// it. It is killed when the thread that spawns it ends.
 /// `before` runs in the child first: it may make system calls, but neither allocate nor take a lock.
 pub(crate) fn bind(
     command: &mut Command,
@@ -21,6 +26,8 @@ pub(crate) fn bind(
 ) {
     let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = rustix::process::getpid();
+    // Tells that we have ended, also to a child that sees other process numbers.
+    let watch = rustix::process::pidfd_open(parent, PidfdFlags::empty());
     command.process_group(0).current_dir("/").env_clear().env("LC_ALL", "C.UTF-8");
     let path = std::env::var_os("PATH");
     command.env("PATH", path.unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
@@ -29,21 +36,58 @@ pub(crate) fn bind(
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(move || {
+            close_on_exec();
             before()?;
             let none = Rlimit { current: Some(0), maximum: Some(0) };
             rustix::process::setrlimit(Resource::Core, none)?;
             // After a change of user, which clears it.
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if rustix::process::getppid() != Some(parent) {
+            let gone = match &watch {
+                Ok(watch) => {
+                    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+                    poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&now))? > 0
+                }
+                Err(_) => rustix::process::getppid() != Some(parent),
+            };
+            if gone {
                 return Err(io::Error::from(rustix::io::Errno::CANCELED));
             }
             for &fd in &fds {
                 // SAFETY: the caller holds these descriptors open over the spawn.
                 let fd = BorrowedFd::borrow_raw(fd);
-                rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+                rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
             }
             Ok(())
         });
+    }
+}
+
+/// Most descriptors that are looked at where `/proc` does not list them.
+const DESCRIPTORS: RawFd = 4096;
+
+/// Has every descriptor but the standard streams be closed when the program starts. `close_range`
+/// with CLOSE_RANGE_CLOEXEC would do so since Linux 5.11; this works on every kernel. Makes system
+/// calls only.
+fn close_on_exec() {
+    let close = |fd: RawFd| {
+        if fd > 2 {
+            // SAFETY: the number is used for this one call only, which fails where it is not open.
+            #[allow(unsafe_code)]
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+        }
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(list) = rustix::fs::openat(CWD, c"/proc/self/fd", flags, Mode::empty()) else {
+        (3..DESCRIPTORS).for_each(close);
+        return;
+    };
+    let mut buffer = [MaybeUninit::uninit(); 2048];
+    let mut entries = RawDir::new(list, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        if let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+            close(fd);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::node::allow::{Files, Hosts};
 use crate::node::parameters;
 use crate::node::shellvars::{self, Assignment};
 use crate::node::trust::{self, Distrust};
+use crate::node::users::default_user;
 
 /// The configuration file, unless the environment names another.
 pub const DEFAULT_PATH: &str = "/etc/default/snf-image";
@@ -116,6 +118,8 @@ pub struct Config {
     pub helper_hard_timeout: Duration,
     /// `HELPER_USER`: who QEMU runs as.
     pub helper_user: String,
+    /// `HELPER_UID_RANGE`: user numbers of which each run takes one of its own.
+    pub helper_uid_range: Option<RangeInclusive<u32>>,
     /// `HELPER_MEMORY` in MiB; `None`: what the helper needs.
     pub helper_memory: Option<u32>,
     /// `HELPER_DEBUG`: the helper tells more, and one that failed stays up.
@@ -177,7 +181,8 @@ impl Default for Config {
             helper_dir: "/var/lib/snf-image/helper".into(),
             helper_soft_timeout: Duration::from_secs(120),
             helper_hard_timeout: Duration::from_secs(5),
-            helper_user: "nobody".into(),
+            helper_user: default_user().into(),
+            helper_uid_range: None,
             helper_memory: None,
             helper_debug: false,
             helper_accel: Acceleration::Auto,
@@ -304,6 +309,7 @@ impl Config {
             "HELPER_SOFT_TIMEOUT" => self.helper_soft_timeout = duration(value)?,
             "HELPER_HARD_TIMEOUT" => self.helper_hard_timeout = duration(value)?,
             "HELPER_USER" => self.helper_user = user(value)?,
+            "HELPER_UID_RANGE" => self.helper_uid_range = uid_range(value)?,
             "HELPER_MEMORY" => self.helper_memory = memory(value)?,
             "HELPER_DEBUG" => self.helper_debug = boolean(value)?,
             "HELPER_ACCEL" => {
@@ -439,10 +445,29 @@ fn user(value: &str) -> Result<String, String> {
     if value.is_empty() || !plain || value.starts_with('-') {
         return Err(format!("{value:?} is not the name of a user"));
     }
-    if value == "root" {
+    // Another name of root is refused when the user is looked up.
+    if value == "root" || value.parse() == Ok(0_u32) {
         return Err("the helper must not run as root".into());
     }
     Ok(value.to_owned())
+}
+
+/// `FIRST-LAST`; empty for none.
+fn uid_range(value: &str) -> Result<Option<RangeInclusive<u32>>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || format!("{value:?} is not a range of user numbers such as 200000-200063");
+    let (first, last) = value.split_once('-').ok_or_else(wrong)?;
+    let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
+    let (first, last) = (number(first)?, number(last)?);
+    if first == 0 {
+        return Err("the helper must not run as root".into());
+    }
+    if first > last || last == u32::MAX {
+        return Err(wrong());
+    }
+    Ok(Some(first..=last))
 }
 
 fn nic_config(value: &str) -> Result<String, String> {
@@ -503,6 +528,10 @@ mod tests {
             ("HELPER_SOFT_TIMEOUT=99999999999999999999d", "HELPER_SOFT_TIMEOUT: "),
             ("HELPER_MEMORY=1G", "HELPER_MEMORY: \"1G\" is not a number of MiB"),
             ("HELPER_USER=root", "HELPER_USER: the helper must not run as root"),
+            ("HELPER_USER=00", "HELPER_USER: the helper must not run as root"),
+            ("HELPER_UID_RANGE=0-9", "HELPER_UID_RANGE: the helper must not run as root"),
+            ("HELPER_UID_RANGE=9-8", "HELPER_UID_RANGE: \"9-8\" is not a range"),
+            ("HELPER_UID_RANGE=9", "HELPER_UID_RANGE: \"9\" is not a range"),
             ("HELPER_USER=a,b", "HELPER_USER: \"a,b\" is not the name"),
             ("HELPER_ACCEL=hax", "HELPER_ACCEL: \"hax\" is none of"),
             ("DEFAULT_NIC_CONFIG=dhcp+dhcp", "DEFAULT_NIC_CONFIG: \"dhcp+dhcp\" is none of"),

@@ -14,3 +14,4 @@ pub mod percent;
 pub mod scrub;
 pub mod shellvars;
 pub mod trust;
+pub mod users;

@@ -15,11 +15,12 @@ use crate::disk::open::daemon;
 use crate::helper::floppy;
 use crate::helper::{
     HelperConfig, HelperError, HelperImage, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk,
-    VmRequest, run_helper,
+    VmRequest, check_user, run_helper,
 };
 use crate::node::cancel::Cancel;
 use crate::node::config::{Acceleration, Config, ConfigError};
 use crate::node::log;
+use crate::node::users::{PACKAGE_USER, SHARED_USER};
 use crate::scripts::create::{helper_config, trust_checks};
 
 /// The folders in which Ganeti looks for OS directories.
@@ -162,13 +163,16 @@ fn executable(key: &str, path: &Path) -> Finding {
 }
 
 fn user(name: &str) -> Finding {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    if passwd.lines().any(|line| line.split(':').next() == Some(name)) {
-        Finding::Good(format!("HELPER_USER is {name}"))
-    } else {
-        Finding::Missing(format!(
-            "HELPER_USER: there is no user {name}; make it with adduser --system"
-        ))
+    match check_user(name) {
+        Ok(()) if name == SHARED_USER => Finding::Remark(format!(
+            "HELPER_USER is {name}, which others on this node may run as, too; make one for the \
+             helper alone: adduser --system --group --no-create-home {PACKAGE_USER}"
+        )),
+        Ok(()) => Finding::Good(format!("HELPER_USER is {name}")),
+        Err(error @ HelperError::NoSuchUser(_)) => Finding::Missing(format!(
+            "{error}; make it: adduser --system --group --no-create-home {name}"
+        )),
+        Err(error) => Finding::Missing(crate::node::log::chain(&error)),
     }
 }
 

@@ -75,13 +75,9 @@ pub fn run(args: Vec<OsString>) -> Result<(), CustomizeVmError> {
     // Whoever asked has gone: nobody is there to hear the answer.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     let cancel = Cancel::on_signals().map_err(CustomizeVmError::Signals)?;
-    let mut text = Zeroizing::new(Vec::new());
-    io::stdin()
-        .take(REQUEST_MAX + 1)
-        .read_to_end(&mut text)
+    let request = read_secret(io::stdin().take(REQUEST_MAX + 1))
         .map_err(|error| CustomizeVmError::Io("read the request", error))?;
     let mut sink = Sink::default();
-    let request = Secret::new(std::mem::take(&mut *text));
     let result = attempt(&options, request, &cancel, &mut sink);
     let mut answer = sink.answer;
     if let Err(failure) = result {
@@ -94,6 +90,28 @@ pub fn run(args: Vec<OsString>) -> Result<(), CustomizeVmError> {
     out.write_all(&text)
         .and_then(|()| out.flush())
         .map_err(|error| CustomizeVmError::Io("write the answer", error))
+}
+
+/// Reads all of a secret. A buffer that became too small is wiped: a `Vec` that grows by itself
+/// leaves its content in memory that is free.
+fn read_secret(mut reader: impl Read) -> io::Result<Secret> {
+    let mut text = Zeroizing::new(vec![0; 64 << 10]);
+    let mut filled = 0;
+    loop {
+        if filled == text.len() {
+            let mut larger = Zeroizing::new(vec![0; 2 * text.len()]);
+            larger[..filled].copy_from_slice(&text);
+            text = larger;
+        }
+        match reader.read(&mut text[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    text.truncate(filled);
+    Ok(Secret::new(std::mem::take(&mut *text)))
 }
 
 struct Failure {
@@ -249,6 +267,14 @@ mod tests {
         let options = parse(&["--disk-fd", "3", "--read-only", "--helper", "/h"]).unwrap();
         assert_eq!((options.disk.as_str(), options.read_only), ("/proc/self/fd/3", true));
         assert_eq!(options.helper, Some("/h".into()));
+    }
+
+    #[test]
+    fn a_request_of_any_length_is_read() {
+        for length in [0, 5, 64 << 10, (64 << 10) + 1, 1 << 20] {
+            let text: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            assert_eq!(read_secret(&text[..]).unwrap().expose(), text);
+        }
     }
 
     #[test]

@@ -24,11 +24,20 @@ pub struct StandIn {
     pub runs: usize,
     pub rules: Rules,
     pub disks: usize,
+    /// Whether flushes of the disk may wait.
+    pub flush_later: Option<bool>,
 }
 
 impl StandIn {
     pub fn new() -> Self {
-        Self { fail: None, missing: false, runs: 0, rules: Rules::default(), disks: 0 }
+        Self {
+            fail: None,
+            missing: false,
+            runs: 0,
+            rules: Rules::default(),
+            disks: 0,
+            flush_later: None,
+        }
     }
 }
 
@@ -46,6 +55,7 @@ impl HelperRunner for StandIn {
     ) -> Result<HelperReport, HelperError> {
         self.runs += 1;
         self.disks = request.disks.len();
+        self.flush_later = Some(request.flush_later);
         // The floppy is read the way a helper does: as an ext2 file system.
         let dir = tempfile::tempdir().unwrap();
         let floppy = dir.path().join("floppy");

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snf_image_host::helper::update::{self, Options};
 use snf_image_host::helper::{
@@ -42,30 +42,47 @@ impl HelperSink for Heard {
 /// Our init, built as update-helper wants it.
 pub fn init() -> &'static Path {
     static INIT: OnceLock<PathBuf> = OnceLock::new();
-    INIT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("SNF_HELPER_INIT") {
-            return path.into();
-        }
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        // With glibc where rustup cannot give the musl target.
-        for (triple, flags) in [
-            ("x86_64-unknown-linux-musl", ""),
-            ("x86_64-unknown-linux-gnu", "-Ctarget-feature=+crt-static"),
-        ] {
-            let status = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "-p", "snf-helper-init", "--profile", "helper"])
-                .args(["--target", triple, "--target-dir"])
-                .arg(target)
-                .env("RUSTFLAGS", flags)
-                .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-                .status()
-                .expect("cargo must run");
-            if status.success() {
-                return target.join(triple).join("helper/snf-helper-init");
-            }
-        }
-        panic!("cannot build snf-helper-init; run cargo xtask setup");
+    INIT.get_or_init(|| match std::env::var_os("SNF_HELPER_INIT") {
+        Some(path) => path.into(),
+        None => build_init("snf-helper-init", &[]),
     })
+}
+
+/// The one that fails as `snf_image_fault=` on the kernel's command line asks for.
+pub fn init_with_faults() -> &'static Path {
+    static INIT: OnceLock<PathBuf> = OnceLock::new();
+    INIT.get_or_init(|| build_init("snf-helper-init-faults", &["--features", "faults"]))
+}
+
+fn build_init(name: &str, more: &[&str]) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    // With glibc where rustup cannot give the musl target.
+    for (triple, flags) in [
+        ("x86_64-unknown-linux-musl", ""),
+        ("x86_64-unknown-linux-gnu", "-Ctarget-feature=+crt-static"),
+    ] {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "snf-helper-init", "--profile", "helper"])
+            .args(["--bin", name, "--target", triple])
+            .args(more)
+            .arg("--target-dir")
+            .arg(target)
+            .env("RUSTFLAGS", flags)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .expect("cargo must run");
+        if status.success() {
+            return target.join(triple).join("helper").join(name);
+        }
+    }
+    panic!("cannot build {name}; run cargo xtask setup");
+}
+
+/// A QEMU that asks the init for a fault.
+pub fn with_fault(dir: &Path, fault: &str) -> PathBuf {
+    let words = "snf_image_activate_helper";
+    let with = format!("{words} snf_image_fault={fault}");
+    qemu_script(dir, &format!(r#"exec qemu-system-x86_64 "${{@/{words}/{with}}}""#))
 }
 
 /// Where `cargo xtask setup` has unpacked a kernel.
@@ -80,27 +97,35 @@ pub fn kernel_root(flavour: &str) -> PathBuf {
 /// A helper of the cloud kernel, built once.
 pub fn helper() -> &'static Path {
     static HELPER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    HELPER
-        .get_or_init(|| {
-            let dir = tempfile::tempdir().unwrap();
-            let built = update::build(&Options {
-                directory: dir.path().to_owned(),
-                root: Some(kernel_root("cloud-amd64")),
-                init: Some(init().to_owned()),
-                ..Options::default()
-            })
-            .unwrap();
-            assert!(built.description.pvh);
-            assert_eq!(built.description.parameter_disk, ParameterDisk::Virtio);
-            assert!(built.initramfs_size < 5 << 20, "{} bytes", built.initramfs_size);
-            dir
-        })
-        .path()
+    HELPER.get_or_init(|| build_helper(init())).path()
+}
+
+/// The same with the init that fails when it is asked to.
+pub fn helper_with_faults() -> &'static Path {
+    static HELPER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    HELPER.get_or_init(|| build_helper(init_with_faults())).path()
+}
+
+fn build_helper(init: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let built = update::build(&Options {
+        directory: dir.path().to_owned(),
+        root: Some(kernel_root("cloud-amd64")),
+        init: Some(init.to_owned()),
+        ..Options::default()
+    })
+    .unwrap();
+    assert!(built.description.pvh);
+    assert_eq!(built.description.parameter_disk, ParameterDisk::Virtio);
+    assert!(built.initramfs_size < 5 << 20, "{} bytes", built.initramfs_size);
+    dir
 }
 
 pub fn config(directory: &Path) -> HelperConfig {
     HelperConfig {
         directory: directory.to_owned(),
+        // Whatever the node has: the tests say what they look for.
+        user: Some("nobody".to_owned()),
         acceleration: Acceleration::Tcg,
         soft_timeout: Duration::from_secs(60),
         ..HelperConfig::default()
@@ -253,4 +278,33 @@ pub fn failure(config: &HelperConfig, rules: &str) -> (HelperError, Heard) {
 pub fn assert_no_children() {
     let children = fs::read_to_string("/proc/thread-self/children").unwrap();
     assert_eq!(children.trim(), "");
+}
+
+/// The processes of this node.
+pub fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The QEMU that this process has started and that has the disk `path` open, once it runs behind
+/// all its walls.
+pub fn qemu_with(path: &Path) -> u32 {
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = processes().into_iter().find(|pid| {
+            let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let status = String::from_utf8_lossy(&read("status")).into_owned();
+            let ours = status.contains(&format!("\nPPid:\t{}\n", std::process::id()));
+            // Other tests have theirs.
+            let disks = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            ours && disks.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|file| file == path)
+                && read("cmdline").starts_with(b"qemu-system-x86_64")
+                && status.contains("\nSeccomp:\t2")
+        });
+        if let Some(pid) = found {
+            return pid;
+        }
+        assert!(Instant::now() < limit, "no QEMU was seen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -118,7 +118,7 @@ impl CreateError {
                 "the image could not be copied to the disk".into()
             }
             Self::Helper(HelperError::Failed(text)) => text.clone(),
-            Self::Helper(HelperError::SoftTimeout(_) | HelperError::HardTimeout(..)) => {
+            Self::Helper(HelperError::SoftTimeout(..) | HelperError::HardTimeout(..)) => {
                 "customizing the image took too long".into()
             }
             Self::Helper(_) => "the image could not be customized".into(),

@@ -92,7 +92,11 @@ fn deploy(
         true => other_disks(&disks, config, cancel)?,
         false => Vec::new(),
     };
-    match source::open(&image_id, config, Some(system.size()), cancel)? {
+    let image = source::open(&image_id, config, Some(system.size()), cancel)?;
+    // Nothing is worth keeping of a deployment that was cut short. A disk that was there before is
+    // worth keeping, and the order in which its file systems are written depends on flushes.
+    let flush_later = image.is_some();
+    match image {
         Some(image) => {
             monitor.info("copying the image to the disk");
             // One flush does for the copy and for what the VM writes.
@@ -121,7 +125,7 @@ fn deploy(
         disks: vm_disks(&system, &others)?,
         parameters: parameter_disk(&files)?,
         hypervisor: env.hypervisor()?.unwrap_or_default().to_owned(),
-        flush_later: true,
+        flush_later,
         sector_size: SECTOR_SIZE,
     };
     drop(files);

@@ -55,6 +55,7 @@ pub fn helper_config(config: &Config) -> HelperConfig {
     HelperConfig {
         directory: config.helper_dir.clone(),
         user: Some(config.helper_user.clone()),
+        uid_range: config.helper_uid_range.clone(),
         memory_mib: config.helper_memory.unwrap_or(default.memory_mib),
         soft_timeout: config.helper_soft_timeout,
         hard_timeout: config.helper_hard_timeout,
