@@ -7,7 +7,7 @@ use snf_image::wire::words;
 pub(crate) struct CommandLine {
     /// Without this word no disk is touched.
     pub(crate) activated: bool,
-    /// Where the rules are.
+    /// The device with the rules.
     pub(crate) rules_dev: String,
     /// The host's protocol version, where it says one (the original's host does not).
     pub(crate) protocol: Option<String>,

@@ -29,11 +29,11 @@ mod none {
 mod asked_for {
     use std::fs;
 
-    /// What is to go wrong.
+    /// The fault, if there is one.
     pub(crate) struct Fault(Option<String>);
 
     impl Fault {
-        /// What the kernel's command line asks for.
+        /// The fault that the kernel's command line asks for.
         pub(crate) fn asked_for() -> Self {
             let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
             let mut words = line.split_whitespace();

@@ -50,7 +50,7 @@ impl Host {
         Ok(line)
     }
 
-    /// What to poll for orders.
+    /// The descriptor to poll for orders.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         if self.deaf { None } else { self.serial.as_file().map(AsFd::as_fd) }
     }

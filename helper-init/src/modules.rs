@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-/// Where the modules of file systems are, in an initramfs that has them.
+/// The folder of the modules of file systems, in an initramfs that has them.
 const FILE_SYSTEMS: &str = "/filesystems";
 
 /// Makes sure that the kernel knows a kind of file system. False: there is no driver here.

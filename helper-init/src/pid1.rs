@@ -19,7 +19,7 @@ use crate::snapshot::{self, Wake};
 use crate::supervise::{self, End};
 use crate::{BANNER, debug, device, floppy, modules};
 
-/// Where the initramfs has its kernel modules.
+/// The folder of kernel modules in the initramfs.
 const MODULES: &str = "/modules";
 
 /// Runs the helper VM.

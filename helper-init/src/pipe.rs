@@ -17,7 +17,7 @@ impl<R: Read + AsFd> Lined<R> {
         Self { reader: Some(reader), partial: Vec::new() }
     }
 
-    /// What to poll, as long as the other end is open.
+    /// The descriptor to poll, as long as the other end is open.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.reader.as_ref().map(AsFd::as_fd)
     }

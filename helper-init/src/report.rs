@@ -1,4 +1,4 @@
-//! What the worker tells PID 1, one line a message, over a pipe: the first character says what it
+//! The messages of the worker to PID 1, one line a message, over a pipe: the first character says what it
 //! is. PID 1 trusts none of it further than its bounds.
 
 use snf_image::event::{Event, EventSink};
@@ -36,7 +36,7 @@ impl Message {
         match self {
             Self::TaskStart(name) => format!("S{}", one_line(name, LIMIT)),
             Self::TaskEnd(name) => format!("E{}", one_line(name, LIMIT)),
-            // What ends with a blank would lose it.
+            // The mark keeps a blank at the end of the piece.
             Self::Report(text) => format!("R{text}|"),
             Self::Info(text) => format!("I{}", one_line(text, LIMIT)),
             Self::Warning(text) => format!("W{}", one_line(text, LIMIT)),

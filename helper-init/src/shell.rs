@@ -37,7 +37,7 @@ pub(crate) enum Go {
     PowerOff,
 }
 
-/// What the commands work on.
+/// The state that the commands work on.
 pub(crate) struct Shell {
     disks: Disks,
     failure: String,
@@ -45,7 +45,7 @@ pub(crate) struct Shell {
     current: Option<(String, Tree)>,
 }
 
-/// What a command says, or the sentence that it cannot.
+/// The output of a command, or a sentence that says why there is none.
 type Answer = Result<String, String>;
 
 impl Shell {

@@ -21,7 +21,7 @@ pub(crate) fn is_late(module: &Path) -> bool {
     name.split_once('-').is_some_and(|(_, name)| LATE.contains(&name))
 }
 
-/// Says that the VM can be saved, and returns the host's line. Between the two lies any time.
+/// Says that the VM can be saved, and returns the host's line. Any time may pass between the two.
 pub(crate) fn pause(host: &mut Host) -> Result<Zeroizing<String>, String> {
     let disks = std::fs::read_dir("/sys/block").map_err(|e| format!("cannot list disks: {e}"))?;
     for disk in disks.flatten() {
@@ -38,7 +38,7 @@ pub(crate) fn pause(host: &mut Host) -> Result<Zeroizing<String>, String> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// What a VM that goes on must be told before anything else.
+/// The words that a VM needs before anything else when it goes on.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wake {
     /// Seconds and nanoseconds since 1970.

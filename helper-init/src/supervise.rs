@@ -29,7 +29,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// What the host is told.
+    /// The line for the host.
     pub(crate) fn line(self) -> ResultLine {
         match self {
             Self::Done => ResultLine::Success,
@@ -38,7 +38,7 @@ impl End {
     }
 }
 
-/// What PID 1 has heard of.
+/// Something that PID 1 has heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
     /// Words that were passed on, or nothing.

@@ -218,7 +218,7 @@ const _: () = assert!(size_of::<FloppyDriveParams>() == size_in(FDSETDRVPRM));
 const _: () = assert!(std::mem::offset_of!(FloppyDriveParams, spinup) == 40);
 const _: () = assert!(std::mem::offset_of!(FloppyDriveParams, select_delay) == 57);
 
-/// What the driver takes a floppy drive for.
+/// The parameters that the driver uses for a floppy drive.
 pub(crate) fn floppy_parameters(drive: impl AsFd) -> Result<FloppyDriveParams> {
     // SAFETY: the request fills the structure, which is valid with any content.
     let request = unsafe { Getter::<FDGETDRVPRM, FloppyDriveParams>::new() };
@@ -226,7 +226,7 @@ pub(crate) fn floppy_parameters(drive: impl AsFd) -> Result<FloppyDriveParams> {
     unsafe { ioctl(drive, request) }
 }
 
-/// Tells the driver what a floppy drive is.
+/// Sets the parameters that the driver uses for a floppy drive.
 pub(crate) fn set_floppy_parameters(drive: impl AsFd, parameters: FloppyDriveParams) -> Result<()> {
     // SAFETY: the request reads a `struct floppy_drive_params`.
     let request = unsafe { Setter::<FDSETDRVPRM, FloppyDriveParams>::new(parameters) };

@@ -19,7 +19,7 @@ use super::wire::{Answer, Bytes, PIECE, Request, receive, send};
 /// First argument of a broker; its standard input is the socket.
 pub(crate) const ARGUMENT: &str = "broker";
 
-/// What is asked for takes these rights and no others: mounting and labels, modules, and the
+/// The requests take these rights and no others: mounting and labels, modules, and the
 /// guest's files whoever they belong to.
 fn rights() -> CapabilitySet {
     CapabilitySet::SYS_ADMIN
@@ -136,7 +136,7 @@ impl Broker {
         })
     }
 
-    /// What changes the tree: only after `Begin`.
+    /// Requests that change the tree: only after `Begin`.
     fn change(&mut self, request: Request) -> Result<Answer, Failure> {
         let done = |what: &str, path: &Bytes, result: Result<(), Errno>| match result {
             Ok(()) => Ok(Answer::Done {}),

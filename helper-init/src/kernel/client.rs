@@ -150,7 +150,7 @@ fn unfinished(kind: &str) -> Error {
     )
 }
 
-/// What [`failed`] says of drivers that another initramfs has.
+/// The words of [`failed`] about drivers that another initramfs has.
 const LACKS_DRIVERS: &str = "drivers that this initramfs does not have";
 
 /// Whether a mount failed because the drivers are in another initramfs.

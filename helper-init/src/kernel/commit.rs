@@ -71,7 +71,7 @@ impl Shared {
                 self.free.saturating_add(grown)
             )));
         }
-        // What is still to be read is read before the tree begins to change.
+        // Pending reads come before the tree begins to change.
         let mut xattrs = BTreeMap::new();
         for step in &steps {
             if let Step::MakeFile(number, _)

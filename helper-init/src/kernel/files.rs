@@ -22,7 +22,7 @@ use super::wire::{Bytes, MESSAGE_MAX, Meta, NodeStat};
 /// many bytes: it travels as one message.
 const ENTRIES_MAX: usize = 500_000;
 const LIST_MAX: usize = MESSAGE_MAX / 2;
-/// What Linux allows for a value or a list of names.
+/// Linux's limit for a value or a list of names.
 const XATTR_MAX: usize = 64 << 10;
 /// The name of a file that is not complete yet. One that a cut has left is replaced.
 const NEW: &str = ".snf-image.new";
@@ -217,7 +217,7 @@ impl Root {
         }
         let mut temporary = NEW.to_owned();
         for number in 1..100 {
-            // What a cut has left. A directory of the guest's that has the name stays.
+            // A leftover of a power cut. A directory of the guest's that has the name stays.
             let _ = rustix::fs::unlinkat(&parent, &*temporary, AtFlags::empty());
             let create = flags | OFlags::CREATE | OFlags::EXCL;
             match rustix::fs::openat(&parent, &*temporary, create, Mode::RUSR | Mode::WUSR) {
@@ -394,7 +394,7 @@ mod tests {
         assert!(root.begin(b"sub/up", true).is_err());
         assert!(root.make_directory(b"link/new", &meta).is_err());
         assert!(root.remove(b"link/file", false).is_err());
-        // What replaces a link replaces the link.
+        // A new node replaces the link itself, not its target.
         let mut pending = root.begin(b"sub/up", false).unwrap();
         pending.write(b"new").unwrap();
         pending.finish(&meta, true).unwrap();

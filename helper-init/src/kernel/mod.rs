@@ -83,7 +83,7 @@ impl Broker {
         Ok((Self { socket: Some(ours.into()), child: None }, theirs.into()))
     }
 
-    /// What becomes readable when the worker asks for something, until it has.
+    /// The descriptor that becomes readable when the worker first asks for something.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
     }

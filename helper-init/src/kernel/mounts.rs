@@ -72,7 +72,7 @@ impl Kind {
     }
 }
 
-/// Which tree of a btrfs: the default subvolume (also without what its log holds), or the one that
+/// A tree of a btrfs: the default subvolume (also without what its log holds), or the one that
 /// holds all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tree {
@@ -312,7 +312,7 @@ impl Mount {
     }
 }
 
-/// Which subvolume is mounted on `target`: the kernel says it in the fourth field of its table.
+/// The subvolume that is mounted on `target`: the kernel says it in the fourth field of its table.
 fn default_subvolume(target: &Path) -> Result<Bytes, Failure> {
     let what = "find the default subvolume";
     let table = fs::read("/proc/self/mountinfo").map_err(|e| failure(what)(errno(&e)))?;

@@ -18,7 +18,7 @@ use super::wire::{Bytes, Mounted};
 /// The largest file that something is appended to.
 const APPENDED_MAX: usize = 32 << 20;
 
-/// What a file system is called by and what it holds.
+/// The names of a file system and its kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) kind: Kind,
@@ -28,7 +28,7 @@ pub(crate) struct Identity {
     pub(crate) now: Timestamp,
 }
 
-/// What all views of one file system share.
+/// The part that all views of one file system share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) client: Arc<Client>,
@@ -61,7 +61,7 @@ impl KernelFs {
         Self::of_mount(client, identity, &mounted)
     }
 
-    /// What the broker has mounted.
+    /// The mount as the broker describes it.
     pub(super) fn of_mount(
         client: Arc<Client>,
         identity: Identity,
@@ -229,7 +229,7 @@ impl Shared {
             return Ok(content.clone());
         }
         let Some(origin) = &node.origin else { return Ok(Vec::new()) };
-        // What is appended to is a line of text to a file of settings, not a disk image.
+        // Files of settings grow by a line of text here, not disk images.
         let size = usize::try_from(node.stat.size)
             .ok()
             .filter(|size| *size <= APPENDED_MAX)

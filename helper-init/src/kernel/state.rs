@@ -1,4 +1,4 @@
-//! What is held in memory of a mounted file system: the nodes that were looked at or made, and the
+//! The part of a mounted file system that is held in memory: the nodes that were looked at or made, and the
 //! steps that the commit will do.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,7 +8,7 @@ use snf_fs::{Attributes, Error, FileType, Result, Timestamp};
 
 use super::wire::{Bytes, NodeStat};
 
-/// What was done, in order; what a node became in the end is in the node. Paths are those that
+/// The changes, in order; the final state of a node is in the node. Paths are those that
 /// the nodes had when it was done, from the root of the whole file system on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -26,7 +26,7 @@ pub(super) enum Step {
 pub(super) struct Node {
     /// As it is now.
     pub(super) stat: NodeStat,
-    /// Where it lies on the mount, to be read; new nodes are nowhere.
+    /// Its path on the mount, to be read; new nodes have none.
     pub(super) origin: Option<Bytes>,
     /// Hard links when it was looked at first.
     pub(super) links_before: u32,
@@ -249,7 +249,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether `number` is `dir` or lies above it.
+    /// Whether `number` is `dir` or is above it.
     pub(super) fn is_above(&self, number: u64, dir: u64) -> Result<bool> {
         let mut at = dir;
         loop {

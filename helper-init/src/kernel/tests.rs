@@ -1,5 +1,5 @@
 //! The overlay against the file system in memory: the same operations give the same tree, before
-//! the commit as seen through the overlay, after it as it lies in the directory.
+//! the commit as seen through the overlay, after it as the directory has it.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -106,7 +106,7 @@ fn the_same_operations_give_the_same_tree() {
         let dir = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
         let root = dir.path();
         let mut memory = MemoryFs::new();
-        // What is there at the beginning, in both.
+        // The content at the beginning, in both.
         fs::create_dir_all(root.join("d/e")).unwrap();
         fs::write(root.join("a"), "first").unwrap();
         fs::write(root.join("d/a"), "second").unwrap();

@@ -1,4 +1,4 @@
-//! What the worker and the broker say to each other: requests and answers as length-prefixed
+//! The messages between worker and broker: requests and answers as length-prefixed
 //! binary messages over one socket. Both ends are this program; still each bounds what it reads.
 
 use std::io::{self, Read, Write};
@@ -183,7 +183,7 @@ macro_rules! wire_enum {
 }
 
 wire_struct! {
-    /// What `lstat` says, and what identifies the node.
+    /// The answer of `lstat`, and the numbers that identify the node.
     NodeStat {
         /// Device and inode number: the same for every name of a node.
         identity: (u64, u64),
@@ -207,7 +207,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// What a node gets. Paths and names are the node's business.
+    /// The content and attributes of a new node, without paths and names.
     Meta {
         mode: u16,
         uid: u32,
@@ -222,7 +222,7 @@ wire_struct! {
 wire_struct! {
     /// A mounted file system.
     Mounted {
-        /// What requests call it by.
+        /// Its number in requests.
         mount: u32,
         block_size: u32,
         size: u64,
@@ -234,7 +234,7 @@ wire_struct! {
 }
 
 wire_enum! {
-    /// What the worker asks for. Paths are relative to the root of the mount, without `.`, `..`
+    /// A request of the worker. Paths are relative to the root of the mount, without `.`, `..`
     /// and symbolic links; the empty one is the root itself.
     Request {
         /// Mounts a part of a disk, read-only.
@@ -265,7 +265,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// What the broker answers.
+    /// An answer of the broker.
     Answer {
         0 Done {},
         1 Mounted { mounted: Mounted },
@@ -275,7 +275,7 @@ wire_enum! {
         4 Bytes { bytes: Bytes },
         5 Xattrs { xattrs: Vec<(Bytes, Bytes)> },
         6 Flag { value: bool },
-        /// What failed, and the system's error number (0: none of its).
+        /// The step that failed, and the system's error number (0: none of its).
         7 Failed { what: String, errno: i32 },
     }
 }

@@ -58,7 +58,7 @@ enum Phase {
     },
 }
 
-/// What a look at the time leads to.
+/// The next step after a look at the time.
 enum Step {
     /// Go on listening.
     Listen,
@@ -230,7 +230,7 @@ impl Attempt<'_> {
         format!("{quiet} within {} s", self.patience.unwrap_or_default().as_secs())
     }
 
-    /// What a result means.
+    /// The outcome that a result stands for.
     fn judge(&mut self, result: VmResult, elapsed: Duration) -> Result<Outcome, HelperError> {
         match result {
             VmResult::Success => match self.vm.lines.protocol_error.take() {

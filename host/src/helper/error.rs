@@ -18,7 +18,7 @@ pub enum HelperError {
     BadHelper {
         /// HELPER_DIR.
         directory: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         problem: String,
     },
     /// Helper and host do not speak the same protocol version.
@@ -39,7 +39,7 @@ pub enum HelperError {
     /// QEMU is not installed, or not where it was looked for.
     #[error("cannot run {qemu}: {source}; install qemu-system-x86 or set HELPER_QEMU")]
     QemuMissing {
-        /// What was to be run.
+        /// The program.
         qemu: PathBuf,
         /// Why it did not.
         #[source]
@@ -108,9 +108,9 @@ pub enum HelperError {
     /// A system call of the host side.
     #[error("cannot {action}: {source}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         action: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

@@ -58,7 +58,7 @@ pub struct FileSystems {
 /// A helper that is ready to run.
 #[derive(Clone, Debug)]
 pub struct HelperImage {
-    /// What update-helper wrote down.
+    /// The description that update-helper wrote.
     pub description: Description,
     /// The kernel.
     pub kernel: PathBuf,

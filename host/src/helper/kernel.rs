@@ -27,9 +27,9 @@ pub enum KernelError {
          {modules}/VERSION; install linux-image-cloud-amd64 or linux-image-amd64, or use --kernel and --modules"
     )]
     NoneInstalled {
-        /// Where kernels were looked for.
+        /// The folder that was searched for kernels.
         boot: String,
-        /// Where modules were looked for.
+        /// The folder that was searched for modules.
         modules: String,
     },
     /// A file cannot be read.
@@ -37,7 +37,7 @@ pub enum KernelError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -46,7 +46,7 @@ pub enum KernelError {
     NotAKernel {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         problem: String,
     },
     /// The payload cannot be unpacked.
@@ -82,7 +82,7 @@ pub fn newest(root: &Path) -> Result<Kernel, KernelError> {
     })
 }
 
-/// Where the modules of a release lie: packages from Debian trixie on have them in `/usr/lib`.
+/// The folder of the modules of a release: packages from Debian trixie on have them in `/usr/lib`.
 pub fn modules_directory(root: &Path, release: &str) -> PathBuf {
     let [usual, merged] = ["lib/modules", "usr/lib/modules"].map(|d| root.join(d).join(release));
     if merged.is_dir() && !usual.is_dir() { merged } else { usual }

@@ -40,7 +40,7 @@ impl SerialPairs {
     }
 }
 
-/// What is listened to.
+/// The lines that are listened to.
 pub(super) struct Lines {
     serial: [Option<UnixStream>; 3],
     stderr: Option<ChildStderr>,
@@ -78,7 +78,7 @@ impl Lines {
         })
     }
 
-    /// What to poll.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         let serial = self.serial.iter().flatten().map(AsFd::as_fd);
         let all = serial.chain(self.stderr.as_ref().map(AsFd::as_fd));

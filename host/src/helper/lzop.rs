@@ -1,7 +1,7 @@
 //! The file format of lzop, in which a kernel's payload may be packed. Field names follow lzop's
 //! own description of the format (`lzop.h`, `conf.h`: facts only); all numbers are big-endian.
 
-/// What the file begins with.
+/// The first bytes of the file.
 const MAGIC: [u8; 9] = [0x89, b'L', b'Z', b'O', 0, b'\r', b'\n', 0x1a, b'\n'];
 /// The first version whose header names the version needed, the level and the upper half of mtime.
 const VERSION_EXTENDED: u16 = 0x0940;
@@ -19,7 +19,7 @@ const MAX_BLOCK: usize = 64 << 20;
 pub(super) enum LzopError {
     /// More comes out than the limit.
     TooLarge,
-    /// What is wrong with it.
+    /// The defect.
     Damaged(String),
 }
 
@@ -135,7 +135,7 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// What is left to read.
+/// The bytes that are left to read.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

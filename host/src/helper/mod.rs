@@ -99,7 +99,7 @@ pub enum VmDisk {
     ReadOnly(File),
 }
 
-/// What one VM is to work on.
+/// The work of one VM.
 #[derive(Debug)]
 pub struct VmRequest {
     /// The instance's disks in order: they appear as [`guest_disk`] names them.
@@ -137,7 +137,7 @@ pub fn guest_disk(index: usize) -> String {
     format!("/dev/vd{name}")
 }
 
-/// Where the words of a run go.
+/// The receiver of the words of a run.
 pub trait HelperSink {
     /// A line of the VM's console, clean text without the `HELPER: ` prefix.
     fn console(&mut self, line: &str);
@@ -151,10 +151,10 @@ pub trait HelperSink {
     }
 }
 
-/// What a successful run was like.
+/// Facts about a successful run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HelperReport {
-    /// What the VM ran with.
+    /// The acceleration of the VM.
     pub acceleration: Acceleration,
     /// Whether it went on from a snapshot instead of booting.
     pub resumed: bool,

@@ -182,7 +182,7 @@ fn excerpt(line: &[u8]) -> String {
     text
 }
 
-/// What serial 2 said.
+/// The result that came on serial 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmResult {
     /// The customization was done.
@@ -319,7 +319,7 @@ impl LogReader {
         self.hello
     }
 
-    /// What a kernel that panicked said: registers and addresses follow it.
+    /// The last words of a kernel that panicked: registers and addresses follow it.
     pub fn panic(&self) -> Option<&str> {
         self.panic.as_deref()
     }

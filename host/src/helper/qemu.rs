@@ -38,7 +38,7 @@ pub enum Life<'a> {
     Wake(BorrowedFd<'a>, BorrowedFd<'a>),
 }
 
-/// What one command line is made from.
+/// The parts of one command line.
 #[derive(Debug)]
 pub struct Invocation<'a> {
     /// The node's settings.
@@ -67,7 +67,7 @@ pub struct Invocation<'a> {
     pub serial: [BorrowedFd<'a>; 3],
     /// Ganeti's HYPERVISOR.
     pub hypervisor: &'a str,
-    /// HELPER_DEBUG: the listening socket behind the fourth serial line.
+    /// HELPER_DEBUG: the listening socket of the fourth serial line.
     pub debug: Option<BorrowedFd<'a>>,
     /// Let QEMU itself change to this user (after it has opened /dev/kvm).
     pub run_as: Option<&'a str>,
@@ -167,7 +167,7 @@ pub fn arguments(vm: &Invocation<'_>) -> Vec<String> {
     args
 }
 
-/// What QEMU does with a file.
+/// The way QEMU uses a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     Read,
@@ -244,7 +244,7 @@ fn kernel_command_line(vm: &Invocation<'_>) -> String {
     line
 }
 
-/// What the init is told of this run: on the kernel's command line, or when it goes on.
+/// The words about this run for the init: on the kernel's command line, or when it goes on.
 pub(super) fn run_words(vm: &Invocation<'_>) -> String {
     let rules_dev = match vm.parameter_disk {
         ParameterDisk::Floppy => "/dev/fd0".to_owned(),

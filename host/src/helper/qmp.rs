@@ -97,7 +97,7 @@ impl<'a> Qmp<'a> {
                 let why = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
                 return Err(format!("QEMU refuses {command}: {why}"));
             }
-            // What else comes are events.
+            // The other messages are events.
             if let Some(answer) = answer.get_mut("return") {
                 return Ok(answer.take());
             }

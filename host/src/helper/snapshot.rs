@@ -1,5 +1,5 @@
 //! A helper VM that was saved after its start. Under TCG a boot takes most of a run's time and is the
-//! same each time; a run that goes on from a snapshot has it behind itself. `update-helper` makes the
+//! same each time; a run that goes on from a snapshot skips it. `update-helper` makes the
 //! snapshot, and it fits as long as QEMU, the machine, and the helper are what they were.
 
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ use crate::node::cancel::Cancel;
 
 /// Name of the description within HELPER_DIR.
 pub(super) const DESCRIPTION: &str = "snapshot.json";
-/// What names of snapshots begin with.
+/// The first part of the names of snapshots.
 pub(super) const PREFIX: &str = "snapshot-";
 /// How long loading one may take; it takes a tenth of a second.
 const LOAD_LIMIT: Duration = Duration::from_secs(20);
@@ -43,12 +43,12 @@ const DISK: u64 = 1440 << 10;
 struct Description {
     /// File name of the snapshot beside this file.
     file: String,
-    /// What [`machine`] gave for the VM that was saved.
+    /// The result of [`machine`] for the VM that was saved.
     machine: Vec<String>,
 }
 
-/// What a VM must be like to go on from a snapshot: the program, the devices, the kernel. What is
-/// only QEMU's own business (files behind the disks, the user, the sandbox) is left out.
+/// The properties that a VM shares with its snapshot: the program, the devices, the kernel. QEMU's
+/// own affairs (the files of the disks, the user, the sandbox) are left out.
 pub(super) fn machine(
     config: &HelperConfig,
     helper: &HelperImage,
@@ -107,7 +107,7 @@ pub(super) fn find(directory: &Path, machine: &[String]) -> Option<File> {
     File::open(directory.join(description.file)).ok()
 }
 
-/// What the init is told when it goes on: the words of the run, the time, and a seed.
+/// The line for an init that goes on: the words of the run, the time, and a seed.
 pub(super) fn words(run: &str) -> io::Result<Zeroizing<String>> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seed: Zeroizing<[u8; SEED_SIZE]> = Zeroizing::new(Entropy::from_os()?.bytes());

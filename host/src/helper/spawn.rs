@@ -24,20 +24,20 @@ use crate::node::child::bind;
 /// Says from the child that it cannot have a user name space of its own.
 const NO_USER_SPACE: Errno = Errno::NOTRECOVERABLE;
 
-/// What a child is and what it may use.
+/// The identity of a child and its limits.
 #[derive(Debug)]
 pub(super) struct Confinement<'a> {
-    /// Who it is; `None` for whoever we are.
+    /// Its user; `None` for our own.
     pub(super) identity: Option<&'a Identity>,
     /// Seconds of processor time.
     pub(super) cpu_seconds: u64,
     /// Bytes of address space.
     pub(super) address_space: u64,
-    /// What it may reach of the file systems.
+    /// The part of the file systems that it may reach.
     pub(super) landlock: Option<RulesetCreated>,
     /// The file systems it sees.
     pub(super) room: Option<Room>,
-    /// Where its control group takes processes.
+    /// The file through which its control group takes processes.
     pub(super) group: Option<BorrowedFd<'a>>,
 }
 
@@ -134,7 +134,7 @@ fn in_pid_space<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     result
 }
 
-/// What happens between fork and exec. Nothing in here allocates or takes a lock.
+/// The steps between fork and exec. None of them allocates or takes a lock.
 struct InChild {
     cpu_seconds: u64,
     address_space: u64,
@@ -163,7 +163,7 @@ impl InChild {
         }
     }
 
-    /// Goes behind the walls. Where the kernel or a container refuses one of them, the others
+    /// Puts up the walls. Where the kernel or a container refuses one of them, the others
     /// stand; the user and `no_new_privs` are no matter of choice.
     fn enter(&mut self) -> io::Result<()> {
         self.limit()?;

@@ -124,9 +124,9 @@ fn is_device(file: &File) -> Result<bool, HelperError> {
 
 /// The user of a run.
 struct RunAs<'a> {
-    /// Who the child becomes before QEMU starts.
+    /// The user that the child becomes before QEMU starts.
     identity: Option<Identity>,
-    /// Who QEMU itself becomes after it has opened `/dev/kvm`, where that is root's alone.
+    /// The user that QEMU itself becomes after it has opened `/dev/kvm`, where that is root's alone.
     by_qemu: Option<&'a str>,
 }
 

@@ -94,7 +94,7 @@ pub fn unpack(
     Ok(out)
 }
 
-/// The legacy frame: a magic number, then blocks of at most 8 MiB unpacked, each behind its
+/// The legacy frame: a magic number, then blocks of at most 8 MiB unpacked, each after its
 /// length in 32 bits, until the input ends or a length makes no sense (the kernel appends the
 /// unpacked size).
 fn lz4_legacy(bytes: &[u8], limit: usize) -> Result<Vec<u8>, UnpackError> {
