@@ -195,7 +195,12 @@ impl Builder<'_> {
                 member.device.len()
             )));
         }
-        if member.label.metadata.iter().any(|m| m.offset < end && offset < m.offset + m.size) {
+        if member
+            .label
+            .metadata
+            .iter()
+            .any(|m| m.offset < end && offset < m.offset.saturating_add(m.size))
+        {
             return Err(self.corrupt("it overlaps a metadata area"));
         }
         Ok(Area { device: member.device.clone(), offset })
