@@ -14,7 +14,7 @@ fn a_commit_leaves_nothing_to_say() {
     let dir = scratch();
     for flavour in FLAVOURS {
         let old = make(dir.path(), flavour, 8192, 1024);
-        let new = customise(dir.path(), &old);
+        let new = customize(dir.path(), &old);
         let difference = difference(&old, &new);
         assert!(difference.meta.len() > 4 && difference.data.len() > 8);
         let device = Arc::new(MemoryDevice::new(old.clone()));
@@ -94,7 +94,7 @@ fn several_transactions_are_committed_one_after_the_other() {
     let dir = scratch();
     let flavour = &FLAVOURS[3];
     let old = make(dir.path(), flavour, 4096, 1024);
-    let middle = customise(dir.path(), &old);
+    let middle = customize(dir.path(), &old);
     let new = edit(dir.path(), &middle, "rm /etc/shadow\nrm /home/user/file-30\nmkdir /var\n");
     let (first, second) = (difference(&old, &middle), difference(&middle, &new));
     let device = Arc::new(RecordingDevice::new(old.clone()));
@@ -160,7 +160,7 @@ fn every_fault_is_an_error_and_the_disk_recoverable() {
     let dir = scratch();
     for flavour in [&FLAVOURS[0], &FLAVOURS[3]] {
         let old = make(dir.path(), flavour, 4096, 1024);
-        let new = customise(dir.path(), &old);
+        let new = customize(dir.path(), &old);
         let difference = difference(&old, &new);
         let attempt = |fault| {
             let memory = Arc::new(MemoryDevice::new(old.clone()));

@@ -1,5 +1,5 @@
 //! inline_data: small files kept in their inode, the first 60 bytes in `i_block` and the rest as
-//! the value of the xattr `system.data` in the room behind the inode's fields. (Directories of that
+//! the value of the xattr `system.data` in the room after the inode's fields. (Directories of that
 //! kind are [`super::dir`]'s.)
 //!
 //! Source: the kernel's Documentation/filesystems/ext4/inlinedata.rst.
@@ -11,7 +11,7 @@ use crate::error::Result;
 /// Bytes of content in `i_block`.
 const IN_INODE: usize = 60;
 
-/// All bytes that an inode with the inline_data flag holds; `i_size` says how many of them count.
+/// All bytes that an inode with the inline_data flag holds; the first `i_size` of them count.
 pub fn content(inode: &Inode) -> Result<Vec<u8>> {
     let mut out = inode.raw.i_block.to_vec();
     out.extend_from_slice(&inline_tail(inode)?.unwrap_or_default());

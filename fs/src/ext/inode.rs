@@ -1,4 +1,4 @@
-//! Inodes: the fixed part, the extra part, and the room behind them for xattrs.
+//! Inodes: the fixed part, the extra part, and the room after them for xattrs.
 //!
 //! Source: the kernel's Documentation/filesystems/ext4/inodes.rst.
 
@@ -147,7 +147,7 @@ impl Inode {
         Ok(inode)
     }
 
-    /// A zeroed inode of the size that `sb` says, with `i_extra_isize` as new inodes have it.
+    /// A zeroed inode of the file system's inode size, with `i_extra_isize` as new inodes have it.
     pub fn new(ino: Ino, sb: &Superblock) -> Self {
         let size = sb.inode_size() as usize;
         let mut raw = RawInode::new_zeroed();
@@ -196,7 +196,7 @@ impl Inode {
             let known = extra.min(RAW_SIZE - GOOD_OLD_INODE_SIZE);
             let mut at = GOOD_OLD_INODE_SIZE;
             out[at..at + known].copy_from_slice(&raw[at..at + known]);
-            // i_extra_isize itself is there even when it says 0.
+            // i_extra_isize itself is there even when it is 0.
             out[at..at + 2].copy_from_slice(&raw[at..at + 2]);
             at += known;
             for part in [&self.unknown, &self.tail] {
@@ -258,7 +258,7 @@ impl Inode {
         crc32c(crc, &self.raw.i_generation.get().to_le_bytes())
     }
 
-    /// What kind of node this is; `None` for a mode that means nothing.
+    /// The type of the node; `None` for a mode that means nothing.
     pub fn file_type(&self) -> Option<FileType> {
         Some(match self.raw.i_mode.get() & S_IFMT {
             0x8000 => FileType::Regular,

@@ -1,6 +1,6 @@
 //! Makes small plain ext2 file systems in memory: the parameter disk that the helper VM reads.
 //!
-//! What is made is a revision 1 file system as every kernel since 2.2 mounts it: 1 KiB blocks,
+//! The result is a revision 1 file system that every kernel since 2.2 mounts: 1 KiB blocks,
 //! 128-byte inodes, `filetype` and `sparse_super`, no reserve for root, and just as many inodes
 //! as there are files, so that nearly all of a floppy holds data. The content of the files goes
 //! from the caller's slices straight into the caller's buffer: nothing else ever holds it.
@@ -39,13 +39,13 @@ const MAX_SIZE: usize = 256 << 20;
 pub struct NewFile<'a> {
     /// Its name: 1 to 255 bytes, no slash.
     pub name: &'a str,
-    /// What it holds.
+    /// Its content.
     pub content: &'a [u8],
     /// Permission bits (12 bits).
     pub mode: u16,
 }
 
-/// What identifies the new file system.
+/// The identity of the new file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ext2Spec<'a> {
     /// Every time stamp in it.
@@ -77,7 +77,7 @@ pub fn build_ext2_image(
 }
 
 /// Fills `image` with an ext2 file system as large as it, holding `files` in its root directory.
-/// What was in `image` before is gone, after an error too.
+/// The old content of `image` is gone, after an error too.
 pub fn format_ext2(image: &mut [u8], files: &[NewFile<'_>], spec: &Ext2Spec<'_>) -> Result<()> {
     image.fill(0);
     if image.len() > MAX_SIZE {
@@ -126,7 +126,7 @@ fn check_names(files: &[NewFile<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Where the metadata lies.
+/// The places of the metadata.
 struct Layout {
     sb: Superblock,
     blocks: u64,
@@ -245,7 +245,7 @@ fn superblock(
 struct Builder<'a> {
     layout: Layout,
     image: &'a mut [u8],
-    /// Where the search for the next free block starts.
+    /// The block at which the search for a free one starts.
     next: u64,
     /// One byte a block: 1 when it is in use.
     used: Vec<u8>,

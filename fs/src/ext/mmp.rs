@@ -1,4 +1,4 @@
-//! Multiple mount protection: a block in which whoever has the file system mounted leaves a sign of
+//! Multiple mount protection: a block in which a host that has the file system mounted leaves a sign of
 //! life. A file system in use elsewhere is not touched.
 //!
 //! Source: the kernel's Documentation/filesystems/ext4/mmp.rst.
@@ -13,7 +13,7 @@ use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 
 const EXT4_MMP_MAGIC: u32 = 0x004D_4D50;
-/// `mmp_seq`: nobody has it mounted.
+/// `mmp_seq`: it is not mounted.
 const EXT4_MMP_SEQ_CLEAN: u32 = 0xFF4D_4D50;
 /// `mmp_seq`: e2fsck works on it.
 const EXT4_MMP_SEQ_FSCK: u32 = 0xE24D_4D50;
@@ -36,7 +36,7 @@ pub struct RawMmp {
 
 const _: () = assert!(size_of::<RawMmp>() == 1024);
 
-/// Refuses a file system that says it is in use. What the device has counts, not the overlay.
+/// Refuses a file system that is marked as in use. The block on the device counts, not the overlay.
 pub fn check(vol: &Volume) -> Result<()> {
     if !vol.sb.has_incompat(incompat::MMP) {
         return Ok(());

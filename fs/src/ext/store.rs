@@ -1,7 +1,7 @@
 //! Blocks: a bounded cache over the device, and every change held back until commit.
 //!
-//! Reading sees, newest first: the open transaction, the sealed ones, what a dirty journal would
-//! put over the device, the cache, the device.
+//! Reading sees, newest first: the open transaction, the sealed ones, runs to be zeroed, the cache,
+//! the copies in a dirty journal, the device.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub type Block = Arc<[u8]>;
 /// most of it once; the hot part (group descriptors, bitmaps, upper directories) is a few MiB.
 pub const CACHE_BYTES: usize = 16 << 20;
 
-/// What one journal transaction (or, without a journal, one ordered write) will hold.
+/// The content of one journal transaction (or, without a journal, of one ordered write).
 #[derive(Debug, Default)]
 pub struct Transaction {
     /// Blocks of metadata: these go through the journal.
@@ -42,8 +42,8 @@ impl Transaction {
     }
 }
 
-/// Where the newest content of a block is while it is in the journal only. Content stays there until
-/// somebody asks for it, so that a large journal takes little memory.
+/// The place of a block's newest content while it is in the journal only. Content stays there until
+/// the block is read, so that a large journal takes little memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// The block of the device that holds the copy.
@@ -59,13 +59,13 @@ pub struct Store {
     block_size: usize,
     blocks_count: u64,
     cache: RefCell<Cache<Block>>,
-    /// What replaying the dirty journal would write, found at open.
+    /// The blocks that a replay of the dirty journal would write, found at open.
     replayed: BTreeMap<FsBlock, Replayed>,
     /// The newest content of every block changed since open (all transactions together).
     latest: BTreeMap<FsBlock, Block>,
     current: Transaction,
     sealed: Vec<Transaction>,
-    /// What the blocks touched since each unfinished [`Store::begin`] were before it.
+    /// For each unfinished [`Store::begin`], the state before it.
     undo: Vec<Undo>,
     /// The runs to be zeroed of all transactions: first block and one past the last.
     zeroing: BTreeMap<FsBlock, FsBlock>,
@@ -82,9 +82,9 @@ struct Before {
 /// All that takes an attempt back.
 #[derive(Debug)]
 struct Undo {
-    /// What was pending for the blocks it touched.
+    /// The pending content of the blocks it touched, from before.
     blocks: BTreeMap<FsBlock, Before>,
-    /// What was freed when it began.
+    /// The blocks freed before it began.
     freed: Ranges,
     /// How many blocks the file system had.
     blocks_count: u64,
@@ -212,7 +212,7 @@ impl Store {
         Ok(content.into())
     }
 
-    /// Remembers what is pending for a block before it changes.
+    /// Remembers the pending content of a block before it changes.
     fn record(&mut self, number: FsBlock) {
         let Some(frame) = self.undo.last_mut() else { return };
         frame.blocks.entry(number).or_insert_with(|| Before {
@@ -336,8 +336,8 @@ impl Store {
         self.zeroing.range(..=number).next_back().is_some_and(|(_, &end)| number < end)
     }
 
-    /// Tells that blocks were freed: what was to be written there in this transaction is not any
-    /// more, and their old content stays on disk until the commit.
+    /// Marks blocks as freed: this transaction no longer writes to them, and their old content stays
+    /// on disk until the commit.
     pub fn forget(&mut self, blocks: Range<FsBlock>) {
         let pending = self.current.meta.range(blocks.clone());
         let mut numbers: Vec<FsBlock> = pending.map(|(&number, _)| number).collect();
@@ -372,7 +372,7 @@ impl Store {
         !self.replayed.is_empty() || !self.sealed.is_empty() || !self.current.is_empty()
     }
 
-    /// Closes the open transaction: what comes next is committed after it. Inside an attempt the
+    /// Closes the open transaction: later changes are committed after it. Inside an attempt the
     /// file system is not consistent, and nothing happens.
     pub fn seal(&mut self) {
         if !self.current.is_empty() && self.undo.is_empty() {
@@ -380,20 +380,20 @@ impl Store {
         }
     }
 
-    /// Lays what a journal replay would write over the device.
+    /// Puts the blocks of a journal replay over the device.
     pub fn set_replayed(&mut self, blocks: BTreeMap<FsBlock, Replayed>) {
         self.cache.borrow_mut().retain(|_| false);
         self.replayed = blocks;
     }
 
-    /// What a journal replay would write.
+    /// The blocks that a journal replay would write.
     pub fn replayed(&self) -> &BTreeMap<FsBlock, Replayed> {
         &self.replayed
     }
 
-    /// Tells that what the replay would write is in its place on the device now.
+    /// Marks the replay as written to its place.
     pub(super) fn replayed_written(&mut self) {
-        // What the cache has of these blocks came from the journal and is the same.
+        // Cached copies of these blocks came from the journal and are the same.
         self.replayed.clear();
     }
 
@@ -403,7 +403,7 @@ impl Store {
         &self.sealed
     }
 
-    /// Tells that all transactions and the replay are on the device.
+    /// Marks all transactions and the replay as written.
     pub fn committed(&mut self) {
         let replayed = std::mem::take(&mut self.replayed);
         let latest = std::mem::take(&mut self.latest);

@@ -1,4 +1,4 @@
-//! The superblock: where it is, what it says, and whether we can work with it.
+//! The superblock: its place, its fields, and whether the engine can work with it.
 //!
 //! Source: the kernel's Documentation/filesystems/ext4/super.rst.
 

@@ -91,7 +91,7 @@ impl Sub<u64> for FsBlock {
     }
 }
 
-/// How many blocks lie between two.
+/// The number of blocks between two.
 impl Sub for FsBlock {
     type Output = u64;
 
@@ -136,7 +136,7 @@ impl Add<u32> for FileBlock {
     }
 }
 
-/// How many blocks lie between two.
+/// The number of blocks between two.
 impl Sub for FileBlock {
     type Output = u32;
 

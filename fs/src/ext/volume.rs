@@ -20,12 +20,13 @@ use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
 
-/// What an engine is told from outside: nothing in it asks the clock or the kernel's random pool.
+/// Time and randomness for an engine. The engine itself asks neither the clock nor the kernel's
+/// random pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// The time that new and changed nodes get.
     pub now: Timestamp,
-    /// Where inode generations come from.
+    /// The seed of new inodes' generations.
     pub seed: u64,
 }
 
@@ -33,7 +34,7 @@ pub struct Options {
 pub(super) type Zones = Arc<[(FsBlock, FsBlock)]>;
 
 impl Options {
-    /// `i_dtime` of what is deleted now. Never 0, which would mean that it is in use.
+    /// `i_dtime` for inodes that are deleted now. Never 0, which would mean "in use".
     pub fn deletion_time(&self) -> u32 {
         self.now.seconds.clamp(1, i64::from(u32::MAX)) as u32
     }
@@ -97,7 +98,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Tells that groups were added or that bitmaps or inode tables moved.
+    /// Forgets the known places of bitmaps and inode tables, after groups were added or tables moved.
     pub fn layout_changed(&mut self) {
         self.zones.borrow_mut().clear();
     }
@@ -336,7 +337,7 @@ impl Volume {
     pub fn write_inode(&mut self, inode: &Inode) -> Result<()> {
         let (number, at) = self.inode_position(inode.ino)?;
         if usage::is_on(&self.sb) {
-            // What the table holds for an inode that was never used may be anything.
+            // The table may hold anything for an inode that was never used.
             let old = self.read_inode(inode.ino).ok();
             self.quota.note(&self.sb, old.as_ref(), inode);
         }
@@ -357,7 +358,7 @@ impl Volume {
         let unknown = sb.ro_compat().without(RoCompat::KNOWN);
         if unknown.intersects(ro_compat::READONLY) {
             return Err(Error::ReadOnly(
-                "its feature read-only (ro_compat 0x1000) says that nobody may write; tune2fs -O ^read-only takes it away"
+                "its feature read-only (ro_compat 0x1000) forbids writing; tune2fs -O ^read-only takes it away"
                     .to_owned(),
             ));
         }

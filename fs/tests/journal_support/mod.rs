@@ -206,7 +206,7 @@ pub fn edit(dir: &Path, image: &[u8], commands: &str) -> Vec<u8> {
 }
 
 /// A change like that of a customization: files replaced, made, removed, a new directory.
-pub fn customise(dir: &Path, image: &[u8]) -> Vec<u8> {
+pub fn customize(dir: &Path, image: &[u8]) -> Vec<u8> {
     let shadow = dir.join("new-shadow");
     std::fs::write(&shadow, "root:$6$salt$hash:20000:0:99999:7:::\n".repeat(150)).unwrap();
     // Blocks that begin with the journal's magic number must be escaped; a file's first block in
@@ -319,7 +319,7 @@ pub struct Committed {
 /// Makes an image and commits a customization of it.
 pub fn committed(dir: &Path, flavour: &Flavour, size_kib: u32) -> Committed {
     let old = make(dir, flavour, size_kib, 1024);
-    let new = customise(dir, &old);
+    let new = customize(dir, &old);
     let difference = difference(&old, &new);
     let device = Arc::new(RecordingDevice::new(old.clone()));
     let (mut vol, _) = open_on(device.clone());

@@ -185,8 +185,8 @@ pub fn free_blocks(vol: &mut Volume, start: FsBlock, len: u32) -> Result<()> {
     Ok(())
 }
 
-/// Makes the blocks of `group` from `start` to its end free: they were behind the end of the file
-/// system, and their bits were set for that.
+/// Makes the blocks of `group` from `start` to its end free: they were after the end of the file
+/// system, and their bits were set for that reason.
 pub(in crate::ext) fn extend_group(vol: &mut Volume, group: u32, start: FsBlock) -> Result<()> {
     let first = vol.group_first_block(group);
     let from = (start.get().saturating_sub(first.get()) >> vol.sb.cluster_bits()) as u32;
@@ -198,7 +198,7 @@ pub(in crate::ext) fn extend_group(vol: &mut Volume, group: u32, start: FsBlock)
             return Err(Error::corrupt(
                 "block bitmap",
                 format!("block {} (group {group})", descriptor.block_bitmap()),
-                "a bit behind the end of the file system is clear; run e2fsck first",
+                "a bit after the end of the file system is clear; run e2fsck first",
             ));
         }
         put(&mut bits, bit, false);

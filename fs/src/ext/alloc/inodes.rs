@@ -8,9 +8,9 @@ use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_ZEROED};
 use crate::ext::units::Ino;
 use crate::ext::volume::Volume;
 
-/// Takes a free inode, in `parent_group` if it has one, else in the nearest group after it. What
-/// the inode table holds there is not touched but for a block that was never zeroed: the caller
-/// writes the whole inode.
+/// Takes a free inode, in `parent_group` if it has one, else in the nearest group after it. The
+/// inode table is not touched, except for a block that was never zeroed: the caller writes the whole
+/// inode.
 pub fn alloc_inode(vol: &mut Volume, parent_group: u32, is_dir: bool) -> Result<Ino> {
     let groups = vol.sb.group_count();
     let per_group = vol.sb.raw.s_inodes_per_group.get();

@@ -1,4 +1,4 @@
-//! Where the file system's own blocks are: superblock copies, group descriptors, bitmaps and inode
+//! The places of the file system's own blocks: superblock copies, group descriptors, bitmaps and inode
 //! tables.
 
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ pub fn base_metadata(vol: &Volume, group: u32) -> (FsBlock, FsBlock) {
     let has_super = sb.group_has_super(group);
     let mut blocks = u64::from(has_super);
     // With 1 KiB blocks and no first data block (bigalloc), block 0 is the boot block and the
-    // superblock is behind it.
+    // superblock follows it.
     if first.is_none() && u64::from(sb.block_size()) == SUPERBLOCK_OFFSET {
         blocks += 1;
     }

@@ -1,10 +1,10 @@
 //! Allocation of blocks and inodes: bitmaps, their checksums, and the counters that follow them.
 //!
 //! With bigalloc a bit of the block bitmap stands for a cluster of blocks. [`alloc_blocks`] hands
-//! out whole clusters then: its start is a cluster's first block, and whoever gets a run that ends
+//! out whole clusters then: its start is a cluster's first block, and the owner of a run that ends
 //! within a cluster owns the rest of that cluster too. [`free_blocks`] frees every cluster that the
-//! run touches. Who shares a cluster between logical blocks of one file is [`super::map`]'s
-//! business.
+//! run touches. [`super::map`] lets logical blocks of one
+//! file share a cluster.
 
 mod bitmap;
 mod blocks;

@@ -36,7 +36,7 @@ pub fn check_new(volume: &Volume, name: &[u8]) -> Result<()> {
 
 /// The folded form of a name; `None` when it is not UTF-8, and is then compared and hashed byte for
 /// byte, as the kernel does. Two names are one when these are the same: decomposed (NFD), all case
-/// folded, without the characters that nobody sees. Characters that came after Unicode 12.1 stay as
+/// folded, without invisible characters. Characters that came after Unicode 12.1 stay as
 /// they are and where they are.
 ///
 /// (The casefold function of e2fsprogs, to 1.47 at least, compares an unsigned byte with -1 and so
@@ -53,7 +53,7 @@ pub fn fold_text(name: &[u8]) -> Option<Vec<u8>> {
         let last = piece.chars().next_back().filter(|&c| is_ignorable(c) || is_too_new(c));
         let known = &piece[..piece.len() - last.map_or(0, char::len_utf8)];
         // First folded, each character by itself, then decomposed: U+0345 becomes a letter, and is
-        // not moved behind other combining characters before.
+        // not moved after other combining characters before.
         out.extend(known.chars().default_case_fold().nfd());
         out.extend(last.filter(|&c| is_too_new(c)));
     }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     /// debugfs hashes every character that has another form as we do, alone, before a combining
-    /// character, and behind one.
+    /// character, and after one.
     #[test]
     fn debugfs_folds_alike() {
         let special = |c: &char| {

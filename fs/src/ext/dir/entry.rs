@@ -17,12 +17,12 @@ const TAIL_FILE_TYPE: u8 = 0xDE;
 /// The longest name.
 pub const NAME_MAX: usize = 255;
 
-/// What the superblock says about directory blocks.
+/// The form of directory blocks, from the superblock.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Bytes in a block.
     pub block_size: usize,
-    /// Whether entries say what they name (`filetype`).
+    /// Whether entries carry the type of the inode they name (`filetype`).
     pub filetype: bool,
     /// Whether leaf blocks end in a checksum (`metadata_csum`).
     pub checksums: bool,
@@ -120,12 +120,12 @@ impl Raw<'_> {
 }
 
 /// Walks over the entries of a region: the usable part of a leaf block, or a part of an inode.
-/// `place` says in an error where the region is.
+/// `place` names the region in errors.
 pub fn entries<'a>(region: &'a [u8], layout: Layout, place: &'a Place) -> Entries<'a> {
     Entries { region, layout, place, at: 0, failed: false }
 }
 
-/// Where a region of entries is, for messages.
+/// The place of a region of entries, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The directory.
@@ -214,7 +214,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// Writes an entry at `at`; the caller has seen to it that it fits.
+/// Writes an entry at `at`; the caller has checked that it fits.
 pub fn put(
     region: &mut [u8],
     layout: Layout,
@@ -309,7 +309,7 @@ pub struct Owned {
     pub file_type: u8,
 }
 
-/// Fills a region with entries, the last one taking the rest. The caller has seen to it that they
+/// Fills a region with entries, the last one taking the rest. The caller has checked that they
 /// fit.
 pub fn pack(region: &mut [u8], layout: Layout, list: &[Owned]) {
     region.fill(0);

@@ -227,7 +227,7 @@ fn split_leaf(
     let lower = leaf_block(volume, dir, &names[..split]);
     volume.store.write_meta(pblk, lower)?;
     let Some(node) = path.nodes.last_mut() else { return Ok(()) };
-    // An odd hash says that its first names have the same hash as the last of the block before.
+    // An odd hash means that its first names have the same hash as the last of the block before.
     node.insert_after(node.at, hash | u32::from(hash == below), new_lblk);
     node.store(volume, dir)
 }

@@ -20,14 +20,14 @@ const HASH_EOF: u32 = 0x7FFF_FFFF;
 pub struct Hasher {
     /// [`version::LEGACY`], [`version::HALF_MD4`] or [`version::TEA`].
     pub version: u8,
-    /// Whether bytes above 127 count as positive: `s_flags` says which the first kernel took.
+    /// Whether bytes above 127 count as positive: `s_flags` records the choice of the first kernel.
     pub unsigned: bool,
     /// `s_hash_seed`.
     pub seed: [u32; 4],
 }
 
 impl Hasher {
-    /// The hash of a name. The lowest bit is always 0: an index uses it to say that names with one
+    /// The hash of a name. The lowest bit is always 0: an index uses it to mark that names with one
     /// hash continue from the block before.
     pub fn hash(&self, name: &[u8]) -> u32 {
         let mut state = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032_5476];

@@ -12,13 +12,13 @@ use super::entry::{HEADER, Layout, Place};
 use super::hash::{Hasher, version};
 use crate::error::{Error, Result};
 
-/// Byte of `dx_root_info` in the root: behind the entries of `.` and `..`.
+/// Byte of `dx_root_info` in the root: after the entries of `.` and `..`.
 const INFO: usize = 24;
 /// Size of `dx_root_info`.
 const INFO_LENGTH: usize = 8;
 /// Byte of the entries in the root.
 const ROOT_ENTRIES: usize = INFO + INFO_LENGTH;
-/// Byte of the entries in any other node: behind one unused entry that spans the block.
+/// Byte of the entries in any other node: after one unused entry that spans the block.
 const NODE_ENTRIES: usize = HEADER;
 /// Size of `dx_entry`, of `dx_countlimit` and of `dx_tail`.
 const ENTRY: usize = 8;
@@ -44,7 +44,7 @@ pub fn hasher(volume: &Volume, on_disk_version: u8) -> Option<Hasher> {
 /// A node of the index, in memory.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Where it is on the device.
+    /// Its block on the device.
     pub pblk: FsBlock,
     /// Its bytes.
     pub block: Vec<u8>,
@@ -111,7 +111,7 @@ impl Node {
         self.block[at + 4..at + 8].copy_from_slice(&child.to_le_bytes());
     }
 
-    /// Adds an entry behind entry `i`. The node must not be full.
+    /// Adds an entry after entry `i`. The node must not be full.
     pub fn insert_after(&mut self, i: usize, hash: u32, child: u32) {
         let from = self.entries_at + (i + 1) * ENTRY;
         let to = self.entries_at + self.count * ENTRY;
@@ -120,7 +120,7 @@ impl Node {
         self.set_entry(i + 1, hash, child);
     }
 
-    /// Takes the upper half out, as the content of a new node, and says its smallest hash.
+    /// Takes the upper half out, as the content of a new node, and returns its smallest hash.
     pub fn split(&mut self, layout: Layout) -> (u32, Vec<u8>) {
         let keep = self.count / 2;
         let hash = self.hash(keep);
@@ -185,7 +185,7 @@ fn limit(layout: Layout, entries_at: usize) -> usize {
     (layout.block_size - entries_at) / ENTRY - usize::from(layout.checksums)
 }
 
-/// The checksum over a node, as far as its entries go, and its tail behind the last possible one.
+/// The checksum over a node, as far as its entries go, and its tail after the last possible one.
 fn checksum(block: &[u8], entries_at: usize, count: usize, limit: usize, seed: u32) -> u32 {
     let tail = entries_at + limit * ENTRY;
     let mut crc = crc32c(seed, &block[..entries_at + count * ENTRY]);

@@ -28,14 +28,14 @@ pub use name::{Wanted, check as check_name, is_casefolded};
 /// Finding one name has no such limit.
 pub const MAX_LISTED: usize = 1_000_000;
 
-/// One entry of a directory, `.` and `..` included where a function says so.
+/// One entry of a directory, `.` and `..` included only where a function documents it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The name.
     pub name: Vec<u8>,
     /// The inode.
     pub ino: Ino,
-    /// What the entry says the inode is.
+    /// The type of the inode, as the entry has it.
     pub file_type: Option<FileType>,
 }
 
@@ -49,7 +49,7 @@ impl Entry {
     }
 }
 
-/// Where an entry was found.
+/// The place of an entry.
 #[derive(Clone, Copy, Debug)]
 enum Spot {
     Block { lblk: u32, pblk: FsBlock, offset: usize },
@@ -72,7 +72,7 @@ fn is_indexed(volume: &Volume, dir: &Inode) -> bool {
     volume.sb.has_compat(compat::DIR_INDEX) && dir.has_flag(flags::INDEX)
 }
 
-/// Refuses what is not a directory that can be read.
+/// Refuses an inode that is not a readable directory.
 pub fn check_dir(dir: &Inode) -> Result<()> {
     if !dir.is_dir() {
         return Err(Error::NotADirectory(format!("inode {}", dir.ino)));
@@ -283,7 +283,7 @@ fn change_leaf(
     }
 }
 
-/// Removes a name and says what it was.
+/// Removes a name and returns its entry.
 pub fn remove(volume: &mut Volume, dir: &mut Inode, name: &[u8]) -> Result<Entry> {
     let wanted = Wanted::new(volume, dir, name)?;
     let Some(found) = find(volume, dir, &wanted)? else {
@@ -301,7 +301,7 @@ pub fn remove(volume: &mut Volume, dir: &mut Inode, name: &[u8]) -> Result<Entry
     Ok(found.entry)
 }
 
-/// Points an existing name to another inode and says what it named before.
+/// Points an existing name to another inode and returns the old entry.
 pub fn replace(
     volume: &mut Volume,
     dir: &mut Inode,
@@ -349,8 +349,7 @@ pub fn insert(
     }
 }
 
-/// An index flag without the feature: whoever changes the directory without keeping the index
-/// must take the flag away.
+/// Takes away an index flag without the feature: the index is not kept, so a change makes it wrong.
 fn drop_unused_index(volume: &Volume, dir: &mut Inode) {
     if !volume.sb.has_compat(compat::DIR_INDEX) {
         dir.set_flag(flags::INDEX, false);

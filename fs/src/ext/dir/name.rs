@@ -1,4 +1,4 @@
-//! The name that is looked for in a directory.
+//! A name to look up in a directory.
 
 use super::super::inode::{Inode, flags};
 use super::super::superblock::incompat;
@@ -52,7 +52,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// What the index hashes.
+    /// The bytes that the index hashes.
     pub fn hashed(&self) -> &[u8] {
         self.folded.as_deref().unwrap_or(self.name)
     }

@@ -13,14 +13,14 @@ use crate::ext::superblock::incompat;
 use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 
-/// What new groups add to the superblock's counters.
+/// The amounts that new groups add to the superblock's counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Added {
     pub(super) free_blocks: u64,
     pub(super) free_inodes: u32,
 }
 
-/// Where the metadata of one group is.
+/// The places of one group's metadata.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     block_bitmap: FsBlock,
@@ -84,7 +84,7 @@ impl<'a> Builder<'a> {
             _ => (first..end).map(|group| self.own(group)).collect::<Result<_>>()?,
         };
         let table = self.vol.inode_table_blocks();
-        // All metadata of the chunk, to find what lies in each group.
+        // All metadata of the chunk, to find the part in each group.
         let mut zones: Vec<(FsBlock, FsBlock)> = Vec::with_capacity(places.len() * 3);
         for place in &places {
             zones.push((place.block_bitmap, place.block_bitmap + 1));

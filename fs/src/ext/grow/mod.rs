@@ -1,6 +1,6 @@
 //! Grows a file system, in memory like every other change.
 //!
-//! Everything new lies behind the old end, where nothing refers to it until the superblock does. So
+//! Everything new is after the old end, where nothing refers to it until the superblock does. So
 //! bitmaps, descriptor copies and superblock copies of new groups are written like file content,
 //! ahead of the commit, and only what the old file system already had goes through the journal: the
 //! superblock, descriptor blocks, the resize inode, the last group's bitmap. Copies of superblock and
@@ -31,7 +31,7 @@ use super::volume::Volume;
 use crate::error::{Error, Result};
 use plan::Plan;
 
-/// What a growth did.
+/// The result of a growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrowReport {
     /// Blocks of the file system before.
@@ -93,7 +93,7 @@ pub fn grow(vol: &mut Volume, new_blocks: u64) -> Result<GrowReport> {
 }
 
 fn enlarge(vol: &mut Volume, plan: &Plan) -> Result<()> {
-    // What the old layout had in the last group and the new one has not (sparse_super2).
+    // Blocks that the old layout had in the last group and the new one has not (sparse_super2).
     let last = plan.old_groups - 1;
     let before = base_metadata(vol, last);
     resize_inode::check(vol)?;
@@ -120,7 +120,7 @@ fn enlarge(vol: &mut Volume, plan: &Plan) -> Result<()> {
     vol.store_superblock()
 }
 
-/// Frees what was behind the end of the file system in the group that was its last.
+/// Frees the blocks after the old end of the file system in the group that was its last.
 fn extend_last_group(vol: &mut Volume, plan: &Plan, last: u32) -> Result<()> {
     let old_end = FsBlock::new(plan.old_blocks);
     if vol.group_end(last) > old_end {
@@ -140,7 +140,7 @@ fn superblock_copy(vol: &Volume, group: u32) -> Block {
     block.into()
 }
 
-/// Descriptor blocks behind each superblock copy: all of them, or with meta_bg the first ones.
+/// Descriptor blocks after each superblock copy: all of them, or with meta_bg the first ones.
 fn copied_descriptor_blocks(vol: &Volume) -> u32 {
     let all = vol.sb.group_count().div_ceil(vol.sb.block_size() / vol.sb.desc_size());
     if vol.sb.has_incompat(incompat::META_BG) {
@@ -150,7 +150,7 @@ fn copied_descriptor_blocks(vol: &Volume) -> u32 {
     }
 }
 
-/// Writes superblock and descriptor copies of a group; returns how many blocks.
+/// Writes the superblock and descriptor copies of a group.
 fn write_copies(vol: &mut Volume, group: u32, fresh: bool) -> Result<()> {
     let per_block = vol.sb.block_size() / vol.sb.desc_size();
     let first = vol.group_first_block(group);

@@ -1,6 +1,6 @@
-//! The resize inode: it owns the blocks reserved for more group descriptors, so that nobody else gets
-//! them. Its double indirect block points to the reserved blocks behind the primary descriptors; each
-//! of these lists the blocks with the same index behind every copy.
+//! The resize inode: it owns the blocks reserved for more group descriptors, so that no file gets
+//! them. Its double indirect block points to the reserved blocks after the primary descriptors; each
+//! of these lists the blocks with the same index after every copy.
 
 use super::plan::Plan;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::ext::volume::Volume;
 
 /// `EXT4_RESIZE_INO`.
 const RESIZE_INO: Ino = Ino::new(7);
-/// Where the double indirect pointer is in `i_block`.
+/// Byte of the double indirect pointer in `i_block`.
 const DOUBLE: usize = 13 * 4;
 
 fn corrupt(detail: String) -> Error {
@@ -73,8 +73,8 @@ fn double(inode: &Inode) -> FsBlock {
     pointer(&inode.raw.i_block, DOUBLE / 4)
 }
 
-/// What one block of the resize inode counts in `i_blocks`: with bigalloc not the same in all
-/// releases of e2fsprogs.
+/// The amount that one block of the resize inode counts in `i_blocks`. With bigalloc it differs
+/// between releases of e2fsprogs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unit(Option<u64>);
 

@@ -85,7 +85,7 @@ impl Area {
         Ok(Self { runs, places, nodes, sb, form, first, last, next_sequence })
     }
 
-    /// Where it and its map lie, in order: first block and the block after the last.
+    /// The places of the journal and its map, in order: first block and the block after the last.
     pub(super) fn places(&self) -> &[(FsBlock, FsBlock)] {
         &self.places
     }
@@ -95,7 +95,7 @@ impl Area {
         self.runs == other.runs && self.nodes == other.nodes
     }
 
-    /// Whether the superblock says that there is something to replay.
+    /// Whether there is something to replay (`s_start` is not 0).
     pub(super) fn is_dirty(&self) -> bool {
         self.sb.s_start.get() != 0
     }
@@ -114,7 +114,7 @@ impl Area {
         self.last - self.first
     }
 
-    /// Where the fast commits start, if the journal has room for them. The kernel leaves one block
+    /// The first block of fast commits, if the journal has room for them. The kernel leaves one block
     /// between them and the log.
     pub(super) fn fast_commit_start(&self) -> Option<u32> {
         let has = self.sb.s_feature_incompat.get() & FEATURE_INCOMPAT_FAST_COMMIT != 0;

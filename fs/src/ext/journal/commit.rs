@@ -1,4 +1,4 @@
-//! Commits through the journal. The module above says why the order is what it is.
+//! Commits through the journal. The module above gives the reasons for the order of writes.
 
 use std::borrow::Cow;
 
@@ -71,7 +71,8 @@ pub fn commit(vol: &mut Volume) -> Result<CommitReport> {
     Ok(report)
 }
 
-/// Refuses before anything is written what the journal cannot take; returns the form to write.
+/// Refuses transactions that the journal cannot take, before anything is written. Returns the form
+/// to write.
 fn check_capacity(vol: &Volume, area: &Area) -> Result<Form> {
     let mut form = area.form;
     let last = vol.store.transactions().iter().filter_map(|t| t.meta.last_key_value());

@@ -49,7 +49,7 @@ pub const FLAG_SAME_UUID: u32 = 2;
 /// `t_flags`: the last tag of its block.
 pub const FLAG_LAST_TAG: u32 = 8;
 
-/// What the fast commit area has when the superblock does not say.
+/// Blocks of the fast commit area when the superblock has 0 there.
 pub const DEFAULT_FC_BLOCKS: u32 = 256;
 
 /// The first 12 bytes of each block that is not a copy.
@@ -141,7 +141,7 @@ pub const CRC32_CHKSUM: (u8, u8) = (1, 4);
 /// One tag of a descriptor block, in any of its forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
-    /// Where the block belongs.
+    /// The block's place in the file system.
     pub block: u64,
     /// `FLAG_*`.
     pub flags: u32,
@@ -149,7 +149,7 @@ pub struct Tag {
     pub checksum: u32,
 }
 
-/// What the features say about the form of blocks and tags.
+/// The form of blocks and tags, as the features define it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Bytes in a block.

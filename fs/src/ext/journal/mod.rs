@@ -4,7 +4,7 @@
 //! in memory and nothing is written. [`commit`] writes everything: with a journal each transaction of
 //! the [`Store`](super::store::Store) becomes one jbd2 transaction, without one the writes are ordered.
 //!
-//! What jbd2 and e2fsck make of each moment decides the order:
+//! The order of writes follows from how jbd2 and e2fsck treat a file system after a cut:
 //! - The kernel looks at the log only if the file system's superblock has `needs_recovery`; else it
 //!   empties it. So that flag is on the device before the log has a start.
 //! - `e2fsck -p`, which a boot runs, gives up where that flag is clear and the log has a start. So the
@@ -38,7 +38,7 @@ use crate::error::{Error, Result};
 pub use commit::commit;
 pub use seal::{seal, transaction_capacity};
 
-/// Opens the file system on `device`. The second value tells whether its journal was dirty: then
+/// Opens the file system on `device`. The second value is true if its journal was dirty: then
 /// reading shows the state after the replay, and the next [`commit`] writes it. Orphans are finished
 /// too, where the file system may be written.
 pub fn open_volume(device: Arc<dyn BlockDevice>, options: Options) -> Result<(Volume, bool)> {
@@ -103,7 +103,7 @@ pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(
 }
 
 /// The kernel keeps the superblock's free counts in memory while a file system is mounted: after a
-/// replay they are what the group descriptors say.
+/// replay they are the sums over the group descriptors.
 fn recount(vol: &mut Volume) {
     // 64 TiB in groups of 128 MiB; a hostile superblock may claim more than can be read in time.
     const MAX_GROUPS: u32 = 1 << 19;
@@ -113,7 +113,7 @@ fn recount(vol: &mut Volume) {
         return;
     }
     for group in 0..groups {
-        // What is wrong with a group is said when it is needed.
+        // A damaged group is reported when it is needed.
         let Ok(descriptor) = vol.group(group) else { return };
         clusters = clusters.saturating_add(u64::from(descriptor.free_blocks_count()));
         inodes = inodes.saturating_add(descriptor.free_inodes_count());

@@ -1,7 +1,6 @@
 //! Commits to a file system without a journal: the order of writes is all there is.
 //!
-//! First the superblock says that the file system is not clean, so that whoever boots after a power
-//! cut runs e2fsck. Then, each step flushed before the next:
+//! First the superblock is marked "not clean", so that a boot after a power cut runs e2fsck. Then, each step flushed before the next:
 //! 1. file content, and metadata in blocks that were free: nothing refers to them yet;
 //! 2. inode tables: from here on a replaced file has its new content, and a new one exists without
 //!    a name;
@@ -86,7 +85,7 @@ fn sort<'t>(
     Ok(steps)
 }
 
-/// Where the metadata of the touched groups lies.
+/// The places of the touched groups' metadata.
 struct Places {
     /// Bitmaps, descriptors, and the block with the superblock.
     bookkeeping: BTreeSet<FsBlock>,

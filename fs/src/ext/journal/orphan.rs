@@ -1,8 +1,8 @@
 //! Orphans: inodes that the kernel was about to free or to cut when the power went. They stand in a
 //! list that runs through the inodes (`s_last_orphan`, `i_dtime`) or in a file (orphan_file).
 //!
-//! Finishing them is what a mount does after the replay. An orphan that cannot be finished stays where
-//! it is, for the kernel or e2fsck: its blocks are in use, so nobody else gets them.
+//! A mount finishes them after the replay. An orphan that cannot be finished stays in place, for the
+//! kernel or e2fsck: its blocks are in use, so no other file gets them.
 //!
 //! Source: the kernel's Documentation/filesystems/ext4/orphan.rst.
 
@@ -21,11 +21,11 @@ use crate::ext::{map, remove};
 const MAX_ORPHANS: usize = 100_000;
 /// Blocks of the largest orphan file that the kernel takes.
 const MAX_FILE_BLOCKS: u64 = 512;
-/// `ob_magic` at the end of each block of the orphan file; behind it is the checksum.
+/// `ob_magic` at the end of each block of the orphan file; the checksum follows it.
 const EXT4_ORPHAN_BLOCK_MAGIC: u32 = 0x0B10_CA04;
 const TAIL: usize = 8;
 
-/// Finishes what can be finished. Only a failing device is an error.
+/// Finishes the orphans that can be finished. Only a failing device is an error.
 pub(super) fn clean(vol: &mut Volume) -> Result<()> {
     for step in [clean_list, clean_file] {
         if let Err(error @ Error::Device(_)) = step(vol) {
@@ -134,7 +134,7 @@ fn finish(vol: &mut Volume, ino: Ino) -> Result<()> {
     inode.raw.i_dtime = U32::new(0);
     let size = inode.size();
     if inode.is_file() && !inode.has_flag(flags::INLINE_DATA) {
-        // One byte more, so that there is something to cut; what lies behind goes with it.
+        // One byte more, so that there is something to cut; blocks after the end go with it.
         inode.set_size(size.saturating_add(1));
         map::truncate(vol, &mut inode, size)?;
     }

@@ -1,8 +1,8 @@
 //! Finds out what replaying a dirty journal would write, and writes nothing.
 //!
 //! jbd2 goes over the log three times: to find its end, to collect revocations, to copy blocks.
-//! Here one walk over descriptor, revoke and commit blocks notes where each block's copy lies;
-//! copies themselves stay in the journal and are read when somebody asks for the block.
+//! Here one walk over descriptor, revoke and commit blocks notes the place of each block's copy;
+//! copies themselves stay in the journal and are read when the block is read.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,7 +22,7 @@ use crate::ext::units::FsBlock;
 /// mke2fs makes by itself, has 262,144 blocks; each costs us about 100 bytes.
 const MAX_NOTES: usize = 1 << 19;
 
-/// What the log holds.
+/// The content of the log.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     /// For each block of the file system to be written, where its content is.
@@ -40,7 +40,7 @@ struct Copy {
     sequence: u32,
 }
 
-/// What has been seen of the transaction that the walk is in.
+/// The part of the current transaction that the walk has seen.
 #[derive(Default)]
 struct Open {
     copies: Vec<Copy>,
@@ -48,7 +48,7 @@ struct Open {
     /// CRC32 of version 1 so far.
     crc: u32,
     /// A descriptor or revoke block had a bad checksum: the transaction is corrupt, or these are
-    /// leftovers of an earlier lap; the time of the commit block tells which.
+    /// leftovers of an earlier lap; the time of the commit block decides.
     suspect: Option<u32>,
 }
 
@@ -202,7 +202,7 @@ impl Walk<'_> {
             kind == CRC32_CHKSUM && found == open.crc || kind == (0, 0) && found == 0
         } else if self.area.form.has_csum() {
             let whole = self.area.form.commit_checksum(block);
-            // A kernel that was stopped in the middle may have left rubbish behind the fields.
+            // A kernel that was stopped in the middle may have left rubbish after the fields.
             let mut fields = vec![0; block.len()];
             let used = size_of::<CommitBlock>();
             fields[..used].copy_from_slice(&block[..used]);

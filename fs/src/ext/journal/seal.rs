@@ -1,4 +1,4 @@
-//! Where a transaction ends, and how much it may hold.
+//! The end of a transaction, and the amount that it may hold.
 
 use super::find::find;
 use crate::error::Result;

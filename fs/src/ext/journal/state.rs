@@ -2,7 +2,7 @@
 
 use super::area::Area;
 
-/// What a volume knows about its journal.
+/// The journal of a volume, and whether a commit to it failed.
 #[derive(Debug, Default)]
 pub(in crate::ext) struct State {
     /// The journal, once it was looked at.

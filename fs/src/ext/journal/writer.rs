@@ -38,7 +38,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes what is left.
+    /// Writes the blocks that are still held.
     pub(super) fn finish(&mut self) -> Result<()> {
         if !self.buf.is_empty() {
             self.device.write_at(self.start.byte(self.block_size), &self.buf)?;
@@ -48,8 +48,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Fills runs of blocks with zeros. What reads as zeros already is not written, so that a sparse
-/// image stays sparse.
+/// Fills runs of blocks with zeros. Parts that read as zeros already are not written, so that a
+/// sparse image stays sparse.
 pub(super) fn zero(
     device: &dyn BlockDevice,
     block_size: usize,

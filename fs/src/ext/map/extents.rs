@@ -12,7 +12,7 @@ use crate::ext::volume::Volume;
 /// Entries that the root has room for.
 const ROOT_ENTRIES: usize = 4;
 
-/// Where block `lblk` is.
+/// Maps block `lblk`.
 pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: FileBlock) -> Result<Mapping> {
     let mut node = Node::root(vol, inode)?;
     let mut end = MAX_LBLK;
@@ -125,7 +125,7 @@ fn is_full(vol: &Volume, inode: &Inode, node: &Node, extent: &Extent) -> Result<
     }
 }
 
-/// Adds a run behind everything that is mapped.
+/// Adds a run after everything that is mapped.
 pub(super) fn push(
     vol: &mut Volume,
     inode: &mut Inode,
@@ -185,7 +185,7 @@ fn push_into(
                     return Err(corrupt(
                         inode,
                         "extent tree",
-                        format!("block {} is mapped behind the end of the file", last.block),
+                        format!("block {} is mapped after the end of the file", last.block),
                     ));
                 }
                 if continues(last, &extent) {
@@ -228,7 +228,7 @@ pub(super) fn cut(
 ) -> Result<()> {
     let mut root = Node::root(vol, inode)?;
     cut_node(vol, inode, &mut root, from, MAX_LBLK, release)?;
-    // What the blocks below hold goes back into the inode where it fits: one level less.
+    // Entries of the blocks below go back into the inode where they fit: one level less.
     while let Entries::Index(list) = &root.entries {
         let list = list.clone();
         let depth = root.depth - 1;

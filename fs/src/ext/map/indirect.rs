@@ -32,7 +32,7 @@ fn span(vol: &Volume, level: u32) -> u64 {
     per_block(vol).saturating_pow(level)
 }
 
-/// The three trees behind the direct blocks.
+/// The three trees after the direct blocks.
 fn trees(vol: &Volume) -> [Tree; 3] {
     let mut first = DIRECT;
     [1, 2, 3].map(|level| {
@@ -92,7 +92,7 @@ fn run(vol: &Volume, inode: &Inode, bytes: &[u8], index: usize, count: usize) ->
     Ok(Mapping::Data { start, len: len as u64, unwritten: false })
 }
 
-/// Where block `lblk` is.
+/// Maps block `lblk`.
 pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: FileBlock) -> Result<Mapping> {
     let lblk = u64::from(lblk);
     if lblk < DIRECT {
@@ -221,11 +221,11 @@ pub(super) fn cut(
     Ok(())
 }
 
-/// Frees what is below an indirect block from `keep` on; the block goes too when nothing is left.
-/// Whether it stayed.
+/// Frees the blocks below an indirect block from `keep` on; the block goes too when nothing is left.
+/// Returns whether it stayed.
 ///
 /// A hostile map may name one block a million times: the second time it is freed, the bitmap
-/// already says so, and that ends it.
+/// already has it as free, and that ends the walk.
 fn cut_block(
     vol: &mut Volume,
     inode: &mut Inode,

@@ -8,12 +8,12 @@ use crate::filesystem::FileType;
 /// Logical blocks are numbered in 32 bits; the last number is not used, so that counts fit too.
 pub const MAX_LBLK: u64 = u32::MAX as u64;
 
-/// What is at a logical block of a file, and for how many blocks that holds on.
+/// The mapping of a logical block of a file, and the number of blocks for which it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapping {
     /// Nothing: reads as zeros.
     Hole {
-        /// At least this many blocks (never 0); a hole may be told in parts.
+        /// At least this many blocks (never 0); a long hole may come in parts.
         len: u64,
     },
     /// Blocks of the device.

@@ -1,4 +1,4 @@
-//! One node of an extent tree: the header and what follows it.
+//! One node of an extent tree: the header and the entries that follow it.
 //!
 //! Source: the kernel's Documentation/filesystems/ext4/ifork.rst.
 
@@ -74,7 +74,7 @@ pub(super) struct Index {
     pub(super) leaf: FsBlock,
 }
 
-/// What a node holds.
+/// The entries of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entries {
     Leaf(Vec<Extent>),
@@ -90,7 +90,7 @@ pub(super) struct Node {
     generation: u32,
 }
 
-/// Entries that a block has room for; the checksum fits behind them in every block size.
+/// Entries that a block has room for; the checksum fits after them in every block size.
 fn capacity(bytes: usize) -> usize {
     (bytes - ENTRY) / ENTRY
 }
@@ -203,7 +203,7 @@ impl Node {
         if entries == 0 && (depth.is_some() || found > 0) {
             return Err(wrong(format!("it is empty at depth {found}")));
         }
-        // Where the next entry may begin, and where the last must end.
+        // The first block that the next entry may map; the last entry ends at `to`.
         let mut next = u64::from(from);
         let mut outside = |what: &str, index: usize, block: FileBlock, len: u32| {
             let end = u64::from(block) + u64::from(len);

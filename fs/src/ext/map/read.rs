@@ -9,7 +9,7 @@ use crate::ext::store::Block;
 use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
 
-/// Where logical block `lblk` of a file, directory or long symbolic link is.
+/// Maps logical block `lblk` of a file, directory or long symbolic link.
 pub fn map(vol: &Volume, inode: &Inode, lblk: u64) -> Result<Mapping> {
     if inode.has_flag(flags::INLINE_DATA) {
         return Err(Error::Invalid(format!(

@@ -1,4 +1,4 @@
-//! Freeing what is cut off a file, run by run.
+//! Freeing the blocks that a cut takes off a file, run by run.
 
 use super::mapping::corrupt;
 use crate::error::Result;
@@ -14,7 +14,7 @@ pub(super) struct Release {
     kept: Option<u64>,
     /// The lowest cluster freed so far: runs come from the end of the file to its start.
     last: Option<u64>,
-    /// First block and length of what is to be freed.
+    /// First block and length of the run to free next.
     pending: Option<(FsBlock, u64)>,
     /// Clusters freed.
     clusters: u64,

@@ -29,7 +29,7 @@ pub fn init_map(vol: &Volume, inode: &mut Inode) {
     }
 }
 
-/// Refuses what must not be changed behind the kernel's back.
+/// Refuses files that only the kernel can change.
 fn check_writable(vol: &Volume, inode: &Inode) -> Result<()> {
     let refused = |what: &str, remedy: &str| {
         Err(Error::unsupported(format!("changing inode {}, which is {what}", inode.ino), remedy))
@@ -74,7 +74,7 @@ fn cut(vol: &mut Volume, inode: &mut Inode, from: u64) -> Result<()> {
     release.finish(vol, inode)
 }
 
-/// Maps `len` blocks from `start` at `lblk`, behind everything that is mapped.
+/// Maps `len` blocks from `start` at `lblk`, after everything that is mapped.
 fn push(vol: &mut Volume, inode: &mut Inode, lblk: u64, start: FsBlock, len: u32) -> Result<()> {
     let first = file_block(lblk).filter(|_| lblk + u64::from(len) <= MAX_LBLK);
     let Some(lblk) = first else {
@@ -87,7 +87,7 @@ fn push(vol: &mut Volume, inode: &mut Inode, lblk: u64, start: FsBlock, len: u32
     }
 }
 
-/// Allocates up to `want` blocks for logical block `lblk` and on, behind everything that is mapped,
+/// Allocates up to `want` blocks for logical block `lblk` and on, after everything that is mapped,
 /// and maps them: first block and length.
 fn extend(
     vol: &mut Volume,
@@ -116,7 +116,7 @@ fn extend(
     Ok((start, len))
 }
 
-/// Where new blocks of a file should go: behind the block before, or near the inode.
+/// The best place for new blocks of a file: after the block before, or near the inode.
 fn goal(vol: &Volume, inode: &Inode, lblk: u64) -> Result<FsBlock> {
     if let Some(before) = lblk.checked_sub(1)
         && let Mapping::Data { start, .. } = map(vol, inode, before)?
@@ -250,7 +250,7 @@ pub fn replace(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()
     })
 }
 
-/// Leaves the inode with an empty map; what the old one named is the caller's to free.
+/// Leaves the inode with an empty map; the caller frees the blocks of the old one.
 fn start_over(vol: &mut Volume, inode: &mut Inode) -> Result<()> {
     if inode.has_flag(flags::INLINE_DATA) {
         inline::remove(inode)?;
@@ -287,8 +287,8 @@ pub fn append(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()>
     })
 }
 
-/// Puts the first of `content` behind the end of the file where the last block has room, and what
-/// is mapped behind that block away; what is left of `content`.
+/// Fills the room in the file's last block with the first part of `content`, and unmaps all blocks
+/// after it. Returns the rest of `content`.
 fn fill_last_block<'a>(vol: &mut Volume, inode: &mut Inode, content: &'a [u8]) -> Result<&'a [u8]> {
     let size = vol.block_size() as u64;
     let used = (inode.size() % size) as usize;
@@ -346,7 +346,7 @@ fn rewrite_inline(
     inline::store(inode, &content)
 }
 
-/// The bytes of a file with inline data, as many as its size says.
+/// The first `i_size` bytes of a file with inline data.
 fn inline_content(inode: &Inode) -> Result<Vec<u8>> {
     let mut content = inline::content(inode)?;
     if inode.size() > content.len() as u64 {
@@ -392,7 +392,7 @@ pub fn truncate(vol: &mut Volume, inode: &mut Inode, new_size: u64) -> Result<()
             cut(vol, inode, new_size.div_ceil(size))?;
             set_size(vol, inode, new_size)?;
         }
-        // What is behind the end in the last block must be zeros, should the file grow again.
+        // Bytes after the end in the last block must be zeros, should the file grow again.
         fill_last_block(vol, inode, &[])?;
         set_size(vol, inode, new_size)
     })

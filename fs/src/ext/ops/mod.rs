@@ -26,8 +26,8 @@ use crate::filesystem::{
 pub struct Ext {
     volume: Volume,
     replayed: bool,
-    /// Whether anything was changed since open. What only a replay would write stays in the
-    /// journal of a file system that nobody changes.
+    /// Whether anything was changed since open. Without a change a commit writes nothing: blocks that
+    /// only a replay would write stay in the journal.
     changed: bool,
 }
 

@@ -45,7 +45,7 @@ fn link_subdirectory(volume: &Volume, parent: &mut Inode) -> Result<()> {
                 parent.ino
             )));
         }
-        // From here on the count says "many".
+        // A count of 1 means "many" from here on.
         parent.set_links(1);
         return Ok(());
     }

@@ -13,7 +13,7 @@ use crate::filesystem::{FileType, NodeId, Stat, Times};
 /// The longest target that is read: `PATH_MAX`.
 const LINK_TARGET_MAX: u64 = 4096;
 
-/// What `lstat` would say.
+/// The attributes of a node, as `lstat` returns them.
 pub fn stat(inode: &Inode, sb: &Superblock) -> Result<Stat> {
     let Some(file_type) = inode.file_type() else {
         return Err(Error::corrupt(

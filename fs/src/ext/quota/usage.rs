@@ -9,7 +9,7 @@ use crate::ext::inode::{Inode, ROOT_INO, flags};
 use crate::ext::superblock::{Superblock, ro_compat};
 use crate::ext::units::Ino;
 
-/// What is counted for one id.
+/// Space and inodes of one id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::ext) struct Usage {
     /// Bytes.
@@ -90,7 +90,7 @@ impl Changes {
         }
     }
 
-    /// The changes of one kind of quota that are not nothing, by id.
+    /// The changes of one kind of quota, by id, without those that cancelled out.
     pub(super) fn of_kind(&self, kind: usize) -> Vec<(u32, Usage)> {
         self.0
             .range((kind, 0)..=(kind, u32::MAX))

@@ -151,7 +151,7 @@ impl Acl {
             | self.permissions(OTHER).unwrap_or(0)
     }
 
-    /// Whether a mode says all that the ACL says.
+    /// Whether a mode expresses all of the ACL.
     pub fn is_mode_only(&self) -> bool {
         self.entries.iter().all(|entry| matches!(entry.tag, USER_OBJ | GROUP_OBJ | OTHER))
     }

@@ -1,5 +1,5 @@
 //! The block of extended attributes that an inode's `i_file_acl` points to. Inodes with the same
-//! attributes may share one; whoever changes a shared block makes a copy.
+//! attributes may share one; a change to a shared block makes a copy.
 
 use super::super::alloc;
 use super::super::checksum::crc32c;
@@ -32,7 +32,7 @@ fn checksum(sb: &Superblock, number: FsBlock, block: &[u8]) -> u32 {
     crc32c(crc, &block[AT + 4..])
 }
 
-/// What a block holds.
+/// The content of a block.
 pub struct Loaded {
     /// How many inodes share it.
     pub refcount: u32,
@@ -83,7 +83,7 @@ pub fn fits(volume: &Volume, list: &[Attr]) -> bool {
 }
 
 /// Gives the inode a block with these attributes, or takes it away when there are none. `old` is
-/// what [`load`] found.
+/// the result of [`load`].
 pub fn store(
     volume: &mut Volume,
     inode: &mut Inode,

@@ -14,7 +14,7 @@ pub(super) fn load_body(inode: &Inode) -> Result<Vec<Attr>> {
     let Some((magic, region)) = inode.tail.split_at_checked(BODY_HEADER) else {
         return Ok(Vec::new());
     };
-    // Without an extra part there is nothing behind it, whatever the bytes look like.
+    // Without an extra part no attributes follow, whatever the bytes look like.
     if inode.extra_isize() == 0 || magic != MAGIC.to_le_bytes() {
         return Ok(Vec::new());
     }

@@ -16,7 +16,7 @@ pub const VALUE_MAX: usize = INODE_VALUE_MAX as usize;
 /// `h_magic`, at the start of a list in an inode or a block.
 pub const MAGIC: u32 = 0xEA02_0000;
 
-/// Where a value is.
+/// A value, or the inode that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Beside the entry.
@@ -37,7 +37,7 @@ pub enum Value {
 pub struct Attr {
     /// `e_name_index`.
     pub index: u8,
-    /// The name behind the prefix.
+    /// The name after the prefix.
     pub name: Vec<u8>,
     /// The value.
     pub value: Value,
@@ -111,7 +111,7 @@ pub fn fits(list: &[Attr], room: usize) -> bool {
 }
 
 /// Parses a list. Entries begin at `start` of `region`; value offsets count from the start of
-/// `region`. `position` says in an error where that is.
+/// `region`. `position` names the region in errors.
 pub fn parse(region: &[u8], start: usize, position: &str) -> Result<Vec<Attr>> {
     let corrupt = |at: usize, detail: String| {
         Error::corrupt("extended attribute", format!("{position}, byte {at}"), detail)

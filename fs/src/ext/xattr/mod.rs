@@ -1,4 +1,4 @@
-//! Extended attributes: in the inode behind its fields, in one block, and large values in inodes of
+//! Extended attributes: in the inode after its fields, in one block, and large values in inodes of
 //! their own.
 //!
 //! All functions take the inode as it is in the caller's hands; those that change attributes change
@@ -33,7 +33,7 @@ fn value_of(volume: &Volume, attr: &Attr) -> Result<Vec<u8>> {
     };
     Ok(match attr.index {
         name_index::ACL_ACCESS | name_index::ACL_DEFAULT => {
-            // What is no ACL is shown as it is rather than hidden.
+            // A value that does not parse as an ACL is returned unchanged, not hidden.
             Acl::from_disk(&value).map_or(value, |acl| acl.to_value())
         }
         _ => value,
@@ -183,8 +183,8 @@ pub fn set_raw(
     let before = old_block.as_ref().map(|old| old.list.as_slice()).unwrap_or_default();
     if in_block != before {
         if shared {
-            // What stays with this inode is referred to once more: the shared block keeps its own
-            // references.
+            // Values that stay with this inode get one more reference: the shared block keeps its
+            // own.
             for attr in before {
                 if let Value::Inode { ino, .. } = attr.value
                     && (in_block.contains(attr) || body.contains(attr))
@@ -237,8 +237,8 @@ fn no_room(volume: &Volume, inode: &Inode, index: u8, rest: &[u8], length: usize
     ))
 }
 
-/// Puts an attribute into one of the two lists. When neither has room as it is, all attributes are
-/// dealt out anew, the largest into the block first.
+/// Puts an attribute into one of the two lists. When neither has room, all attributes are
+/// distributed anew, the largest into the block first.
 fn place(
     volume: &Volume,
     inode: &Inode,

@@ -40,7 +40,7 @@ const WHOLE: [(u8, &[u8]); 3] = [
 ];
 
 /// The full name, as `listxattr(2)` gives it; `None` for what it does not list: file content kept
-/// as an attribute, encryption contexts, prefixes nobody knows.
+/// as an attribute, encryption contexts, unknown prefixes.
 pub fn full(index: u8, rest: &[u8]) -> Option<Vec<u8>> {
     if let Some((_, name)) = WHOLE.iter().find(|(known, _)| *known == index) {
         return rest.is_empty().then(|| name.to_vec());
@@ -66,7 +66,7 @@ pub fn split(full: &[u8]) -> Result<(u8, &[u8])> {
             break;
         }
         if rest.is_empty() || rest.contains(&0) {
-            return invalid("there is no name behind the prefix");
+            return invalid("there is no name after the prefix");
         }
         if rest.len() > REST_MAX {
             return Err(Error::NameTooLong(display_name(full)));
