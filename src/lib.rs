@@ -6,32 +6,16 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod answer;
-pub mod base64;
-pub mod check;
-pub mod crypt;
-pub mod customize;
-pub mod disk_adapter;
-pub mod event;
-pub mod failure;
+pub mod ask;
+pub mod craft;
+pub mod door;
 pub mod guest;
-pub mod inspect;
-pub mod network;
-pub mod params;
-pub mod personality;
-pub mod plan;
-pub mod prepare;
-pub mod properties;
-pub mod random;
-pub mod registry;
-pub mod report;
-pub mod request;
-pub mod rules;
-pub mod secret;
-mod sentence;
-pub mod sshkey;
-pub mod storage;
+pub mod run;
 pub mod task;
-mod task_id;
-mod windows_path;
-pub mod wire;
+
+pub use ask::{event, network, params, personality, plan, properties};
+pub use craft::{crypt, random, secret, sshkey};
+pub use door::{prepare, request, rules, wire};
+pub use guest::windows::{answer, registry};
+pub use guest::{disk_adapter, storage};
+pub use run::{check, customize, failure, inspect};

@@ -10,8 +10,8 @@ use super::mounter::needs_helper;
 use super::probe::unwrapping;
 use super::subvolumes;
 use super::windows::Windows;
-use crate::properties::{OsFamily, Properties, PropertyError};
-use crate::sentence::sentence;
+use crate::ask::properties::{OsFamily, Properties, PropertyError};
+use crate::craft::sentence::sentence;
 
 /// Why no root was chosen.
 #[derive(Debug, thiserror::Error)]

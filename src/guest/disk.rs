@@ -11,8 +11,8 @@ use snf_fs::{BlockDevice, Error, FileSystem, Info, Slice};
 
 use super::mounter::{Foreign, Mounter};
 use super::probe::{self, Probe};
-use crate::disk_adapter::DiskAdapter;
-use crate::random::{Clock, Entropy};
+use crate::craft::random::{Clock, Entropy};
+use crate::guest::disk_adapter::DiskAdapter;
 
 /// What lies in a partition, or on a disk without a table.
 pub enum Content {

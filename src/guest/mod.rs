@@ -3,6 +3,7 @@
 
 pub mod detect;
 pub mod disk;
+pub mod disk_adapter;
 pub mod distro;
 pub mod fstab;
 pub mod glob;
@@ -13,10 +14,11 @@ pub mod passwd;
 pub mod probe;
 pub mod selinux;
 pub mod sshd_config;
+pub mod storage;
 mod subvolumes;
 pub mod windows;
 
 pub(crate) use opened::CONFIG_MAX;
 pub use opened::{Guest, Refused};
 
-pub use crate::properties::OsFamily;
+pub use crate::ask::properties::OsFamily;

@@ -9,7 +9,7 @@ use super::distro::Distro;
 use super::fstab::{self, Entry, Source};
 use super::mounter::needs_helper;
 use super::opened::Guest;
-use crate::event::{Event, EventSink};
+use crate::ask::event::{Event, EventSink};
 
 const FSTAB: &str = "/etc/fstab";
 

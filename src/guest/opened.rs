@@ -8,8 +8,8 @@ use super::detect::{DetectError, find_root};
 use super::disk::{Content, Disk};
 use super::distro::Distro;
 use super::windows::Windows;
-use crate::event::{Event, EventSink};
-use crate::properties::Properties;
+use crate::ask::event::{Event, EventSink};
+use crate::ask::properties::Properties;
 
 /// Files of configuration are read up to this size in bytes.
 pub(crate) const CONFIG_MAX: u64 = 16 << 20;

@@ -59,7 +59,7 @@ mod tests {
     use snf_fs::MemoryDevice;
 
     use super::*;
-    use crate::storage::Storage;
+    use crate::guest::storage::Storage;
     use crate::task::testing::Guest;
 
     fn guest(fstab: Option<&str>) -> Guest {

@@ -91,7 +91,7 @@ impl HostnameError {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(name: &str) -> Result<(), HostnameError> {
+fn check(name: &str) -> Result<(), HostnameError> {
     let wrong = |problem| Err(HostnameError::new(name, problem));
     if name.is_empty() {
         return wrong(HostnameProblem::Empty);

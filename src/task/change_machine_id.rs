@@ -4,7 +4,7 @@ use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
 use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot};
-use crate::plan::MachineId;
+use crate::ask::plan::MachineId;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::ChangeMachineId,
@@ -61,7 +61,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
 }
 
 /// Whether a text can be a machine id, or why not.
-pub fn check(id: &str) -> Result<(), String> {
+fn check(id: &str) -> Result<(), String> {
     let digits = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !digits || id.bytes().all(|byte| byte == b'0') {
         return Err(format!(

@@ -12,11 +12,11 @@ use snf_fs::error::display_name;
 use self::cloud_user::CloudUser;
 pub use self::keys::KeysError;
 use super::{Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, windows};
-use crate::crypt;
+use crate::ask::plan::{Password, Who};
+use crate::craft::crypt;
+use crate::craft::secret::Secret;
 use crate::guest::passwd::{self, EditError, User};
 use crate::guest::sshd_config::SshdConfig;
-use crate::plan::{Password, Who};
-use crate::secret::Secret;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::ChangePassword,

@@ -187,7 +187,7 @@ fn choose(guest: &Guest, session: &Session<'_>) -> Result<Option<Tool>, TaskErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Ipv4, Ipv6, Mac, Nic};
+    use crate::ask::network::{Ipv4, Ipv6, Mac, Nic};
     use crate::task::testing::Guest;
 
     fn nic() -> Nic {

@@ -7,10 +7,10 @@ use super::initialize_datasource::{CONFIG_DIR, put};
 use super::{
     Fingerprint, Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot,
 };
+use crate::ask::plan::HostKeys;
+use crate::craft::sshkey::KeyType;
 use crate::guest::CONFIG_MAX;
 use crate::guest::sshd_config::SshdConfig;
-use crate::plan::HostKeys;
-use crate::sshkey::KeyType;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::DeleteSSHKeys,

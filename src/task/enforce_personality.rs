@@ -6,9 +6,9 @@ use snf_fs::{Attributes, Stat};
 use super::{
     FileError, Guest, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot, windows,
 };
+use crate::ask::plan::PersonalityFile;
 use crate::guest::CONFIG_MAX;
 use crate::guest::passwd;
-use crate::plan::PersonalityFile;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::EnforcePersonality,
@@ -157,8 +157,8 @@ fn number(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
-    use crate::sentence::sentence;
+    use crate::craft::secret::Secret;
+    use crate::craft::sentence::sentence;
     use crate::task::testing::Guest;
 
     fn file(path: &str, contents: &str) -> PersonalityFile {

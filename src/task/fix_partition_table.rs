@@ -3,8 +3,8 @@
 use snf_partition::Error;
 
 use super::{LazyDisk, Session, Task, TaskError, TaskId, Work};
-use crate::properties::Swap;
-use crate::storage::StorageError;
+use crate::ask::properties::Swap;
+use crate::guest::storage::StorageError;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::FixPartitionTable,
@@ -51,10 +51,10 @@ mod tests {
     use snf_partition::{TYPE_LINUX, fresh_mbr};
 
     use super::*;
-    use crate::event::Event;
-    use crate::plan::Plan;
-    use crate::random::{Clock, Entropy};
-    use crate::storage::Storage;
+    use crate::ask::event::Event;
+    use crate::ask::plan::Plan;
+    use crate::craft::random::{Clock, Entropy};
+    use crate::guest::storage::Storage;
 
     /// A disk of 64 MiB whose one partition ends after 16.
     pub(crate) fn device() -> Arc<dyn BlockDevice> {

@@ -3,10 +3,10 @@
 
 use super::testing::{DIR, FILE, Guest};
 use super::{TASKS, Work};
-use crate::network::{Ipv4, Ipv6, Mac, Nic};
-use crate::plan::{HostKeys, Password, PersonalityFile, Who};
-use crate::random::Entropy;
-use crate::secret::Secret;
+use crate::ask::network::{Ipv4, Ipv6, Mac, Nic};
+use crate::ask::plan::{HostKeys, Password, PersonalityFile, Who};
+use crate::craft::random::Entropy;
+use crate::craft::secret::Secret;
 
 const FILES: [&str; 22] = [
     "/etc/fstab",
@@ -165,7 +165,7 @@ fn no_guest_makes_a_task_panic() {
             vec![Nic { index: 0, mac: Mac([2; 6]), ipv4: Ipv4::Dhcp, ipv6: Ipv6::SlaacDhcp }];
         for task in TASKS.into_iter().filter(|task| !matches!(task.work, Work::Disk(_))) {
             if let Err(error) = guest.run(task) {
-                let error = crate::sentence::sentence(&error);
+                let error = crate::craft::sentence::sentence(&error);
                 assert!(!error.is_empty() && error.lines().count() == 1, "{round}: {error}");
                 assert!(!error.chars().any(char::is_control), "{round}: {error}");
                 failures += 1;

@@ -10,10 +10,10 @@ use snf_fs::Attributes;
 
 use super::configure_network::render;
 use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
+use crate::ask::plan::Plan;
+use crate::craft::secret::Secret;
 use crate::guest::CONFIG_MAX;
 use crate::guest::glob;
-use crate::plan::Plan;
-use crate::secret::Secret;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::InitializeDatasource,
@@ -174,8 +174,8 @@ pub(super) fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Ipv4, Ipv6, Mac, Nic};
-    use crate::plan::{Password, Who};
+    use crate::ask::network::{Ipv4, Ipv6, Mac, Nic};
+    use crate::ask::plan::{Password, Who};
     use crate::task::testing::Guest;
     use crate::task::{TASKS, assign_hostname, change_password, configure_network};
 

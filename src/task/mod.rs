@@ -21,22 +21,21 @@ mod session;
 pub(crate) mod testing;
 mod windows;
 
-pub use assign_hostname::{HostnameError, check as check_hostname};
-pub use change_machine_id::check as check_machine_id;
+pub use assign_hostname::HostnameError;
 pub use change_password::KeysError;
 pub(crate) use selinux_autorelabel::install as label_new_files;
 pub use session::{Fingerprint, LazyDisk, Reporter, Session};
 pub(crate) use windows::offline_resize::LaterGrowth;
 
-use crate::answer::AnswerError;
-use crate::crypt::CryptError;
+use crate::ask::plan::Plan;
+use crate::ask::properties::PropertyError;
+use crate::craft::crypt::CryptError;
+use crate::guest::storage::StorageError;
 use crate::guest::windows::RegistryError;
+use crate::guest::windows::answer::AnswerError;
 use crate::guest::{Guest, OsFamily};
-use crate::plan::Plan;
-use crate::properties::PropertyError;
-use crate::storage::StorageError;
 
-pub use crate::task_id::{TaskId, UnknownTask};
+pub use crate::ask::task_id::{TaskId, UnknownTask};
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]

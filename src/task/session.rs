@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::LaterGrowth;
-use crate::event::{Event, EventSink};
+use crate::ask::event::{Event, EventSink};
+use crate::ask::plan::Plan;
+use crate::craft::random::{Clock, Entropy};
+use crate::craft::sshkey::HostKeyMaker;
 use crate::guest::disk::Disk;
-use crate::plan::Plan;
-use crate::random::{Clock, Entropy};
-use crate::sshkey::HostKeyMaker;
-use crate::storage::{Storage, StorageError};
+use crate::guest::storage::{Storage, StorageError};
 
 /// A host key that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,14 +3,14 @@
 use snf_fs::{Attributes, MemoryFs, Tree};
 
 use super::{Session, Task, TaskError, Work};
-use crate::event::Event;
+use crate::ask::event::Event;
+use crate::ask::plan::Plan;
+use crate::craft::random::{Clock, Entropy};
 use crate::guest::disk::{Disk, Volume};
 use crate::guest::distro::Distro;
+use crate::guest::storage::Storage;
 use crate::guest::windows::{Windows, fixture, pe};
 use crate::guest::{self, OsFamily};
-use crate::plan::Plan;
-use crate::random::{Clock, Entropy};
-use crate::storage::Storage;
 
 pub(crate) const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 pub(crate) const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
@@ -196,6 +196,6 @@ impl Guest {
 
     /// Runs a task that must fail, and gives its sentence.
     pub(crate) fn fail(&mut self, task: &Task) -> String {
-        crate::sentence::sentence(&self.run(task).unwrap_err())
+        crate::craft::sentence::sentence(&self.run(task).unwrap_err())
     }
 }

@@ -1,8 +1,8 @@
 //! `snf-customize inspect`.
 
 use serde_json::Value;
-use snf_image::customize::{Inspection, inspect};
 use snf_image::failure::sentence;
+use snf_image::inspect::{Inspection, inspect};
 use snf_image::properties::Properties;
 
 use crate::args::Inspect;

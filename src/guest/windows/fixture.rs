@@ -1,7 +1,7 @@
 //! Small hives of a Windows, for tests.
 
 use super::sam::fixture as sam_fixture;
-use crate::registry::{FileTime, Hive, Key};
+use crate::guest::windows::registry::{FileTime, Hive, Key};
 
 const NOW: FileTime = FileTime(130_000_000_000_000_000);
 /// What the class names of `fixture::system` say.

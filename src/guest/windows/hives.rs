@@ -3,7 +3,7 @@
 use snf_fs::{Attributes, Tree};
 
 use super::path;
-use crate::registry::{FileTime, Hive, HiveError, Peek, Recovery, needs_logs};
+use crate::guest::windows::registry::{FileTime, Hive, HiveError, Peek, Recovery, needs_logs};
 
 /// Where the hives are, below the directory of Windows.
 const CONFIG: &str = "System32/config";

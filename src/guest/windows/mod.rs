@@ -1,11 +1,13 @@
 //! What a Windows guest is: where it lies, its processor, version and edition, what its setup is
 //! going to do at the next start, and its users.
 
+pub mod answer;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod hives;
 pub mod path;
 pub(crate) mod pe;
+pub mod registry;
 pub mod sam;
 mod state;
 

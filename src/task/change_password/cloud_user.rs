@@ -2,7 +2,7 @@
 //! cloud-init's settings, because there is no line in passwd yet.
 
 use super::{Guest, Session, TaskError, passwd};
-use crate::secret::Secret;
+use crate::craft::secret::Secret;
 use crate::task::initialize_datasource::{CONFIG_DIR, default_user, put, quote, seeded};
 
 /// What cloud-init is to be told of users.

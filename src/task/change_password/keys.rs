@@ -222,7 +222,7 @@ fn merged(old: &[u8], lines: &[&str]) -> Vec<u8> {
 mod tests {
     use super::super::TASK;
     use super::*;
-    use crate::plan::Who;
+    use crate::ask::plan::Who;
     use crate::task::testing::{DIR, Guest};
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxx me@home";

@@ -1,7 +1,7 @@
 //! Which hash the guest's own `passwd` would make.
 
 use super::super::{Guest, Session, TaskError};
-use crate::crypt::Method;
+use crate::craft::crypt::Method;
 use crate::guest::distro::{Distro, Family};
 
 /// PAM's configuration of password changes, by distribution family.

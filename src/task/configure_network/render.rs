@@ -1,6 +1,6 @@
 //! The texts: interfaces in the words of each tool.
 
-use crate::network::{Ipv4, Ipv6, Nic};
+use crate::ask::network::{Ipv4, Ipv6, Nic};
 
 const HEADER: &str = "# Written by snf-image when the instance was made.\n";
 
@@ -213,7 +213,7 @@ pub(super) fn wicked_routes(nic: &Nic) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Mac;
+    use crate::ask::network::Mac;
     use std::net::Ipv4Addr;
 
     fn nics() -> [Nic; 2] {

@@ -3,7 +3,7 @@
 use super::super::assign_hostname::{HostnameError, HostnameProblem};
 use super::super::{Guest, Session, TaskError};
 use super::{Way, install_unattend};
-use crate::answer::{Pass, SHELL_SETUP};
+use crate::guest::windows::answer::{Pass, SHELL_SETUP};
 
 /// No NetBIOS name of a computer is longer.
 const NAME_MAX: usize = 15;

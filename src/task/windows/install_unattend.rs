@@ -4,11 +4,11 @@ use snf_fs::error::display_name;
 
 use super::super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
 use super::{Way, files, places, script};
-use crate::answer::sysprep::SysprepInf;
-use crate::answer::{AnswerError, AnswerFile, Pass, SHELL_SETUP};
+use crate::ask::plan::Plan;
+use crate::craft::secret::Secret;
+use crate::guest::windows::answer::sysprep::SysprepInf;
+use crate::guest::windows::answer::{AnswerError, AnswerFile, Pass, SHELL_SETUP};
 use crate::guest::windows::{SetupState, Windows};
-use crate::plan::Plan;
-use crate::secret::Secret;
 
 pub(in super::super) static TASK: Task = Task {
     id: TaskId::InstallUnattend,

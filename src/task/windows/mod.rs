@@ -16,10 +16,10 @@ pub(super) mod script;
 mod tests;
 
 use super::{Guest, Session, TaskError};
+use crate::ask::properties::PropertyError;
 use crate::guest::OsFamily;
+use crate::guest::windows::registry::FileTime;
 use crate::guest::windows::{Architecture, SetupState, Windows};
-use crate::properties::PropertyError;
-use crate::registry::FileTime;
 
 /// Every Windows.
 pub(super) const WINDOWS: &[OsFamily] = &[OsFamily::Windows, OsFamily::WindowsLegacy];

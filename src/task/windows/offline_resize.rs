@@ -6,9 +6,9 @@ use snf_fs::ntfs::{Ntfs, grow};
 use snf_fs::{BlockDevice, Kind, Overlay, Slice};
 
 use super::super::{Guest, Needs, Session, Task, TaskError, TaskId, Work};
+use crate::ask::properties::PropertyError;
 use crate::guest::disk::Volume;
-use crate::properties::PropertyError;
-use crate::storage::{Storage, StorageError};
+use crate::guest::storage::{Storage, StorageError};
 
 pub(in super::super) static TASK: Task = Task {
     id: TaskId::FilesystemResizeAfterUmount,

@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 use super::super::{Guest, Session, TaskError};
 use super::script::{self, Part};
 use super::{Way, command, install_unattend};
+use crate::ask::plan::{Password, Who};
+use crate::craft::secret::Secret;
 use crate::guest::windows::path::folded;
 use crate::guest::windows::sam::{self, Account, BootKey};
 use crate::guest::windows::{hives, path};
-use crate::plan::{Password, Who};
-use crate::secret::Secret;
 
 /// Sets the passwords that the plan has.
 pub(in super::super) fn change(

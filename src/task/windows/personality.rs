@@ -5,8 +5,8 @@ use snf_fs::error::display_name;
 
 use super::super::{FileError, Guest, Session, TaskError};
 use super::files;
-use crate::plan::PersonalityFile;
-use crate::windows_path;
+use crate::ask::plan::PersonalityFile;
+use crate::ask::windows_path;
 
 /// Writes the files of the plan.
 pub(in super::super) fn enforce(

@@ -2,9 +2,9 @@
 
 use super::super::{Guest, TaskError};
 use super::files;
-use crate::answer::AnswerFile;
+use crate::ask::windows_path;
+use crate::guest::windows::answer::AnswerFile;
 use crate::guest::windows::{Windows, hives, path};
-use crate::windows_path;
 
 /// The places below the root, in the order in which Windows looks ("Windows Setup Automation
 /// Overview", implicit answer file search order), `%` standing for its directory.

@@ -4,12 +4,12 @@ use super::super::{
     TASKS, TaskId, Work, assign_hostname, change_password, enforce_personality, find,
 };
 use super::{extend, install_unattend, remote_desktop};
-use crate::answer::{AnswerFile, Pass, SHELL_SETUP};
-use crate::event::Event;
+use crate::ask::event::Event;
+use crate::ask::plan::{Password, PersonalityFile, Who};
+use crate::craft::secret::Secret;
+use crate::guest::windows::answer::{AnswerFile, Pass, SHELL_SETUP};
+use crate::guest::windows::registry::{FileTime, Hive};
 use crate::guest::windows::{Architecture, fixture, sam};
-use crate::plan::{Password, PersonalityFile, Who};
-use crate::registry::{FileTime, Hive};
-use crate::secret::Secret;
 use crate::task::testing::Guest;
 
 const ANSWER: &str = "/Windows/Panther/unattend.xml";
@@ -57,9 +57,9 @@ fn run_all(guest: &mut Guest) -> Result<(), String> {
         let fits = task.fit(&guest.plan, family) == super::super::Fit::Run
             && !matches!(task.work, Work::Disk(_));
         if fits && task.wanted(&guest.plan) {
-            guest
-                .run(task)
-                .map_err(|error| format!("{}: {}", task.id, crate::sentence::sentence(&error)))?;
+            guest.run(task).map_err(|error| {
+                format!("{}: {}", task.id, crate::craft::sentence::sentence(&error))
+            })?;
         }
     }
     Ok(())
@@ -365,7 +365,7 @@ fn a_registry_that_was_not_closed() {
     let mut hive = Hive::open(old.clone(), NOW).unwrap();
     let select = hive.key("Select").unwrap().unwrap();
     hive.set_text(select, "Replayed", "yes").unwrap();
-    let (dirty, log) = crate::registry::tests::not_closed(&old, &hive.finish());
+    let (dirty, log) = crate::guest::windows::registry::tests::not_closed(&old, &hive.finish());
     let state = Some("IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE");
     let mut guest = Guest::windows_of(&dirty, &fixture::software(false, state));
     let error = guest.fail(&remote_desktop::TASK);
@@ -417,8 +417,8 @@ fn what_is_for_linux_is_passed_over() {
     use super::super::Fit;
     use crate::guest::OsFamily;
     let plan = Guest::windows().plan;
-    let named = |task: TaskId| crate::plan::Plan {
-        tasks: crate::plan::Tasks::only([task]),
+    let named = |task: TaskId| crate::ask::plan::Plan {
+        tasks: crate::ask::plan::Tasks::only([task]),
         ..Default::default()
     };
     for (task, family, all, one) in [

@@ -1,6 +1,6 @@
 //! The two values that describe a user: `V`, a table of texts and hashes, and `F`, fixed fields.
 
-use crate::registry::FileTime;
+use crate::guest::windows::registry::FileTime;
 
 /// Entries of the table of `V`: offset, length and a word for each.
 const ENTRIES: usize = 17;

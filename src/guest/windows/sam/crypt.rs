@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::account::{self, Entry};
 use super::keys::{HashedBootKey, Revision, array, md5};
-use crate::random::Entropy;
-use crate::secret::Secret;
+use crate::craft::random::Entropy;
+use crate::craft::secret::Secret;
 
 /// MD4 over the password in UTF-16.
 pub(super) fn nt_hash(password: &Secret) -> Zeroizing<[u8; 16]> {

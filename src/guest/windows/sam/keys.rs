@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::super::{RegistryError, hives};
 use super::crypt::rc4;
-use crate::registry::Hive;
+use crate::guest::windows::registry::Hive;
 
 /// 16 bytes that are spread over the class names of four keys.
 pub struct BootKey(pub(super) Zeroizing<[u8; 16]>);

@@ -13,9 +13,9 @@ mod keys;
 use zeroize::Zeroizing;
 
 use super::RegistryError;
-use crate::random::Entropy;
-use crate::registry::{FileTime, Hive, HiveError, Key};
-use crate::secret::Secret;
+use crate::craft::random::Entropy;
+use crate::craft::secret::Secret;
+use crate::guest::windows::registry::{FileTime, Hive, HiveError, Key};
 
 pub use keys::BootKey;
 

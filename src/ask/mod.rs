@@ -1,0 +1,11 @@
+//! What is asked for, typed, and the words for it. Nothing here knows a disk.
+
+pub mod event;
+pub mod network;
+pub mod params;
+pub mod personality;
+pub mod plan;
+pub mod prepared;
+pub mod properties;
+pub(crate) mod task_id;
+pub(crate) mod windows_path;

@@ -1,0 +1,232 @@
+//! What is to be done to an image, whichever door the request came through: Ganeti's
+//! environment, the rules on the parameter floppy, or the command line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ask::network::Nic;
+use crate::ask::prepared::Prepared;
+use crate::ask::properties::Properties;
+use crate::ask::task_id::TaskId;
+use crate::craft::secret::Secret;
+
+/// What kind of image it is: how the disk is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ImageFormat {
+    /// A whole disk with a partition table.
+    #[default]
+    DiskDump,
+    /// A bare ext2/3/4 file system; on a Ganeti disk it lies in the first partition.
+    ExtDump,
+    /// A bare NTFS file system; on a Ganeti disk it lies in the first partition.
+    NtfsDump,
+}
+
+impl ImageFormat {
+    /// The name that `img_format` uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DiskDump => "diskdump",
+            Self::ExtDump => "extdump",
+            Self::NtfsDump => "ntfsdump",
+        }
+    }
+
+    /// The format of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::DiskDump, Self::ExtDump, Self::NtfsDump]
+            .into_iter()
+            .find(|format| format.name() == name)
+    }
+}
+
+/// A password to set: the clear text, to be hashed as the image's own system would, or a ready
+/// crypt(3) string.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Password {
+    /// Clear text.
+    Clear(Secret),
+    /// A crypt(3) hash, set as it is.
+    Hash(Secret),
+}
+
+/// Whose password or keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Who {
+    /// Every user that the `USERS` property names (default: root).
+    Default,
+    /// One user by name.
+    Named(String),
+}
+
+/// One file of the personality, or one `--write`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersonalityFile {
+    /// Absolute path in the guest.
+    pub path: String,
+    /// Content.
+    pub contents: Secret,
+    /// Owner: a name of the guest's passwd or a number. `None`: root, or, for a `--write` onto an
+    /// existing file, what the file has.
+    pub owner: Option<String>,
+    /// Group, likewise.
+    pub group: Option<String>,
+    /// Permission bits. `None`: 0440, or what the existing file has.
+    pub mode: Option<u16>,
+    /// Where the request came from, for messages (`img_personality[2]`, `--write`).
+    pub origin: String,
+    /// Whether an existing file keeps owner and mode that are not given (`--write`), or gets the
+    /// personality's defaults (root, root, 0440).
+    pub keep_existing: bool,
+}
+
+/// What to do with `/etc/machine-id`.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MachineId {
+    /// A fresh random id, in every place that has one.
+    #[default]
+    New,
+    /// An empty file: systemd makes an id at the next boot.
+    Empty,
+    /// As it is.
+    Keep,
+    /// This one: 32 lower-case hexadecimal digits.
+    Given(String),
+}
+
+/// What to do with the SSH host keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum HostKeys {
+    /// Remove them and write fresh ones.
+    #[default]
+    New,
+    /// Remove them only.
+    Remove,
+    /// As they are.
+    Keep,
+}
+
+/// What only Windows knows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowsRequest {
+    /// Product key.
+    pub product_key: Option<Secret>,
+    /// Time zone, by the name that Windows has for it (`GMT Standard Time`).
+    pub time_zone: Option<String>,
+    /// Time zone where the answer file has none and none is asked for.
+    pub default_time_zone: Option<String>,
+    /// An answer file (`unattend.xml`), for images without one of their own, or, with
+    /// `IGNORE_UNATTEND`, in place of it.
+    pub answer_file: Option<Secret>,
+    /// The same for Windows XP and Server 2003 (`sysprep.inf`).
+    pub sysprep_inf: Option<Secret>,
+}
+
+/// Which tasks a run is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tasks {
+    /// All that apply.
+    #[default]
+    All,
+    /// Only these, each with the words of the request that ask for it (`--hostname`).
+    Only(BTreeMap<TaskId, Vec<String>>),
+}
+
+impl Tasks {
+    /// Only these tasks, without words.
+    pub fn only(tasks: impl IntoIterator<Item = TaskId>) -> Self {
+        Self::Only(tasks.into_iter().map(|task| (task, Vec::new())).collect())
+    }
+
+    /// Whether all tasks are to run that apply.
+    pub fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+
+    /// Whether a task is among them.
+    pub fn contains(&self, task: TaskId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(tasks) => tasks.contains_key(&task),
+        }
+    }
+
+    /// What a person calls this task: the words that asked for it, else its name.
+    pub fn words(&self, task: TaskId) -> Asked {
+        let words = match self {
+            Self::All => None,
+            Self::Only(tasks) => tasks.get(&task),
+        };
+        match words.map(Vec::as_slice) {
+            None | Some([]) => Asked { words: task.name().to_owned(), several: false },
+            Some([one]) => Asked { words: one.clone(), several: false },
+            Some(several) => Asked { words: several.join(" and "), several: true },
+        }
+    }
+}
+
+/// What asked for a task, in the request's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    words: String,
+    several: bool,
+}
+
+impl Asked {
+    /// The verb in its number.
+    pub(crate) fn verb<'a>(&self, one: &'a str, several: &'a str) -> &'a str {
+        if self.several { several } else { one }
+    }
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// Everything that one run is asked to do.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// How the disk is laid out.
+    pub format: ImageFormat,
+    /// Properties of image and instance, merged.
+    pub properties: Properties,
+    /// Host name to set.
+    pub hostname: Option<String>,
+    /// Passwords to set.
+    pub passwords: Vec<(Who, Password)>,
+    /// Lines in authorized_keys format to append.
+    pub auth_keys: Vec<(Who, String)>,
+    /// Files to write.
+    pub personality: Vec<PersonalityFile>,
+    /// What happens to the machine id.
+    pub machine_id: MachineId,
+    /// What happens to the SSH host keys.
+    pub host_keys: HostKeys,
+    /// The instance's network interfaces; none are configured when there are none.
+    pub nics: Vec<Nic>,
+    /// What only Windows knows.
+    pub windows: WindowsRequest,
+    /// User data for cloud-init.
+    pub cloud_userdata: Option<Secret>,
+    /// Whether cloud-init is to tell more.
+    pub cloud_init_debug: bool,
+    /// What was computed beforehand.
+    pub prepared: Prepared,
+    /// Which tasks run. The command line runs only what it was asked for, Ganeti's create runs all.
+    pub tasks: Tasks,
+}
+
+impl Plan {
+    /// Whether cloud-init is to take part: the image is made for it (`CLOUD_INIT`), or there are
+    /// user data for it.
+    pub fn wants_cloud_init(&self) -> bool {
+        // A value that is neither yes nor no was refused before.
+        self.cloud_userdata.is_some() || self.properties.boolean("CLOUD_INIT").unwrap_or(false)
+    }
+}

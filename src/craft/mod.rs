@@ -1,0 +1,8 @@
+//! Tools that know nothing of images: hashes, keys, randomness, secrets, sentences.
+
+pub mod base64;
+pub mod crypt;
+pub mod random;
+pub mod secret;
+pub(crate) mod sentence;
+pub mod sshkey;

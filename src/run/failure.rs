@@ -1,0 +1,98 @@
+//! What ends a run: the family of an error, for exit codes and for the way out of the helper VM, and
+//! its sentence.
+
+use serde::{Deserialize, Serialize};
+
+use crate::guest::detect::DetectError;
+use crate::guest::storage::StorageError;
+use crate::guest::windows::RegistryError;
+use crate::guest::windows::registry::HiveError;
+use crate::run::customize::CustomizeError;
+use crate::task::TaskError;
+
+pub use crate::craft::sentence::sentence;
+
+/// What kind of error ended a run. The later one of two says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Something that was asked for cannot be done on this guest.
+    Failed,
+    /// A property has a value that it cannot have.
+    Usage,
+    /// No system was found, or the image is of a kind that is not supported.
+    Refused,
+    /// The image contradicts itself.
+    Corrupt,
+    /// The disk cannot be read.
+    Device,
+}
+
+impl Family {
+    /// The family of an error.
+    pub fn of(error: &CustomizeError) -> Self {
+        match error {
+            CustomizeError::Table(error) => Self::of_table(error),
+            CustomizeError::Storage(error) => Self::of_storage(error),
+            CustomizeError::Read(_) => Self::Device,
+            CustomizeError::Detect(error) => Self::of_detect(error),
+            CustomizeError::Unfit(_) => Self::Refused,
+            CustomizeError::Property(_) => Self::Usage,
+            CustomizeError::File(error) => Self::of_task(&error.source),
+            CustomizeError::Task { source, .. } => Self::of_task(source),
+            CustomizeError::Commit(error) => Self::of_fs(&error.source),
+        }
+    }
+
+    fn of_task(error: &TaskError) -> Self {
+        match error {
+            TaskError::Fs(error) => Self::of_fs(error),
+            TaskError::Registry(RegistryError::Fs(error)) => Self::of_fs(error),
+            TaskError::Registry(RegistryError::Hive {
+                source: HiveError::Corrupt { .. }, ..
+            }) => Self::Corrupt,
+            TaskError::Storage(error) => Self::of_storage(error),
+            TaskError::Property(_) => Self::Usage,
+            TaskError::File(error) => Self::of_task(&error.source),
+            _ => Self::Failed,
+        }
+    }
+
+    /// Where no system was found, damage says more than its absence.
+    fn of_detect(error: &DetectError) -> Self {
+        match error {
+            DetectError::Property(_) => Self::Usage,
+            other => other
+                .causes()
+                .map(Self::of_fs)
+                .max()
+                .map_or(Self::Refused, |worst| worst.max(Self::Refused)),
+        }
+    }
+
+    fn of_storage(error: &StorageError) -> Self {
+        match error {
+            StorageError::Partition(error) => Self::of_table(error),
+            StorageError::Device(_) => Self::Device,
+            StorageError::Swap(_) => Self::Refused,
+        }
+    }
+
+    /// The family of an error of a file system.
+    pub fn of_fs(error: &snf_fs::Error) -> Self {
+        match error {
+            snf_fs::Error::Unsupported { .. } => Self::Refused,
+            snf_fs::Error::Corrupt { .. } => Self::Corrupt,
+            snf_fs::Error::Device(_) => Self::Device,
+            _ => Self::Failed,
+        }
+    }
+
+    fn of_table(error: &snf_partition::Error) -> Self {
+        match error {
+            snf_partition::Error::Corrupt { .. } => Self::Corrupt,
+            snf_partition::Error::Io { .. } => Self::Device,
+            _ => Self::Refused,
+        }
+    }
+}

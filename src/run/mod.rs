@@ -1,0 +1,7 @@
+//! The three verbs: customize, inspect and check; what they report and how they fail.
+
+pub mod check;
+pub mod customize;
+pub mod failure;
+pub mod inspect;
+pub mod report;
