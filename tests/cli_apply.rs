@@ -57,7 +57,7 @@ fn everything_at_once() {
     ]);
     run.works();
     assert_eq!(run.stderr, "");
-    assert!(run.last_line().starts_with("customised "), "{}", run.stdout);
+    assert!(run.last_line().starts_with("customized "), "{}", run.stdout);
     assert!(run.stdout.contains("Debian GNU/Linux 12"), "{}", run.stdout);
     guest.check();
 
@@ -117,7 +117,7 @@ fn a_password_typed_on_a_terminal_is_not_shown() {
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{shown}");
     assert!(shown.contains("They differ; once more."), "{shown}");
-    assert!(shown.contains("customised "), "{shown}");
+    assert!(shown.contains("customized "), "{shown}");
     assert!(verifies("type this", &hash_of(&guest, "root")));
 }
 
@@ -144,7 +144,7 @@ fn json_says_all_there_is_to_say() {
     assert_eq!(document["result"], "done");
     assert_eq!(document["exit_code"], 0);
     assert_eq!(document["dry_run"], false);
-    assert!(document["message"].as_str().unwrap().starts_with("customised "));
+    assert!(document["message"].as_str().unwrap().starts_with("customized "));
     assert!(document["seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(document["report"]["fingerprints"].as_array().unwrap().len(), 3);
     let changes = document["report"]["changes"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! Windows images on NTFS: customised offline and through `create` and a helper VM, and read back by
+//! Windows images on NTFS: customized offline and through `create` and a helper VM, and read back by
 //! ntfs-3g, hivex, impacket and Python's XML parser. Needs root, QEMU and what `cargo xtask test`
 //! prepares. No Windows is started: there is none to be had.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

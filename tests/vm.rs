@@ -163,7 +163,7 @@ fn wishes(dir: &Path) -> Vec<String> {
 }
 
 /// The guest after [`wishes`], as the kernel shows it.
-fn assert_customised(root: &Path, output: &Output) {
+fn assert_customized(root: &Path, output: &Output) {
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
     let mode = |name: &str| {
         let stat = fs::symlink_metadata(root.join(name)).unwrap();
@@ -242,7 +242,7 @@ fn xfs() {
     run("xfs_repair", &["-n", &device.device]);
     drop(device);
     let mount = Mount::at(&path, start, length, true);
-    assert_customised(&mount.path, &output);
+    assert_customized(&mount.path, &output);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn assert_btrfs(path: &Path, subvolume: &str, output: &Output) {
     run("btrfs", &["check", "--readonly", &device.device]);
     drop(device);
     let mount = mounted(path, &format!("ro,subvol={subvolume}"));
-    assert_customised(mount.1.path(), output);
+    assert_customized(mount.1.path(), output);
     unmount(&mount);
 }
 

@@ -1,4 +1,4 @@
-//! What happens during a run, told as it happens.
+//! The events of a run, told as they happen.
 
 use crate::ask::task_id::TaskId;
 
@@ -25,7 +25,7 @@ impl Event {
     }
 }
 
-/// Where events go: serial lines, JSON, a terminal, a test.
+/// The receiver of events: serial lines, JSON, a terminal, a test.
 pub trait EventSink {
     /// Takes one event.
     fn event(&mut self, event: Event);

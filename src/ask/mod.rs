@@ -1,4 +1,4 @@
-//! What is asked for, typed, and the words for it. Nothing here knows a disk.
+//! Requests as types, and their words. Nothing here knows a disk.
 
 pub mod event;
 pub mod network;

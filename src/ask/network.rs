@@ -90,7 +90,7 @@ pub struct Settings {
     pub default_nic_config: String,
 }
 
-/// What a variable of an interface should have been.
+/// The value that a variable of an interface should have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("NIC_{index}_{variable} is \"{}\", which is not {expected}", .value.escape_debug())]
 pub struct NicError {

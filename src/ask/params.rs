@@ -29,7 +29,7 @@ pub const NAMES: [&str; 12] = [
 /// a `config_url` says.
 #[derive(Clone, Debug, Default)]
 pub struct OsParameters {
-    /// What the image back-end knows the image by.
+    /// The image's name in the image back-end.
     pub img_id: Option<String>,
     /// `diskdump`, `extdump` or `ntfsdump`.
     pub img_format: Option<String>,
@@ -55,13 +55,13 @@ pub struct OsParameters {
     pub cloud_userdata: Option<Secret>,
 }
 
-/// What is wrong with one parameter: its name, and what is valid. Never a secret value.
+/// The problem with one parameter: its name, and the valid values. Never a secret value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}: {problem}")]
 pub struct Problem {
     /// The parameter (`img_format`) or what it came from.
     pub parameter: String,
-    /// What is wrong and what is valid.
+    /// The problem, and the values that are valid.
     pub problem: String,
 }
 
@@ -214,7 +214,7 @@ impl OsParameters {
         problems
     }
 
-    /// What must be given besides, for an instance to be created; and everything that is wrong.
+    /// Parameters that are missing for an instance to be created, and everything that is wrong.
     pub fn problems_of_create(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (name, value) in [("img_id", &self.img_id), ("img_format", &self.img_format)] {
@@ -229,7 +229,7 @@ impl OsParameters {
         problems
     }
 
-    /// What the parameters ask for. The host name and the disk are not among them.
+    /// The plan that the parameters ask for. The host name and the disk are not among them.
     pub fn plan(&self) -> Result<Plan, Vec<Problem>> {
         let mut problems = Vec::new();
         let plan = self.collect_plan(&mut problems);

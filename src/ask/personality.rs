@@ -18,21 +18,21 @@ pub enum PersonalityError {
         "{origin} is not a JSON list of files: {problem}; write [{{\"path\": \"/etc/motd\", \"contents\": \"BASE64\"}}]"
     )]
     Json {
-        /// Where it came from (`img_personality`).
+        /// Its origin (`img_personality`).
         origin: String,
-        /// What the JSON parser says, and where.
+        /// The JSON parser's message, with the place.
         problem: String,
     },
     /// One field of one file is wrong.
     #[error("{origin}[{index}]: {field} {problem}")]
     Field {
-        /// Where it came from.
+        /// Its origin.
         origin: String,
-        /// Which file, from 0.
+        /// The file's index, from 0.
         index: usize,
-        /// Which field of it.
+        /// The field.
         field: &'static str,
-        /// What is wrong and what is valid.
+        /// The problem, and the values that are valid.
         problem: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What is to be done to an image, whichever door the request came through: Ganeti's
+//! The request for an image, from any door: Ganeti's
 //! environment, the rules on the parameter floppy, or the command line.
 
 use std::collections::BTreeMap;
@@ -11,15 +11,15 @@ use crate::ask::properties::Properties;
 use crate::ask::task_id::TaskId;
 use crate::craft::secret::Secret;
 
-/// What kind of image it is: how the disk is laid out.
+/// The kind of image: the layout of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ImageFormat {
     /// A whole disk with a partition table.
     #[default]
     DiskDump,
-    /// A bare ext2/3/4 file system; on a Ganeti disk it lies in the first partition.
+    /// A bare ext2/3/4 file system; on a Ganeti disk it is in the first partition.
     ExtDump,
-    /// A bare NTFS file system; on a Ganeti disk it lies in the first partition.
+    /// A bare NTFS file system; on a Ganeti disk it is in the first partition.
     NtfsDump,
 }
 
@@ -51,7 +51,7 @@ pub enum Password {
     Hash(Secret),
 }
 
-/// Whose password or keys.
+/// The user whose password or keys are set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Who {
     /// Every user that the `USERS` property names (default: root).
@@ -75,14 +75,14 @@ pub struct PersonalityFile {
     pub group: Option<String>,
     /// Permission bits. `None`: 0440, or what the existing file has.
     pub mode: Option<u16>,
-    /// Where the request came from, for messages (`img_personality[2]`, `--write`).
+    /// The request's origin, for messages (`img_personality[2]`, `--write`).
     pub origin: String,
     /// Whether an existing file keeps owner and mode that are not given (`--write`), or gets the
     /// personality's defaults (root, root, 0440).
     pub keep_existing: bool,
 }
 
-/// What to do with `/etc/machine-id`.
+/// The treatment of `/etc/machine-id`.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum MachineId {
     /// A fresh random id, in every place that has one.
@@ -96,7 +96,7 @@ pub enum MachineId {
     Given(String),
 }
 
-/// What to do with the SSH host keys.
+/// The treatment of the SSH host keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum HostKeys {
     /// Remove them and write fresh ones.
@@ -108,7 +108,7 @@ pub enum HostKeys {
     Keep,
 }
 
-/// What only Windows knows.
+/// The parts that are for Windows only.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WindowsRequest {
@@ -125,7 +125,7 @@ pub struct WindowsRequest {
     pub sysprep_inf: Option<Secret>,
 }
 
-/// Which tasks a run is to do.
+/// The tasks of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tasks {
     /// All that apply.
@@ -154,7 +154,7 @@ impl Tasks {
         }
     }
 
-    /// What a person calls this task: the words that asked for it, else its name.
+    /// The words that asked for this task, else its name.
     pub fn words(&self, task: TaskId) -> Asked {
         let words = match self {
             Self::All => None,
@@ -168,7 +168,7 @@ impl Tasks {
     }
 }
 
-/// What asked for a task, in the request's own words.
+/// The part of a request that asked for a task, in the request's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     words: String,
@@ -204,21 +204,22 @@ pub struct Plan {
     pub auth_keys: Vec<(Who, String)>,
     /// Files to write.
     pub personality: Vec<PersonalityFile>,
-    /// What happens to the machine id.
+    /// The machine id.
     pub machine_id: MachineId,
-    /// What happens to the SSH host keys.
+    /// The SSH host keys.
     pub host_keys: HostKeys,
     /// The instance's network interfaces; none are configured when there are none.
     pub nics: Vec<Nic>,
-    /// What only Windows knows.
+    /// The parts that are for Windows only.
     pub windows: WindowsRequest,
     /// User data for cloud-init.
     pub cloud_userdata: Option<Secret>,
     /// Whether cloud-init is to tell more.
     pub cloud_init_debug: bool,
-    /// What was computed beforehand.
+    /// Results that were computed before the run.
     pub prepared: Prepared,
-    /// Which tasks run. The command line runs only what it was asked for, Ganeti's create runs all.
+    /// The tasks to run. The command line runs only those that its options ask for, Ganeti's create
+    /// runs all.
     pub tasks: Tasks,
 }
 

@@ -1,4 +1,4 @@
-//! What somebody computed before the run.
+//! Results that were computed before the run.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,8 @@ use crate::craft::crypt::Method;
 use crate::craft::secret::Secret;
 use crate::craft::sshkey::KeyPair;
 
-/// What was computed beforehand. Each thing is used once at most: for the first key of its kind,
-/// for the first user.
+/// Results that were computed before the run. Each is used once at most: for the first key of its
+/// kind, for the first user.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prepared {

@@ -26,9 +26,9 @@ pub enum PropertyError {
     /// Not a JSON object at all.
     #[error("{origin} is not a JSON object: {problem}; write {{\"NAME\": \"value\", ...}}")]
     Json {
-        /// Where it came from (`img_properties`).
+        /// Its origin (`img_properties`).
         origin: String,
-        /// What the JSON parser says, and where.
+        /// The JSON parser's message, with the place.
         problem: String,
     },
     /// A value that is neither a string nor a number nor a boolean.
@@ -38,9 +38,9 @@ pub enum PropertyError {
     Kind {
         /// The property.
         name: String,
-        /// Where it came from.
+        /// Its origin.
         origin: String,
-        /// What was found.
+        /// The value found.
         found: &'static str,
     },
     /// A value that the property does not take.
@@ -48,9 +48,9 @@ pub enum PropertyError {
     Value {
         /// The property.
         name: String,
-        /// What was found.
+        /// The value found.
         value: String,
-        /// What is valid.
+        /// The valid values.
         valid: &'static str,
     },
     /// One property with two values.
@@ -61,7 +61,7 @@ pub enum PropertyError {
     Twice {
         /// The property.
         name: String,
-        /// Where it came from.
+        /// Its origin.
         origin: String,
     },
     /// An exclusion of no task.
@@ -145,7 +145,7 @@ impl OsFamily {
     }
 }
 
-/// Where swap space is wanted.
+/// The place for swap space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swap {
     /// `<partition>:<MiB>`: a partition of this number and size, made where the disk ends.

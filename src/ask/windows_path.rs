@@ -9,7 +9,7 @@ pub fn from_windows(path: &str) -> Result<String, String> {
         [b'C' | b'c', b':', b'\\' | b'/', ..] => &path[2..],
         [letter, b':', ..] if letter.is_ascii_alphabetic() => {
             return Err(if matches!(letter, b'C' | b'c') {
-                "has a drive letter without a backslash behind it; write C:\\DIR\\FILE".to_owned()
+                "has a drive letter without a backslash after it; write C:\\DIR\\FILE".to_owned()
             } else {
                 "is on another drive than C:, and only the system's volume can be reached"
                     .to_owned()

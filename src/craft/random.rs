@@ -112,7 +112,7 @@ impl std::fmt::Debug for Entropy {
     }
 }
 
-/// What time it is, or is to be taken for.
+/// The time, real or fixed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Clock {

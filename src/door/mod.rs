@@ -1,5 +1,5 @@
-//! How a request travels: as Ganeti's rules, or as a document of the command line; and what the host
-//! prepares for it.
+//! The ways of a request: Ganeti's rules, and the document of the command line. And the host's
+//! preparations for it.
 
 pub mod prepare;
 pub mod request;

@@ -1,7 +1,7 @@
 //! Slow computations that need nothing of the image, done by the host while it copies the image:
 //! in the helper VM, where there may be no KVM, they would take as long as all the rest.
 //!
-//! What is prepared travels in the rules as variables of our own. A helper that does not know
+//! The results travel in the rules as variables of our own. A helper that does not know
 //! them (or a host that does not write them) only loses the time.
 
 use crate::ask::plan::{HostKeys, Password, Plan, Who};

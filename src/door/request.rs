@@ -31,11 +31,11 @@ pub enum RequestError {
     Version(u32),
 }
 
-/// What `snf-customize apply` asks for.
+/// The request of `snf-customize apply`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// What is to be done.
+    /// The plan of the run.
     pub plan: Plan,
     /// Whether it is to be written.
     pub mode: Mode,
@@ -45,10 +45,10 @@ pub struct Request {
     pub clock: Clock,
 }
 
-/// What comes back.
+/// The answer of the helper VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What was done; none when it failed.
+    /// The report; none when the run failed.
     pub report: Option<Report>,
     /// Why it failed.
     pub failure: Option<Failed>,
@@ -65,7 +65,7 @@ pub struct Failed {
     pub message: String,
 }
 
-/// What the program that runs the helper VM tells `snf-customize`.
+/// The message from the program that runs the helper VM to `snf-customize`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The report of the VM, as it sent it.
@@ -76,7 +76,7 @@ pub struct Answer {
     pub interrupted: bool,
     /// Whether the disk was written.
     pub wrote: bool,
-    /// What the host has to say.
+    /// Warnings of the host.
     pub warnings: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Which volume holds the operating system, and which system it is.
+//! The search for the operating system: its volume, and its kind.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ pub enum DetectError {
     NoSuchPartition {
         /// The number asked for.
         number: u32,
-        /// What there is.
+        /// The partitions that exist.
         there: String,
     },
     /// The partition that was named cannot be used.
     #[error("{place}, which ROOT_PARTITION names, cannot be the root")]
     Unusable {
-        /// Which one.
+        /// The one that is meant.
         place: String,
         /// Why.
         #[source]
@@ -42,7 +42,7 @@ pub enum DetectError {
          set OSFAMILY)"
     )]
     Unrecognised {
-        /// Which one.
+        /// The one that is meant.
         place: String,
         /// Why.
         #[source]
@@ -55,7 +55,7 @@ pub enum DetectError {
         tried_text(.tried)
     )]
     None {
-        /// What was tried on each volume.
+        /// The volumes, each with the reason.
         tried: Vec<Tried>,
     },
     /// Several volumes look like roots.
@@ -64,13 +64,13 @@ pub enum DetectError {
          ROOT_PARTITION or --root-partition"
     )]
     Several {
-        /// Which.
+        /// The volumes and their systems.
         found: String,
     },
     /// The root was found, and another part of the run has its file system.
     #[error("{place} holds no file system that can be edited")]
     NotEditable {
-        /// Which one.
+        /// The one that is meant.
         place: String,
     },
 }
@@ -95,7 +95,7 @@ impl DetectError {
 pub struct Tried {
     /// `partition 3`, or `the disk`.
     pub place: String,
-    /// What it holds, in a few words.
+    /// Its content, in a few words.
     pub content: String,
     /// Why it is not the root.
     pub reason: NotRoot,
@@ -131,7 +131,7 @@ pub enum NotRoot {
     NotRaw {
         /// The format.
         kind: &'static str,
-        /// What makes a raw disk of it.
+        /// The command that makes a raw disk of it.
         remedy: &'static str,
     },
     /// A file system or container that nobody here handles.
@@ -174,7 +174,7 @@ impl NotRoot {
         Self::Unreadable(Arc::new(error))
     }
 
-    /// The file system's error behind it, if there is one.
+    /// The file system's error that caused it, if there is one.
     pub fn cause(&self) -> Option<&Error> {
         match self {
             Self::Broken(error) | Self::Unreadable(error) => Some(error),
@@ -208,7 +208,7 @@ pub struct Root {
     pub volume: usize,
     /// The family; `None` when no system was recognised.
     pub family: Option<OsFamily>,
-    /// What the system says of itself.
+    /// The system's description of itself.
     pub distro: Distro,
     /// The Windows, where it is one.
     pub windows: Option<Windows>,
@@ -337,7 +337,7 @@ impl System {
     }
 }
 
-/// What a volume turned out to be.
+/// The verdict on a volume.
 pub(super) enum Verdict {
     /// The root of a system.
     Root(System),

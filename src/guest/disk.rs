@@ -1,4 +1,4 @@
-//! The image's disk: its partition table and what lies in each partition.
+//! The image's disk: its partition table and the content of each partition.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::probe::{self, Probe};
 use crate::craft::random::{Clock, Entropy};
 use crate::guest::disk_adapter::DiskAdapter;
 
-/// What lies in a partition, or on a disk without a table.
+/// The content of a partition, or of a disk without a table.
 pub enum Content {
     /// A file system that one of our engines has open.
     Open(Box<dyn FileSystem>),
@@ -58,9 +58,9 @@ pub struct Volume {
     pub label: Option<String>,
     /// The kind of file system or container, as far as known.
     pub kind: Option<String>,
-    /// What lies there.
+    /// The content.
     pub content: Content,
-    /// What the search for the root said of it: why not, or what system it is.
+    /// The verdict of the search for the root: the system, or why it is not the root.
     pub verdict: String,
     /// Whether its file system grew: that waits for a commit of its own where nothing mounts it.
     pub grown: bool,
@@ -76,7 +76,7 @@ pub struct Disk {
     pub size: u64,
     /// Partitions by number, or the one volume of a disk without a table.
     pub volumes: Vec<Volume>,
-    /// What the table's reader had to say.
+    /// Warnings of the table's reader.
     pub warnings: Vec<String>,
 }
 
@@ -125,7 +125,7 @@ impl Volume {
         }
     }
 
-    /// What lies there, in a few words.
+    /// The content in a few words.
     pub fn describe(&self) -> String {
         let mut text = match &self.content {
             Content::Open(_) | Content::Mounted => {
@@ -211,7 +211,7 @@ impl Disk {
         self.volumes.iter().position(|volume| volume.number == Some(number))
     }
 
-    /// What can be said of each volume, one line for each.
+    /// A summary of each volume.
     pub fn summary(&self) -> Vec<VolumeSummary> {
         self.volumes.iter().map(VolumeSummary::of).collect()
     }
@@ -238,7 +238,7 @@ pub struct VolumeSummary {
     pub uuid: Option<String>,
     /// The file system's label.
     pub label: Option<String>,
-    /// What the search for a system said: what it is, or why it is not the root.
+    /// The verdict of the search for the root: the system, or why it is not the root.
     pub verdict: String,
 }
 

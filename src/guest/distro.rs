@@ -1,4 +1,4 @@
-//! Which distribution a Linux guest is: `os-release`, or the release files of before.
+//! The distribution of a Linux guest: `os-release`, or the older release files.
 
 use snf_fs::{Result, Tree};
 
@@ -26,7 +26,7 @@ pub enum Family {
     Other,
 }
 
-/// What the guest says of itself.
+/// The guest's description of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distro {
     /// The family.
@@ -39,7 +39,7 @@ pub struct Distro {
     pub name: String,
 }
 
-/// Where `os-release` may be, best first.
+/// The paths of `os-release`, best first.
 pub const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
 /// Release files of before os-release.

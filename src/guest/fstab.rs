@@ -2,7 +2,7 @@
 
 use snf_fs::error::display_name;
 
-/// What an entry says about where its file system lies.
+/// The device field of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// `UUID=` or `/dev/disk/by-uuid/`.
@@ -28,9 +28,9 @@ pub enum Source {
 /// One file system of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it lies.
+    /// Its device.
     pub source: Source,
-    /// Where it is mounted.
+    /// Its mount point.
     pub target: Vec<u8>,
     /// Its type; `auto` and lists are possible.
     pub fs_type: String,
@@ -51,7 +51,7 @@ impl Entry {
         self.options.iter().find_map(|o| o.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// Which subvolume of a btrfs is meant, by its path; empty for the tree that holds them all.
+    /// The path of the btrfs subvolume that is meant; empty for the tree that holds them all.
     pub fn subvolume(&self) -> Option<Result<&str, String>> {
         match (self.option("subvol"), self.option("subvolid")) {
             (Some(path), _) => Some(Ok(path.trim_matches('/'))),
@@ -140,7 +140,7 @@ const SKIPPED_OPTIONS: &[&str] =
     &["noauto", "bind", "rbind", "loop", "_netdev", "x-systemd.automount"];
 
 /// The entries that name a file system on a disk, in the order in which they can be mounted:
-/// a path before what lies below it. The root's own entry is among them.
+/// a path before the paths below it. The root's own entry is among them.
 pub fn parse(content: &[u8]) -> Vec<Entry> {
     let lines = content.split(|byte| *byte == b'\n').enumerate();
     let mut entries: Vec<Entry> =

@@ -1,4 +1,4 @@
-//! What is inside the image: its disk's partitions, which of them is the root, what system it is,
+//! The content of the image: its disk's partitions, which of them is the root, what system it is,
 //! and the files that say so.
 
 pub mod detect;

@@ -194,8 +194,8 @@ fn find(disk: &Disk, entry: &Entry) -> Result<usize, String> {
         Source::Label(label) => by(&|volume| volume.label.as_deref() == Some(label)),
         Source::PartUuid(uuid) => by(&|volume| same(&volume.partuuid, uuid)),
         Source::PartLabel(label) => by(&|volume| !label.is_empty() && volume.name == *label),
-        // Which letter the builder's disk had says nothing about the instance's, but a second
-        // disk is not in this image.
+        // The letter of the builder's disk says nothing about the instance's, but a second disk
+        // is not in this image.
         Source::Partition { disk: Some(letter), .. } if *letter > 0 => {
             Err(format!("{text} of another disk is not part of this image"))
         }

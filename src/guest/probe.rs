@@ -1,10 +1,10 @@
-//! Which file system or container begins on a device, told by its signature.
+//! The file system or container on a device, by its signature.
 
 use snf_fs::{BlockDevice, DeviceError};
 use snf_partition::signature::SIGNATURES;
 use uuid::Uuid;
 
-/// What a signature says.
+/// The facts in a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// The kind, as `blkid` names it (`ext4`, `vfat`, `LVM2_member`).
@@ -21,7 +21,7 @@ impl Signature {
     }
 }
 
-/// What was found on a device.
+/// The content of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// A signature that is known.
@@ -53,7 +53,7 @@ const WRAPPED: &[(&str, u64, &[u8])] = &[
     ("bzip2", 0, b"BZh91AY&SY"),
 ];
 
-/// What makes a raw disk of a file of this kind; none for what is no format of disk images.
+/// The command that makes a raw disk of a file of this kind; none for other kinds.
 pub fn unwrapping(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "qcow2" | "vmdk" | "vhdx" | "vpc" | "vdi" => "convert it with qemu-img convert -O raw",

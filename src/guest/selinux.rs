@@ -13,7 +13,7 @@ const FILE_MAX: u64 = 16 << 20;
 /// A real policy has some 7,000 lines.
 const ENTRIES_MAX: usize = 50_000;
 
-/// What `/etc/selinux/config` says.
+/// The setting in `/etc/selinux/config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// There is no SELinux, or it is switched off.
@@ -36,7 +36,7 @@ pub fn state(tree: &Tree) -> Result<State> {
     Ok(State::On(name.unwrap_or_else(|| "targeted".into())))
 }
 
-/// Which label each path has.
+/// The label of each path.
 #[derive(Clone, Debug, Default)]
 pub struct FileContexts {
     /// In the order of the policy: of those that match, the last one counts.
@@ -48,7 +48,7 @@ pub struct FileContexts {
 #[derive(Clone, Debug)]
 struct Entry {
     pattern: String,
-    /// What a path must begin with, so that few patterns are ever compiled.
+    /// The prefix that a path must have, so that few patterns are ever compiled.
     prefix: String,
     /// A path without any pattern character: it counts more than all patterns.
     literal: bool,
@@ -157,7 +157,7 @@ fn file_type(flag: &str) -> Option<FileType> {
     })
 }
 
-/// What everything that a pattern matches begins with, and whether that is all of it.
+/// The prefix of everything that a pattern matches, and whether that is all of it.
 fn prefix(pattern: &str) -> (String, bool) {
     if pattern.contains('|') && !pattern.contains('(') {
         return (String::new(), false);
@@ -188,7 +188,7 @@ fn prefix(pattern: &str) -> (String, bool) {
         if !literal {
             return (prefix, false);
         }
-        // What follows may say that this character need not be there.
+        // The next character may make this one optional.
         if matches!(chars.peek(), Some('?' | '*' | '{')) {
             return (prefix, false);
         }

@@ -1,4 +1,5 @@
-//! What the guest's `sshd_config` says about keys and passwords. `Include` is followed inside the
+//! The settings for keys and passwords in the guest's `sshd_config`. `Include` is followed inside
+//! the
 //! guest, the first value of a keyword counts, and what stands under `Match` is left aside.
 
 use snf_fs::error::display_name;

@@ -30,7 +30,7 @@ pub enum StorageError {
 pub struct SwapArea {
     /// Its UUID.
     pub uuid: String,
-    /// Where it is, for messages.
+    /// Its place, for messages.
     pub place: String,
     /// Whether it was there before.
     pub kept: bool,
@@ -64,7 +64,7 @@ impl Storage {
         self
     }
 
-    /// Who opens the file systems that no engine knows.
+    /// The opener of file systems that no engine knows.
     pub fn mounter(&self) -> Option<&dyn Mounter> {
         self.mounter.as_deref()
     }
@@ -75,7 +75,7 @@ impl Storage {
         self.image.clone()
     }
 
-    /// What happens to the partition table, once [`Storage::fix_partition_table`] has decided.
+    /// The change of the partition table, after [`Storage::fix_partition_table`].
     pub fn table(&self) -> Option<&snf_partition::Plan> {
         self.table.as_ref()
     }

@@ -1,4 +1,4 @@
-//! Which subvolume of a btrfs holds the system. Distributions differ: the default subvolume
+//! The subvolume of a btrfs that holds the system. Distributions differ: the default subvolume
 //! (openSUSE), or one named on the kernel's command line: `@` (Ubuntu), `@rootfs` (Debian),
 //! `root` (Fedora).
 

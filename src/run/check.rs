@@ -20,16 +20,16 @@ const PROBES_MAX: u64 = 4096;
 /// Bytes between these places in files that are not huge.
 const PROBE_STEP: u64 = 1 << 20;
 
-/// What was found on a disk.
+/// The findings on a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiskCheck {
     /// Each partition, or the one volume of a disk without a table.
     pub volumes: Vec<VolumeCheck>,
-    /// What the partition table's reader had to say.
+    /// Warnings of the partition table's reader.
     pub warnings: Vec<String>,
 }
 
-/// What was found in one volume.
+/// The findings in one volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VolumeCheck {
     /// The partition's number; none for a disk without a table.
@@ -40,7 +40,7 @@ pub struct VolumeCheck {
     pub checked: bool,
     /// Contradictions, in all.
     pub errors: u64,
-    /// What the system puts up with, in all.
+    /// Problems that the system tolerates, in all.
     pub warnings: u64,
     /// Files and directories.
     pub files: u64,
@@ -53,11 +53,11 @@ pub struct VolumeCheck {
 pub struct FindingText {
     /// `error` or `warning`.
     pub severity: &'static str,
-    /// What kind of problem, in a word that does not change.
+    /// The kind of problem, in a word that does not change.
     pub code: &'static str,
-    /// Where.
+    /// Its place.
     pub place: String,
-    /// What was found.
+    /// The value found.
     pub detail: String,
 }
 

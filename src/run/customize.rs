@@ -45,9 +45,9 @@ pub enum CustomizeError {
     /// A task failed.
     #[error("{asked}")]
     Task {
-        /// Which one.
+        /// The one that is meant.
         task: TaskId,
-        /// What asked for it.
+        /// The words that asked for it.
         asked: Asked,
         /// Why.
         #[source]
@@ -75,11 +75,11 @@ pub enum Unfit {
         .family.title()
     )]
     Family {
-        /// What asked for the task.
+        /// The words that asked for the task.
         asked: Asked,
-        /// What the guest is.
+        /// The guest's family.
         family: OsFamily,
-        /// Where it could be done.
+        /// The families that the task works on.
         works_on: &'static [OsFamily],
         /// How to leave the task out; empty where nobody needs to be told.
         hint: String,
@@ -91,7 +91,7 @@ pub enum Unfit {
         .asked.verb("needs", "need")
     )]
     Unknown {
-        /// What asked for the task.
+        /// The words that asked for the task.
         asked: Asked,
         /// The root's volume.
         place: String,
@@ -135,13 +135,13 @@ pub fn customize(
     customize_instance(instance, plan, entropy, clock, events, mode)
 }
 
-/// What a run works on.
+/// The disks of a run.
 pub struct Instance {
     /// The disk that holds the image.
     pub disk: Arc<dyn BlockDevice>,
     /// The instance's further disks, in their order: `SWAP` may name one of them.
     pub others: Vec<Arc<dyn BlockDevice>>,
-    /// Who opens the file systems that no engine knows, if somebody can.
+    /// Opens the file systems that no engine knows, where that is possible.
     pub mounter: Option<Arc<dyn Mounter>>,
 }
 

@@ -1,5 +1,5 @@
-//! What ends a run: the family of an error, for exit codes and for the way out of the helper VM, and
-//! its sentence.
+//! The end of a run: the family of an error, for exit codes and for the way out of the helper VM,
+//! and its sentence.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::task::TaskError;
 
 pub use crate::craft::sentence::sentence;
 
-/// What kind of error ended a run. The later one of two says more.
+/// The kind of error that ended a run. The later one of two says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
@@ -58,7 +58,7 @@ impl Family {
         }
     }
 
-    /// Where no system was found, damage says more than its absence.
+    /// Damage that hides the system says more than the missing system.
     fn of_detect(error: &DetectError) -> Self {
         match error {
             DetectError::Property(_) => Self::Usage,

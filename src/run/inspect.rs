@@ -22,7 +22,7 @@ pub use windows::WindowsSummary;
 /// How many users are listed.
 const USERS_MAX: usize = 1000;
 
-/// What is on a disk.
+/// The content of a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     /// `GPT`, `MBR`; none for a bare file system.
@@ -31,7 +31,7 @@ pub struct Inspection {
     pub disk_id: Option<String>,
     /// The disk's size in bytes.
     pub size: u64,
-    /// What lies in each partition, and why it is the root or is not.
+    /// The content of each partition, and why it is the root or is not.
     pub volumes: Vec<VolumeSummary>,
     /// The guest, if one was found.
     pub guest: Option<GuestSummary>,
@@ -40,11 +40,11 @@ pub struct Inspection {
     /// The family of that problem, for the exit code.
     #[serde(skip)]
     pub family: Option<Family>,
-    /// What is not as it should be.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
-/// What a guest says of itself.
+/// A guest's description of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GuestSummary {
     /// The number of the root partition; none for a bare file system.
@@ -63,13 +63,13 @@ pub struct GuestSummary {
     pub machine_id: String,
     /// Users that can have a password.
     pub users: Vec<UserSummary>,
-    /// What is mounted where.
+    /// The mounted file systems.
     pub mounts: Vec<MountSummary>,
     /// The public host keys.
     pub host_keys: Vec<HostKeySummary>,
     /// Whether cloud-init is there and switched on.
     pub cloud_init: bool,
-    /// What there is to say of a Windows only.
+    /// The description of a Windows.
     pub windows: Option<WindowsSummary>,
 }
 
@@ -91,7 +91,7 @@ pub struct UserSummary {
 /// A mounted file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MountSummary {
-    /// Where.
+    /// Its mount point.
     pub path: String,
     /// Its kind.
     pub kind: String,
@@ -149,7 +149,7 @@ pub fn inspect(
     Ok(inspection)
 }
 
-/// What the guest says of itself; what it hides is told in `warnings`.
+/// The guest's description of itself; unreadable parts become `warnings`.
 fn summary(guest: &Guest, warnings: &mut Vec<String>) -> GuestSummary {
     let mut summary = GuestSummary {
         root_partition: guest.root_partition(),

@@ -1,4 +1,4 @@
-//! What a run did, for whoever asked for it.
+//! The report of a run.
 
 use std::borrow::Cow;
 
@@ -35,10 +35,10 @@ pub struct ChangeReport {
     pub kind: Cow<'static, str>,
 }
 
-/// What one file system's commit did.
+/// The commit of one file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSystemReport {
-    /// Where it is mounted in the guest.
+    /// Its mount point in the guest.
     pub mounted_on: String,
     /// Blocks of metadata changed in place.
     pub metadata_blocks: u64,
@@ -50,7 +50,7 @@ pub struct FileSystemReport {
     pub replayed: bool,
 }
 
-/// What a run did.
+/// The report of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Whether it was written.
@@ -63,15 +63,15 @@ pub struct Report {
     pub tasks: Vec<TaskReport>,
     /// Tasks that the properties leave out.
     pub excluded: Vec<Cow<'static, str>>,
-    /// What changed of the partition table, one sentence for each change.
+    /// The changes of the partition table, one sentence each.
     pub partition_table: Vec<String>,
-    /// What changed, by path.
+    /// The changes, by path.
     pub changes: Vec<ChangeReport>,
     /// Host keys that were made.
     pub fingerprints: Vec<Fingerprint>,
     /// Warnings given.
     pub warnings: Vec<String>,
-    /// What was written.
+    /// The commits of the file systems.
     pub file_systems: Vec<FileSystemReport>,
     /// How long it took to open the disk and find the guest.
     pub open_milliseconds: u64,

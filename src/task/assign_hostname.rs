@@ -27,11 +27,11 @@ pub struct HostnameError {
     name: String,
     /// The host name that it is a part of, in words; empty when it is the whole.
     of: String,
-    /// What is wrong.
+    /// The problem.
     problem: HostnameProblem,
 }
 
-/// What is wrong with a host name.
+/// The problem with a host name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostnameProblem {
     /// Nothing.
@@ -40,11 +40,11 @@ pub enum HostnameProblem {
     /// More characters than the system keeps.
     #[error("has {length} characters, and {system} takes no more than {most}")]
     TooLong {
-        /// What it has.
+        /// Its length.
         length: usize,
-        /// Who says so.
+        /// The system that has this limit.
         system: &'static str,
-        /// What it may have.
+        /// The longest that is valid.
         most: usize,
     },
     /// An empty part between dots.
@@ -62,9 +62,9 @@ pub enum HostnameProblem {
     /// A character that names do not have.
     #[error("has the character \"{}\"; {valid} are valid", .character.escape_debug())]
     Character {
-        /// Which.
+        /// The character.
         character: char,
-        /// Which it may have.
+        /// The characters that are valid.
         valid: &'static str,
     },
     /// A number, which NetBIOS does not take for a name.
@@ -90,7 +90,7 @@ impl HostnameError {
 /// Whether the name can be a host name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem with it.
 fn check(name: &str) -> Result<(), HostnameError> {
     let wrong = |problem| Err(HostnameError::new(name, problem));
     if name.is_empty() {
@@ -163,7 +163,7 @@ fn set(guest: &mut Guest, name: &str) -> Result<Option<String>, TaskError> {
     let line = format!("{name}\n");
     let family = guest.distro.family;
     let modern = guest.tree.exists("/etc/hostname")? || guest.has_systemd()?;
-    // Where an older place is there too it follows, because something may still read it.
+    // An older file is updated too, because something may still read it.
     let legacy = match family {
         Family::RedHat => assign(guest, "/etc/sysconfig/network", "HOSTNAME", name, !modern)?,
         Family::Gentoo => assign(guest, "/etc/conf.d/hostname", "hostname", name, !modern)?,
@@ -204,7 +204,7 @@ fn assign(
     Ok(old)
 }
 
-/// The text with `key=value` in place of the last such line, or behind the end.
+/// The text with `key=value` in place of the last such line, or after the end.
 fn assigned(text: &[u8], key: &str, value: &str) -> (Vec<u8>, Option<String>) {
     let prefix = format!("{key}=");
     let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();

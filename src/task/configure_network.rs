@@ -17,7 +17,7 @@ pub(super) static TASK: Task = Task {
     work: Work::guest(Needs::System(LINUX), run),
 };
 
-/// What configures the guest's network.
+/// The program that configures the guest's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tool {
     Netplan,

@@ -61,8 +61,8 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     Ok(())
 }
 
-/// Where the host name is known the slowest part of a run, the RSA key, begins before anybody looks
-/// at the image; unless the host has made it already.
+/// Begins the slowest part of a run, the RSA key, before the image is opened. This needs the host
+/// name. A key that the host has made already is used instead.
 fn early(session: &mut Session<'_>) {
     let (Some(hostname), HostKeys::New) = (&session.plan.hostname, session.plan.host_keys) else {
         return;
@@ -169,7 +169,8 @@ fn is_key(guest: &Guest, path: &[u8]) -> snf_fs::Result<Option<bool>> {
     Ok(Some(public || text.is_empty() || has(b"PRIVATE KEY")))
 }
 
-/// Which keys are made: one for every key that the image had and every `HostKey`; where there were
+/// Chooses the keys to make: one for every key that the image had and every `HostKey`; where there
+/// were
 /// none but there is an sshd, the three that it looks for.
 fn choose(
     guest: &mut Guest,
@@ -187,11 +188,11 @@ fn choose(
         match key_type(path) {
             Some(_) if is_hidden(guest, path)? => {
                 session.warn(format!(
-                    "the host key {} lies where the running guest does not see it; none was made",
+                    "the host key {} is where the running guest does not see it; none was made",
                     display_name(path)
                 ));
             }
-            // What stood there and was left alone because it is not a key stays.
+            // A file that is not a key was left alone and stays.
             Some(key_type) if may_write(guest, path, found)? => {
                 wanted.push((path.clone(), key_type));
             }
@@ -358,7 +359,7 @@ mod tests {
         assert!(!guest.tree().exists("/srv/keys/nameless").unwrap());
         let warnings = guest.warnings().join("\n");
         assert!(warnings.contains("/etc/passwd, but that file is not a key"), "{warnings}");
-        assert!(warnings.contains("/dev/host_rsa lies where"), "{warnings}");
+        assert!(warnings.contains("/dev/host_rsa is where"), "{warnings}");
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn spoil(guest: &mut Guest, entropy: &mut Entropy) {
     let path = FILES[entropy.below(FILES.len() as u32) as usize];
     let (dir, _) = path.rsplit_once('/').unwrap();
     let tree = guest.tree();
-    // What was spoilt before may stand in the way of this.
+    // An earlier change may prevent this one.
     let _ = tree.mkdir_all(format!("{dir}/"), DIR);
     let old = tree.read(path, 1 << 20).unwrap_or_default();
     match entropy.below(8) {

@@ -1,7 +1,7 @@
 //! InitializeDatasource: a seed for cloud-init, so that it takes the instance's name, network and
 //! user data from the disk itself and looks for them nowhere else.
 //!
-//! What cloud-init does at the first boot and what the other tasks do must not meet. With a seed,
+//! cloud-init must not undo at the first boot the work of the other tasks. With a seed,
 //! AssignHostname writes no `preserve_hostname`, ConfigureNetwork leaves the network to the seed,
 //! and ChangePassword hands the image's default user, who does not exist before the first boot,
 //! to cloud-init. The host keys that DeleteSSHKeys makes stay in any case.
@@ -24,7 +24,7 @@ pub(super) static TASK: Task = Task {
 
 const MAIN: &str = "/etc/cloud/cloud.cfg";
 const OFF: &str = "/etc/cloud/cloud-init.disabled";
-/// Where the image's own settings lie, and ours behind them.
+/// The directory of the image's own settings; ours come after them.
 pub(super) const CONFIG_DIR: &str = "/etc/cloud/cloud.cfg.d";
 const OURS: &[u8] = b"/etc/cloud/cloud.cfg.d/99-snf-image-";
 const SEED: &str = "/var/lib/cloud/seed/nocloud";
@@ -60,7 +60,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let user_data = session.plan.cloud_userdata.clone();
     let user_data = user_data.as_ref().map_or(NO_USER_DATA, Secret::expose);
     put(guest, SEED, "user-data", user_data, 0o600)?;
-    // What an earlier seed had and this one has not.
+    // A leftover of an earlier seed.
     remove(guest, &format!("{SEED}/vendor-data"))?;
     if seeds_network(guest, session)? {
         let text = render::cloud_init(&session.plan.nics);
@@ -71,7 +71,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     }
     remove(guest, &format!("{CONFIG_DIR}/99-snf-image-hostname.cfg"))?;
     let mut text = String::from(
-        "# Written by snf-image: the instance's data lie in /var/lib/cloud/seed/nocloud.\n\
+        "# Written by snf-image: the instance's data are in /var/lib/cloud/seed/nocloud.\n\
          datasource_list: [ NoCloud, None ]\n",
     );
     if session.plan.cloud_init_debug {

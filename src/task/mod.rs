@@ -46,7 +46,7 @@ pub enum TaskError {
     /// The password cannot be hashed.
     #[error("the password of {user}")]
     Crypt {
-        /// Whose password.
+        /// The user.
         user: String,
         /// Why.
         #[source]
@@ -67,11 +67,11 @@ pub enum TaskError {
     /// An answer file of a Windows.
     #[error("{file} cannot be used{remedy}")]
     Answer {
-        /// Which one.
+        /// The one that is meant.
         file: String,
-        /// What to do about it, in parentheses; may be empty.
+        /// The remedy, in parentheses; may be empty.
         remedy: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         #[source]
         source: AnswerError,
     },
@@ -81,13 +81,13 @@ pub enum TaskError {
     /// The keys of a user.
     #[error("the authorized keys for {user} cannot be used")]
     Keys {
-        /// Whose.
+        /// The user.
         user: String,
-        /// What is wrong with them.
+        /// The problem with them.
         #[source]
         source: KeysError,
     },
-    /// What was asked for cannot be done on this guest: a sentence of its own, with no cause.
+    /// This guest cannot be changed as asked: a sentence of its own, with no cause.
     #[error("{0}")]
     Request(String),
 }
@@ -96,7 +96,7 @@ pub enum TaskError {
 #[derive(Debug, thiserror::Error)]
 #[error("{origin}")]
 pub struct FileError {
-    /// Where the request has it (`img_personality[2]`, `--write /etc/motd`).
+    /// Its place in the request (`img_personality[2]`, `--write /etc/motd`).
     pub origin: String,
     /// Why.
     #[source]
@@ -115,7 +115,7 @@ impl TaskError {
     }
 }
 
-/// What a task needs to know of the guest.
+/// The knowledge of the guest that a task needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// The guest's file systems, whatever is on them.
@@ -139,9 +139,9 @@ pub enum Fit {
 
 /// One customization step.
 pub struct Task {
-    /// Which one.
+    /// The one that is meant.
     pub id: TaskId,
-    /// What it does, in one line.
+    /// Its work, in one line.
     pub summary: &'static str,
     /// Whether the plan asks for it.
     pub applies: fn(&Plan) -> bool,
@@ -149,7 +149,7 @@ pub struct Task {
     pub work: Work,
 }
 
-/// What a task does.
+/// The work of a task.
 #[derive(Clone, Copy)]
 pub enum Work {
     /// Works on the disk, before anybody looks for the guest, and also where there is none.
@@ -166,11 +166,11 @@ type OnGuest = fn(&mut Guest, &mut Session<'_>) -> Result<(), TaskError>;
 /// The steps of a task that works on the guest.
 #[derive(Clone, Copy)]
 pub struct GuestWork {
-    /// What it needs to know of the guest.
+    /// The knowledge of the guest that it needs.
     needs: Needs,
     /// Slow work that needs nothing of the image: it begins with the run.
     early: Option<fn(&mut Session<'_>)>,
-    /// What has to happen before the first task changes the guest.
+    /// A step before the first task changes the guest.
     begin: Option<OnGuest>,
     /// Does it, in its turn.
     run: OnGuest,
@@ -187,7 +187,7 @@ impl GuestWork {
     /// Does what comes before the first task.
     ///
     /// # Errors
-    /// When this guest cannot be customised as asked.
+    /// When this guest cannot be customized as asked.
     pub fn begin(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         self.begin.map_or(Ok(()), |begin| begin(guest, session))
     }
@@ -195,7 +195,7 @@ impl GuestWork {
     /// Does the task, in memory.
     ///
     /// # Errors
-    /// When this guest cannot be customised as asked.
+    /// When this guest cannot be customized as asked.
     pub fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         (self.run)(guest, session)
     }

@@ -1,5 +1,5 @@
 //! RunCustomTask: the image's own program (`CUSTOM_TASK`). Nothing of a guest is ever run while it
-//! is customised, neither in the helper VM nor by the command line: the program runs once, as
+//! is customized, neither in the helper VM nor by the command line: the program runs once, as
 //! root, at the guest's first boot.
 
 use snf_fs::error::display_name;
@@ -20,7 +20,7 @@ pub(super) static TASK: Task = Task {
 };
 
 const OVERWRITING: &str = "ALLOW_MOUNTED_TASK_OVERWRITING";
-/// Where an image of the original keeps programs that stand in for tasks.
+/// The directory in which images of the original keep programs that replace tasks.
 const OVERWRITING_DIR: &str = "/root/snf-image/helper";
 const PROGRAM_DIR: &str = "/usr/local/sbin";
 const PROGRAM: &str = "snf-image-custom-task";
@@ -54,7 +54,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let Some(program) = session.plan.properties.custom_task()? else { return Ok(()) };
     if !guest.has_systemd()? {
         return Err(TaskError::request(
-            "CUSTOM_TASK cannot be met: programs are not run while an image is customised, and \
+            "CUSTOM_TASK cannot be met: programs are not run while an image is customized, and \
              without systemd in the image there is no first boot to leave it to; do it with \
              img_personality or cloud_userdata, or make it part of the image",
         ));

@@ -117,7 +117,7 @@ mod tests {
         for (path, expected) in [
             ("/etc/motd", &b"u:r:motd_t:s0\0"[..]),
             ("/etc/new", b"u:r:default_t:s0\0"),
-            // Where the policy has no label the directory's is as good as any.
+            // The policy has no label here, so the file gets that of its directory.
             ("/skip/x", b"u:r:etc_t:s0\0"),
         ] {
             guest.tree().write(path, b"", FILE).unwrap();

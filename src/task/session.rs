@@ -1,4 +1,4 @@
-//! What a run brings to the tasks, beside the guest itself.
+//! The run, as the tasks see it; the guest comes separately.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,17 +25,17 @@ pub struct Fingerprint {
 
 /// One run: the request, the sources of randomness and time, and what came out so far.
 pub struct Session<'a> {
-    /// What is asked for.
+    /// The request.
     pub plan: &'a Plan,
     /// Randomness; a task takes a stream of its own from it.
     pub entropy: &'a Entropy,
     /// The time.
     pub clock: &'a Clock,
-    /// What changes on the instance's disks beside their file systems.
+    /// The changes to the instance's disks beside their file systems.
     pub storage: Storage,
     /// Makes host keys, the slow one since the beginning of the run.
     pub host_keys: HostKeyMaker,
-    /// What the run has to tell.
+    /// Events, warnings and fingerprints so far.
     pub report: Reporter<'a>,
     /// A file system that grows when all else has been written.
     pub(crate) later: Option<LaterGrowth>,

@@ -15,7 +15,7 @@ use crate::request::{MadePassword, Parsed};
 use crate::signals::{self, Progress};
 use crate::vm;
 
-/// What a run that went well leaves to tell.
+/// The result of a run that went well.
 struct Outcome {
     report: Report,
     made: Vec<MadePassword>,
@@ -154,12 +154,12 @@ fn last_line(args: &Apply, outcome: &Outcome) -> String {
         ),
         (false, 0) => format!("{disk} is as it was asked to be: nothing changed in {seconds:.2} s"),
         (false, _) => {
-            format!("customised {disk}: {} changed in {seconds:.2} s", count(changed, "file"))
+            format!("customized {disk}: {} changed in {seconds:.2} s", count(changed, "file"))
         }
     }
 }
 
-/// What changed, for a person.
+/// The changes, for a person.
 fn summary(args: &Apply, outcome: &Outcome) -> String {
     let report = &outcome.report;
     let mut text = String::new();

@@ -47,7 +47,7 @@ pub(crate) enum Command {
     },
 }
 
-/// What `apply` takes.
+/// The options of `apply`.
 #[derive(Args, Debug)]
 pub(crate) struct Apply {
     /// The disk: a file or block device that holds a whole disk or a bare file system.
@@ -143,7 +143,7 @@ pub(crate) struct Apply {
     pub(crate) seed: Option<u64>,
 }
 
-/// What `inspect` takes.
+/// The options of `inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {
     /// The disk: a file or block device that holds a whole disk or a bare file system.
@@ -158,7 +158,7 @@ pub(crate) struct Inspect {
     pub(crate) json: bool,
 }
 
-/// What `check` takes.
+/// The options of `check`.
 #[derive(Args, Debug)]
 pub(crate) struct Check {
     /// The disk: a file or block device that holds a whole disk or a bare file system.

@@ -15,7 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::selector::io_problem;
 use crate::signals::Progress;
 
-/// What the disk is opened for.
+/// The purpose of opening the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// To look only.
@@ -73,7 +73,7 @@ pub(crate) fn open_file(path: &Path, access: Access) -> Result<OpenDisk, Failure
             ),
         },
         Some(code) if code == Errno::ROFS.raw_os_error() => {
-            fail("it lies on a read-only file system".to_owned())
+            fail("it is on a read-only file system".to_owned())
         }
         _ if error.kind() == io::ErrorKind::PermissionDenied => fail(format!(
             "permission denied; it must be {} for you",

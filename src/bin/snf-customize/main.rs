@@ -1,4 +1,4 @@
-//! `snf-customize`: the door through which a person customises an image.
+//! `snf-customize`: the door through which a person customizes an image.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 /// A defect ends the program with one sentence and a code of its own, in whichever thread it is.
-/// What the panic says is not shown: it may hold a secret.
+/// The message of the panic is not shown: it may hold a secret.
 fn catch_defects() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or(String::new(), |location| format!(" ({location})"));
@@ -63,7 +63,7 @@ fn catch_defects() {
 /// No core file, and no other process of the same user may read our memory.
 fn keep_secrets_out_of_core_dumps() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    // Where the system does not let us, there is nothing else to do.
+    // Failures are ignored: there is no other way.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

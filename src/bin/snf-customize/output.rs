@@ -1,4 +1,4 @@
-//! What the person and the script see.
+//! The output for persons and scripts.
 
 use std::io::{self, Write};
 

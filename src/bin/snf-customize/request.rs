@@ -29,14 +29,14 @@ pub(crate) struct MadePassword {
     pub(crate) password: Zeroizing<String>,
 }
 
-/// What the command line asks for.
+/// The request of the command line.
 pub(crate) struct Request {
     pub(crate) plan: Plan,
     pub(crate) made: Vec<MadePassword>,
     pub(crate) warnings: Vec<String>,
 }
 
-/// What can be told from the command line alone: checked before any file is read.
+/// The parsed command line, checked before any file is read.
 pub(crate) struct Parsed {
     passwords: Vec<(String, Selector)>,
     keys: Vec<(String, std::path::PathBuf)>,
@@ -254,7 +254,7 @@ fn without_effect(properties: &Properties, tasks: &Tasks) -> Vec<String> {
     warnings
 }
 
-/// Where a product key comes from: from the same places as a password, but for those that make one.
+/// The source of a product key: those of a password, except for those that make one.
 fn product_key(text: &str) -> Result<Selector, Failure> {
     match Selector::parse(text, "--product-key") {
         Ok(selector @ (Selector::File(_) | Selector::Stdin | Selector::Prompt)) => Ok(selector),

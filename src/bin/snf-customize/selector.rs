@@ -24,7 +24,7 @@ const ALPHABET: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ234567
 /// 20 of 56 characters: 116 bits.
 const RANDOM_LENGTH: usize = 20;
 
-/// Where a password comes from.
+/// The source of a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Selector {
     File(PathBuf),
@@ -49,7 +49,7 @@ impl Selector {
                 Ok(Self::Hash(hash.to_owned()))
             }
             Some(("hash", _)) => Err(Failure::usage(format!(
-                "{option}: what stands behind hash: is not a crypt(3) hash such as $6$SALT$HASH (quote the $ from the shell); mkpasswd(1) makes one"
+                "{option}: the text after hash: is not a crypt(3) hash such as $6$SALT$HASH (quote the $ from the shell); mkpasswd(1) makes one"
             ))),
             _ => Err(Failure::usage(format!(
                 "{option}: a password is given as file:PATH, stdin, prompt, random or hash:CRYPT, never as itself"
@@ -88,7 +88,7 @@ impl Selector {
     }
 }
 
-/// What has been read of the outside, and what is to be said of it.
+/// The inputs read so far, and the warnings about them.
 #[derive(Default)]
 pub(crate) struct Inputs {
     /// Warnings about the files.
@@ -169,7 +169,7 @@ pub(crate) fn read_file(
     Ok((bytes, metadata.is_file().then(|| metadata.mode())))
 }
 
-/// An error of the operating system without the number behind it.
+/// An error of the operating system without its number.
 pub(crate) fn io_problem(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {
@@ -184,7 +184,7 @@ pub(crate) fn user_and_file(text: &str, option: &str) -> Result<(String, PathBuf
         Some((user, rest)) if !user.is_empty() => match rest.strip_prefix("file:") {
             Some(path) if !path.is_empty() => Ok((user.to_owned(), path.into())),
             _ => Err(Failure::usage(format!(
-                "{option}: behind '{user}:' the key is given as file:PATH"
+                "{option}: after '{user}:' the key is given as file:PATH"
             ))),
         },
         _ => Err(Failure::usage(format!("{option}: the value is not of the form USER:file:PATH"))),
@@ -244,7 +244,7 @@ impl WriteSpec {
             }
         }
         if spec.source.as_os_str().is_empty() {
-            return Err(fail(format!("{guest_path}: the path behind file: is empty")));
+            return Err(fail(format!("{guest_path}: the path after file: is empty")));
         }
         Ok(spec)
     }

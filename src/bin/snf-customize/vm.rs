@@ -21,7 +21,7 @@ use crate::signals::Progress;
 
 /// The program that runs the helper VM.
 const HOST: &str = "snf-image-host";
-/// Where it is looked for beside this program and in the PATH.
+/// A further directory to look in, beside that of this program and the PATH.
 const LIBRARY: &str = "/usr/lib/snf-image";
 /// A longer answer is none of ours.
 const ANSWER_MAX: u64 = 16 << 20;
@@ -49,7 +49,7 @@ pub(crate) fn customize(
         command.arg("--helper").arg(directory);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    // What a signal means from here on, the child says: it knows whether the disk was written.
+    // From here on the child decides the meaning of a signal: it knows whether the disk was written.
     progress.begin_writing();
     let mut child = command.spawn().map_err(|error| {
         fail(format!(
@@ -90,7 +90,7 @@ fn converse(child: &mut Child, request: &[u8]) -> Result<Answer, String> {
     serde_json::from_slice(&text).map_err(|error| error.to_string())
 }
 
-/// What an answer means.
+/// Turns an answer into a report or a failure.
 fn judge(args: &Apply, answer: Answer, listener: &mut Listener) -> Result<Report, Failure> {
     for warning in answer.warnings {
         listener.warn(warning);

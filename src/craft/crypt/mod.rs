@@ -58,7 +58,7 @@ impl Method {
         Self::ALL.into_iter().find(|method| method.name().eq_ignore_ascii_case(name))
     }
 
-    /// What a hash of this method begins with.
+    /// The prefix of hashes of this method.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Yescrypt => "$y$",
@@ -128,7 +128,7 @@ fn salt(entropy: &mut Entropy, length: usize) -> Zeroizing<String> {
 
 /// Whether a string can stand in the hash field of a shadow file and mean something to crypt(3):
 /// `$id$…`, a traditional DES or BSDi hash, or one of the marks of a locked account (`*`, `!`, or
-/// a hash behind `!`). A clear-text password given by mistake is told apart in nearly all cases.
+/// a hash after `!`). A clear-text password given by mistake is told apart in nearly all cases.
 pub fn looks_like_crypt(hash: &str) -> bool {
     let printable = |byte: u8| byte.is_ascii_graphic() && byte != b':';
     if hash.is_empty() || hash.len() > 384 || !hash.bytes().all(printable) {

@@ -30,7 +30,7 @@ pub enum KeyType {
     Ed25519,
 }
 
-/// What there is to know about a kind of key.
+/// The facts about a kind of key.
 struct Facts {
     name: &'static str,
     label: &'static str,
@@ -84,7 +84,7 @@ impl KeyType {
         self.facts().algorithm
     }
 
-    /// The file of the private key in `/etc/ssh`; the public one has `.pub` behind it.
+    /// The file of the private key in `/etc/ssh`; the public one ends with `.pub`.
     pub fn host_key_file(self) -> &'static str {
         self.facts().file
     }
@@ -99,7 +99,7 @@ impl KeyType {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyPair {
-    /// What kind it is.
+    /// Its kind.
     pub key_type: KeyType,
     /// The private key as OpenSSH writes it (`-----BEGIN OPENSSH PRIVATE KEY-----`), not
     /// encrypted, with a newline at the end.

@@ -46,7 +46,7 @@ impl Writer {
         }
     }
 
-    /// What was built.
+    /// The bytes that were written.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

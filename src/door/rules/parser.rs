@@ -15,7 +15,8 @@ use crate::craft::secret::Secret;
 /// Arrays hold the disks of an instance: a subscript above this is a mistake.
 const MAX_SUBSCRIPT: u32 = 4095;
 
-/// Where and why the text is not a list of assignments. The text itself is never shown: it holds
+/// The place and the reason why the text is not a list of assignments. The text itself is never
+/// shown: it holds
 /// passwords.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}{}: {problem}", .variable.as_ref().map(|name| format!(", in {name}")).unwrap_or_default())]
@@ -52,12 +53,12 @@ struct Reader<'a> {
     variable: Option<String>,
 }
 
-/// Where a word stands: what a shell would expand differs.
+/// The place of a word: a shell expands other characters in each.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// `NAME=…` by itself: no braces, no file names.
     Assignment,
-    /// `NAME=…` behind `export`: braces.
+    /// `NAME=…` after `export`: braces.
     Argument,
     /// In an array: braces and file names.
     Element,
@@ -155,7 +156,7 @@ impl Reader<'_> {
             }
             self.blanks();
             if self.at_end() {
-                return Err(self.error("a name is missing behind `export` or `declare`"));
+                return Err(self.error("a name is missing after `export` or `declare`"));
             }
             word = self.name()?;
         }
@@ -246,7 +247,7 @@ impl Reader<'_> {
             let array = inner.array()?;
             return match inner.peek() {
                 None => Ok(Value::Array(array)),
-                Some(_) => Err(inner.error("there is more behind the `)` of an array")),
+                Some(_) => Err(inner.error("there is more after the `)` of an array")),
             };
         }
         Ok(Value::Scalar(Secret::new(std::mem::take(&mut *bytes))))
@@ -325,7 +326,7 @@ impl Reader<'_> {
                 b'\\' => {
                     self.next();
                     match self.next() {
-                        None => return Err(self.error("the file ends behind a backslash")),
+                        None => return Err(self.error("the file ends after a backslash")),
                         Some(b'\n') => {}
                         Some(escaped) => push(&mut out, escaped),
                     }

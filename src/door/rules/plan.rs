@@ -39,7 +39,7 @@ impl Rules {
         Ok(())
     }
 
-    /// What the rules ask for: every task that applies.
+    /// The plan that the rules ask for: every task that applies.
     pub fn plan(&self) -> Result<Plan, RulesError> {
         if self.get("TYPE").is_none() {
             return Err(RulesError::Missing("TYPE"));
@@ -57,7 +57,7 @@ impl Rules {
         plan.prepared = Prepared::read(self);
         plan.windows.default_time_zone = self.text("WINDOWS_TIMEZONE").map(str::to_owned);
         plan.cloud_init_debug = self.text("CLOUD_INIT_DEBUG").is_some_and(is_yes);
-        // What the image's format implies (the host works it out) stands over the properties.
+        // The host derives these from the image's format; they override the properties.
         for name in ["OSFAMILY", "ROOT_PARTITION"] {
             if let Some(value) = self.text(&format!("PROPERTY_{name}")).filter(|v| !v.is_empty()) {
                 plan.properties.set(name, value);
@@ -89,7 +89,7 @@ impl Rules {
     }
 }
 
-/// Which variable carries which OS parameter.
+/// OS parameters and the variables that carry them.
 pub(super) const VARIABLES: [(&str, &str); 9] = [
     ("img_format", "TYPE"),
     ("img_passwd", "PASSWD"),

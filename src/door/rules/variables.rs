@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{ParseError, parser, writer};
 use crate::craft::secret::Secret;
 
-/// What every variable of ours begins with.
+/// The prefix of all our variables.
 pub const PREFIX: &str = "SNF_IMAGE_";
 
 /// A file larger than this is not read: it would not fit on the largest parameter disk.

@@ -1,11 +1,11 @@
-//! The registry hives of a Windows guest, opened where they lie.
+//! The registry hives of a Windows guest, opened in place.
 
 use snf_fs::{Attributes, Tree};
 
 use super::path;
 use crate::guest::windows::registry::{FileTime, Hive, HiveError, Peek, Recovery, needs_logs};
 
-/// Where the hives are, below the directory of Windows.
+/// The directory of the hives, below that of Windows.
 const CONFIG: &str = "System32/config";
 /// SYSTEM and SAM are read as a whole; those of a large server have some 30 MB.
 const HIVE_MAX: u64 = 256 << 20;
@@ -18,9 +18,9 @@ pub enum RegistryError {
     /// The hive itself.
     #[error("{path}")]
     Hive {
-        /// Where it lies.
+        /// Its path.
         path: String,
-        /// What is wrong.
+        /// The problem.
         #[source]
         source: HiveError,
     },
@@ -45,7 +45,7 @@ pub enum RegistryError {
 pub struct OpenHive {
     /// The hive.
     pub hive: Hive,
-    /// Where it lies.
+    /// Its path.
     pub path: Vec<u8>,
     /// Whether logs had to be replayed.
     pub recovery: Recovery,

@@ -1,4 +1,5 @@
-//! What a Windows guest is: where it lies, its processor, version and edition, what its setup is
+//! The description of a Windows guest: its directory, processor, version and edition, what its
+//! setup is
 //! going to do at the next start, and its users.
 
 pub mod answer;
@@ -21,7 +22,7 @@ use super::OsFamily;
 
 /// Directories that Windows has been installed in; the second one is that of Windows 2000.
 const DIRECTORIES: [&str; 2] = ["/Windows", "/WINNT"];
-/// Where SOFTWARE says what it is.
+/// The key of SOFTWARE with the version.
 const CURRENT_VERSION: &str = "Microsoft\\Windows NT\\CurrentVersion";
 
 /// A Windows.
@@ -29,7 +30,7 @@ const CURRENT_VERSION: &str = "Microsoft\\Windows NT\\CurrentVersion";
 pub struct Windows {
     /// Its directory, as the image spells it (`/Windows`).
     pub directory: String,
-    /// What processor it is for; `None` when its kernel does not say.
+    /// Its processor; `None` when its kernel does not say.
     pub architecture: Option<Architecture>,
     /// `Windows Server 2022 Standard`; may be empty.
     pub product: String,
@@ -60,7 +61,7 @@ impl Windows {
                 version: None,
                 build: String::new(),
             };
-            // What cannot be read is not known.
+            // Unreadable values count as absent.
             let _ = windows.read_version(tree);
             return Ok(Some(windows));
         }
@@ -134,7 +135,7 @@ impl Windows {
         format!("{}/{rest}", self.directory)
     }
 
-    /// What its setup does at the next start.
+    /// The work of its setup at the next start.
     pub fn setup_state(&self, tree: &Tree) -> Result<SetupState, RegistryError> {
         state::read(tree, self)
     }

@@ -16,7 +16,7 @@ pub fn find(tree: &Tree, path: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(if found.is_empty() { b"/".to_vec() } else { found }))
 }
 
-/// Where a path leads whose last names may be missing: those that exist as they are spelt in the
+/// The target of a path whose last names may be missing: those that exist as they are spelt in the
 /// guest, the others as they were asked for.
 pub fn place(tree: &Tree, path: &str) -> Result<Vec<u8>> {
     let mut found = Vec::new();
@@ -34,7 +34,7 @@ pub fn place(tree: &Tree, path: &str) -> Result<Vec<u8>> {
     Ok(if found.is_empty() { b"/".to_vec() } else { found })
 }
 
-/// What `name` names in the directory `dir` (empty for the root).
+/// The entry `name` of the directory `dir` (empty for the root).
 fn child(tree: &Tree, dir: &[u8], name: &str) -> Result<Option<Vec<u8>>> {
     let join = |name: &[u8]| [dir, b"/", name].concat();
     let asked = join(name.as_bytes());

@@ -22,7 +22,7 @@ impl Architecture {
     }
 }
 
-/// Where an executable keeps the offset of its PE header.
+/// The place in which an executable keeps the offset of its PE header.
 const LFANEW: usize = 0x3c;
 
 /// The processor of the executable that begins with these bytes.

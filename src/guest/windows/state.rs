@@ -4,7 +4,7 @@ use snf_fs::Tree;
 
 use super::{OsFamily, RegistryError, Windows, hives};
 
-/// What the image's setup says of itself.
+/// The state of the image's setup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetupState {
     /// The next start specializes the system: an answer file is read. `audit` says that the

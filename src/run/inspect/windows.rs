@@ -1,4 +1,4 @@
-//! What a Windows guest says of itself.
+//! A Windows guest's description of itself.
 
 use serde::Serialize;
 use snf_fs::Tree;
@@ -7,7 +7,7 @@ use super::{GuestSummary, UserSummary};
 use crate::guest::windows::registry::FileTime;
 use crate::guest::windows::{RegistryError, SetupState, Windows, hives, sam};
 
-/// What there is to say of a Windows only.
+/// The description of a Windows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WindowsSummary {
     /// `x86`, `amd64`, `arm64`; none when its kernel does not say.
@@ -16,7 +16,7 @@ pub struct WindowsSummary {
     pub edition: String,
     /// Whether its setup will read an answer file at the next start (sysprep /generalize).
     pub generalized: Option<bool>,
-    /// Where it is installed.
+    /// Its directory.
     pub directory: String,
 }
 

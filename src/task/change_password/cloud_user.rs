@@ -5,7 +5,7 @@ use super::{Guest, Session, TaskError, passwd};
 use crate::craft::secret::Secret;
 use crate::task::initialize_datasource::{CONFIG_DIR, default_user, put, quote, seeded};
 
-/// What cloud-init is to be told of users.
+/// The settings of cloud-init that concern users.
 #[derive(Default)]
 pub(super) struct CloudUser {
     /// The image's default user; `None` without a seed.

@@ -60,7 +60,7 @@ pub(super) fn add(
     let new = merged(old.as_deref().unwrap_or_default(), &lines);
     let attributes = Attributes { mode: 0o600, uid: user.uid, gid: user.gid };
     guest.tree.write(&canonical, &new, attributes)?;
-    // What a symbolic link in the home leads to elsewhere keeps the owner and mode it has there.
+    // A target outside the home, reached by a symbolic link, keeps its owner and mode.
     let own = old.is_none() || below(&real_home, &canonical) || !below(&home, &path);
     if own {
         guest.tree.chown(&canonical, user.uid, user.gid)?;
@@ -89,7 +89,7 @@ fn home(user: &User) -> Result<Vec<u8>, TaskError> {
     Ok(home)
 }
 
-/// Whether `path` lies strictly below `dir`, both canonical. The root has an empty or `/` form.
+/// Whether `path` is strictly below `dir`, both canonical. The root has an empty or `/` form.
 fn below(dir: &[u8], path: &[u8]) -> bool {
     let dir = dir.strip_suffix(b"/").unwrap_or(dir);
     path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/") && rest.len() > 1)
@@ -131,7 +131,7 @@ fn make_directories(
     Ok(())
 }
 
-/// Where the guest has SELinux labels, keys in a home have a type of their own.
+/// Labels keys in a home with their own SELinux type, if the guest has labels.
 fn label(guest: &mut Guest, path: &[u8]) -> Result<(), TaskError> {
     const NAME: &[u8] = b"security.selinux";
     let Some(old) = guest.tree.xattr(path, NAME)? else { return Ok(()) };
@@ -200,7 +200,7 @@ fn key_of(line: &str) -> Option<String> {
     None
 }
 
-/// The file with the lines that are not in it yet behind its end.
+/// The file with the lines that are not in it yet, appended.
 fn merged(old: &[u8], lines: &[&str]) -> Vec<u8> {
     let text = String::from_utf8_lossy(old);
     let identity = |line: &str| key_of(line).unwrap_or_else(|| line.trim().to_owned());

@@ -1,4 +1,4 @@
-//! Which hash the guest's own `passwd` would make.
+//! The hashing method of the guest's own `passwd`.
 
 use super::super::{Guest, Session, TaskError};
 use crate::craft::crypt::Method;
@@ -30,7 +30,7 @@ pub(super) fn choose(guest: &Guest, session: &Session<'_>) -> Result<Method, Tas
     Ok(of_release(&guest.distro))
 }
 
-/// What is strong enough to be made today: a guest that asks for DES or MD5 gets SHA-512, which
+/// Methods that are strong enough today. A guest that asks for DES or MD5 gets SHA-512, which
 /// every C library of the last fifteen years takes.
 fn method(name: &str) -> Option<Method> {
     match name.to_ascii_lowercase().as_str() {

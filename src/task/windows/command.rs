@@ -6,7 +6,7 @@
 //! that which means something to `cmd.exe` gets a caret, the quotes too: to `cmd.exe` nothing ever
 //! is within quotes, and no state depends on what stands in the text.
 
-/// What a caret takes the meaning from.
+/// Characters that lose their meaning after a caret.
 const SPECIAL: &[char] = &['"', '^', '&', '|', '<', '>', '(', ')'];
 
 /// An argument that the program takes as exactly this text. `None` when no line can hold it: a
@@ -43,7 +43,8 @@ pub(super) fn argument(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// What `cmd.exe` hands on of a line of a command file, delayed expansion being off: percent
+    /// The part of a line of a command file that `cmd.exe` hands on, delayed expansion being off:
+    /// percent
     /// signs first, then carets and quotes. A meaning that is left is an error.
     fn by_cmd(line: &str) -> Result<String, char> {
         let mut expanded = String::new();
@@ -69,7 +70,7 @@ mod tests {
         Ok(out)
     }
 
-    /// What a program of the C runtime takes for its arguments.
+    /// The arguments that a program of the C runtime sees.
     fn by_runtime(line: &str) -> Vec<String> {
         let (mut arguments, mut current) = (Vec::new(), None::<String>);
         let (mut in_quotes, mut backslashes) = (false, 0);

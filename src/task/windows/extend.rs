@@ -11,7 +11,7 @@ pub(in super::super) static TASK: Task = Task {
     work: Work::guest(Needs::Where(super::WINDOWS), run),
 };
 
-/// `extend` takes the space behind the volume, also that of a partition that has grown already.
+/// `extend` takes the space after the volume, also that of a partition that has grown already.
 const TEXT: &str = "@echo off\r\n\
     > \"%~dp0extend.txt\" echo select volume %SystemDrive:~0,1%\r\n\
     >> \"%~dp0extend.txt\" echo extend noerr\r\n\

@@ -37,7 +37,7 @@ pub(in super::super) fn read(guest: &Guest, path: &str) -> Result<Option<Vec<u8>
 }
 
 /// Deletes a file that may hold secrets, its content overwritten with zeros first: what is small
-/// lies in the file's own record, which stays. What is not a regular file is left alone.
+/// is in the file's own record, which stays. Other kinds of file are left alone.
 pub(in super::super) fn wipe(guest: &mut Guest, path: &[u8]) -> Result<bool, TaskError> {
     let stat = guest.tree.lstat(path)?;
     if stat.file_type != FileType::Regular {

@@ -17,7 +17,7 @@ pub(in super::super) static TASK: Task = Task {
     work: Work::guest(Needs::System(super::WINDOWS), run),
 };
 
-/// Where the answer file of XP and Server 2003 lies.
+/// The path of the answer file of XP and Server 2003.
 const SYSPREP_INF: &str = "/sysprep/sysprep.inf";
 
 fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
@@ -65,7 +65,7 @@ fn install(
             own
         }
         None => {
-            // Whatever Windows would find before ours, or have left from an earlier setup with the
+            // Files that Windows would find before ours, or has left from an earlier setup with the
             // secrets that were in it.
             for path in places::existing(guest, windows)? {
                 if files::wipe(guest, &path)? {

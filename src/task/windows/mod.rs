@@ -1,4 +1,5 @@
-//! What tasks do on Windows: the answer file that its setup reads at the next start, and a command
+//! The work of tasks on Windows: the answer file that its setup reads at the next start, and a
+//! command
 //! file that it runs once.
 
 pub(super) mod command;
@@ -26,7 +27,7 @@ pub(super) const WINDOWS: &[OsFamily] = &[OsFamily::Windows, OsFamily::WindowsLe
 /// The property by which passwords are set in the registry itself.
 const OFFLINE_PASSWORD: &str = "OFFLINE_PASSWORD";
 
-/// How a Windows is customised.
+/// How a Windows is customized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// It is generalized: its setup does what the answer file says.
@@ -50,7 +51,7 @@ pub(super) fn now(session: &Session<'_>) -> FileTime {
     session.clock.now().into()
 }
 
-/// How this guest is to be customised; an error when it is not generalized and nobody has said
+/// How this guest is to be customized; an error when it is not generalized and nobody has said
 /// that this is known.
 pub(super) fn way(guest: &Guest, session: &Session<'_>) -> Result<Way, TaskError> {
     let windows = system(guest)?;

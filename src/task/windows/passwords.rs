@@ -169,7 +169,7 @@ fn push_line(
         let name = display_name(name.as_bytes());
         Err(TaskError::request(format!("the password of {name} {what}; choose another one")))
     };
-    // What `net user` takes for something else.
+    // `net user` takes these for something else.
     if password.starts_with('/') {
         return wrong(
             "begins with a slash, and Windows' command `net user` takes that for an option",

@@ -1,4 +1,4 @@
-//! Where Windows looks for an answer file at the first start after sysprep.
+//! The places in which Windows looks for an answer file at the first start after sysprep.
 
 use super::super::{Guest, TaskError};
 use super::files;
@@ -18,7 +18,7 @@ const PLACES: [&str; 7] = [
     "/Autounattend.xml",
 ];
 
-/// Where ours goes when there is none: where sysprep itself keeps the one that it was given.
+/// The place of ours when there is none: sysprep keeps the one that it was given there, too.
 pub(super) fn own_place(windows: &Windows) -> String {
     windows.below("Panther/unattend.xml")
 }
@@ -29,7 +29,7 @@ pub(super) fn existing(guest: &Guest, windows: &Windows) -> Result<Vec<Vec<u8>>,
     let mut found = Vec::new();
     let system = hives::peek(&guest.tree, &windows.directory, "SYSTEM")?;
     let named = system.map(|system| system.text("Setup", "UnattendFile")).transpose()?.flatten();
-    // What is on another drive, or not there, Windows passes over too.
+    // Windows, too, ignores a file that is missing or on another drive.
     if let Some(named) = named.and_then(|named| windows_path::from_windows(named.trim()).ok()) {
         found.extend(path::find(&guest.tree, &named)?);
     }

@@ -13,7 +13,7 @@ const RUN: &str = include_str!("run.cmd");
 /// In `SetupComplete.cmd`, in front of what is there: that may end with `exit`.
 const CALL: &str = "@if exist \"%~dp0snf-image\\run.cmd\" \
     (call \"%~dp0snf-image\\run.cmd\" last & rd /s /q \"%~dp0snf-image\")\r\n";
-/// What the answer file has run in the specialize pass.
+/// The command that the answer file runs in the specialize pass.
 const COMMAND: &str = "cmd.exe /c \"%SystemRoot%\\Setup\\Scripts\\snf-image\\run.cmd\"";
 
 /// The list of commands of the mini-setup of XP, and where it looks for it.

@@ -259,7 +259,7 @@ fn an_image_that_is_not_generalized() {
     );
     password(&mut guest, named("nobody"), "secret");
     assert!(guest.fail(&change_password::TASK).contains("no user \"nobody\""));
-    // What net user could not take is no matter here.
+    // The limits of `net user` do not apply here.
     password(&mut guest, named("Guest"), "/*");
     guest.run(&change_password::TASK).unwrap();
 }
@@ -388,7 +388,7 @@ fn a_registry_that_was_not_closed() {
     assert_eq!(hive.text(select, "Replayed").unwrap().as_deref(), Some("yes"));
 }
 
-/// What was not there is not there afterwards, and what was refused stays refused.
+/// A missing value is missing afterwards, and refused connections stay refused.
 #[test]
 fn remote_desktop_comes_back_as_it_was() {
     let state = Some("IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE");

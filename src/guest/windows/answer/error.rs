@@ -1,4 +1,4 @@
-//! What can be wrong with an answer file.
+//! The errors of an answer file.
 
 /// Why an answer file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum AnswerError {
     Xml {
         /// The line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         #[source]
         source: quick_xml::Error,
     },
@@ -26,7 +26,7 @@ pub enum AnswerError {
     Markup {
         /// The line, from 1.
         line: usize,
-        /// What is there.
+        /// The markup found.
         problem: &'static str,
     },
     /// The text ends too early.
@@ -53,7 +53,7 @@ pub enum AnswerError {
     /// An edit lost its place: a defect of this library.
     #[error("{what} is not where it was put")]
     Moved {
-        /// What the edit looked for.
+        /// The element that the edit looked for.
         what: &'static str,
     },
     /// A password that XML cannot hold.

@@ -17,9 +17,9 @@ use crate::guest::windows::path::folded;
 pub const SHELL_SETUP: &str = "Microsoft-Windows-Shell-Setup";
 /// The component that runs commands in the specialize pass.
 const DEPLOYMENT: &str = "Microsoft-Windows-Deployment";
-/// What an answer file is.
+/// The namespace of answer files.
 const NAMESPACE: &str = "urn:schemas-microsoft-com:unattend";
-/// What the attribute `action` belongs to.
+/// The namespace of the attribute `action`.
 const WCM: &str = "http://schemas.microsoft.com/WMIConfig/2002/State";
 const DEFAULT: &str = include_str!("unattend.xml");
 
@@ -119,7 +119,7 @@ impl AnswerFile {
     /// The component, made where it is missing.
     fn component(&mut self, pass: Pass, name: &str) -> Result<Path, AnswerError> {
         if let Some(path) = self.find_component(pass, name) {
-            // What is to be processed again must not say that it was.
+            // An element that is to be processed again must not be marked as processed.
             self.document.remove_attribute(&path[..1], "wasPassProcessed")?;
             return Ok(path);
         }
@@ -190,7 +190,7 @@ impl AnswerFile {
         self.document.set_text(&path, text)
     }
 
-    /// Has a command run in the specialize pass, behind those that are there already.
+    /// Has a command run in the specialize pass, after those that are there already.
     pub fn run_in_specialize(
         &mut self,
         description: &str,
@@ -272,7 +272,7 @@ impl AnswerFile {
         Ok(true)
     }
 
-    /// Where the file logs a user on by itself, its password follows.
+    /// Sets the password of the automatic logon, if the file has one for this user.
     pub fn set_auto_logon_password(
         &mut self,
         user: &str,
@@ -289,7 +289,7 @@ impl AnswerFile {
     }
 
     /// `Value` and `PlainText` of a password, hidden from the eye as Windows' own tools do: with
-    /// the element's name behind it, in UTF-16 and base64.
+    /// the element's name after it, in UTF-16 and base64.
     fn set_password(
         &mut self,
         at: &[usize],

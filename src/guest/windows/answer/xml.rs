@@ -113,7 +113,7 @@ impl Document {
         (element.open.clone(), Zeroizing::new(new))
     }
 
-    /// Adds elements, given as text, behind all that is in the element, on lines of their own.
+    /// Adds elements, given as text, after all that is in the element, on lines of their own.
     pub fn append(&mut self, path: &[usize], lines: &[String]) -> Result<(), AnswerError> {
         let Some(element) = self.at(path) else { return Ok(()) };
         let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };

@@ -1,4 +1,4 @@
-//! What can go wrong with a hive.
+//! The errors of a hive.
 
 /// The result of everything in this module.
 pub type Result<T, E = HiveError> = std::result::Result<T, E>;
@@ -13,7 +13,7 @@ pub enum HiveError {
         structure: &'static str,
         /// Byte in the file.
         offset: u64,
-        /// What was found and what was expected.
+        /// The value found and the value expected.
         detail: String,
     },
     /// The hive was not written to its end, and its logs do not mend that.
@@ -32,9 +32,9 @@ pub enum HiveError {
     /// A kind of hive that is not handled.
     #[error("{what} is not supported; {remedy}")]
     Unsupported {
-        /// What it is.
+        /// Its kind.
         what: String,
-        /// What to do about it.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The request makes no sense or does not fit.

@@ -13,7 +13,7 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) const CELL_HEADER: usize = 4;
 /// A value's data that is in `data_offset` itself has this bit in `data_size`.
 pub(super) const DATA_RESIDENT: u32 = 1 << 31;
-/// What one segment of a big data record holds.
+/// The payload of one segment of a big data record, in bytes.
 pub(super) const SEGMENT: usize = 16344;
 
 /// The first sector of the base block, which transaction logs have too.
@@ -176,7 +176,7 @@ pub(super) struct LogEntry {
     pub(super) hash_2: U64,
 }
 
-/// Where a dirty page goes.
+/// The destination of a dirty page.
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct DirtyPageReference {

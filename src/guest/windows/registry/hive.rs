@@ -174,7 +174,7 @@ impl Hive {
         let rest = self.data.get(PAGE + offset as usize..).unwrap_or_default();
         match T::read_from_prefix(rest) {
             Ok((value, _)) => Ok(value),
-            Err(_) => Err(HiveError::cell(structure, offset, "it lies beyond the hive's end")),
+            Err(_) => Err(HiveError::cell(structure, offset, "it is beyond the hive's end")),
         }
     }
 

@@ -13,11 +13,12 @@ const SECTOR: usize = 512;
 /// File types of a log in the old format, and of one in the new.
 const OLD_LOG: [u32; 2] = [1, 2];
 const NEW_LOG: u32 = 6;
-/// What a hive may grow by when its logs are replayed, beside the bytes that they hold: a new bin is
+/// The most that a hive may grow by when its logs are replayed, beside the bytes that they hold: a
+/// new bin is
 /// in them as a whole, or nearly so. A log that claims more would only fill memory.
 const GROWTH_SLACK: usize = 16 << 20;
 
-/// What was done to a hive before it could be used.
+/// The repair of a hive before it could be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// Nothing: it was closed cleanly.
@@ -165,7 +166,7 @@ fn entries_of(log: &[u8]) -> Vec<Entry<'_>> {
     let mut at = SECTOR;
     while let Some(entry) = log.get(at..).and_then(entry_of) {
         let number = entry.head.sequence_number.get();
-        // What follows the newest entry is left from earlier rounds.
+        // Later entries are left from earlier rounds.
         let last = entries.last().map(|last| last.head.sequence_number.get());
         if last.is_some_and(|last| last.checked_add(1) != Some(number)) {
             break;

@@ -16,7 +16,7 @@ const DATA_MAX: usize = 16 << 10;
 /// More subkeys or values than this no key has in practice; each costs a read.
 const COUNT_MAX: usize = 1 << 16;
 
-/// A hive that is read where it lies, and only as far as it is asked for. What its logs hold is
+/// A hive that is read in place, and only as far as it is asked for. What its logs hold is
 /// not seen.
 pub struct Peek<R> {
     read: R,
@@ -28,7 +28,7 @@ pub struct Peek<R> {
 pub struct PeekKey(KeyNode);
 
 impl<R: Fn(u64, usize) -> Result<Vec<u8>, String>> Peek<R> {
-    /// A hive behind `read`, which gives up to so many bytes at an offset of the file: fewer only
+    /// A hive that `read` reads, which gives up to so many bytes at an offset of the file: fewer only
     /// at its end.
     pub fn open(read: R) -> Result<Self> {
         let mut peek = Self { read, root: 0 };
@@ -133,13 +133,13 @@ impl<R: Fn(u64, usize) -> Result<Vec<u8>, String>> Peek<R> {
         let wrong = |detail: &str| HiveError::cell(structure, offset, detail);
         let bytes = self.bytes(PAGE as u64 + u64::from(offset), CELL_HEADER + length)?;
         let (header, content) =
-            CellSize::read_from_prefix(&bytes).map_err(|_| wrong("it lies beyond the end"))?;
+            CellSize::read_from_prefix(&bytes).map_err(|_| wrong("it is beyond the end"))?;
         let size = header.size.get();
         if size >= 0 || (size.unsigned_abs() as usize) < CELL_HEADER + length {
             return Err(wrong("no allocated cell of its length begins there"));
         }
         if content.len() < length {
-            return Err(wrong("it lies beyond the end"));
+            return Err(wrong("it is beyond the end"));
         }
         Ok(content.to_vec())
     }

@@ -61,7 +61,7 @@ impl Hive {
         Ok(Name::from_stored(bytes, node.flags.get() & KEY_COMP_NAME != 0))
     }
 
-    /// `length` bytes behind the head of a record.
+    /// `length` bytes after the head of a record.
     fn tail(
         &self,
         structure: &'static str,

@@ -12,7 +12,7 @@ const LEAF_MAX: usize = 507;
 /// No more lists of subkeys are in one list of lists.
 const ROOT_MAX: usize = 1012;
 
-/// What the elements of a leaf are.
+/// The elements of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// `li`: offsets.
@@ -33,7 +33,7 @@ impl Kind {
         }
     }
 
-    /// What Windows of a format version writes.
+    /// The kind that Windows of a format version writes.
     fn native(minor: u32) -> Self {
         match minor {
             5.. => Self::Hash,
@@ -101,7 +101,7 @@ impl Hive {
         Ok((head, bytes))
     }
 
-    /// The lists behind a list of lists, or the list itself.
+    /// The lists in a list of lists, or the list itself.
     fn leaves(&self, offset: u32) -> Result<Vec<u32>> {
         if !self.cell("subkeys list", offset)?.starts_with(b"ri") {
             return Ok(vec![offset]);

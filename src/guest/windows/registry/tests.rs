@@ -384,7 +384,7 @@ fn hostile_logs_end_in_a_result() {
         let mut bad = body.clone();
         let at = if entropy.below(2) == 0 { entropy.below(200) } else { 8 * entropy.below(20) };
         bad[at as usize] = entropy.bytes::<1>()[0];
-        // With right hashes, so that what is behind them is reached.
+        // With right hashes, so that the code after the check is reached.
         let hash = marvin::hash(&bad[40..]);
         bad[24..32].copy_from_slice(&hash.to_le_bytes());
         let hash = marvin::hash(&bad[..32]);

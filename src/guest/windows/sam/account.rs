@@ -5,13 +5,13 @@ use crate::guest::windows::registry::FileTime;
 /// Entries of the table of `V`: offset, length and a word for each.
 const ENTRIES: usize = 17;
 const ENTRY: usize = 12;
-/// Where what the entries point to begins.
+/// The start of the data that the entries point to.
 const DATA: usize = ENTRIES * ENTRY;
 /// Hashes are longer than this: it is the length of the head alone.
 const RC4_HEAD: usize = 4;
 const AES_HEAD: usize = 24;
 
-/// What stands in an entry.
+/// The content of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     /// The hash for LAN Manager, which nobody makes any more.

@@ -75,7 +75,7 @@ impl Stored {
         Self { revision, pek_id }
     }
 
-    /// What stands in place of a hash that there is not.
+    /// The placeholder for a missing hash.
     pub(super) fn empty(self) -> Vec<u8> {
         let mut head = self.head();
         if self.revision == Revision::Aes {
@@ -108,7 +108,7 @@ impl Stored {
             }
             Revision::Aes => {
                 let salt: [u8; 16] = entropy.bytes();
-                // DataOffset: behind the salt, counted from it.
+                // DataOffset: after the salt, counted from it.
                 out.extend_from_slice(&16u32.to_le_bytes());
                 out.extend_from_slice(&salt);
                 let cipher = Aes128::new(&Array(*hashed.key));

@@ -74,7 +74,7 @@ pub(super) struct HashedBootKey {
     pub(super) revision: Revision,
 }
 
-/// Where the key begins in the value `F` of the domain.
+/// The start of the key in the value `F` of the domain.
 const KEY_DATA: usize = 0x68;
 pub(super) const QWERTY: &[u8] = b"!@#$%^&*()qwertyUIOPAzxcvbnmQQQQQQQQQQQQ)(*@&%\0";
 pub(super) const DIGITS: &[u8] = b"0123456789012345678901234567890123456789\0";

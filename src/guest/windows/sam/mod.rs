@@ -39,7 +39,7 @@ pub struct Account {
     pub password: Option<bool>,
 }
 
-/// What setting a password did besides.
+/// Side effects of setting a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Changed {
     /// The account was disabled and no longer is.

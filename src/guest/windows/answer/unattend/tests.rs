@@ -1,4 +1,4 @@
-//! What is edited is read again by Python's own XML parser in `tests/windows_answer_oracle.rs`.
+//! `tests/windows_answer_oracle.rs` reads the results with Python's XML parser.
 
 use super::*;
 
@@ -168,7 +168,7 @@ fn hostile_files_end_in_a_result() {
             file.set_auto_logon_password("admin", &password),
         ];
         let text = file.bytes();
-        // What was edited is an answer file still, with the settings in it.
+        // The result is still an answer file, with the settings in it.
         if results.iter().all(Result::is_ok) {
             let again = AnswerFile::parse(text.expose(), Architecture::Amd64).unwrap();
             let name = again.get(Pass::Specialize, SHELL_SETUP, &["ComputerName"]);
