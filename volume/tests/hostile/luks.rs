@@ -79,8 +79,10 @@ impl Damaged {
             Part::Luks2Header => {
                 let mut header = disk.bytes(0, 16384);
                 for _ in 0..times {
-                    let from = choices.below(500);
-                    mutate(&mut header[from..512], choices);
+                    // Magic, version, size, sequence number, checksum's name, offset. Salt and
+                    // padding, the most part, mean nothing.
+                    let from = [0, 6, 8, 16, 72, 256][choices.below(6)];
+                    mutate(&mut header[from..from + 8], choices);
                 }
                 seal(&mut header);
                 disk.write_at(0, &header).unwrap();
