@@ -13,7 +13,8 @@ use super::floppy;
 use super::image::HelperImage;
 use super::run::run_image;
 use super::{
-    HelperConfig, HelperError, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk, VmRequest,
+    Acceleration, HelperConfig, HelperError, HelperSink, MonitorMessage, SECTOR_SIZE, VmDisk,
+    VmRequest,
 };
 use crate::node::cancel::Cancel;
 
@@ -35,7 +36,12 @@ impl HelperSink for Warnings {
 /// Says how the run of it ended.
 pub(super) fn run(config: &HelperConfig) -> Result<String, HelperError> {
     let helper = HelperImage::open(&config.directory)?;
-    let config = HelperConfig { snapshot: false, debug: false, ..config.clone() };
+    // A KVM that does not work is no defect of the helper.
+    let acceleration = match config.acceleration {
+        Acceleration::Kvm => Acceleration::Auto,
+        other => other,
+    };
+    let config = HelperConfig { acceleration, snapshot: false, debug: false, ..config.clone() };
     let request = request().map_err(HelperError::system("make the disks of a trial"))?;
     let cancel = Cancel::new();
     let mut warnings = Warnings::default();
