@@ -37,7 +37,7 @@ fn main() {
     let mut entropy = Entropy::seeded(1);
     for key_type in KeyType::ALL {
         let time = measure(rounds, || {
-            generate(key_type, "root@bench", &mut entropy);
+            generate(key_type, "root@bench", &mut entropy).unwrap();
         });
         show(&format!("{} {}", key_type.label(), key_type.bits()), time);
     }

@@ -10,7 +10,9 @@ pub mod ask;
 pub mod craft;
 pub mod door;
 pub mod guest;
+pub mod limits;
 pub mod run;
+pub mod shown;
 pub mod task;
 
 pub use ask::{event, network, params, personality, plan, properties};

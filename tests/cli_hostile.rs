@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::cli_support::{GPT_OFFSET, Guest, Run, snf_customize};
 use serde_json::Value;
+use snf_fs::text::is_hidden;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFn0000000000000000000000000000000000000000 me\n";
@@ -167,6 +168,44 @@ fn names_that_would_forge_lines() {
     orderly(&guest);
     let run = Run::of(snf_customize().arg("inspect").arg(&guest.image));
     assert!(!format!("{}{}", run.stdout, run.stderr).contains(['\u{1b}', '\u{7}']), "{run:?}");
+}
+
+/// An 8-bit control sequence, text from right to left, a line separator, a byte order mark.
+const HIDDEN: &str = "\u{9b}31m\u{202e}\u{2028}\u{feff}";
+
+#[test]
+fn nothing_hidden_reaches_a_terminal() {
+    let guest = Guest::debian_with(|tree| {
+        let release = format!("PRETTY_NAME=\"x{HIDDEN}y\"\nID=debian\n");
+        fs::write(tree.join("usr/lib/os-release"), release).unwrap();
+        fs::write(tree.join("etc/hostname"), format!("a{HIDDEN}b\n")).unwrap();
+        let fstab = format!("/dev/{HIDDEN}x / ext4 defaults 0 1\nLABEL={HIDDEN} /srv ext4 - 0 0\n");
+        fs::write(tree.join("etc/fstab"), fstab).unwrap();
+        let keys = tree.join("etc/ssh");
+        fs::create_dir_all(&keys).unwrap();
+        fs::write(keys.join(format!("ssh_host_{HIDDEN}")), "old").unwrap();
+        fs::write(keys.join("sshd_config"), format!("HostKey /etc/{HIDDEN}\n")).unwrap();
+    });
+    let renamed = guest.image.with_file_name(format!("image{HIDDEN}"));
+    fs::copy(&guest.image, &renamed).unwrap();
+    for image in [&guest.image, &renamed] {
+        for words in [
+            &["inspect"][..],
+            &["inspect", "--json"],
+            &["check"],
+            &["check", "--json"],
+            &["apply", "--dry-run", "--host-keys=new"],
+            &["apply", "--dry-run", "--host-keys=new", "--json"],
+            &["apply", "--dry-run", "--hostname", HIDDEN],
+        ] {
+            let (command, options) = words.split_first().unwrap();
+            let run = Run::of(snf_customize().arg(command).arg(image).args(options));
+            let text = format!("{}{}", run.stdout, run.stderr);
+            let hidden: Vec<char> =
+                text.chars().filter(|&c| is_hidden(c) && !"\n\t".contains(c)).collect();
+            assert!(!text.is_empty() && hidden.is_empty(), "{words:?}: {hidden:?} in {run:?}");
+        }
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn openssh_reads_signs_and_agrees_on_the_fingerprint() {
     let mut entropy = Entropy::from_os().unwrap();
     for key_type in KeyType::ALL {
         let dir = tempfile::tempdir().unwrap();
-        let key = generate(key_type, "root@vm1.example.test", &mut entropy);
+        let key = generate(key_type, "root@vm1.example.test", &mut entropy).unwrap();
         write(&key, dir.path());
 
         let public = String::from_utf8(keygen(&["-y", "-f", "key"], dir.path()).stdout).unwrap();
@@ -62,7 +62,7 @@ fn openssh_reads_signs_and_agrees_on_the_fingerprint() {
 fn openssl_finds_rsa_keys_consistent() {
     for seed in 0..6 {
         let dir = tempfile::tempdir().unwrap();
-        let key = generate(KeyType::Rsa, "", &mut Entropy::seeded(seed));
+        let key = generate(KeyType::Rsa, "", &mut Entropy::seeded(seed)).unwrap();
         write(&key, dir.path());
         keygen(&["-q", "-p", "-N", "", "-m", "PEM", "-f", "key"], dir.path());
         let output = Command::new("openssl")
@@ -74,4 +74,17 @@ fn openssl_finds_rsa_keys_consistent() {
         assert!(output.status.success() && text.contains("RSA key ok"), "{text}");
         assert!(text.contains("Private-Key: (3072 bit"), "{text}");
     }
+}
+
+/// OpenSSH writes the scalar without leading zeros, `ssh-key` in 32 bytes: one key of 256 differs.
+#[test]
+fn openssh_reads_an_ecdsa_key_whose_number_begins_with_zero() {
+    // The scalar is what the stream gives first.
+    let seed = (0..).find(|&seed| Entropy::seeded(seed).bytes::<32>()[0] == 0).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let key = generate(KeyType::Ecdsa, "zero", &mut Entropy::seeded(seed)).unwrap();
+    write(&key, dir.path());
+    let public = String::from_utf8(keygen(&["-y", "-f", "key"], dir.path()).stdout).unwrap();
+    assert_eq!(public, key.public);
+    keygen(&["-q", "-p", "-N", "secret", "-f", "key"], dir.path());
 }

@@ -1,5 +1,5 @@
 //! What the targets share: they are those of the stable harnesses (`fs/tests/fuzz_ext.rs`,
-//! `fs/tests/fuzz_ntfs.rs`, `partition/tests/hostile.rs`, `tests/fuzz_hives.rs`), with the fuzzer's
+//! `fs/tests/fuzz_ntfs.rs`, `partition/tests/hostile.rs`, `tests/fuzz_hives.rs`, `tests/fuzz_texts.rs`), with the fuzzer's
 //! bytes in place of a seed. The first byte chooses the image, the rest is what is damaged and how.
 
 // As the stable harnesses see them: at the root of their crate.
@@ -19,6 +19,8 @@ mod ntfs_support;
 mod support;
 #[path = "../../partition/tests/tables/mod.rs"]
 mod tables;
+#[path = "../../tests/text_fuzz/mod.rs"]
+mod text_fuzz;
 
 pub(crate) use fuzz::{choices, mutate, run};
 
@@ -46,6 +48,7 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("ntfs_grow", "NtfsGrow"),
     ("ntfs_check", "NtfsCheck"),
     ("regf", "Regf"),
+    ("text", "Text"),
 ];
 
 fn targets(prefix: &str) -> Vec<Box<dyn Target>> {
@@ -56,6 +59,7 @@ fn targets(prefix: &str) -> Vec<Box<dyn Target>> {
         (_, Some(part), _) => ntfs_fuzz::targets(&[part]),
         (.., "Journal") => fuzz::journal::targets(),
         (.., "Regf") => hive_fuzz::targets(),
+        (.., "Text") => text_fuzz::targets(),
         _ => tables::targets(),
     };
     all.retain(|target| target.name().starts_with(prefix));

@@ -62,7 +62,7 @@ pub(crate) fn one_line(text: &str, limit: usize) -> String {
     for c in text.trim_end().chars() {
         let c = match c {
             '\n' | '\r' | '\t' => ' ',
-            c if c.is_control() => '\u{fffd}',
+            c if snf_fs::text::is_hidden(c) => '\u{fffd}',
             c => c,
         };
         if out.len() + c.len_utf8() > limit {
@@ -81,6 +81,7 @@ mod tests {
     fn one_line_is_one_line() {
         assert_eq!(one_line("no user\nSUCCESS\n", 99), "no user SUCCESS");
         assert_eq!(one_line("\x1b[2Jx", 99), "\u{fffd}[2Jx");
+        assert_eq!(one_line("\u{9b}a\u{202e}\u{2028}", 99), "\u{fffd}a\u{fffd}\u{fffd}");
         assert_eq!(one_line("ääää", 5), "ää");
     }
 }

@@ -101,6 +101,11 @@ impl Entropy {
         text
     }
 
+    /// The generator itself, for crates that draw by its traits.
+    pub(crate) fn rng(&mut self) -> &mut ChaCha20Rng {
+        &mut self.rng
+    }
+
     fn keyed(key: Zeroizing<[u8; 32]>, seeded: bool) -> Self {
         Self { rng: ChaCha20Rng::from_seed(*key), key, seeded }
     }

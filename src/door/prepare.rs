@@ -39,9 +39,13 @@ pub fn prepare(plan: &Plan, hostname: &str, entropy: &Entropy) -> Prepared {
     }
     if plan.host_keys == HostKeys::New && runs(TaskId::DeleteSSHKeys) {
         let comment = format!("root@{hostname}");
+        // A key that cannot be made is reported by the task.
         prepared.keys = KeyType::ALL
-            .map(|kind| sshkey::generate(kind, &comment, &mut entropy.derive(kind.name())))
-            .to_vec();
+            .into_iter()
+            .filter_map(|kind| {
+                sshkey::generate(kind, &comment, &mut entropy.derive(kind.name())).ok()
+            })
+            .collect();
     }
     prepared
 }

@@ -134,10 +134,10 @@ impl Outcome {
     }
 }
 
-/// Takes control characters out of every text.
+/// Takes hidden characters out of every text.
 fn clean(value: &mut serde_json::Value) {
     match value {
-        serde_json::Value::String(text) => text.retain(|c| !c.is_control()),
+        serde_json::Value::String(text) => text.retain(|c| !snf_fs::text::is_hidden(c)),
         serde_json::Value::Array(values) => values.iter_mut().for_each(clean),
         serde_json::Value::Object(map) => map.values_mut().for_each(clean),
         _ => {}

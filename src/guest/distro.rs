@@ -124,7 +124,7 @@ fn family_of(id: &str) -> Family {
 
 /// One line without control characters and of a sane length: it goes into messages.
 fn clean(line: &str) -> String {
-    line.trim().chars().filter(|c| !c.is_control()).take(200).collect()
+    line.trim().chars().filter(|&c| !snf_fs::text::is_hidden(c)).take(200).collect()
 }
 
 /// The value of `KEY=value` in a file of shell assignments, quotes and backslashes taken off.

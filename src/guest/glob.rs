@@ -3,8 +3,7 @@
 
 use snf_fs::{Error, Result, Tree};
 
-/// How many files one pattern may name.
-const MATCHES_MAX: usize = 1000;
+use crate::limits::GLOB_FILES;
 
 /// Whether `name` matches `pattern`. A leading dot must be matched by a dot, as in glob(7).
 pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
@@ -95,9 +94,9 @@ pub fn expand(tree: &Tree, pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
                     next.push([dir.as_slice(), b"/", &entry.name].concat());
                 }
             }
-            if next.len() > MATCHES_MAX {
+            if next.len() > GLOB_FILES {
                 return Err(Error::Invalid(format!(
-                    "{}: the pattern names more than {MATCHES_MAX} files",
+                    "{}: the pattern names more than {GLOB_FILES} files",
                     snf_fs::error::display_name(pattern)
                 )));
             }

@@ -1,17 +1,19 @@
 //! The guest's SELinux policy, as far as it says which label a file has: new files get theirs at
 //! once, so that the guest need not relabel everything at its first boot.
 
-use regex_lite::Regex;
+use std::sync::OnceLock;
+
+use regex_lite::{Regex, RegexBuilder};
 use snf_fs::{FileType, Result, Tree};
 
 use super::distro;
+use crate::limits::{
+    CONFIG_BYTES, POLICY_LINES, POLICY_PATTERN_BYTES, POLICY_PATTERN_STEPS, POLICY_STEPS,
+};
 
 /// The extended attribute of a label.
 pub const XATTR: &[u8] = b"security.selinux";
 const CONFIG: &str = "/etc/selinux/config";
-const FILE_MAX: u64 = 16 << 20;
-/// A real policy has some 7,000 lines.
-const ENTRIES_MAX: usize = 50_000;
 
 /// The setting in `/etc/selinux/config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +50,10 @@ pub struct FileContexts {
 #[derive(Clone, Debug)]
 struct Entry {
     pattern: String,
+    /// The pattern compiled, when a path was first compared with it; `None` inside where it is none.
+    compiled: OnceLock<Option<Regex>>,
+    /// What one character of a path costs, at most ([`steps`]).
+    steps: u64,
     /// The prefix that a path must have, so that few patterns are ever compiled.
     prefix: String,
     /// A path without any pattern character: it counts more than all patterns.
@@ -62,18 +68,22 @@ impl FileContexts {
     /// that they are no policy.
     pub fn read(tree: &Tree, policy: &str) -> Result<Option<Self>> {
         let base = format!("/etc/selinux/{policy}/contexts/files/file_contexts");
-        let Some(text) = tree.read_optional(&base, FILE_MAX)? else { return Ok(None) };
+        let Some(text) = tree.read_optional(&base, CONFIG_BYTES)? else { return Ok(None) };
         let mut contexts = Self::default();
         contexts.add(&String::from_utf8_lossy(&text));
         for suffix in ["homedirs", "local"] {
-            let text = tree.read_optional(format!("{base}.{suffix}"), FILE_MAX)?;
+            let text = tree.read_optional(format!("{base}.{suffix}"), CONFIG_BYTES)?;
             contexts.add(&String::from_utf8_lossy(&text.unwrap_or_default()));
         }
         for suffix in ["subs", "subs_dist"] {
             let text = tree.read_optional(format!("{base}.{suffix}"), 1 << 20)?;
             contexts.add_substitutes(&String::from_utf8_lossy(&text.unwrap_or_default()));
         }
-        if contexts.entries.is_empty() || contexts.entries.len() > ENTRIES_MAX {
+        let steps = contexts.entries.iter().fold(0u64, |all, e| all.saturating_add(e.steps));
+        if contexts.entries.is_empty()
+            || contexts.entries.len() > POLICY_LINES
+            || steps > POLICY_STEPS
+        {
             return Ok(None);
         }
         Ok(Some(contexts))
@@ -81,7 +91,7 @@ impl FileContexts {
 
     fn add(&mut self, text: &str) {
         // One more than the limit is enough to know that there are too many.
-        let room = (ENTRIES_MAX + 1).saturating_sub(self.entries.len());
+        let room = (POLICY_LINES + 1).saturating_sub(self.entries.len());
         self.entries.extend(text.lines().filter_map(entry).take(room));
     }
 
@@ -115,13 +125,36 @@ impl FileContexts {
         let candidates = || self.entries.iter().rev().filter(fits);
         let found =
             candidates().find(|entry| entry.literal && entry.prefix == path).or_else(|| {
-                candidates().filter(|entry| !entry.literal).find(|entry| {
-                    Regex::new(&format!("^(?:{})$", entry.pattern))
-                        .is_ok_and(|regex| regex.is_match(&path))
-                })
+                candidates().filter(|entry| !entry.literal).find(|entry| entry.matches(&path))
             })?;
         found.context.as_ref().map(|context| format!("{context}\0").into_bytes())
     }
+}
+
+impl Entry {
+    fn matches(&self, path: &str) -> bool {
+        let compile = || {
+            if self.steps > POLICY_PATTERN_STEPS {
+                return None;
+            }
+            RegexBuilder::new(&format!("^(?:{})$", self.pattern))
+                .size_limit(POLICY_PATTERN_BYTES)
+                .build()
+                .ok()
+        };
+        self.compiled.get_or_init(compile).as_ref().is_some_and(|regex| regex.is_match(path))
+    }
+}
+
+/// An upper bound of what a matcher does for one character of a path: it looks at each part of the
+/// pattern once, and a part that is repeated by number counts that many times.
+fn steps(pattern: &str) -> u64 {
+    let repeated = pattern.split('{').skip(1).map(|rest| {
+        let numbers = rest.split('}').next().unwrap_or_default().split(',');
+        numbers.map(|number| number.trim().parse().unwrap_or(1)).max().unwrap_or(1).max(1)
+    });
+    let length = u64::try_from(pattern.len()).unwrap_or(u64::MAX);
+    repeated.fold(length, |all: u64, times: u64| all.saturating_mul(times))
 }
 
 /// A line: pattern, perhaps a file type, context.
@@ -141,7 +174,8 @@ fn entry(line: &str) -> Option<Entry> {
         }
         _ => return None,
     };
-    Some(Entry { pattern, prefix, literal, file_type, context })
+    let steps = steps(&pattern);
+    Some(Entry { pattern, compiled: OnceLock::new(), steps, prefix, literal, file_type, context })
 }
 
 fn file_type(flag: &str) -> Option<FileType> {
@@ -276,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn repeated_parts_count_many_times() {
+        for (pattern, expected) in
+            [("/a", 2), ("(a?){1000}", 10_000), ("(x{9}){2,10}", 12 * 90), ("x{,}", 4), ("{", 1)]
+        {
+            assert_eq!(steps(pattern), expected, "{pattern}");
+        }
+        assert_eq!(steps(&"{99999999999}".repeat(10)), u64::MAX);
+        let mut contexts = FileContexts::default();
+        contexts.add("/(a?){1000}.*\ta:b:many\n/.*\ta:b:c\n");
+        // The pattern that costs too much matches nothing.
+        contexts.entries.reverse();
+        assert_eq!(contexts.label("/aaa", FileType::Regular).unwrap(), b"a:b:c\0");
+    }
+
+    #[test]
     fn configuration() {
         let mut tree = Tree::new(Box::new(MemoryFs::new()));
         assert_eq!(state(&tree).unwrap(), State::Off);
@@ -295,7 +344,7 @@ mod tests {
         tree.write(format!("{base}.local"), b"/x e:f:g:h\n", FILE).unwrap();
         let contexts = FileContexts::read(&tree, "strict").unwrap().unwrap();
         assert_eq!(contexts.label("/x", FileType::Regular).unwrap(), b"e:f:g:h\0");
-        let many = "/x a:b:c\n".repeat(ENTRIES_MAX + 1);
+        let many = "/x a:b:c\n".repeat(POLICY_LINES + 1);
         tree.write(base, many.as_bytes(), FILE).unwrap();
         assert!(FileContexts::read(&tree, "strict").unwrap().is_none());
     }

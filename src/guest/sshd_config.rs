@@ -6,13 +6,9 @@ use snf_fs::error::display_name;
 use snf_fs::{Result, Tree};
 
 use super::glob;
+use crate::limits::{CONFIG_BYTES, HOST_KEYS, PATH_BYTES, SSHD_FILES, SSHD_LEVELS};
 
 const SSHD_CONFIG: &[u8] = b"/etc/ssh/sshd_config";
-/// sshd itself allows 16 levels of `Include`.
-const DEPTH_MAX: usize = 16;
-/// How many files all `Include`s together may name.
-const FILES_MAX: usize = 200;
-const FILE_MAX: u64 = 16 << 20;
 
 /// The settings that matter here; a keyword that is not set anywhere is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +36,8 @@ pub enum PatternError {
     None,
     /// A `%` sequence that cannot be known before the guest runs.
     Unknown(String),
+    /// With its `%` sequences replaced it is longer than a path may be.
+    TooLong,
 }
 
 impl SshdConfig {
@@ -76,6 +74,10 @@ impl SshdConfig {
         let mut path = Vec::new();
         let mut bytes = pattern.iter();
         while let Some(byte) = bytes.next() {
+            // Before it grows further: each `%h` may stand for thousands of bytes.
+            if path.len() > PATH_BYTES {
+                return Err(PatternError::TooLong);
+            }
             if *byte != b'%' {
                 path.push(*byte);
                 continue;
@@ -96,6 +98,9 @@ impl SshdConfig {
             absolute.extend_from_slice(&path);
             path = absolute;
         }
+        if path.len() > PATH_BYTES {
+            return Err(PatternError::TooLong);
+        }
         Ok(path)
     }
 }
@@ -109,7 +114,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn file(&mut self, path: &[u8], depth: usize) -> Result<()> {
         self.files += 1;
-        let text = self.tree.read(path, FILE_MAX)?;
+        let text = self.tree.read(path, CONFIG_BYTES)?;
         self.text(&text, depth)
     }
 
@@ -124,7 +129,7 @@ impl Reader<'_> {
                 self.include(&values, depth)?;
                 continue;
             }
-            self.set(&keyword, values);
+            self.set(&keyword, values)?;
         }
         Ok(())
     }
@@ -137,10 +142,10 @@ impl Reader<'_> {
                 [b"/etc/ssh/".as_slice(), pattern].concat()
             };
             for path in glob::expand(self.tree, &pattern)? {
-                if depth + 1 >= DEPTH_MAX || self.files >= FILES_MAX {
+                if depth + 1 >= SSHD_LEVELS || self.files >= SSHD_FILES {
                     return Err(snf_fs::Error::Invalid(format!(
-                        "{}: Include goes deeper than {DEPTH_MAX} levels or names more than \
-                         {FILES_MAX} files",
+                        "{}: Include goes deeper than {SSHD_LEVELS} levels or names more than \
+                         {SSHD_FILES} files",
                         display_name(&path)
                     )));
                 }
@@ -152,8 +157,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn set(&mut self, keyword: &str, values: Vec<Vec<u8>>) {
-        let Some(first) = values.first() else { return };
+    fn set(&mut self, keyword: &str, values: Vec<Vec<u8>>) -> Result<()> {
+        let Some(first) = values.first() else { return Ok(()) };
         let word = || Some(String::from_utf8_lossy(first).to_ascii_lowercase());
         let config = &mut self.config;
         match keyword {
@@ -161,6 +166,11 @@ impl Reader<'_> {
                 config.authorized_keys_file = Some(values);
             }
             "hostkey" if !config.host_keys.contains(first) => {
+                if config.host_keys.len() >= HOST_KEYS {
+                    return Err(snf_fs::Error::Invalid(format!(
+                        "sshd_config names more than {HOST_KEYS} host keys"
+                    )));
+                }
                 config.host_keys.push(first.clone());
             }
             "permitrootlogin" if config.permit_root_login.is_none() => {
@@ -179,6 +189,7 @@ impl Reader<'_> {
             }
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -255,6 +266,11 @@ mod tests {
         assert_eq!(path("none"), Err(PatternError::None));
         assert_eq!(path("/k/%t"), Err(PatternError::Unknown("/k/%t".into())));
         assert_eq!(path("/k/%"), Err(PatternError::Unknown("/k/%".into())));
+        let config =
+            SshdConfig::parse(format!("AuthorizedKeysFile {}\n", "%h".repeat(9)).as_bytes());
+        let home = [b"/".as_slice(), &[b'a'; 500]].concat();
+        assert_eq!(config.keys_path(b"ann", 1000, &home), Err(PatternError::TooLong));
+        assert_eq!(config.keys_path(b"ann", 1000, &home[..455]).unwrap().len(), 4095);
         let root = SshdConfig::default().keys_path(b"r", 0, b"/").unwrap();
         assert_eq!(root, b"/.ssh/authorized_keys");
     }

@@ -11,6 +11,7 @@ use crate::ask::plan::HostKeys;
 use crate::craft::sshkey::KeyType;
 use crate::guest::CONFIG_MAX;
 use crate::guest::sshd_config::SshdConfig;
+use crate::limits::{HOST_KEYS, NAMES};
 
 pub(super) static TASK: Task = Task {
     id: TaskId::DeleteSSHKeys,
@@ -179,7 +180,7 @@ fn choose(
     found: &[Old],
 ) -> Result<Vec<(Vec<u8>, KeyType)>, TaskError> {
     let mut wanted: Vec<(Vec<u8>, KeyType)> = Vec::new();
-    let mut dropped = Vec::new();
+    let (mut dropped, mut more) = (Vec::new(), 0usize);
     for path in found.iter().map(|old| &old.path).chain(&sshd.host_keys) {
         let is_private = |path: &[u8]| !path.ends_with(b".pub");
         if !is_private(path) || !path.starts_with(b"/") || wanted.iter().any(|(p, _)| p == path) {
@@ -192,12 +193,19 @@ fn choose(
                     display_name(path)
                 ));
             }
+            Some(_) if wanted.len() >= HOST_KEYS => {
+                return Err(TaskError::request(format!(
+                    "the image has more than {HOST_KEYS} SSH host keys; remove those that its sshd \
+                     does not use"
+                )));
+            }
             // A file that is not a key was left alone and stays.
             Some(key_type) if may_write(guest, path, found)? => {
                 wanted.push((path.clone(), key_type));
             }
             Some(_) => {}
-            None => dropped.push(display_name(path)),
+            None if dropped.len() < NAMES => dropped.push(display_name(path)),
+            None => more += 1,
         }
     }
     let has_sshd = sshd.present
@@ -210,6 +218,9 @@ fn choose(
                 (format!("{SSH_DIR}/{}", key_type.host_key_file()).into_bytes(), key_type)
             })
             .collect();
+    }
+    if more > 0 {
+        dropped.push(format!("and {more} more"));
     }
     if !dropped.is_empty() {
         session.info(format!(
@@ -257,7 +268,7 @@ fn write(
     comment: &str,
     index: usize,
 ) -> Result<Fingerprint, TaskError> {
-    let key = session.host_keys.make(key_type, comment, index);
+    let key = session.host_keys.make(key_type, comment, index)?;
     if let Some(slash) = path.iter().rposition(|byte| *byte == b'/').filter(|slash| *slash > 0) {
         guest.tree.mkdir_all(&path[..slash], Attributes { mode: 0o755, uid: 0, gid: 0 })?;
     }
@@ -328,6 +339,22 @@ mod tests {
         guest.mkdir("/etc");
         guest.run(&TASK).unwrap();
         assert!(guest.fingerprints.is_empty());
+    }
+
+    #[test]
+    fn an_image_with_too_many_keys_is_refused_and_names_are_few() {
+        let mut guest = Guest::debian();
+        for n in 0..=HOST_KEYS {
+            guest.write(&format!("{SSH_DIR}/ssh_host_rsa{n}"), "old");
+        }
+        assert!(guest.fail(&TASK).contains("more than 16 SSH host keys"));
+        let mut guest = Guest::debian();
+        for n in 0..NAMES + 5 {
+            guest.write(&format!("{SSH_DIR}/ssh_host_unknown{n}"), "old");
+        }
+        guest.run(&TASK).unwrap();
+        let told = format!("{:?}", guest.events);
+        assert!(told.contains("and 5 more"), "{told}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) use windows::offline_resize::LaterGrowth;
 use crate::ask::plan::Plan;
 use crate::ask::properties::PropertyError;
 use crate::craft::crypt::CryptError;
+use crate::craft::sshkey::KeyError;
 use crate::guest::storage::StorageError;
 use crate::guest::windows::RegistryError;
 use crate::guest::windows::answer::AnswerError;
@@ -52,6 +53,9 @@ pub enum TaskError {
         #[source]
         source: CryptError,
     },
+    /// An SSH host key cannot be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The disk: its partition table, a swap area.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -1,5 +1,6 @@
 //! Every file of tests is linked into a test binary: Cargo looks for none by itself (`autotests =
-//! false`), so a forgotten one would be skipped in silence.
+//! false`), so a forgotten one would be skipped in silence. And every page and every test that the
+//! documentation names is there.
 
 #[cfg(test)]
 mod tests {
@@ -47,6 +48,37 @@ mod tests {
         for package in packages {
             let left = forgotten(&package);
             assert!(left.is_empty(), "{}: {left:?} in no test binary", package.display());
+        }
+    }
+
+    /// Quoted texts of a page: what stands between two backquotes.
+    fn quoted(page: &str) -> impl Iterator<Item = &str> {
+        page.split('`').skip(1).step_by(2)
+    }
+
+    #[test]
+    fn the_security_page_names_tests_that_exist() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let page = fs::read_to_string(checkout.join("docs/security.md")).unwrap_or_default();
+        let named: Vec<(&str, &str)> =
+            quoted(&page).filter_map(|text| text.split_once(".rs::")).collect();
+        assert!(named.len() > 20, "{named:?}");
+        for (file, test) in named {
+            let text = fs::read_to_string(checkout.join(format!("{file}.rs"))).unwrap_or_default();
+            assert!(text.contains(&format!("fn {test}()")), "{file}.rs has no test {test}");
+        }
+    }
+
+    #[test]
+    fn every_page_is_in_the_reading_order() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let order = fs::read_to_string(docs.join("README.md")).unwrap_or_default();
+        for entry in fs::read_dir(&docs).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            assert!(
+                name == "README.md" || order.contains(&format!("]({name})")),
+                "docs/README.md does not name {name}"
+            );
         }
     }
 }

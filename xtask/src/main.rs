@@ -4,8 +4,10 @@ mod bench;
 mod deb;
 mod debian;
 mod demo;
+mod fuzz;
 mod ganeti;
 mod linked;
+mod policy;
 mod publish;
 mod setup;
 mod stage;
@@ -21,6 +23,8 @@ usage: cargo xtask COMMAND
 
   demo    build all, deploy a real Debian image through `create`, customise another offline
   test    run every test (installs what they need)
+          --quick: those that need no root, no virtual machine and no Debian tree
+  fuzz    --hours N: the fuzzers for N hours; what they learn is kept in the cache
   bench   measure against other tools, in one run; TOPIC... for a part of it:
           customize, create, copy, helper, ext, ntfs
   stage   only build, and lay out as an installed system would have it (target/stage)
@@ -28,7 +32,7 @@ usage: cargo xtask COMMAND
   ganeti  the OS provider under a real one-node Ganeti cluster; PACKAGE: one that `deb` has made
   setup   only install what the tests need and build the Debian images
 
-All of it needs root: as an ordinary user the commands run themselves through sudo.
+All but test --quick needs root: as an ordinary user the commands run themselves through sudo.
 Slow things are kept in $SNF_IMAGE_CACHE (default /var/cache/snf-image).";
 
 fn main() -> ExitCode {
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
     let names: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let action: Box<dyn FnOnce() -> Result<()>> = match names.as_slice() {
         ["test"] => Box::new(test::test),
+        ["fuzz", "--hours", hours] => Box::new(|| fuzz::fuzz(hours)),
+        ["test", "--quick"] => Box::new(test::quick),
         ["demo"] => Box::new(demo::demo),
         ["bench", topics @ ..] => Box::new(|| bench::bench(topics)),
         ["stage"] => Box::new(|| stage::stage().map(|stage| println!("{}", stage.root.display()))),
@@ -54,7 +60,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = if rustix::process::geteuid().is_root() { action() } else { through_sudo(&names) };
+    let needs_root = !matches!(names.as_slice(), ["test", "--quick"]);
+    let result = match needs_root && !rustix::process::geteuid().is_root() {
+        true => through_sudo(&names),
+        false => action(),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

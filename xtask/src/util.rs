@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// An error is one sentence for the person at the terminal.
 pub type Result<T> = std::result::Result<T, String>;
@@ -72,13 +73,31 @@ pub fn shell(script: &str, arguments: &[&str]) -> Result<String> {
     })
 }
 
-/// Does one step and says how long it took.
+/// Steps that are done, and how long each took.
+static DONE: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// Does one step and says how long it took, now and in [`print_times`].
 pub fn step<T>(what: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("  .. {what}");
     let start = Instant::now();
-    let result = action()?;
-    eprintln!("  ok {what} ({:.1} s)", start.elapsed().as_secs_f64());
-    Ok(result)
+    let result = action();
+    let took = start.elapsed();
+    let end = if result.is_ok() { "ok" } else { "FAILED" };
+    eprintln!("  {end} {what} ({:.1} s)", took.as_secs_f64());
+    if let Ok(mut done) = DONE.lock() {
+        done.push((what.to_owned(), took));
+    }
+    result
+}
+
+/// Prints what each step took, and the time since `start`. (A step may be part of another one.)
+pub fn print_times(start: Instant) {
+    let Ok(done) = DONE.lock() else { return };
+    eprintln!("\n  time of each stage:");
+    for (what, took) in done.iter() {
+        eprintln!("  {:>8.1} s  {what}", took.as_secs_f64());
+    }
+    eprintln!("  {:>8.1} s  in all", start.elapsed().as_secs_f64());
 }
 
 /// Whether a program is on the PATH.

@@ -167,7 +167,11 @@ impl BzImage {
         let compression = Compression::of(payload)
             .ok_or_else(|| self.wrong("the payload is compressed in an unknown way"))?;
         // Most compressors get the unpacked size appended by the kernel's build.
-        let end = if compression == Compression::Gzip { payload.len() } else { payload.len() - 4 };
+        let end = if compression == Compression::Gzip {
+            payload.len()
+        } else {
+            payload.len().saturating_sub(4)
+        };
         let elf = unpack(compression, payload.get(..end).unwrap_or(payload), MAX_KERNEL)
             .map_err(|source| KernelError::Unpack { path: self.path.clone(), source })?;
         if !elf.starts_with(b"\x7fELF") {

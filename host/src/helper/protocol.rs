@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use snf_fs::text::is_hidden;
 pub use snf_image::wire::{
     HELLO, LOG_LINE_LIMIT, LOG_TOTAL_LIMIT, MONITOR_LINE_LIMIT, MONITOR_LINES_LIMIT,
     PROTOCOL_VERSION, REPORT_LINE_LIMIT, RESULT_LINE_LIMIT,
@@ -357,7 +358,7 @@ impl LogReader {
     }
 }
 
-/// Bytes as one line of printable text: escape sequences and control characters go, bytes that
+/// Bytes as one line of printable text: escape sequences and hidden characters go, bytes that
 /// are not UTF-8 become U+FFFD.
 pub fn clean_line(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
@@ -374,7 +375,7 @@ pub fn clean_line(line: &[u8]) -> String {
             }
         } else if c == '\t' {
             out.push(' ');
-        } else if !c.is_control() {
+        } else if !is_hidden(c) {
             out.push(c);
         }
     }

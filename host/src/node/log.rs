@@ -19,13 +19,10 @@ pub fn debug(text: impl FnOnce() -> String) {
     }
 }
 
-/// Writes one line to standard error. Control characters in the text are escaped, so that one
-/// message stays one line.
+/// Writes one line to standard error. Hidden characters in the text are escaped, so that one
+/// message stays one line and commands no terminal.
 pub fn line(text: &str) {
-    let mut out = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        if c.is_control() && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
-    }
+    let mut out = snf_image::shown::line(text);
     out.push('\n');
     // One write call a line keeps lines of several processes apart.
     match std::io::stderr().lock().write_all(out.as_bytes()) {

@@ -86,7 +86,7 @@ impl Monitor {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             object.insert("timestamp".into(), json!(now.as_micros() as f64 / 1e6));
         }
-        let line = message.to_string();
+        let line = snf_image::shown::json(&message.to_string());
         match &mut self.sink {
             Sink::Log => log::line(&format!("[MONITOR] {line}")),
             Sink::Dead(_) => {}

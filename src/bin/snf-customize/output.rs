@@ -4,19 +4,20 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 use snf_image::event::{Event, EventSink};
+use snf_image::shown;
 
 use crate::exit::{Exit, Failure};
 
-/// Prints on standard output. One that was closed, as `head` does, is no error of ours.
+/// Prints a page on standard output, nothing hidden in it. One that was closed, as `head` does, is no error of ours.
 pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
+    let _ = out.write_all(shown::page(text).as_bytes());
     let _ = out.flush();
 }
 
 /// Prints one line on standard error.
 fn complain(kind: &str, text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
+    let _ = writeln!(io::stderr().lock(), "{kind}: {}", shown::line(text));
 }
 
 /// A line that says what went wrong.
@@ -74,7 +75,7 @@ impl Document {
         self.set("result", exit.word());
         self.set("exit_code", exit.code());
         self.set("message", message);
-        print(&format!("{:#}\n", Value::Object(self.0)));
+        print(&shown::json(&format!("{:#}\n", Value::Object(self.0))));
     }
 }
 

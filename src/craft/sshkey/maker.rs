@@ -2,14 +2,14 @@
 
 use std::sync::mpsc;
 
-use super::{KeyPair, KeyType, generate};
+use super::{KeyError, KeyPair, KeyType, generate};
 use crate::craft::random::Entropy;
 
 /// Makes SSH host keys. An RSA key takes longer than the rest of a run, so a thread makes it from
 /// the moment that somebody knows it will be needed.
 pub struct HostKeyMaker {
     entropy: Entropy,
-    rsa: Option<(String, mpsc::Receiver<KeyPair>)>,
+    rsa: Option<(String, mpsc::Receiver<Result<KeyPair, KeyError>>)>,
     prepared: Vec<KeyPair>,
 }
 
@@ -42,19 +42,27 @@ impl HostKeyMaker {
     }
 
     /// A key of a kind: the first one (`index` 0), or a further one.
-    pub fn make(&mut self, key_type: KeyType, comment: &str, index: usize) -> KeyPair {
+    ///
+    /// # Errors
+    /// As [`generate`].
+    pub fn make(
+        &mut self,
+        key_type: KeyType,
+        comment: &str,
+        index: usize,
+    ) -> Result<KeyPair, KeyError> {
         if index == 0
             && let Some(given) = self.prepared.iter().position(|key| key.key_type == key_type)
         {
-            return self.prepared.swap_remove(given);
+            return Ok(self.prepared.swap_remove(given));
         }
         if key_type == KeyType::Rsa
             && index == 0
             && let Some((started, receiver)) = self.rsa.take()
             && started == comment
-            && let Ok(key) = receiver.recv()
+            && let Ok(made) = receiver.recv()
         {
-            return key;
+            return made;
         }
         let mut entropy = match index {
             0 => self.stream(key_type),

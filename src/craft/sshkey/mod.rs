@@ -1,20 +1,17 @@
-//! SSH host keys: made offline, in OpenSSH's own format.
+//! SSH host keys: made offline, in OpenSSH's own format, by the crate `ssh-key`.
 
 mod maker;
 mod rsa;
-mod wire;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use ed25519_dalek::SigningKey;
-use p256::elliptic_curve::sec1::ToSec1Point;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use snf_fs::text::is_hidden;
+use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData};
+use ssh_key::sec1::EncodedPoint;
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::craft::random::Entropy;
 use crate::craft::secret::Secret;
-use wire::Writer;
 
 pub use maker::HostKeyMaker;
 
@@ -110,72 +107,84 @@ pub struct KeyPair {
     pub fingerprint: String,
 }
 
-/// Makes a key. The comment is part of both files; control characters in it become `?`.
-pub fn generate(key_type: KeyType, comment: &str, entropy: &mut Entropy) -> KeyPair {
-    let comment: String =
-        comment.chars().map(|c| if c.is_control() { '?' } else { c }).take(1024).collect();
-    // The two check numbers are equal when the key was decrypted well; nothing is encrypted here.
-    let check: [u8; 4] = entropy.bytes();
-    let mut public = Writer::default();
-    let mut private = Writer::default();
-    private.raw(&check);
-    private.raw(&check);
-    public.string(key_type.algorithm().as_bytes());
-    private.string(key_type.algorithm().as_bytes());
-    match key_type {
-        KeyType::Rsa => {
-            let key = rsa::generate(entropy);
-            public.mpint(&key.e);
-            public.mpint(&key.n);
-            for number in [&key.n[..], &key.e, &key.d, &key.iqmp, &key.p, &key.q] {
-                private.mpint(number);
-            }
-        }
-        KeyType::Ecdsa => {
-            let secret = p256_secret(entropy);
-            let point = secret.public_key().to_sec1_point(false);
-            for out in [&mut public, &mut private] {
-                out.string(b"nistp256");
-                out.string(point.as_bytes());
-            }
-            private.mpint(&Zeroizing::new(secret.to_bytes()));
-        }
-        KeyType::Ed25519 => {
-            let seed = Zeroizing::new(entropy.bytes::<32>());
-            let key = SigningKey::from_bytes(&seed);
-            let point = key.verifying_key().to_bytes();
-            public.string(&point);
-            private.string(&point);
-            private.string(&*Zeroizing::new(key.to_keypair_bytes()));
-        }
-    }
-    private.string(comment.as_bytes());
-    private.pad(8);
+/// A key could not be made. No input leads here, only a fault in the crates that make keys.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make an SSH host key of type {}", .key_type.name())]
+pub struct KeyError {
+    /// What kind it was to be.
+    pub key_type: KeyType,
+    /// Why.
+    #[source]
+    pub source: Refusal,
+}
 
-    let mut file = Writer::default();
-    file.raw(b"openssh-key-v1\0");
-    file.string(b"none");
-    file.string(b"none");
-    file.string(b"");
-    file.raw(&1u32.to_be_bytes());
-    file.string(public.bytes());
-    file.string(private.bytes());
+/// Why a key could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The key does not fit its file format.
+    #[error(transparent)]
+    Format(#[from] ssh_key::Error),
+    /// The numbers do not make an RSA key.
+    #[error(transparent)]
+    Rsa(#[from] ::rsa::errors::Error),
+    /// The search for primes cannot begin. (Its error is no [`std::error::Error`].)
+    #[error("the search for primes: {0}")]
+    Search(crypto_primes::Error),
+    /// The search found no pair of primes.
+    #[error("no suitable primes were found")]
+    NoPrime,
+}
 
-    KeyPair {
-        key_type,
-        private: Secret::new(wire::pem(file.bytes()).as_bytes()),
-        public: format!("{} {} {comment}\n", key_type.algorithm(), STANDARD.encode(public.bytes())),
-        fingerprint: format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(public.bytes()))),
+impl From<crypto_primes::Error> for Refusal {
+    fn from(error: crypto_primes::Error) -> Self {
+        Self::Search(error)
     }
 }
 
-/// A uniform scalar: 32 random bytes, drawn again in the one case of 2^32 that they are not below
-/// the order of the curve.
-fn p256_secret(entropy: &mut Entropy) -> p256::SecretKey {
+/// Makes a key. The comment is part of both files; hidden characters in it become `?`, and it is cut
+/// after 1024 characters. A seeded stream gives the same key twice.
+///
+/// # Errors
+/// [`KeyError`], which no input causes.
+pub fn generate(
+    key_type: KeyType,
+    comment: &str,
+    entropy: &mut Entropy,
+) -> Result<KeyPair, KeyError> {
+    make(key_type, comment, entropy).map_err(|source| KeyError { key_type, source })
+}
+
+fn make(key_type: KeyType, comment: &str, entropy: &mut Entropy) -> Result<KeyPair, Refusal> {
+    let comment: String =
+        comment.chars().map(|c| if is_hidden(c) { '?' } else { c }).take(1024).collect();
+    let pair = match key_type {
+        KeyType::Rsa => KeypairData::Rsa(rsa::generate(entropy)?),
+        KeyType::Ecdsa => KeypairData::Ecdsa(ecdsa(entropy)),
+        KeyType::Ed25519 => {
+            let seed = Zeroizing::new(entropy.bytes::<32>());
+            KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed))
+        }
+    };
+    let key = PrivateKey::new(pair, comment)?;
+    let mut public = key.public_key().to_openssh()?;
+    public.push('\n');
+    Ok(KeyPair {
+        key_type,
+        private: Secret::new(key.to_openssh(LineEnding::LF)?.as_bytes()),
+        public,
+        fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+    })
+}
+
+/// A key on P-256 with a uniform scalar: 32 random bytes, drawn again in the one case of 2^32 that
+/// they are not below the order of the curve.
+fn ecdsa(entropy: &mut Entropy) -> EcdsaKeypair {
     loop {
         let bytes = Zeroizing::new(entropy.bytes::<32>());
         if let Ok(secret) = p256::SecretKey::from_slice(&*bytes) {
-            return secret;
+            let public = EncodedPoint::from(secret.public_key());
+            return EcdsaKeypair::NistP256 { public, private: secret.into() };
         }
     }
 }
@@ -187,7 +196,7 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_keys_twice() {
         for key_type in KeyType::ALL {
-            let make = || generate(key_type, "root@vm", &mut Entropy::seeded(5));
+            let make = || generate(key_type, "root@vm", &mut Entropy::seeded(5)).unwrap();
             let (a, b) = (make(), make());
             assert_eq!(a.private, b.private);
             assert_eq!(a.public, b.public);
@@ -200,7 +209,7 @@ mod tests {
     #[test]
     fn two_keys_of_one_stream_differ() {
         let mut entropy = Entropy::seeded(5);
-        let mut make = |key_type| generate(key_type, "", &mut entropy).fingerprint;
+        let mut make = |key_type| generate(key_type, "", &mut entropy).unwrap().fingerprint;
         for key_type in KeyType::ALL {
             assert_ne!(make(key_type), make(key_type));
         }
@@ -208,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_comment_cannot_add_a_line() {
-        let key = generate(KeyType::Ed25519, "a\nssh-rsa b", &mut Entropy::seeded(1));
+        let key = generate(KeyType::Ed25519, "a\nssh-rsa b", &mut Entropy::seeded(1)).unwrap();
         assert_eq!(key.public.lines().count(), 1);
     }
 }

@@ -9,7 +9,7 @@ use crate::craft::secret::Secret;
 pub const PREFIX: &str = "SNF_IMAGE_";
 
 /// A file larger than this is not read: it would not fit on the largest parameter disk.
-pub const MAX_SIZE: usize = 16 << 20;
+pub const MAX_SIZE: usize = crate::limits::RULES_BYTES;
 
 /// The value of one variable.
 #[derive(Clone, Debug, PartialEq, Eq)]

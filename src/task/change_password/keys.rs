@@ -7,6 +7,7 @@ use super::super::{Guest, Session, TaskError, hidden_at_boot};
 use crate::guest::CONFIG_MAX;
 use crate::guest::passwd::User;
 use crate::guest::sshd_config::{PatternError, SshdConfig};
+use crate::limits::PATH_BYTES;
 
 /// Adds the lines of `lines` that the user does not have yet.
 pub(super) fn add(
@@ -40,6 +41,12 @@ pub(super) fn add(
             return Err(TaskError::request(format!(
                 "AuthorizedKeysFile of the image is \"{pattern}\", which has a % sequence that is \
                  not known before the guest runs; the keys of {name} cannot be written"
+            )));
+        }
+        Err(PatternError::TooLong) => {
+            return Err(TaskError::request(format!(
+                "AuthorizedKeysFile of the image gives a path of more than {PATH_BYTES} bytes; the \
+                 keys of {name} cannot be written"
             )));
         }
     };

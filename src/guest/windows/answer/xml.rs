@@ -9,10 +9,7 @@ use quick_xml::events::{BytesStart, Event};
 use zeroize::Zeroizing;
 
 use super::AnswerError;
-
-/// Elements within elements, and elements in all: answer files have some eight and some hundreds.
-const DEPTH_MAX: usize = 64;
-const ELEMENTS_MAX: usize = 100_000;
+use crate::limits::{XML_ELEMENTS, XML_LEVELS};
 
 /// An element and where it stands in the text.
 #[derive(Clone, Debug)]
@@ -216,7 +213,7 @@ fn parse(text: &str) -> Result<Element, AnswerError> {
         match event {
             Event::Start(tag) => {
                 count += 1;
-                if open.len() >= DEPTH_MAX || count > ELEMENTS_MAX {
+                if open.len() >= XML_LEVELS || count > XML_ELEMENTS {
                     return Err(wrong("too many elements, or elements within elements"));
                 }
                 if open.is_empty() && root.is_some() {
@@ -226,7 +223,7 @@ fn parse(text: &str) -> Result<Element, AnswerError> {
             }
             Event::Empty(tag) => {
                 count += 1;
-                if count > ELEMENTS_MAX {
+                if count > XML_ELEMENTS {
                     return Err(wrong("too many elements"));
                 }
                 let element = element(&tag, range).map_err(broken)?;
