@@ -59,12 +59,20 @@ pub struct BackingFile {
 #[derive(Clone, Debug)]
 pub struct DirectoryResolver {
     directory: PathBuf,
+    admit: fn(&File) -> io::Result<()>,
 }
 
 impl DirectoryResolver {
     /// For an image in `directory`.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), admit: |_| Ok(()) }
+    }
+
+    /// The same, which shows each file to `admit` once it is open: to lock it, or to refuse it.
+    #[must_use]
+    pub fn admit(mut self, admit: fn(&File) -> io::Result<()>) -> Self {
+        self.admit = admit;
+        self
     }
 }
 
@@ -86,9 +94,11 @@ impl Resolver for DirectoryResolver {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(invalid("neither a file nor a block device"));
         }
-        let device = Arc::new(GrowableFile::new(File::open(&path)?)?);
+        let file = File::open(&path)?;
+        (self.admit)(&file)?;
+        let device = Arc::new(GrowableFile::new(file)?);
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok(BackingFile { device, resolver: Arc::new(Self { directory }) })
+        Ok(BackingFile { device, resolver: Arc::new(Self { directory, admit: self.admit }) })
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use snf_image::customize::{CustomizeError, Mode, Report, customize};
 use snf_image::failure::{Family, sentence};
+use snf_image::guest::storage::StorageError;
 use snf_image::random::{Clock, Entropy};
 
-use crate::args::Apply;
-use crate::disk::{self, Access};
+use crate::args::{Apply, Format};
+use crate::disk::{self, Access, Disk};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, Listener, count, table};
 use crate::request::{MadePassword, Parsed};
@@ -18,6 +19,7 @@ use crate::vm;
 /// The result of a run that went well.
 struct Outcome {
     report: Report,
+    format: Format,
     made: Vec<MadePassword>,
     took: Duration,
 }
@@ -43,6 +45,8 @@ pub(crate) fn run(args: &Apply) -> Exit {
         let mut document = Document::new("apply", &args.disk);
         document.set("dry_run", args.dry_run);
         document.set("warnings", listener.warnings);
+        let format = outcome.as_ref().ok().map(|outcome| outcome.format.name());
+        document.set("format", format);
         let (report, made, seconds) = match &outcome {
             // A value made of text and numbers: there is nothing in it that could fail.
             Ok(outcome) => (
@@ -90,19 +94,39 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
     if args.vm {
         let disk = disk::open_file(&args.disk, access)?;
+        let format = disk::format(&args.disk, &disk, args.wrapping)?;
+        if format != Format::Raw {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "{} is a {} image, and --vm takes raw disks only: leave out --vm, or convert \
+                     it with qemu-img convert -O raw",
+                    args.disk.display(),
+                    format.name()
+                ),
+            ));
+        }
         let wanted =
             snf_image::request::Request { plan: request.plan, mode, seed: args.seed, clock };
         let report = vm::customize(args, &wanted, &disk.file, listener, progress)?;
-        return Ok(Outcome { report, made: request.made, took: started.elapsed() });
+        let took = started.elapsed();
+        return Ok(Outcome { report, format, made: request.made, took });
     }
-    let device = disk::open(&args.disk, access, progress.clone())?;
+    let disk = disk::open(&args.disk, args.wrapping, access, progress.clone())?;
+    let (device, format) = (disk.device.clone(), disk.format);
     let report = customize(device, &request.plan, &mut entropy, &clock, listener, mode)
-        .map_err(|error| failure(&error, progress))?;
-    Ok(Outcome { report, made: request.made, took: started.elapsed() })
+        .map_err(|error| failure(&error, &disk, progress))?;
+    if mode == Mode::Commit {
+        // A container holds its changed tables until it is told to write them.
+        disk.device
+            .flush()
+            .map_err(|error| failure(&StorageError::from(error).into(), &disk, progress))?;
+    }
+    Ok(Outcome { report, format, made: request.made, took: started.elapsed() })
 }
 
 /// The code and the sentence for an error of the library.
-fn failure(error: &CustomizeError, progress: &Progress) -> Failure {
+fn failure(error: &CustomizeError, disk: &Disk, progress: &Progress) -> Failure {
     if progress.wrote() {
         return Failure::new(
             Exit::Commit,
@@ -112,7 +136,7 @@ fn failure(error: &CustomizeError, progress: &Progress) -> Failure {
             ),
         );
     }
-    Failure::new(Exit::of(error), sentence(error))
+    Failure::new(disk.judge(Exit::of(error)), sentence(error))
 }
 
 impl Exit {

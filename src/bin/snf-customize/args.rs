@@ -53,6 +53,9 @@ pub(crate) struct Apply {
     /// The disk: a file or block device that holds a whole disk or a bare file system.
     pub(crate) disk: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) wrapping: Wrapping,
+
     /// Set root's password.
     #[arg(long, value_name = "SELECTOR", help_heading = "What to change")]
     pub(crate) root_password: Option<String>,
@@ -149,6 +152,9 @@ pub(crate) struct Inspect {
     /// The disk: a file or block device that holds a whole disk or a bare file system.
     pub(crate) disk: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) wrapping: Wrapping,
+
     /// The number of the root partition, when it cannot be found.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) root_partition: Option<u32>,
@@ -164,9 +170,53 @@ pub(crate) struct Check {
     /// The disk: a file or block device that holds a whole disk or a bare file system.
     pub(crate) disk: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) wrapping: Wrapping,
+
     /// Print one JSON document on standard output.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What the disk is wrapped in.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Wrapping {
+    /// The format of the disk. Without it, a file that begins as qcow2 does is qcow2, and anything
+    /// else is raw. Say it for disks that an untrusted guest has written.
+    #[arg(long, value_enum, help_heading = "The disk")]
+    pub(crate) format: Option<Format>,
+
+    /// Whether the file may be opened, for reading, that a qcow2 image names as its backing file.
+    #[arg(long, value_enum, default_value_t = BackingArg::Refuse, help_heading = "The disk")]
+    pub(crate) backing: BackingArg,
+}
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The bytes of the disk.
+    Raw,
+    /// QEMU's format, version 2 or 3.
+    Qcow2,
+}
+
+impl Format {
+    /// Its name, as the option has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// `--backing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackingArg {
+    /// Open it: what the image says of itself is trusted.
+    Allow,
+    /// Refuse an image that names one.
+    Refuse,
 }
 
 /// `--host-keys`.

@@ -4,7 +4,7 @@ use serde_json::Value;
 use snf_image::check::{DiskCheck, VolumeCheck, check};
 use snf_image::failure::sentence;
 
-use crate::args::Check;
+use crate::args::{Check, Format};
 use crate::disk::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, count};
@@ -14,15 +14,17 @@ use crate::signals::Progress;
 pub(crate) fn run(args: &Check) -> Exit {
     let result = attempt(args);
     let (exit, message) = match &result {
-        Ok(found) => verdict(args, found),
+        Ok((_, found)) => verdict(args, found),
         Err(failure) => (failure.exit, failure.message.clone()),
     };
     if args.json {
         let mut document = Document::new("check", &args.disk);
-        let found = result.as_ref().ok().and_then(|found| serde_json::to_value(found).ok());
+        let ok = result.as_ref().ok();
+        document.set("format", ok.map(|(format, _)| format.name()));
+        let found = ok.and_then(|(_, found)| serde_json::to_value(found).ok());
         document.set("check", found.unwrap_or(Value::Null));
         document.finish(exit, &message);
-    } else if let Ok(found) = &result {
+    } else if let Ok((_, found)) = &result {
         output::print(&page(found));
         if exit == Exit::Done {
             output::print(&format!("{message}\n"));
@@ -34,9 +36,11 @@ pub(crate) fn run(args: &Check) -> Exit {
     exit
 }
 
-fn attempt(args: &Check) -> Result<DiskCheck, Failure> {
-    let device = disk::open(&args.disk, Access::Read, Progress::default())?;
-    check(device).map_err(|error| Failure::new(Exit::of(&error), sentence(&error)))
+fn attempt(args: &Check) -> Result<(Format, DiskCheck), Failure> {
+    let disk = disk::open(&args.disk, args.wrapping, Access::Read, Progress::default())?;
+    let found = check(disk.device.clone())
+        .map_err(|error| Failure::new(disk.judge(Exit::of(&error)), sentence(&error)))?;
+    Ok((disk.format, found))
 }
 
 fn verdict(args: &Check, found: &DiskCheck) -> (Exit, String) {

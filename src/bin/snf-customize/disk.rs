@@ -9,11 +9,13 @@ use std::sync::Arc;
 use rustix::fs::ioctl_blksszget;
 use rustix::io::Errno;
 use snf_claim::Purpose;
-use snf_fs::{BlockDevice, DeviceError, FileDevice};
+use snf_fs::{BlockDevice, FileDevice};
 
+use crate::args::{Format, Wrapping};
+use crate::container::{self, Damage};
 use crate::exit::{Exit, Failure};
 use crate::selector::io_problem;
-use crate::signals::Progress;
+use crate::signals::{Progress, Watched};
 
 /// The purpose of opening the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,21 +26,65 @@ pub(crate) enum Access {
     Write,
 }
 
-/// A disk that is open and locked.
+/// The file or device that a disk is, open and locked.
 pub(crate) struct OpenDisk {
     pub(crate) file: File,
+    /// Size of the file or device in bytes, not of the disk in it.
     pub(crate) size: u64,
+    /// Size of a sector in bytes.
     pub(crate) sector_size: u32,
+    /// Whether it is a block device.
+    pub(crate) block: bool,
+}
+
+/// A disk that is open, whatever it is wrapped in.
+pub(crate) struct Disk {
+    /// The bytes that the guest sees.
+    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) format: Format,
+    damage: Damage,
+}
+
+impl Disk {
+    /// The code for a failure of reading this disk: damage of its container is told from a device
+    /// that fails.
+    pub(crate) fn judge(&self, exit: Exit) -> Exit {
+        self.damage.judge(exit)
+    }
 }
 
 /// Opens a disk.
 pub(crate) fn open(
     path: &Path,
+    wrapping: Wrapping,
     access: Access,
     progress: Progress,
-) -> Result<Arc<dyn BlockDevice>, Failure> {
-    let OpenDisk { file, size, sector_size } = open_file(path, access)?;
-    Ok(Arc::new(Watched { device: FileDevice::new(file, size, sector_size), progress }))
+) -> Result<Disk, Failure> {
+    let opened = open_file(path, access)?;
+    let format = format(path, &opened, wrapping)?;
+    let OpenDisk { file, size, sector_size, .. } = opened;
+    let (device, damage): (Arc<dyn BlockDevice>, _) = match format {
+        Format::Raw => {
+            let device = FileDevice::new(file, size, sector_size);
+            (Arc::new(Watched::new(device, progress)), Damage::default())
+        }
+        Format::Qcow2 => container::open_qcow2(path, file, access, wrapping.backing, progress)?,
+    };
+    if device.is_empty() {
+        return Err(Failure::new(
+            Exit::Device,
+            format!("cannot use {}: the disk in it is empty", path.display()),
+        ));
+    }
+    Ok(Disk { device, format, damage })
+}
+
+/// The format of an open disk.
+pub(crate) fn format(path: &Path, disk: &OpenDisk, wrapping: Wrapping) -> Result<Format, Failure> {
+    container::format(disk, wrapping).map_err(|error| {
+        let text = format!("cannot use {}: {}", path.display(), io_problem(&error));
+        Failure::new(Exit::Device, text)
+    })
 }
 
 /// Opens and locks the file or device that a disk is.
@@ -103,34 +149,9 @@ pub(crate) fn open_file(path: &Path, access: Access) -> Result<OpenDisk, Failure
             "it has sectors of {sector_size} bytes; 512 and 4096 are handled"
         )));
     }
-    Ok(OpenDisk { file, size, sector_size })
+    Ok(OpenDisk { file, size, sector_size, block })
 }
 
 fn busy(path: &Path, problem: &str) -> Failure {
     Failure::new(Exit::Busy, format!("{} is in use: {problem}", path.display()))
-}
-
-/// A disk that tells when the first write begins.
-struct Watched {
-    device: FileDevice,
-    progress: Progress,
-}
-
-impl BlockDevice for Watched {
-    fn len(&self) -> u64 {
-        self.device.len()
-    }
-    fn sector_size(&self) -> u32 {
-        self.device.sector_size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
-        self.device.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
-        self.progress.begin_writing();
-        self.device.write_at(offset, buf)
-    }
-    fn flush(&self) -> Result<(), DeviceError> {
-        self.device.flush()
-    }
 }

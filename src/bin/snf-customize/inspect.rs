@@ -5,8 +5,8 @@ use snf_image::failure::sentence;
 use snf_image::inspect::{Inspection, inspect};
 use snf_image::properties::Properties;
 
-use crate::args::Inspect;
-use crate::disk::{self, Access};
+use crate::args::{Format, Inspect};
+use crate::disk::{self, Access, Disk};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, size, table};
 use crate::signals::Progress;
@@ -15,19 +15,24 @@ use crate::signals::Progress;
 pub(crate) fn run(args: &Inspect) -> Exit {
     let result = attempt(args);
     let (exit, message) = match &result {
-        Ok(inspection) => match &inspection.problem {
+        Ok((disk, inspection)) => match &inspection.problem {
             None => (Exit::Done, String::new()),
-            Some(problem) => (inspection.family.map_or(Exit::Refused, Exit::from), problem.clone()),
+            Some(problem) => {
+                let exit = inspection.family.map_or(Exit::Refused, Exit::from);
+                (disk.judge(exit), problem.clone())
+            }
         },
         Err(failure) => (failure.exit, failure.message.clone()),
     };
     if args.json {
         let mut document = Document::new("inspect", &args.disk);
-        let inspection = result.as_ref().ok().and_then(|found| serde_json::to_value(found).ok());
+        let ok = result.as_ref().ok();
+        document.set("format", ok.map(|(disk, _)| disk.format.name()));
+        let inspection = ok.and_then(|(_, found)| serde_json::to_value(found).ok());
         document.set("inspection", inspection.unwrap_or(Value::Null));
         document.finish(exit, &message);
-    } else if let Ok(inspection) = &result {
-        output::print(&page(args, inspection));
+    } else if let Ok((disk, inspection)) = &result {
+        output::print(&page(args, disk.format, inspection));
     }
     if exit != Exit::Done {
         output::error_line(&message);
@@ -35,17 +40,22 @@ pub(crate) fn run(args: &Inspect) -> Exit {
     exit
 }
 
-fn attempt(args: &Inspect) -> Result<Inspection, Failure> {
+fn attempt(args: &Inspect) -> Result<(Disk, Inspection), Failure> {
     let mut properties = Properties::default();
     if let Some(number) = args.root_partition {
         properties.set("ROOT_PARTITION", number.to_string());
     }
-    let device = disk::open(&args.disk, Access::Read, Progress::default())?;
-    inspect(device, &properties).map_err(|error| Failure::new(Exit::of(&error), sentence(&error)))
+    let disk = disk::open(&args.disk, args.wrapping, Access::Read, Progress::default())?;
+    let found = inspect(disk.device.clone(), &properties)
+        .map_err(|error| Failure::new(disk.judge(Exit::of(&error)), sentence(&error)))?;
+    Ok((disk, found))
 }
 
-fn page(args: &Inspect, found: &Inspection) -> String {
+fn page(args: &Inspect, format: Format, found: &Inspection) -> String {
     let mut text = format!("{}: {}", args.disk.display(), size(found.size));
+    if format != Format::Raw {
+        text.push_str(&format!(", {}", format.name()));
+    }
     match &found.table {
         Some(table) => {
             text.push_str(&format!(", {table}"));

@@ -5,6 +5,7 @@
 mod apply;
 mod args;
 mod check;
+mod container;
 mod disk;
 mod exit;
 mod inspect;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
+use snf_fs::{BlockDevice, DeviceError};
+
 use crate::exit::Exit;
 use crate::terminal;
 
@@ -52,6 +54,46 @@ impl Progress {
 
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.0.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A device that tells when the first write begins.
+pub(crate) struct Watched<D> {
+    device: D,
+    progress: Progress,
+}
+
+impl<D> Watched<D> {
+    pub(crate) fn new(device: D, progress: Progress) -> Self {
+        Self { device, progress }
+    }
+
+    pub(crate) fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Something is about to change.
+    pub(crate) fn begin(&self) {
+        self.progress.begin_writing();
+    }
+}
+
+impl<D: BlockDevice> BlockDevice for Watched<D> {
+    fn len(&self) -> u64 {
+        self.device.len()
+    }
+    fn sector_size(&self) -> u32 {
+        self.device.sector_size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        self.device.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.begin();
+        self.device.write_at(offset, buf)
+    }
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.device.flush()
     }
 }
 

@@ -1,0 +1,180 @@
+//! A whole run on a qcow2 image whose power is cut at any write of the file: at worst leaked
+//! clusters, and the guest is old or new.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+
+use snf_container::qcow2::{Options, Qcow2};
+use snf_container::{GrowableDevice, MemoryFile};
+use snf_fs::ext::{Ext, Options as ExtOptions};
+use snf_fs::testing::Random;
+use snf_fs::{BlockDevice, DeviceError, FileSystem, MemoryDevice, Overlay, Slice};
+use snf_image::customize::Mode;
+use snf_image::disk_adapter::DiskAdapter;
+
+use crate::deployed::*;
+
+#[derive(Clone)]
+enum Event {
+    Write(u64, Vec<u8>),
+    Grow(u64),
+    Flush,
+}
+
+/// A file in memory that remembers what was done to it.
+struct Recorder {
+    before: Vec<u8>,
+    now: MemoryFile,
+    events: Mutex<Vec<Event>>,
+}
+
+impl Recorder {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { before: bytes.clone(), now: MemoryFile::new(bytes), events: Mutex::default() }
+    }
+
+    fn note(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+
+    /// The file after a cut after `count` events: what was flushed is there, and of the rest each
+    /// sector with a chance of `keep` in four.
+    fn cut(&self, count: usize, keep: usize, random: &mut Random) -> Vec<u8> {
+        let events = self.events.lock().unwrap();
+        let events = &events[..count];
+        let durable = events.iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
+        let mut bytes = self.before.clone();
+        for (index, event) in events.iter().enumerate() {
+            match event {
+                Event::Flush => {}
+                Event::Grow(size) => bytes.resize(*size as usize, 0),
+                Event::Write(offset, data) => {
+                    // As on a raw disk, ext relies on its superblock's two sectors going together.
+                    let piece = if data.len() <= 1024 { 1024 } else { 512 };
+                    for (number, sector) in data.chunks(piece).enumerate() {
+                        if index < durable || random.below(4) < keep {
+                            let at = *offset as usize + number * piece;
+                            bytes[at..at + sector.len()].copy_from_slice(sector);
+                        }
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl BlockDevice for Recorder {
+    fn len(&self) -> u64 {
+        self.now.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        self.now.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.note(Event::Write(offset, buf.to_vec()));
+        self.now.write_at(offset, buf)
+    }
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.note(Event::Flush);
+        Ok(())
+    }
+}
+
+impl GrowableDevice for Recorder {
+    fn set_len(&self, size: u64) -> Result<(), DeviceError> {
+        self.note(Event::Grow(size));
+        self.now.set_len(size)
+    }
+}
+
+/// Where the guest's file system is, as the disk's table has it now: first byte and length.
+fn place(disk: &dyn BlockDevice, number: Option<u32>, what: &str) -> (u64, u64) {
+    let table = snf_partition::read(&DiskAdapter(disk)).unwrap_or_else(|e| panic!("{what}: {e}"));
+    match (table, number) {
+        (Some(table), Some(number)) => table.byte_range(table.partition(number).unwrap()),
+        _ => (0, disk.len()),
+    }
+}
+
+/// The host name of the guest in an image, its journal replayed in memory.
+fn hostname(image: &[u8], number: Option<u32>, what: &str) -> String {
+    let file = MemoryFile::new(image.to_vec());
+    let disk = Qcow2::open(file, Options::writable()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let disk = Arc::new(Overlay::new(Arc::new(disk)));
+    let (start, size) = place(&*disk, number, what);
+    let slice = Arc::new(Slice::new(disk, start, size).unwrap());
+    let fs = Ext::open(slice, ExtOptions::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let etc = fs.lookup(fs.root(), b"etc").unwrap().unwrap();
+    let node = fs.lookup(etc, b"hostname").unwrap().unwrap();
+    let mut bytes = vec![0; 20];
+    let length = fs.read(node, 0, &mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+#[test]
+fn a_cut_at_any_write_leaves_at_worst_leaks_and_an_old_or_new_guest() {
+    for (layout, options, compressed, snapshot) in [
+        (Layout::Gpt, "cluster_size=65536", false, false),
+        (Layout::Bare, "cluster_size=4096", true, true),
+    ] {
+        let image = Image::new(layout, 64);
+        let path = image.dir.path().join("image.qcow2");
+        let name = path.to_str().unwrap();
+        let convert = ["convert", "-f", "raw", "-O", "qcow2", "-o", options];
+        let packed: &[&str] = if compressed { &["-c"] } else { &[] };
+        run("qemu-img", &[&convert[..], packed, &[image.str(), name]].concat());
+        if snapshot {
+            run("qemu-img", &["snapshot", "-c", "kept", name]);
+        }
+        let file = Arc::new(Recorder::new(std::fs::read(&path).unwrap()));
+        let disk = Arc::new(Qcow2::open(file.clone(), Options::writable()).unwrap());
+        customize_on(disk.clone(), Vec::new(), &plan(None), Mode::Commit).unwrap();
+        disk.flush().unwrap();
+        let count = file.events.lock().unwrap().len();
+        assert!(count > 20, "{count} events");
+        let mut random = Random(11);
+        let mut seen = (false, false);
+        // Every write of a short run, and of a long one about seventy and the last ones.
+        let step = count / 70 + 1;
+        for at in (0..=count).filter(|at| at.is_multiple_of(step) || at + 8 > count) {
+            // All, nothing and a part of what was not flushed.
+            for keep in [4, 0, 2] {
+                let what = format!("{options}: cut after {at} of {count}, keep {keep}");
+                let cut = file.cut(at, keep, &mut random);
+                match hostname(&cut, image.number, &what).as_str() {
+                    "image\n" => seen.0 = true,
+                    "grown\n" => seen.1 = true,
+                    other => panic!("{what}: {other:?}"),
+                }
+                // The judges take their time.
+                if !(at / step + keep).is_multiple_of(3) && at + 8 < count {
+                    continue;
+                }
+                write_sparse(&path, &cut);
+                let (code, text) = command("qemu-img", &["check", "-f", "qcow2", name]);
+                assert!(code == 0 || code == 3, "{what}: {text}");
+                if (at / step).is_multiple_of(9) {
+                    judge_guest(&image, name, &what);
+                }
+            }
+        }
+        assert_eq!(seen, (true, true), "{options}");
+    }
+}
+
+/// e2fsck puts the guest in order, and then has nothing to say.
+fn judge_guest(image: &Image, name: &str, what: &str) {
+    let raw = image.dir.path().join("raw");
+    let raw = raw.to_str().unwrap();
+    run("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", name, raw]);
+    let bytes = std::fs::read(raw).unwrap();
+    let (start, size) = place(&MemoryDevice::new(bytes.clone()), image.number, what);
+    let part = image.dir.path().join("part");
+    write_sparse(&part, &bytes[start as usize..(start + size) as usize]);
+    let part = part.to_str().unwrap();
+    let (code, text) = fsck("-fy", part);
+    assert!(code == 0 || code == 1, "{what}: {text}");
+    let (code, text) = fsck("-fn", part);
+    assert_eq!(code, 0, "{what}: {text}");
+}
