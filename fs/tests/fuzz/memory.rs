@@ -1,4 +1,5 @@
 //! An allocator that knows the most that one thread had at once.
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
