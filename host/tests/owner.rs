@@ -108,7 +108,7 @@ fn for_the_whole_run() {
     let disk = node.path("disk");
     sparse(&disk, 4 << 20);
     fs::write(node.path("images/small"), vec![b'x'; 1 << 20]).unwrap();
-    fs::write(node.path("sleep"), "").unwrap();
+    node.vm_sleeps(true);
     let first = node.create("one.example.test", "small", &disk).spawn().unwrap();
     running_vm(&node);
     let second = node.create("two.example.test", "small", &disk).output().unwrap();
@@ -119,7 +119,7 @@ fn for_the_whole_run() {
     signal(&first, "TERM");
     ended(&first.wait_with_output().unwrap(), Some(1));
     node.assert_nothing_left();
-    fs::remove_file(node.path("sleep")).unwrap();
+    node.vm_sleeps(false);
     let third = node.create("three.example.test", "small", &disk).stdout(Stdio::null()).output();
     ended(&third.unwrap(), Some(0));
 }

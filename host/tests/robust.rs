@@ -109,7 +109,7 @@ fn signals_within_the_vm() {
         let disk = node.path("disk");
         sparse(&disk, 8 << 20);
         fs::write(node.path("images/small"), noise(2, 1 << 20)).unwrap();
-        fs::write(node.path("sleep"), "").unwrap();
+        node.vm_sleeps(true);
         // A monitor that does not look at the end of its input ends with us, too.
         let monitor = node.program("monitor", "#!/bin/sh\nwhile :; do sleep 1; done\n");
         node.configure(&format!("PROGRESS_MONITOR=\"{}\"\n", monitor.display()));
@@ -184,7 +184,7 @@ fn a_full_disk() {
         let out = node.create("inst1", "large", &disk).output().unwrap();
         let log = ended(&out, Some(1));
         let last = log.lines().last().unwrap_or_default();
-        assert!(last.contains("the storage beneath it is full"), "{log}");
+        assert!(last.contains("its storage is full"), "{log}");
         assert!(last.contains("/disk at byte "), "{log}");
         assert_eq!(fs::metadata(&disk).unwrap().len(), 64 << 20);
         node.assert_nothing_left();

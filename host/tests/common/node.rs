@@ -11,14 +11,13 @@ use snf_image_host::helper::protocol::PROTOCOL_VERSION;
 /// What the stand-in writes in front of the host name that it read from its parameters.
 pub const MARK_AT: usize = 4096;
 
-/// Reads the host name from the parameter disk, writes it to the first disk, says SUCCESS. With a
-/// file `sleep` beside it, it never ends. It runs as nobody, as QEMU does, so
-/// it must do with the descriptors it is given.
+/// Reads the host name from the parameter disk, writes it to the first disk, says SUCCESS. It
+/// runs as nobody, as QEMU does, and sees no file of the node but itself, so it must do with the
+/// descriptors it is given.
 const QEMU: &str = r#"#!/usr/bin/python3
 import os, re, sys, time
 line = ' '.join(sys.argv)
-here = os.path.dirname(sys.argv[0])
-if os.path.exists(here + '/sleep'):
+if SLEEPS:
     time.sleep(1000)
 number = lambda pattern: int(re.search(pattern, line).group(1))
 parameters = os.pread(number(r'fd=(\d+),set=2'), 4 << 20, 0)
@@ -51,13 +50,19 @@ impl Node {
                 "command_line":""}}"#
         );
         fs::write(node.path("helper/helper.json"), description).unwrap();
-        node.program("qemu", QEMU);
+        node.vm_sleeps(false);
         node.configure("");
         node
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Whether the stand-in sleeps instead of doing its work.
+    pub fn vm_sleeps(&self, sleeps: bool) {
+        let word = if sleeps { "True" } else { "False" };
+        self.program("qemu", &QEMU.replace("SLEEPS", word));
     }
 
     /// A program in the node's directory.
