@@ -81,7 +81,7 @@ mod tests {
     fn one_line_is_one_line() {
         assert_eq!(one_line("no user\nSUCCESS\n", 99), "no user SUCCESS");
         assert_eq!(one_line("\x1b[2Jx", 99), "\u{fffd}[2Jx");
-        assert_eq!(one_line("\u{9b}a\u{202e}\u{2028}", 99), "\u{fffd}a\u{fffd}\u{fffd}");
+        assert_eq!(one_line("\u{9b}a\u{202e}\u{2028}b", 99), "\u{fffd}a\u{fffd}\u{fffd}b");
         assert_eq!(one_line("ääää", 5), "ää");
     }
 }

@@ -38,7 +38,7 @@ pub trait Destination {
     fn zero(&mut self, offset: u64, length: u64, cancel: &Cancel) -> Result<(), TargetError>;
 
     /// Zeroes the space after the image: all of it where that needs no writing, else as much
-    /// as the disk was opened for ([`Rest`]).
+    /// as the disk was opened for (WIPE_REST).
     fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError>;
 
     /// Has everything written go to stable storage; it need not be there when this returns.

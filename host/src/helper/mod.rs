@@ -1,5 +1,5 @@
 //! The helper VM, seen from the host: what it is built from ([`update`]), how QEMU is told to run
-//! it ([`qemu`]), and one run from start to result ([`run`]).
+//! it ([`qemu`]), and one run from start to result (`run`).
 
 use std::fs::File;
 use std::ops::RangeInclusive;
