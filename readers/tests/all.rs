@@ -130,7 +130,7 @@ fn ext4_view_reads_what_we_wrote() {
     for (args, mib) in [
         ("-t ext4", 64),
         ("-t ext4 -b 1024 -O ^64bit", 64),
-        ("-t ext4 -O ^metadata_csum,^extent", 64),
+        ("-t ext4 -O ^metadata_csum,^64bit,^extent", 64),
         ("-t ext4 -O metadata_csum_seed,orphan_file -I 512", 64),
         ("-t ext2", 48),
     ] {
@@ -191,7 +191,9 @@ fn by_ntfs<T: Read + Seek>(disk: &mut T) -> BTreeMap<Vec<u8>, Option<(u64, u64)>
 
 #[test]
 fn the_crate_ntfs_reads_what_we_wrote() {
-    for args in ["-c 4096", "-c 512", "-c 65536", "-s 4096 -c 4096"] {
+    // Not with clusters larger than an index block: there this reader counts blocks in clusters,
+    // where the format counts them in sectors.
+    for args in ["-c 4096", "-c 512", "-c 2048", "-s 4096 -c 4096"] {
         let image = Image::make(args, 100);
         let mut fs = open(&image);
         edit(&mut fs, 6_000_000, 600);
