@@ -303,8 +303,26 @@ fn inspect_tells_what_is_there() {
     assert!(guest.bytes() == before);
 
     let empty = Guest::empty();
+    // A disk without a system is a result, too.
     let run = Run::of(snf_customize().arg("inspect").arg(&empty.image));
-    run.fails(3, "no operating system was found");
+    assert!(run.works().stdout.contains("ext4"), "{run:?}");
+    assert!(run.last_line().starts_with("no operating system was found"), "{run:?}");
+    assert_eq!(run.stderr, "");
+    let run = Run::of(snf_customize().arg("inspect").arg(&empty.image).arg("--json"));
+    let document: Value = serde_json::from_str(&run.works().stdout).unwrap();
+    assert_eq!(document["result"], "done");
+    assert_eq!(document["inspection"]["guest"], Value::Null);
+    let problem = document["inspection"]["problem"].as_str().unwrap();
+    assert!(problem.starts_with("no operating system was found"), "{problem}");
+
+    // What was asked for and is not there is still refused, as is a disk in another format.
+    let disk = empty.on_gpt();
+    let inspect =
+        |options: &[&str]| Run::of(snf_customize().arg("inspect").arg(&disk.image).args(options));
+    inspect(&[]).works();
+    inspect(&["--root-partition", "7"]).fails(3, "ROOT_PARTITION is 7");
+    fs::write(&disk.image, b"vhdxfile").unwrap();
+    inspect(&[]).fails(3, "a vhdx file and no raw disk");
 }
 
 #[test]

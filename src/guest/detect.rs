@@ -76,6 +76,19 @@ pub enum DetectError {
 }
 
 impl DetectError {
+    /// Whether the disk simply holds no system, or more than one: nothing is damaged, nothing was
+    /// asked for that is not there, and the disk is no file in another format.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::None { tried } => tried.iter().all(|tried| {
+                let reason = &tried.reason;
+                reason.cause().is_none() && !matches!(reason, NotRoot::NotRaw { .. })
+            }),
+            Self::Several { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The errors of file systems that kept a volume from being the root.
     pub fn causes(&self) -> impl Iterator<Item = &Error> {
         let (one, several): (Option<&NotRoot>, &[Tried]) = match self {

@@ -37,7 +37,8 @@ pub struct Inspection {
     pub guest: Option<GuestSummary>,
     /// Why no guest was found.
     pub problem: Option<String>,
-    /// The family of that problem, for the exit code.
+    /// The family of that problem, for the exit code; none when the disk simply holds no system:
+    /// that is a result.
     #[serde(skip)]
     pub family: Option<Family>,
     /// Warnings.
@@ -138,7 +139,9 @@ pub fn inspect(
         Err(refused) => {
             inspection.volumes = refused.disk.summary();
             inspection.problem = Some(sentence(&refused.error));
-            inspection.family = Some(Family::of(&CustomizeError::Detect(refused.error)));
+            let absent = refused.error.is_absence();
+            inspection.family =
+                (!absent).then(|| Family::of(&CustomizeError::Detect(refused.error)));
         }
         Ok(guest) => {
             inspection.volumes = guest.disk.summary();

@@ -17,8 +17,9 @@ pub(crate) fn run(args: &Inspect) -> Exit {
     let (exit, message) = match &result {
         Ok((disk, inspection)) => match &inspection.problem {
             None => (Exit::Done, String::new()),
+            // A disk without a system is a result.
             Some(problem) => {
-                let exit = inspection.family.map_or(Exit::Refused, Exit::from);
+                let exit = inspection.family.map_or(Exit::Done, Exit::from);
                 (disk.judge(exit), problem.clone())
             }
         },
@@ -33,6 +34,9 @@ pub(crate) fn run(args: &Inspect) -> Exit {
         document.finish(exit, &message);
     } else if let Ok((disk, inspection)) = &result {
         output::print(&page(args, disk.format, inspection));
+        if exit == Exit::Done && !message.is_empty() {
+            output::print(&format!("{message}\n"));
+        }
     }
     if exit != Exit::Done {
         output::error_line(&message);
