@@ -17,7 +17,7 @@ const CARGO_DENY: &str = "0.20.2";
 pub fn deny() -> Result<()> {
     let program = cargo_deny()?;
     step("checking licences, doubles and sources (cargo deny)", || {
-        run(command(&text(&program), ["check", "bans", "licenses", "sources"])
+        run(command(&text(&program), ["--workspace", "check", "bans", "licenses", "sources"])
             .current_dir(checkout()))
     })
 }
