@@ -1,4 +1,4 @@
-//! The job itself: from the parameter disk to the customised image. Runs in the worker, without
+//! The job itself: from the parameter disk to the customized image. Runs in the worker, without
 //! any right but the open disks.
 
 use std::os::fd::OwnedFd;

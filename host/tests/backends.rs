@@ -194,7 +194,7 @@ fn a_destination_gets_all_of_it() {
     let mut runner = StandIn::new();
     lab.run(&mut runner).unwrap();
     let bytes = lab.bytes();
-    assert!(&bytes[..3] == b"abc" && &bytes[4096..4106] == b"customised" && runner.runs == 1);
+    assert!(&bytes[..3] == b"abc" && &bytes[4096..4106] == b"customized" && runner.runs == 1);
 }
 
 #[test]

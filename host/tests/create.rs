@@ -17,7 +17,7 @@ fn a_whole_disk() {
     let bytes = lab.bytes();
     assert_eq!(bytes.len(), 8 << 20, "the file keeps its length");
     assert_eq!(&bytes[..4], b"abc\0");
-    assert_eq!(&bytes[4096..4106], b"customised");
+    assert_eq!(&bytes[4096..4106], b"customized");
     assert_eq!(&bytes[700_000..700_003], b"def");
     assert_eq!(&bytes[1 << 20..(1 << 20) + 5], b"tail!");
     assert!(!bytes.contains(&0xaa), "old bytes shine through");
@@ -115,7 +115,7 @@ fn the_helper_decides() {
 }
 
 #[test]
-fn null_customises_what_is_there_and_everything_can_be_excluded() {
+fn null_customizes_what_is_there_and_everything_can_be_excluded() {
     let mut lab = Lab::new();
     lab.set("OSP_IMG_ID", "null");
     let mut runner = StandIn::new();
@@ -228,7 +228,7 @@ fn compressed_images_and_checksums() {
             if id.contains("sha256") {
                 let mut runner = StandIn::new();
                 assert!(lab2.run(&mut runner).is_err(), "{id}");
-                assert_eq!(runner.runs, 0, "customised in spite of a wrong checksum");
+                assert_eq!(runner.runs, 0, "customized in spite of a wrong checksum");
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Root on XFS and on btrfs under the host's way: the helper asks for the drivers, the VM's kernel
-//! customises and enlarges them; the kernel's mount here, xfs_repair and btrfs check judge. Needs
+//! customizes and enlarges them; the kernel's mount here, xfs_repair and btrfs check judge. Needs
 //! root, QEMU, xfsprogs, btrfs-progs and the kernel that `cargo xtask setup` fetches.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -129,14 +129,14 @@ fn grown(path: &Path, options: &str, check: &[&str]) {
 }
 
 #[test]
-fn xfs_is_customised_and_grown() {
+fn xfs_is_customized_and_grown() {
     let dir = tempfile::tempdir().unwrap();
     let path = disk(dir.path(), &["mkfs.xfs", "-q"], "", "/dev/vda1 / xfs defaults 0 1\n");
     grown(&path, "ro", &["xfs_repair", "-n"]);
 }
 
 #[test]
-fn btrfs_is_customised_and_grown() {
+fn btrfs_is_customized_and_grown() {
     for (root, fstab) in [
         ("", "/dev/vda1 / btrfs defaults 0 1\n"),
         ("@", "/dev/vda1 / btrfs defaults,subvol=@ 0 1\n"),

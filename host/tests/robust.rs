@@ -249,7 +249,7 @@ fn monitors_that_die_or_do_not_listen() {
             "{text}: {log}"
         );
         let bytes = fs::read(&disk).unwrap();
-        assert!(bytes[MARK_AT..].starts_with(b"customised as inst1\n"), "{text}");
+        assert!(bytes[MARK_AT..].starts_with(b"customized as inst1\n"), "{text}");
         node.assert_nothing_left();
     }
 }
@@ -316,7 +316,7 @@ fn twenty_at_once() {
         let log = ended(&child.wait_with_output().unwrap(), Some(0));
         assert!(log.contains(&format!("copying image{n} to ")), "{log}");
         let mut expected = noise(100 + n as u64, SIZE);
-        let mark = format!("customised as inst{n}\n");
+        let mark = format!("customized as inst{n}\n");
         expected[MARK_AT..MARK_AT + mark.len()].copy_from_slice(mark.as_bytes());
         expected.resize(8 << 20, 0);
         assert!(fs::read(node.path(&format!("disk{n}"))).unwrap() == expected, "inst{n}");

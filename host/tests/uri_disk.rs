@@ -53,7 +53,7 @@ fn check(lab: &Lab) {
     let bytes = lab.bytes();
     assert_eq!(bytes.len(), 8 << 20, "the file keeps its length");
     assert_eq!(&bytes[..4], b"abc\0");
-    assert_eq!(&bytes[4096..4106], b"customised");
+    assert_eq!(&bytes[4096..4106], b"customized");
     assert_eq!(&bytes[700_000..700_003], b"def");
     assert_eq!(&bytes[1 << 20..(1 << 20) + 5], b"tail!");
     assert!(!bytes.contains(&0xaa), "old bytes shine through");
@@ -88,7 +88,7 @@ fn create_and_rename() {
     lab.run(&mut runner).unwrap();
     assert_eq!(runner.disks, 2);
     check(&lab);
-    assert_eq!(&fs::read(&second).unwrap()[4096..4106], b"customised");
+    assert_eq!(&fs::read(&second).unwrap()[4096..4106], b"customized");
     assert_eq!(fs::read(&third).unwrap(), vec![3; 8192]);
     assert!(children().is_empty(), "a storage daemon is left: {:?}", children());
 }

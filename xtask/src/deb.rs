@@ -63,8 +63,8 @@ fn tree(bin: &Path, os: &Path) -> Result<PathBuf> {
              Priority: optional\nMaintainer: The snf-image developers <root@localhost>\n\
              Depends: libc6 (>= {}), qemu-system-x86, adduser\nRecommends: linux-image-amd64 | linux-image-generic\n\
              Suggests: ganeti, qemu-block-extra\n\
-             Description: Ganeti OS provider that deploys and customises disk images\n \
-             Lays an image onto an instance's disk and customises it (passwords, SSH keys, host\n \
+             Description: Ganeti OS provider that deploys and customizes disk images\n \
+             Lays an image onto an instance's disk and customizes it (passwords, SSH keys, host\n \
              name, network, partitions) inside a small virtual machine. Also holds snf-customize,\n \
              which does the same to an image file without one.\n",
             libc(&bin.join("snf-image-host"))?

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::setup::cache;
 use crate::util::{Result, shell, step, text};
 
-/// The root password of the images, before anything is customised.
+/// The root password of the images, before anything is customized.
 pub const OLD_PASSWORD: &str = "old-password";
 
 /// A tarball of a Debian system, made by debootstrap once.

@@ -43,7 +43,7 @@ fn ganeti(disk: &str, image: &str) -> Vec<(&'static str, String)> {
     all
 }
 
-/// Deploys one image through `create` and customises another offline.
+/// Deploys one image through `create` and customizes another offline.
 pub fn demo() -> Result<()> {
     heading("Getting ready (slow only the first time)");
     let image = crate::setup()?;
@@ -53,7 +53,7 @@ pub fn demo() -> Result<()> {
     fs::create_dir_all(&work).map_err(|e| format!("cannot make {}: {e}", work.display()))?;
 
     heading(
-        "1. Ganeti's way: a 2 GiB Debian image onto an empty 4 GiB disk, customised in a helper VM",
+        "1. Ganeti's way: a 2 GiB Debian image onto an empty 4 GiB disk, customized in a helper VM",
     );
     let disk = work.join("vm1.raw");
     let file = fs::File::create(&disk).map_err(|e| format!("cannot make the disk: {e}"))?;

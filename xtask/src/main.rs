@@ -21,7 +21,7 @@ use util::{Result, command};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  demo    build all, deploy a real Debian image through `create`, customise another offline
+  demo    build all, deploy a real Debian image through `create`, customize another offline
   test    run every test (installs what they need)
           --quick: those that need no root, no virtual machine and no Debian tree
   fuzz    --hours N: the fuzzers for N hours; what they learn is kept in the cache

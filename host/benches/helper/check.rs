@@ -1,4 +1,4 @@
-//! Whether a disk was truly customised, judged by the partition and file system tools.
+//! Whether a disk was truly customized, judged by the partition and file system tools.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,7 @@ const ROOT: u64 = 2;
 
 /// What is wrong with the work done on the disk, if anything. An error outside that is one of the
 /// bench.
-pub(crate) fn customised(place: &Place) -> Result<Result<()>> {
+pub(crate) fn customized(place: &Place) -> Result<Result<()>> {
     let path = place.disk_path();
     let disk = File::open(&path).map_err(during(format!("open {}", path.display())))?;
     let mut entry = [0; 128];

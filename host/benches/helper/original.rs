@@ -111,7 +111,7 @@ impl Original {
         if said.trim() != "SUCCESS" {
             return Ok(Err(format!("its result is {said:?}; its log: {}", last_words(&log))));
         }
-        if let Err(error) = check::customised(place)? {
+        if let Err(error) = check::customized(place)? {
             return Ok(Err(error));
         }
         let marks = log.lines().filter_map(|line| {

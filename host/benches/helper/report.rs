@@ -143,7 +143,7 @@ fn totals(variants: &[Variant], original: Option<&Original>) {
     for variant in variants {
         let seconds = variant.runs.iter().map(|run| run.seconds);
         let machine = variant.name.rsplit_once(", ").map_or("", |(machine, _)| machine);
-        let off = sibling(variants, machine, Kind::Off).filter(|_| variant.kind.customises());
+        let off = sibling(variants, machine, Kind::Off).filter(|_| variant.kind.customizes());
         let off = off.and_then(Variant::best).map(|run| run.seconds);
         row(&variant.name, seconds, off, variant.failure.as_deref());
     }

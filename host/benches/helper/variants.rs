@@ -27,8 +27,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether the disk is customised.
-    pub(crate) fn customises(self) -> bool {
+    /// Whether the disk is customized.
+    pub(crate) fn customizes(self) -> bool {
         matches!(self, Self::Full | Self::Snapshot)
     }
 }
@@ -108,8 +108,8 @@ impl Variant {
 
     /// One run, or why it does not count. An error outside it is one of the bench.
     pub(crate) fn run(&self, place: &Place, memory_mib: u32) -> Result<Result<Run>> {
-        let customises = self.kind.customises();
-        let disk = if customises { place.disk()? } else { place.empty_disk()? };
+        let customizes = self.kind.customizes();
+        let disk = if customizes { place.disk()? } else { place.empty_disk()? };
         let config = HelperConfig {
             directory: self.directory.clone(),
             acceleration: Acceleration::Tcg,
@@ -132,9 +132,9 @@ impl Variant {
             return Ok(Err(error));
         }
         // What is on the disk does not differ from run to run, and checking it takes a second.
-        if customises
+        if customizes
             && self.runs.is_empty()
-            && let Err(error) = check::customised(place)?
+            && let Err(error) = check::customized(place)?
         {
             return Ok(Err(error));
         }

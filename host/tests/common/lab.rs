@@ -71,12 +71,12 @@ impl HelperRunner for StandIn {
         // The disks are written through the descriptors that QEMU would get.
         for disk in &request.disks {
             match disk {
-                VmDisk::Open(disk) => disk.write_all_at(b"customised", 4096).unwrap(),
+                VmDisk::Open(disk) => disk.write_all_at(b"customized", 4096).unwrap(),
                 VmDisk::ReadOnly(_) => panic!("nothing is deployed to a disk that is only read"),
                 VmDisk::Remote(daemon) => {
                     let stream = daemon.connect().unwrap();
                     let mut client = NbdClient::connect(stream, EXPORT, &Cancel::new()).unwrap();
-                    client.write(4096, b"customised").unwrap();
+                    client.write(4096, b"customized").unwrap();
                     client.flush().unwrap();
                 }
             }

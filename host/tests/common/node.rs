@@ -22,7 +22,7 @@ if SLEEPS:
 number = lambda pattern: int(re.search(pattern, line).group(1))
 parameters = os.pread(number(r'fd=(\d+),set=2'), 4 << 20, 0)
 name = re.search(rb'SNF_IMAGE_HOSTNAME=(\S+)', parameters).group(1)
-os.pwrite(number(r'fd=(\d+),set=1'), b'customised as ' + name + b'\n', 4096)
+os.pwrite(number(r'fd=(\d+),set=1'), b'customized as ' + name + b'\n', 4096)
 os.write(number(r'id=serial1,fd=(\d+)'), b'SUCCESS\n')
 "#;
 

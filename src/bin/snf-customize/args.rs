@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit::Exit;
 
-/// Customises a disk image in place: passwords, SSH keys, host name, files. Needs no root, no VM
+/// Customizes a disk image in place: passwords, SSH keys, host name, files. Needs no root, no VM
 /// (but can use one) and no mount; nothing is written before everything is known to work.
 #[derive(Debug, Parser)]
 #[command(

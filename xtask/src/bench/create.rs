@@ -1,4 +1,4 @@
-//! `create`, from image to customised disk.
+//! `create`, from image to customized disk.
 
 use std::path::Path;
 

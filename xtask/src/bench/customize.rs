@@ -15,7 +15,7 @@ pub fn bench(bench: &Bench) -> Result<()> {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2bLbRL0fQkzq3o3TRgEZHJqUGzUMfhC5e0LhbHnVqS a\n",
     )?;
 
-    head("customising the 2 GiB Debian image");
+    head("customizing the 2 GiB Debian image");
     for with_keys in [false, true] {
         let mount = median(&fresh, || {
             // What people do by hand: root, a loop device, a mount, an edit.

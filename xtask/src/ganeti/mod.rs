@@ -64,7 +64,7 @@ fn diagnose(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What every customised instance must have: its name, or the one it had before; the password when
+/// What every customized instance must have: its name, or the one it had before; the password when
 /// one was given; keys of its own.
 fn check_guest(lab: &Lab, instance: &str, hostname: &str, password: bool) -> Result<()> {
     let found = lab.guest_file(instance, "/etc/hostname")?;
@@ -249,7 +249,7 @@ fn failures(lab: &Lab) -> Result<()> {
     let mallory = "-O 'img_id=mini.ext4,img_format=extdump,img_properties={\"USERS\":\"mallory\"}'";
     lab.bad(&lab.add("inst1", &format!("{mallory} {secret}")), "mallory")?;
     if !lab.guest_file("inst1", "/etc/shadow")?.starts_with("root:*:") {
-        return fail("a failed customisation changed the disk");
+        return fail("a failed customization changed the disk");
     }
     nothing_left(lab)?;
     lab.remove("inst1")?;
