@@ -38,7 +38,7 @@ fn works(root: &Path, hostname: &str) -> Built {
     let report = run(&config(directory.path()), open(&path), &rules, &mut Heard::default());
     assert!(report.unwrap().resumed);
     assert_eq!(read_guest(&path, "etc/hostname").trim(), "again.example.org");
-    assert!(built.initramfs_size <= 13 << 18, "{} bytes", built.initramfs_size);
+    assert!(built.initramfs_size <= 7 << 19, "{} bytes", built.initramfs_size);
     // With the kernel's drivers of file systems, packed.
     assert!((1 << 20..13 << 18).contains(&built.file_systems_size), "{}", built.file_systems_size);
     assert!(built.description.pvh);
