@@ -40,7 +40,7 @@ fn works(root: &Path, hostname: &str) -> Built {
     assert_eq!(read_guest(&path, "etc/hostname").trim(), "again.example.org");
     assert!(built.initramfs_size <= 7 << 19, "{} bytes", built.initramfs_size);
     // With the kernel's drivers of file systems, packed.
-    assert!((1 << 20..13 << 18).contains(&built.file_systems_size), "{}", built.file_systems_size);
+    assert!((1 << 20..7 << 19).contains(&built.file_systems_size), "{}", built.file_systems_size);
     assert!(built.description.pvh);
     built
 }
