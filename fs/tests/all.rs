@@ -4,6 +4,8 @@
 //! `cargo test -p PACKAGE FILE` runs one file. The tests with a binary of their own are in Cargo.toml.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod btrfs_read;
+mod btrfs_support;
 mod dir_index;
 mod dir_special;
 mod fat_engine;
