@@ -12,6 +12,7 @@ mod cli_hostile;
 mod cli_qcow2;
 mod cli_support;
 mod cli_usage;
+mod cli_volumes;
 mod crypt_oracle;
 mod damage;
 mod deployed;

@@ -402,7 +402,7 @@ fn a_line_of_5000_characters_is_no_trouble() {
 fn inspect_tells_what_is_there() {
     let image = Image::gpt();
     let before = image.bytes();
-    let inspection = inspect(image.device(), &Properties::default()).unwrap();
+    let inspection = inspect(&[image.device()], &[], &Properties::default()).unwrap();
     assert!(image.bytes() == before);
     assert_eq!(inspection.table.as_deref(), Some("GPT"));
     let verdicts: Vec<&str> = inspection.volumes.iter().map(|v| v.verdict.as_str()).collect();

@@ -52,7 +52,12 @@ pub(crate) fn run(
     let mut entropy = entropy()?;
     // SWAP may name one of the instance's further disks by its letter.
     let others = devices.iter().skip(1).map_while(|device| disks.get(device).cloned()).collect();
-    let instance = Instance { disk: disk.clone(), others, mounter: mounter(broker, device) };
+    let instance = Instance {
+        disk: disk.clone(),
+        members: Vec::new(),
+        others,
+        mounter: mounter(broker, device),
+    };
     let clock = Clock::system();
     let done = customize_instance(instance, &plan, &mut entropy, &clock, events, Mode::Commit)
         .map_err(|e| sentence(&e))?;
@@ -78,8 +83,12 @@ fn requested(
         Some(seed) => Entropy::seeded(seed),
         None => entropy()?,
     };
-    let instance =
-        Instance { disk: disk.clone(), others: Vec::new(), mounter: mounter(broker, DISK) };
+    let instance = Instance {
+        disk: disk.clone(),
+        members: Vec::new(),
+        others: Vec::new(),
+        mounter: mounter(broker, DISK),
+    };
     let mut events = Warnings { events, warnings: Vec::new() };
     let (plan, clock, mode) = (&request.plan, &request.clock, request.mode);
     let result = customize_instance(instance, plan, &mut entropy, clock, &mut events, mode);

@@ -1,6 +1,7 @@
 //! Requests as types, and their words. Nothing here knows a disk.
 
 pub mod event;
+pub mod luks_key;
 pub mod network;
 pub mod params;
 pub mod personality;

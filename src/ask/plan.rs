@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ask::luks_key::LuksKey;
 use crate::ask::network::Nic;
 use crate::ask::prepared::Prepared;
 use crate::ask::properties::Properties;
@@ -196,6 +197,8 @@ pub struct Plan {
     pub format: ImageFormat,
     /// Properties of image and instance, merged.
     pub properties: Properties,
+    /// The keys of encrypted containers on the disk.
+    pub luks_keys: Vec<LuksKey>,
     /// Host name to set.
     pub hostname: Option<String>,
     /// Passwords to set.

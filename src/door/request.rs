@@ -16,7 +16,7 @@ pub const FILE: &str = "customize.json";
 /// A longer report is left out.
 pub const REPORT_MAX: usize = 1 << 20;
 /// The version of both documents.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Why a document cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::ask::luks_key::LuksKey;
     use crate::ask::network::{Ipv4, Ipv6, Mac, Nic};
     use crate::ask::plan::{
         HostKeys, ImageFormat, MachineId, Password, PersonalityFile, Tasks, Who, WindowsRequest,
@@ -166,6 +167,7 @@ mod tests {
         let plan = Plan {
             format: ImageFormat::ExtDump,
             properties,
+            luks_keys: vec![LuksKey { target: "3".into(), secret: Secret::new("k") }],
             hostname: Some("vm1.example.org".into()),
             passwords: vec![
                 (Who::Named("root".into()), Password::Clear(Secret::new("p\u{e4}ss\u{0}"))),
@@ -238,7 +240,7 @@ mod tests {
         for (text, part) in [
             (&b""[..], "cannot be read"),
             (b"{\"version\": 9}", "version 9"),
-            (b"{\"version\": 2}", "missing field"),
+            (b"{\"version\": 3}", "missing field"),
             (b"\xff\x00", "cannot be read"),
         ] {
             let error = crate::craft::sentence::sentence(&Request::parse(text).unwrap_err());

@@ -82,7 +82,9 @@ impl DetectError {
         match self {
             Self::None { tried } => tried.iter().all(|tried| {
                 let reason = &tried.reason;
-                reason.cause().is_none() && !matches!(reason, NotRoot::NotRaw { .. })
+                reason.cause().is_none()
+                    && reason.closed().is_none_or(|error| error.refusal().is_some())
+                    && !matches!(reason, NotRoot::NotRaw { .. })
             }),
             Self::Several { .. } => true,
             _ => false,
@@ -91,6 +93,15 @@ impl DetectError {
 
     /// The errors of file systems that kept a volume from being the root.
     pub fn causes(&self) -> impl Iterator<Item = &Error> {
+        self.reasons().filter_map(NotRoot::cause)
+    }
+
+    /// The errors that kept volumes from being opened.
+    pub fn closed(&self) -> impl Iterator<Item = &snf_volume::Error> {
+        self.reasons().filter_map(NotRoot::closed)
+    }
+
+    fn reasons(&self) -> impl Iterator<Item = &NotRoot> {
         let (one, several): (Option<&NotRoot>, &[Tried]) = match self {
             Self::Unusable { reason, .. } | Self::Unrecognised { reason, .. } => {
                 (Some(reason), &[])
@@ -98,8 +109,7 @@ impl DetectError {
             Self::None { tried } => (None, tried),
             _ => (None, &[]),
         };
-        let reasons = one.into_iter().chain(several.iter().map(|tried| &tried.reason));
-        reasons.filter_map(NotRoot::cause)
+        one.into_iter().chain(several.iter().map(|tried| &tried.reason))
     }
 }
 
@@ -131,11 +141,17 @@ pub enum NotRoot {
     #[error("swap space")]
     Swap,
     /// An encrypted container.
-    #[error("LUKS: what is encrypted cannot be edited")]
+    #[error("LUKS, and no key was given for it: give one with --luks-key")]
     Encrypted,
-    /// A container of logical volumes.
-    #[error("LVM: logical volumes are not looked into")]
+    /// A container of logical volumes that belongs to no group.
+    #[error("an LVM physical volume without a volume group that can be read")]
     LogicalVolumes,
+    /// A container: what is in it are volumes of their own.
+    #[error("{0}")]
+    Container(String),
+    /// A volume that cannot be opened.
+    #[error("it cannot be opened")]
+    Closed(#[source] Arc<snf_volume::Error>),
     /// A file system that only the helper VM can edit.
     #[error("{0}, which only the kernel of the helper VM can edit: use --vm")]
     NeedsHelper(&'static str),
@@ -195,6 +211,14 @@ impl NotRoot {
         }
     }
 
+    /// The error for which the volume stayed closed, if that is why.
+    pub fn closed(&self) -> Option<&snf_volume::Error> {
+        match self {
+            Self::Closed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     fn of(content: &Content) -> Self {
         match content {
             Content::Foreign("swap") => Self::Swap,
@@ -206,6 +230,8 @@ impl NotRoot {
                 None => Self::Foreign(kind),
             },
             Content::Broken(error) => Self::Broken(error.clone()),
+            Content::Closed(error) => Self::Closed(error.clone()),
+            Content::Container { role, .. } => Self::Container(role.clone()),
             Content::Extended => Self::Extended,
             Content::Empty => Self::Empty,
             Content::Mounted => Self::InUse,
@@ -235,7 +261,8 @@ pub fn find_root(
     needs_os: bool,
 ) -> Result<Root, DetectError> {
     let family = properties.os_family()?;
-    let verdicts: Vec<Verdict> = (0..disk.volumes.len()).map(|index| judge(disk, index)).collect();
+    let mut verdicts: Vec<Verdict> =
+        (0..disk.volumes.len()).map(|index| judge(disk, index)).collect();
     if let Some(wanted) = wanted(disk, properties)? {
         let volume = &disk.volumes[wanted];
         let system = match &verdicts[wanted] {
@@ -245,6 +272,15 @@ pub fn find_root(
                 let (place, reason) = (volume.place(), reason.clone());
                 return Err(DetectError::Unrecognised { place, reason });
             }
+            // Something in it is meant.
+            Verdict::Not(NotRoot::Container(_)) => {
+                for (verdict, within) in verdicts.iter_mut().zip(disk.within(wanted)) {
+                    if !within {
+                        *verdict = Verdict::Not(NotRoot::Container(String::new()));
+                    }
+                }
+                return choose(disk, verdicts, family, needs_os);
+            }
             Verdict::Not(reason) => {
                 let (place, reason) = (volume.place(), reason.clone());
                 return Err(DetectError::Unusable { place, reason });
@@ -252,6 +288,16 @@ pub fn find_root(
         };
         return Ok(Root::new(wanted, family, system));
     }
+    choose(disk, verdicts, family, needs_os)
+}
+
+/// The root among the volumes that may be it.
+fn choose(
+    disk: &Disk,
+    verdicts: Vec<Verdict>,
+    family: Option<OsFamily>,
+    needs_os: bool,
+) -> Result<Root, DetectError> {
     let roots: Vec<(usize, &System)> = verdicts
         .iter()
         .enumerate()
@@ -305,7 +351,7 @@ fn wanted(disk: &Disk, properties: &Properties) -> Result<Option<usize>, DetectE
 fn tried(disk: &Disk, verdicts: Vec<Verdict>) -> Vec<Tried> {
     let volumes = disk.volumes.iter().zip(verdicts);
     let tried = volumes.filter_map(|(volume, verdict)| match verdict {
-        Verdict::Root(_) => None,
+        Verdict::Root(_) | Verdict::Not(NotRoot::Container(_)) => None,
         Verdict::Files(reason) | Verdict::Not(reason) => {
             Some(Tried { place: volume.place(), content: volume.describe(), reason })
         }

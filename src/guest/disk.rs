@@ -1,20 +1,24 @@
-//! The image's disk: its partition table and the content of each partition.
+//! The image's disks: their partition tables, and each volume on them with its content. A volume
+//! is a partition, a disk without a table, the content of a LUKS container or a logical volume.
+//! [`super::stack`] finds them.
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use snf_fs::error::display_name;
 use snf_fs::ext::{Ext, Options};
 use snf_fs::fat::{self, Fat};
 use snf_fs::ntfs::Ntfs;
-use snf_fs::{BlockDevice, Error, FileSystem, Info, Slice};
+use snf_fs::{BlockDevice, Error, FileSystem, Info};
+use snf_volume::lvm::VolumeGroup;
 
 use super::mounter::{Foreign, Mounter};
 use super::probe::{self, Probe};
+use super::stack::{Sources, StackError};
 use crate::craft::random::{Clock, Entropy};
-use crate::guest::disk_adapter::DiskAdapter;
 
-/// The content of a partition, or of a disk without a table.
+pub use super::summary::{DiskSummary, GroupSummary, VolumeSummary};
+
+/// The content of a volume.
 pub enum Content {
     /// A file system that one of our engines has open.
     Open(Box<dyn FileSystem>),
@@ -24,6 +28,16 @@ pub enum Content {
     Foreign(&'static str),
     /// A file system of a kind that we handle, which cannot be opened, and why.
     Broken(Arc<Error>),
+    /// A volume that cannot be opened: a logical volume of a kind that is refused, or damage.
+    Closed(Arc<snf_volume::Error>),
+    /// A physical volume of a group, or an open LUKS container: what is in it are volumes of their
+    /// own.
+    Container {
+        /// Its kind, as `blkid` names it.
+        kind: &'static str,
+        /// What it is in the stack: `a physical volume of the group rl`.
+        role: String,
+    },
     /// The container of the logical partitions.
     Extended,
     /// Zeros.
@@ -33,16 +47,48 @@ pub enum Content {
 }
 
 impl Content {
-    fn broken(error: impl Into<Error>) -> Self {
+    pub(super) fn broken(error: impl Into<Error>) -> Self {
         Self::Broken(Arc::new(error.into()))
     }
 }
 
-/// A partition, or the whole of a disk without a table.
+/// What a volume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// A disk without a partition table.
+    Disk,
+    /// A partition.
+    Partition,
+    /// The content of the LUKS container with this UUID.
+    Luks(String),
+    /// A logical volume.
+    Logical {
+        /// The name of its group.
+        group: String,
+        /// Its name in the group.
+        name: String,
+    },
+}
+
+/// A partition, the whole of a disk without a table, or what lies in one.
 pub struct Volume {
-    /// The partition's number; `None` for a disk without a table.
+    /// The partition's number; `None` for all that is no partition.
     pub number: Option<u32>,
-    /// First byte on the disk.
+    /// What it is.
+    pub layer: Layer,
+    /// The disk that it lies on, or begins on: 0 is the disk that holds the image.
+    pub disk: usize,
+    /// The volumes that it lies in: their indices among the disk's volumes.
+    pub below: Vec<usize>,
+    /// Its bytes; none in tests that bring a file system only.
+    pub device: Option<Arc<dyn BlockDevice>>,
+    /// The paths of device files that a guest has for it, as far as they are known without it.
+    pub paths: Vec<String>,
+    /// Why it must not be changed, if so.
+    pub read_only: Option<String>,
+    /// First byte on the disk; `None` when it does not lie there in the clear and in one piece.
+    pub run: Option<u64>,
+    /// First byte of a partition on its disk; 0 for other volumes.
     pub start: u64,
     /// Length in bytes.
     pub size: u64,
@@ -58,6 +104,8 @@ pub struct Volume {
     pub label: Option<String>,
     /// The kind of file system or container, as far as known.
     pub kind: Option<String>,
+    /// Free bytes of its file system, when it was opened.
+    pub free: Option<u64>,
     /// The content.
     pub content: Content,
     /// The verdict of the search for the root: the system, or why it is not the root.
@@ -66,7 +114,16 @@ pub struct Volume {
     pub grown: bool,
 }
 
-/// A disk and its volumes.
+/// A volume group, and the volumes that are its physical volumes.
+pub struct Group {
+    /// The group, with its metadata.
+    pub group: VolumeGroup,
+    /// For each physical volume of the group its index among the disk's volumes; `None` where it
+    /// is missing.
+    pub members: Vec<Option<usize>>,
+}
+
+/// The disk that holds the image, the guest's further disks, and all volumes on them.
 pub struct Disk {
     /// `GPT`, `MBR`, or `None` for a bare file system.
     pub table: Option<String>,
@@ -74,9 +131,14 @@ pub struct Disk {
     pub disk_id: Option<String>,
     /// Size in bytes.
     pub size: u64,
-    /// Partitions by number, or the one volume of a disk without a table.
+    /// The guest's further disks.
+    pub more: Vec<DiskSummary>,
+    /// Partitions by number, or the one volume of a disk without a table, disk by disk; then what
+    /// lies in containers.
     pub volumes: Vec<Volume>,
-    /// Warnings of the table's reader.
+    /// The volume groups.
+    pub groups: Vec<Group>,
+    /// Warnings of the readers of tables and metadata.
     pub warnings: Vec<String>,
 }
 
@@ -88,9 +150,16 @@ impl Volume {
         volume
     }
 
-    fn new(number: Option<u32>, start: u64, size: u64) -> Self {
+    pub(super) fn new(number: Option<u32>, start: u64, size: u64) -> Self {
         Self {
             number,
+            layer: if number.is_some() { Layer::Partition } else { Layer::Disk },
+            disk: 0,
+            below: Vec::new(),
+            device: None,
+            paths: Vec::new(),
+            read_only: None,
+            run: Some(start),
             start,
             size,
             partition_type: String::new(),
@@ -99,6 +168,7 @@ impl Volume {
             uuid: None,
             label: None,
             kind: None,
+            free: None,
             content: Content::Unknown,
             verdict: String::new(),
             grown: false,
@@ -106,7 +176,8 @@ impl Volume {
     }
 
     fn set_open(&mut self, fs: Box<dyn FileSystem>) {
-        if let Ok(Info { kind, uuid, label, size, .. }) = fs.info() {
+        if let Ok(Info { kind, uuid, label, size, free, .. }) = fs.info() {
+            self.free = Some(free);
             self.kind = Some(kind.name().to_owned());
             self.uuid = Some(uuid).filter(|uuid| !uuid.is_empty());
             self.label = Some(label).filter(|label| !label.is_empty());
@@ -117,11 +188,16 @@ impl Volume {
         self.content = Content::Open(fs);
     }
 
-    /// `partition 3`, or `the disk`.
+    /// `partition 3`, `the disk`, `logical volume rl/root`.
     pub fn place(&self) -> String {
-        match self.number {
-            Some(number) => format!("partition {number}"),
-            None => "the disk".into(),
+        let disk = self.disk + 1;
+        match (&self.layer, self.number) {
+            (Layer::Logical { group, name }, _) => format!("logical volume {group}/{name}"),
+            (Layer::Luks(uuid), _) => format!("LUKS container {uuid}"),
+            (_, Some(number)) if disk == 1 => format!("partition {number}"),
+            (_, Some(number)) => format!("partition {number} of disk {disk}"),
+            (_, None) if disk == 1 => "the disk".into(),
+            (_, None) => format!("disk {disk}"),
         }
     }
 
@@ -131,7 +207,8 @@ impl Volume {
             Content::Open(_) | Content::Mounted => {
                 self.kind.clone().unwrap_or_else(|| "a file system".into())
             }
-            Content::Foreign(kind) => (*kind).to_owned(),
+            Content::Foreign(kind) | Content::Container { kind, .. } => (*kind).to_owned(),
+            Content::Closed(_) => "not opened".into(),
             Content::Broken(_) => {
                 format!("{}, damaged", self.kind.as_deref().unwrap_or(probe::EXT))
             }
@@ -147,68 +224,66 @@ impl Volume {
 }
 
 impl Disk {
-    /// Reads the table and looks into every partition. Damage inside a partition is that
-    /// partition's matter, a damaged table is an error.
+    /// Reads the table and looks into every partition, LUKS containers without a key left closed.
+    /// Damage inside a partition is that partition's matter, a damaged table is an error.
+    ///
+    /// # Errors
+    /// When the partition table cannot be read.
     pub fn open(
         device: &Arc<dyn BlockDevice>,
         entropy: &Entropy,
         clock: &Clock,
-    ) -> Result<Self, snf_partition::Error> {
-        Self::open_with(device, entropy, clock, None)
+    ) -> Result<Self, StackError> {
+        Self::open_with(&Sources::of(std::slice::from_ref(device), entropy, clock))
     }
 
-    /// Like [`Disk::open`]; what no engine knows is opened by `mounter`, where there is one.
-    pub fn open_with(
-        device: &Arc<dyn BlockDevice>,
-        entropy: &Entropy,
-        clock: &Clock,
-        mounter: Option<&dyn Mounter>,
-    ) -> Result<Self, snf_partition::Error> {
-        let table = snf_partition::read(&DiskAdapter(&**device))?;
-        let mut disk = Self {
-            table: None,
-            disk_id: None,
-            size: device.len(),
-            volumes: Vec::new(),
-            warnings: Vec::new(),
-        };
-        let Some(table) = table else {
-            let mut volume = Volume::new(None, 0, device.len());
-            look(&mut volume, device.clone(), entropy, clock, mounter);
-            disk.volumes.push(volume);
-            return Ok(disk);
-        };
-        disk.table = Some(table.kind.to_string());
-        disk.disk_id = table.disk_id.clone();
-        disk.warnings = table.warnings.clone();
-        for partition in &table.partitions {
-            let (start, size) = table.byte_range(partition);
-            let mut volume = Volume::new(Some(partition.number), start, size);
-            volume.partition_type = partition.partition_type.to_string();
-            volume.name = partition.name.clone();
-            volume.partuuid = partition.partuuid.clone();
-            if partition.is_extended() {
-                volume.content = Content::Extended;
-            } else {
-                match Slice::new(device.clone(), start, size) {
-                    Ok(slice) => look(&mut volume, Arc::new(slice), entropy, clock, mounter),
-                    Err(error) => volume.content = Content::broken(error),
-                }
-            }
-            disk.volumes.push(volume);
-        }
-        Ok(disk)
+    /// Opens whatever the sources hold.
+    ///
+    /// # Errors
+    /// When a partition table cannot be read, or a key is of no use.
+    pub fn open_with(sources: &Sources<'_>) -> Result<Self, StackError> {
+        super::stack::open(sources)
     }
 
     /// A disk of volumes that are open already.
     pub fn of_volumes(volumes: Vec<Volume>) -> Self {
         let table = volumes.iter().any(|v| v.number.is_some()).then(|| "GPT".to_owned());
-        Self { table, disk_id: None, size: 0, volumes, warnings: Vec::new() }
+        Self { table, volumes, ..Self::empty() }
     }
 
-    /// The index of the partition with a number.
+    pub(super) fn empty() -> Self {
+        Self {
+            table: None,
+            disk_id: None,
+            size: 0,
+            more: Vec::new(),
+            volumes: Vec::new(),
+            groups: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The index of the image's partition with a number.
     pub fn by_number(&self, number: u32) -> Option<usize> {
-        self.volumes.iter().position(|volume| volume.number == Some(number))
+        self.on_disk(0, number)
+    }
+
+    /// The index of the partition with a number on one of the disks.
+    pub fn on_disk(&self, disk: usize, number: u32) -> Option<usize> {
+        let wanted = |volume: &Volume| volume.disk == disk && volume.number == Some(number);
+        self.volumes.iter().position(wanted)
+    }
+
+    /// For each volume whether it is, or lies in, the volume with an index.
+    pub fn within(&self, container: usize) -> Vec<bool> {
+        let mut within = vec![false; self.volumes.len()];
+        // A volume comes after those that it lies in.
+        for (index, volume) in self.volumes.iter().enumerate() {
+            let below = &volume.below;
+            within[index] = index == container
+                || below.iter().any(|&below| within.get(below).copied().unwrap_or(false));
+        }
+        within
     }
 
     /// A summary of each volume.
@@ -217,50 +292,8 @@ impl Disk {
     }
 }
 
-/// A volume in a report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VolumeSummary {
-    /// The partition's number; none for a disk without a table.
-    pub number: Option<u32>,
-    /// First byte.
-    pub start: u64,
-    /// Length in bytes.
-    pub size: u64,
-    /// The partition's type.
-    pub partition_type: String,
-    /// The partition's name.
-    pub name: String,
-    /// `PARTUUID`.
-    pub partuuid: Option<String>,
-    /// Kind of file system or container.
-    pub kind: Option<String>,
-    /// The file system's UUID.
-    pub uuid: Option<String>,
-    /// The file system's label.
-    pub label: Option<String>,
-    /// The verdict of the search for the root: the system, or why it is not the root.
-    pub verdict: String,
-}
-
-impl VolumeSummary {
-    fn of(volume: &Volume) -> Self {
-        Self {
-            number: volume.number,
-            start: volume.start,
-            size: volume.size,
-            partition_type: display_name(volume.partition_type.as_bytes()),
-            name: display_name(volume.name.as_bytes()),
-            partuuid: volume.partuuid.clone(),
-            kind: volume.kind.clone(),
-            uuid: volume.uuid.clone(),
-            label: volume.label.as_ref().map(|label| display_name(label.as_bytes())),
-            verdict: volume.verdict.clone(),
-        }
-    }
-}
-
 /// Finds out what a volume holds, and opens it where an engine can.
-fn look(
+pub(super) fn look(
     volume: &mut Volume,
     device: Arc<dyn BlockDevice>,
     entropy: &Entropy,
@@ -285,7 +318,12 @@ fn look(
     volume.content = Content::Foreign(signature.kind);
     let opened: Result<Box<dyn FileSystem>, Error> = match signature.kind {
         probe::EXT => {
-            let mut stream = entropy.derive(&format!("ext {}", volume.number.unwrap_or(0)));
+            let mut stream = entropy.derive(&match (volume.disk, volume.number, &volume.layer) {
+                (0, number, Layer::Disk | Layer::Partition) => {
+                    format!("ext {}", number.unwrap_or(0))
+                }
+                _ => format!("ext {}", volume.place()),
+            });
             let seed = u64::from_le_bytes(stream.bytes());
             let options = Options { now: clock.now(), seed };
             Ext::open(device, options).map(|ext| Box::new(ext) as _)
@@ -295,9 +333,11 @@ fn look(
         }
         probe::NTFS => Ntfs::open(device).map(|ntfs| Box::new(ntfs.at(clock.now())) as _),
         kind => {
+            // The mounter knows the image's disk only, and no other layer of the stack.
+            let (0, Some(start)) = (volume.disk, volume.run) else { return };
             let foreign = Foreign {
                 kind,
-                start: volume.start,
+                start,
                 size: volume.size,
                 uuid: volume.uuid.as_deref(),
                 label: volume.label.as_deref(),

@@ -210,7 +210,7 @@ fn unescape_udev(name: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn source_of(field: &[u8]) -> Option<Source> {
+pub(super) fn source_of(field: &[u8]) -> Option<Source> {
     let text = String::from_utf8_lossy(field).into_owned();
     if let Some((tag, value)) = text.split_once('=')
         && !tag.contains('/')
@@ -235,6 +235,10 @@ fn source_of(field: &[u8]) -> Option<Source> {
             "by-label" => Source::Label(name),
             "by-partuuid" => Source::PartUuid(name),
             "by-partlabel" => Source::PartLabel(name),
+            // The name of a logical volume may end as if it were a partition's.
+            "by-id" if name.starts_with("dm-name-") || name.starts_with("dm-uuid-") => {
+                Source::Other(display_name(field))
+            }
             _ => match name.rsplit_once("-part").and_then(|(_, n)| n.parse().ok()) {
                 Some(number) => Source::Partition { number, disk: None },
                 None => Source::Other(display_name(field)),
@@ -296,7 +300,14 @@ mod tests {
         assert_eq!(source("/dev/xvdaa2"), partition(2, Some(26)));
         assert_eq!(source("/dev/nvme0n1p7"), partition(7, None));
         assert_eq!(source("/dev/mmcblk0p2"), partition(2, None));
-        for other in ["/dev/mapper/vg-root", "/dev/vg/root", "/dev/md0", "/dev/sda", "ID=x"] {
+        for other in [
+            "/dev/mapper/vg-root",
+            "/dev/disk/by-id/dm-name-a-b-part1",
+            "/dev/vg/root",
+            "/dev/md0",
+            "/dev/sda",
+            "ID=x",
+        ] {
             assert_eq!(source(other), Some(Source::Other(other.into())), "{other}");
         }
         for none in ["/dev/sr0", "/dev/cdrom", "/dev/fd0", "host:/export", "//srv/share", "#x"] {

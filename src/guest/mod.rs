@@ -9,13 +9,16 @@ pub mod fstab;
 pub mod glob;
 mod mount;
 pub mod mounter;
+mod names;
 mod opened;
 pub mod passwd;
 pub mod probe;
 pub mod selinux;
 pub mod sshd_config;
+pub mod stack;
 pub mod storage;
 mod subvolumes;
+mod summary;
 pub mod windows;
 
 pub(crate) use opened::CONFIG_MAX;

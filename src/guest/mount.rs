@@ -8,6 +8,7 @@ use super::disk::{Content, Disk, Volume};
 use super::distro::Distro;
 use super::fstab::{self, Entry, Source};
 use super::mounter::needs_helper;
+use super::names;
 use super::opened::Guest;
 use crate::ask::event::{Event, EventSink};
 
@@ -74,7 +75,7 @@ impl Guest {
             Err(error) => return Err(error),
         }
         let what = format!("{FSTAB} line {} mounts {} there", entry.line, entry.source_text());
-        let index = match find(&self.disk, entry) {
+        let index = match find(&self.disk, entry, &self.tree) {
             Ok(index) => index,
             Err(reason) => {
                 if !excused {
@@ -86,11 +87,12 @@ impl Guest {
         };
         let volume = &mut self.disk.volumes[index];
         let place = volume.place();
+        let read_only = volume.read_only.clone();
         let uuid = volume.uuid.clone().unwrap_or_default();
         let content = std::mem::replace(&mut volume.content, Content::Mounted);
         let refusal = match view(entry, content, &place, &self.tree, &uuid) {
             Ok(fs) => {
-                self.tree.mount(&entry.target, fs, None)?;
+                self.tree.mount(&entry.target, fs, read_only)?;
                 return Ok(());
             }
             Err(refusal) => refusal,
@@ -149,8 +151,15 @@ fn view(
         (Content::Foreign(kind), _) if needs_helper(kind) => {
             format!("{place} is {kind}, which only the helper VM can edit (--vm)")
         }
+        (Content::Foreign("crypto_LUKS"), _) => {
+            format!("{place} is encrypted, and no key was given for it (--luks-key)")
+        }
         (Content::Foreign(kind), _) => format!("{place} is {kind}, which cannot be edited"),
+        (Content::Container { role, .. }, _) => {
+            format!("{place} is {role}, and holds no files itself")
+        }
         (Content::Broken(error), _) => format!("{place} cannot be opened: {error}"),
+        (Content::Closed(error), _) => format!("{place} cannot be opened: {error}"),
         (Content::Mounted, _) => format!("{place} is mounted elsewhere already"),
         (Content::Empty, _) => format!("{place} was never formatted"),
         _ => format!("{place} holds no file system that is known here"),
@@ -173,8 +182,8 @@ fn named(fs: &dyn FileSystem, path: &str, place: &str) -> Result<Box<dyn FileSys
     }
 }
 
-/// The volume that an entry means, or why there is none.
-fn find(disk: &Disk, entry: &Entry) -> Result<usize, String> {
+/// The volume that an entry of the guest in `tree` means, or why there is none.
+fn find(disk: &Disk, entry: &Entry, tree: &Tree) -> Result<usize, String> {
     let text = entry.source_text();
     let by = |matches: &dyn Fn(&Volume) -> bool| {
         let mut found = (0..disk.volumes.len()).filter(|index| matches(&disk.volumes[*index]));
@@ -196,15 +205,16 @@ fn find(disk: &Disk, entry: &Entry) -> Result<usize, String> {
         Source::PartLabel(label) => by(&|volume| !label.is_empty() && volume.name == *label),
         // The letter of the builder's disk says nothing about the instance's, but a second disk
         // is not in this image.
-        Source::Partition { disk: Some(letter), .. } if *letter > 0 => {
+        Source::Partition { disk: Some(letter), .. } if *letter as usize > disk.more.len() => {
             Err(format!("{text} of another disk is not part of this image"))
         }
-        Source::Partition { number, .. } => {
-            disk.by_number(*number).ok_or_else(|| "the disk has no such partition".to_owned())
-        }
-        Source::Other(_) => {
-            Err("only partitions of the disk itself can be mounted here".to_owned())
-        }
+        Source::Partition { number, disk: letter } => disk
+            .on_disk(letter.unwrap_or(0) as usize, *number)
+            .ok_or_else(|| "the disk has no such partition".to_owned()),
+        Source::Other(path) => match names::find(disk, path, tree) {
+            Some(found) => found,
+            None => by(&|_| false),
+        },
     }
 }
 

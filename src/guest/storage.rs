@@ -10,6 +10,7 @@ use crate::ask::properties::Swap;
 use crate::craft::random::Entropy;
 use crate::guest::disk_adapter::DiskAdapter;
 use crate::guest::mounter::Mounter;
+use crate::guest::stack::StackError;
 
 /// Why a table or a swap area was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum StorageError {
     /// The partition table.
     #[error(transparent)]
     Partition(#[from] snf_partition::Error),
+    /// The disks cannot be opened.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The disk.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -40,6 +44,7 @@ pub struct SwapArea {
 pub struct Storage {
     image: Arc<Overlay>,
     others: Vec<Arc<Overlay>>,
+    members: Vec<Arc<Overlay>>,
     table: Option<snf_partition::Plan>,
     mounter: Option<Arc<dyn Mounter>>,
 }
@@ -54,8 +59,15 @@ impl Default for Storage {
 impl Storage {
     /// The disk that holds the image, and the instance's further disks in their order.
     pub fn new(image: Arc<dyn BlockDevice>, others: Vec<Arc<dyn BlockDevice>>) -> Self {
-        let others = others.into_iter().map(|device| Arc::new(Overlay::new(device))).collect();
-        Self { image: Arc::new(Overlay::new(image)), others, table: None, mounter: None }
+        let others = overlays(others);
+        let image = Arc::new(Overlay::new(image));
+        Self { image, others, members: Vec::new(), table: None, mounter: None }
+    }
+
+    /// With further disks that hold parts of the guest, such as a physical volume of its group.
+    pub fn with_members(mut self, members: Vec<Arc<dyn BlockDevice>>) -> Self {
+        self.members = overlays(members);
+        self
     }
 
     /// With somebody who opens the file systems of the image that no engine knows.
@@ -73,6 +85,17 @@ impl Storage {
     /// commit writes to it stay in memory, after it they reach the disk.
     pub fn image(&self) -> Arc<dyn BlockDevice> {
         self.image.clone()
+    }
+
+    /// All disks that the guest lies on, the image's first, as they will be: see
+    /// [`Storage::image`].
+    pub fn disks(&self) -> Vec<Arc<dyn BlockDevice>> {
+        let members = self.members.iter().map(|member| member.clone() as _);
+        std::iter::once(self.image()).chain(members).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Overlay>> {
+        self.others.iter().chain(&self.members).chain([&self.image])
     }
 
     /// The change of the partition table, after [`Storage::fix_partition_table`].
@@ -191,24 +214,25 @@ impl Storage {
 
     /// Whether anything waits for the commit.
     pub fn is_dirty(&self) -> bool {
-        self.image.held() > 0 || self.others.iter().any(|other| other.held() > 0)
+        self.all().any(|disk| disk.held() > 0)
     }
 
     /// The first failure of a disk to read, if there was one before the commit. A task may have taken
     /// it for damage in a partition that is none of its business; no run goes on with a failing disk.
     pub fn check_reads(&self) -> Result<(), DeviceError> {
-        self.image.check_reads()?;
-        self.others.iter().try_for_each(|other| other.check_reads())
+        self.all().try_for_each(|disk| disk.check_reads())
     }
 
-    /// Writes what was held: first the other disks' swap areas, then the partition table. The file
-    /// systems are committed after this: a partition larger than its file system works.
+    /// Writes what was held: first the other disks' swap areas, then what belongs on further disks
+    /// of the guest, then the partition table. The file systems are committed after this: a
+    /// partition larger than its file system works.
     pub fn commit(&self) -> Result<(), DeviceError> {
-        for other in &self.others {
-            other.commit()?;
-        }
-        self.image.commit()
+        self.all().try_for_each(|disk| disk.commit())
     }
+}
+
+fn overlays(devices: Vec<Arc<dyn BlockDevice>>) -> Vec<Arc<Overlay>> {
+    devices.into_iter().map(|device| Arc::new(Overlay::new(device))).collect()
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use snf_fs::error::display_name;
 use snf_fs::ntfs::check::{Severity, check as check_ntfs};
-use snf_fs::{BlockDevice, Error, FileSystem, FileType, NodeId, Slice};
+use snf_fs::{BlockDevice, Error, FileSystem, FileType, NodeId};
 
+use crate::ask::luks_key::LuksKey;
 use crate::craft::random::{Clock, Entropy};
 use crate::craft::sentence::sentence;
 use crate::guest::disk::{Content, Disk, Volume};
+use crate::guest::stack::Sources;
 use crate::run::customize::CustomizeError;
 
 /// Problems of one volume that are listed; all are counted.
@@ -32,7 +34,9 @@ pub struct DiskCheck {
 /// The findings in one volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VolumeCheck {
-    /// The partition's number; none for a disk without a table.
+    /// The words for it: `partition 3`, `the disk`, `logical volume rl/root`.
+    pub place: String,
+    /// The partition's number; none for what is no partition.
     pub number: Option<u32>,
     /// Kind of file system or container.
     pub kind: Option<String>,
@@ -74,25 +78,37 @@ impl VolumeCheck {
     }
 }
 
-/// Checks the NTFS and ext2/3/4 file systems on `disk`. Damage is told in the result; an error is
+/// Checks the NTFS and ext2/3/4 file systems on `disks`, of which the first is the image's. Damage is told in the result; an error is
 /// only what keeps from looking at all: the partition table, or a disk that cannot be read.
-pub fn check(disk: Arc<dyn BlockDevice>) -> Result<DiskCheck, CustomizeError> {
+pub fn check(
+    disks: &[Arc<dyn BlockDevice>],
+    keys: &[LuksKey],
+) -> Result<DiskCheck, CustomizeError> {
     // Nothing random is kept and nothing is written.
     let (entropy, clock) = (Entropy::seeded(0), Clock::fixed(0));
-    let opened = Disk::open(&disk, &entropy, &clock)?;
+    let sources = Sources { keys, ..Sources::of(disks, &entropy, &clock) };
+    let opened = Disk::open_with(&sources)?;
     let warnings = opened.warnings.clone();
-    let volumes = opened.volumes.iter().map(|volume| check_volume(&disk, volume)).collect();
+    let volumes = opened.volumes.iter().map(check_volume).collect();
     Ok(DiskCheck { volumes, warnings })
 }
 
-fn check_volume(disk: &Arc<dyn BlockDevice>, volume: &Volume) -> VolumeCheck {
-    let mut out =
-        VolumeCheck { number: volume.number, kind: volume.kind.clone(), ..VolumeCheck::default() };
+fn check_volume(volume: &Volume) -> VolumeCheck {
+    let mut out = VolumeCheck {
+        place: volume.place(),
+        number: volume.number,
+        kind: volume.kind.clone(),
+        ..VolumeCheck::default()
+    };
     let ntfs = volume.kind.as_deref() == Some("ntfs");
-    match (&volume.content, Slice::new(disk.clone(), volume.start, volume.size)) {
-        (_, Ok(slice)) if ntfs => ntfs_volume(&slice, &mut out),
+    match (&volume.content, &volume.device) {
+        (_, Some(device)) if ntfs => ntfs_volume(&**device, &mut out),
         (Content::Open(fs), _) => walk(&**fs, &mut out),
         (Content::Broken(problem), _) => {
+            out.checked = true;
+            out.error("unreadable", volume.place(), sentence(&**problem));
+        }
+        (Content::Closed(problem), _) if problem.refusal().is_none() => {
             out.checked = true;
             out.error("unreadable", volume.place(), sentence(&**problem));
         }
@@ -101,9 +117,9 @@ fn check_volume(disk: &Arc<dyn BlockDevice>, volume: &Volume) -> VolumeCheck {
     out
 }
 
-fn ntfs_volume(slice: &Slice, out: &mut VolumeCheck) {
+fn ntfs_volume(device: &dyn BlockDevice, out: &mut VolumeCheck) {
     out.checked = true;
-    match check_ntfs(slice) {
+    match check_ntfs(device) {
         Ok(report) => {
             out.errors = report.errors;
             out.warnings = report.warnings;

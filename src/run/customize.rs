@@ -14,6 +14,7 @@ use crate::craft::sentence::sentence;
 use crate::guest::detect::DetectError;
 use crate::guest::disk::{Content, Disk};
 use crate::guest::mounter::Mounter;
+use crate::guest::stack::StackError;
 use crate::guest::storage::{Storage, StorageError};
 use crate::guest::{Guest, OsFamily};
 use crate::run::report::{ChangeReport, FileSystemReport, TaskReport};
@@ -27,9 +28,9 @@ pub use crate::run::report::{Mode, Report};
 /// the chain of sources: [`crate::run::failure::sentence`] tells them all.
 #[derive(Debug, thiserror::Error)]
 pub enum CustomizeError {
-    /// The partition table.
-    #[error("cannot read the partition table")]
-    Table(#[from] snf_partition::Error),
+    /// The disks cannot be opened: a partition table, or a key.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// No root file system was chosen.
     #[error(transparent)]
     Detect(#[from] DetectError),
@@ -131,7 +132,7 @@ pub fn customize(
     events: &mut dyn EventSink,
     mode: Mode,
 ) -> Result<Report, CustomizeError> {
-    let instance = Instance { disk, others: Vec::new(), mounter: None };
+    let instance = Instance { disk, members: Vec::new(), others: Vec::new(), mounter: None };
     customize_instance(instance, plan, entropy, clock, events, mode)
 }
 
@@ -139,6 +140,8 @@ pub fn customize(
 pub struct Instance {
     /// The disk that holds the image.
     pub disk: Arc<dyn BlockDevice>,
+    /// Further disks that hold parts of the guest: they are looked into, too.
+    pub members: Vec<Arc<dyn BlockDevice>>,
     /// The instance's further disks, in their order: `SWAP` may name one of them.
     pub others: Vec<Arc<dyn BlockDevice>>,
     /// Opens the file systems that no engine knows, where that is possible.
@@ -156,8 +159,8 @@ pub fn customize_instance(
 ) -> Result<Report, CustomizeError> {
     let started = Instant::now();
     let (tasks, excluded) = select(plan)?;
-    let Instance { disk, others, mounter } = instance;
-    let storage = Storage::new(disk, others).with_mounter(mounter);
+    let Instance { disk, members, others, mounter } = instance;
+    let storage = Storage::new(disk, others).with_members(members).with_mounter(mounter);
     let mut session = Session::new(plan, entropy, clock, storage, events);
     guest_work(&tasks).for_each(|(_, work)| work.early(&mut session));
     for task in &excluded {
@@ -265,7 +268,8 @@ fn work_on_disk(
 /// A table that cannot be read is told as that.
 fn open_error(error: StorageError) -> CustomizeError {
     match error {
-        StorageError::Partition(error) => CustomizeError::Table(error),
+        StorageError::Partition(error) => CustomizeError::Stack(error.into()),
+        StorageError::Stack(error) => CustomizeError::Stack(error),
         other => CustomizeError::Storage(other),
     }
 }
@@ -286,7 +290,10 @@ fn work_on_guest(
     session.storage.check_reads().map_err(CustomizeError::Read)?;
     let mut guest = found.map_err(|refused| refused.error)?;
     for warning in table_warnings {
-        session.warn(format!("partition table: {warning}"));
+        session.warn(warning);
+    }
+    if let Some(reason) = guest.disk.volumes[guest.root].read_only.clone() {
+        guest.tree.forbid_changes(reason);
     }
     let tasks = fitting(tasks, &guest, plan)?;
     report.open_milliseconds = milliseconds(started);
@@ -303,6 +310,7 @@ fn work_on_guest(
     }
     report.system = guest.distro.name.clone();
     report.root_partition = guest.root_partition();
+    report.root = guest.disk.volumes[guest.root].place();
     report.changes = guest.tree.changes().iter().map(ChangeReport::of).collect();
     session.storage.check_reads().map_err(CustomizeError::Read)?;
     Ok(guest)

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::guest::detect::DetectError;
+use crate::guest::stack::StackError;
 use crate::guest::storage::StorageError;
 use crate::guest::windows::RegistryError;
 use crate::guest::windows::registry::HiveError;
@@ -18,6 +19,8 @@ pub use crate::craft::sentence::sentence;
 pub enum Family {
     /// Something that was asked for cannot be done on this guest.
     Failed,
+    /// A key or password that was given is of no use.
+    Input,
     /// A property has a value that it cannot have.
     Usage,
     /// No system was found, or the image is of a kind that is not supported.
@@ -32,7 +35,7 @@ impl Family {
     /// The family of an error.
     pub fn of(error: &CustomizeError) -> Self {
         match error {
-            CustomizeError::Table(error) => Self::of_table(error),
+            CustomizeError::Stack(error) => Self::of_stack(error),
             CustomizeError::Storage(error) => Self::of_storage(error),
             CustomizeError::Read(_) => Self::Device,
             CustomizeError::Detect(error) => Self::of_detect(error),
@@ -65,14 +68,37 @@ impl Family {
             other => other
                 .causes()
                 .map(Self::of_fs)
+                .chain(other.closed().map(Self::of_volume))
                 .max()
                 .map_or(Self::Refused, |worst| worst.max(Self::Refused)),
+        }
+    }
+
+    fn of_stack(error: &StackError) -> Self {
+        match error {
+            StackError::Table(error) | StackError::TableOf { source: error, .. } => {
+                Self::of_table(error)
+            }
+            StackError::Key { source, .. } => Self::of_volume(source),
+            StackError::NoContainer { .. } => Self::Input,
+        }
+    }
+
+    fn of_volume(error: &snf_volume::Error) -> Self {
+        match error {
+            snf_volume::Error::WrongKey(_) => Self::Input,
+            snf_volume::Error::Device(_) => Self::Device,
+            snf_volume::Error::Corrupt { .. }
+            | snf_volume::Error::Json(_)
+            | snf_volume::Error::Argon2(_) => Self::Corrupt,
+            _ => Self::Refused,
         }
     }
 
     fn of_storage(error: &StorageError) -> Self {
         match error {
             StorageError::Partition(error) => Self::of_table(error),
+            StorageError::Stack(error) => Self::of_stack(error),
             StorageError::Device(_) => Self::Device,
             StorageError::Swap(_) => Self::Refused,
         }

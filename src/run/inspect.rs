@@ -9,10 +9,12 @@ use snf_fs::error::display_name;
 use snf_fs::{BlockDevice, Tree};
 
 use crate::ask::event::Event;
+use crate::ask::luks_key::LuksKey;
 use crate::ask::properties::Properties;
 use crate::craft::random::{Clock, Entropy};
 use crate::craft::sentence::sentence;
-use crate::guest::disk::{Disk, VolumeSummary};
+use crate::guest::disk::{Disk, DiskSummary, GroupSummary, VolumeSummary};
+use crate::guest::stack::Sources;
 use crate::guest::{Guest, OsFamily, passwd};
 use crate::run::customize::CustomizeError;
 use crate::run::failure::Family;
@@ -31,8 +33,12 @@ pub struct Inspection {
     pub disk_id: Option<String>,
     /// The disk's size in bytes.
     pub size: u64,
-    /// The content of each partition, and why it is the root or is not.
+    /// The guest's further disks.
+    pub disks: Vec<DiskSummary>,
+    /// The content of each volume, and why it is the root or is not.
     pub volumes: Vec<VolumeSummary>,
+    /// The volume groups.
+    pub groups: Vec<GroupSummary>,
     /// The guest, if one was found.
     pub guest: Option<GuestSummary>,
     /// Why no guest was found.
@@ -48,8 +54,10 @@ pub struct Inspection {
 /// A guest's description of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GuestSummary {
-    /// The number of the root partition; none for a bare file system.
+    /// The number of the root partition; none where the root is no partition.
     pub root_partition: Option<u32>,
+    /// The root's place in words: `partition 2`, `logical volume rl/root`.
+    pub root: String,
     /// `OSFAMILY`.
     pub os_family: Option<&'static str>,
     /// The system in words.
@@ -115,20 +123,27 @@ pub struct HostKeySummary {
     pub fingerprint: String,
 }
 
-/// Looks at the image on `disk`. Only a damaged partition table is an error; that no system is
-/// found is said in the result.
+/// Looks at the image on `disks`, of which the first holds it. Only a damaged partition table, or
+/// a key that opens nothing, is an error; that no system is found is said in the result.
+///
+/// # Errors
+/// [`CustomizeError::Stack`].
 pub fn inspect(
-    disk: Arc<dyn BlockDevice>,
+    disks: &[Arc<dyn BlockDevice>],
+    keys: &[LuksKey],
     properties: &Properties,
 ) -> Result<Inspection, CustomizeError> {
     // Nothing random is kept and nothing is written.
     let (entropy, clock) = (Entropy::seeded(0), Clock::fixed(0));
-    let disk = Disk::open(&disk, &entropy, &clock)?;
+    let sources = Sources { keys, ..Sources::of(disks, &entropy, &clock) };
+    let disk = Disk::open_with(&sources)?;
     let mut inspection = Inspection {
         table: disk.table.clone(),
         disk_id: disk.disk_id.clone(),
         size: disk.size,
+        disks: disk.more.clone(),
         volumes: Vec::new(),
+        groups: disk.groups.iter().map(GroupSummary::of).collect(),
         guest: None,
         problem: None,
         family: None,
@@ -156,6 +171,7 @@ pub fn inspect(
 fn summary(guest: &Guest, warnings: &mut Vec<String>) -> GuestSummary {
     let mut summary = GuestSummary {
         root_partition: guest.root_partition(),
+        root: guest.disk.volumes[guest.root].place(),
         os_family: guest.family.map(OsFamily::name),
         system: guest.distro.name.clone(),
         id: guest.distro.id.clone(),

@@ -57,8 +57,11 @@ pub struct Report {
     pub mode: Mode,
     /// The guest's system in words; empty when it was not recognised.
     pub system: String,
-    /// The number of the root partition; none for a disk without a table.
+    /// The number of the root partition; none where the root is no partition.
     pub root_partition: Option<u32>,
+    /// The root's place in words: `partition 2`, `logical volume rl/root`; empty when none was
+    /// looked for.
+    pub root: String,
     /// The tasks that ran, in order.
     pub tasks: Vec<TaskReport>,
     /// Tasks that the properties leave out.
@@ -92,6 +95,7 @@ impl Report {
             mode,
             system: String::new(),
             root_partition: None,
+            root: String::new(),
             tasks: Vec::new(),
             excluded: excluded.iter().map(|task| Cow::from(task.name())).collect(),
             partition_table: Vec::new(),

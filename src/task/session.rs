@@ -8,6 +8,7 @@ use crate::ask::plan::Plan;
 use crate::craft::random::{Clock, Entropy};
 use crate::craft::sshkey::HostKeyMaker;
 use crate::guest::disk::Disk;
+use crate::guest::stack::Sources;
 use crate::guest::storage::{Storage, StorageError};
 
 /// A host key that was made.
@@ -99,7 +100,7 @@ impl LazyDisk {
     /// The volumes of the disk as it will be. The partition table must not change after this.
     ///
     /// # Errors
-    /// When the partition table cannot be read.
+    /// When a partition table cannot be read, or a key opens nothing.
     pub fn open(&mut self, session: &Session<'_>) -> Result<&mut Disk, StorageError> {
         let disk = self.take(session)?;
         Ok(self.0.insert(disk))
@@ -114,8 +115,10 @@ impl LazyDisk {
             Some(disk) => Ok(disk),
             None => {
                 let storage = &session.storage;
+                let (disks, mounter) = (storage.disks(), storage.mounter());
                 let (entropy, clock) = (session.entropy, session.clock);
-                Ok(Disk::open_with(&storage.image(), entropy, clock, storage.mounter())?)
+                let keys = &session.plan.luks_keys;
+                Ok(Disk::open_with(&Sources { disks: &disks, keys, mounter, entropy, clock })?)
             }
         }
     }

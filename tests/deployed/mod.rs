@@ -208,7 +208,7 @@ pub fn customize_on(
     let mut events = Vec::new();
     let clock = Clock::fixed(86_400 * 20_000);
     let mut entropy = Entropy::seeded(7);
-    let instance = Instance { disk: device, others, mounter: None };
+    let instance = Instance { disk: device, members: Vec::new(), others, mounter: None };
     customize_instance(instance, plan, &mut entropy, &clock, &mut events, mode)
         .map(|report| (report, events))
 }

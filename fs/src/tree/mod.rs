@@ -81,6 +81,14 @@ impl Tree {
         Self { mounts: vec![root], blocked: Vec::new(), changes: Changes::default(), labeler: None }
     }
 
+    /// Says why the root must not be changed. From then on every change of it is an error that says
+    /// so.
+    pub fn forbid_changes(&mut self, reason: String) {
+        if let Some(root) = self.mounts.first_mut() {
+            root.read_only = Some(reason);
+        }
+    }
+
     /// Mounts a file system on the directory that `path` leads to. `read_only` says why it must
     /// not be changed, if so.
     ///

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use snf_image::customize::{CustomizeError, Mode, Report, customize};
+use snf_image::customize::{CustomizeError, Instance, Mode, Report, customize_instance};
 use snf_image::failure::{Family, sentence};
 use snf_image::guest::storage::StorageError;
 use snf_image::random::{Clock, Entropy};
 
 use crate::args::{Apply, Format};
-use crate::disk::{self, Access, Disk};
+use crate::disk::{self, Access, Disks};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, Listener, count, table};
 use crate::request::{MadePassword, Parsed};
@@ -93,6 +93,11 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
     let access = if args.dry_run { Access::Read } else { Access::Write };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
     if args.vm {
+        if !args.stack.more.is_empty() {
+            return Err(Failure::usage(
+                "--disk and --vm exclude each other: the helper VM gets one disk",
+            ));
+        }
         let disk = disk::open_file(&args.disk, access)?;
         let format = disk::format(&args.disk, &disk, args.wrapping)?;
         if format != Format::Raw {
@@ -112,21 +117,25 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
         let took = started.elapsed();
         return Ok(Outcome { report, format, made: request.made, took });
     }
-    let disk = disk::open(&args.disk, args.wrapping, access, progress.clone())?;
-    let (device, format) = (disk.device.clone(), disk.format);
-    let report = customize(device, &request.plan, &mut entropy, &clock, listener, mode)
-        .map_err(|error| failure(&error, &disk, progress))?;
+    let disks = disk::open_all(&args.disk, &args.stack.more, args.wrapping, access, progress)?;
+    let format = disks.format();
+    let mut devices = disks.devices();
+    let members = devices.split_off(1);
+    let disk = devices.remove(0);
+    let instance = Instance { disk, members, others: Vec::new(), mounter: None };
+    let report = customize_instance(instance, &request.plan, &mut entropy, &clock, listener, mode)
+        .map_err(|error| failure(&error, &disks, progress))?;
     if mode == Mode::Commit {
         // A container holds its changed tables until it is told to write them.
-        disk.device
+        disks
             .flush()
-            .map_err(|error| failure(&StorageError::from(error).into(), &disk, progress))?;
+            .map_err(|error| failure(&StorageError::from(error).into(), &disks, progress))?;
     }
     Ok(Outcome { report, format, made: request.made, took: started.elapsed() })
 }
 
 /// The code and the sentence for an error of the library.
-fn failure(error: &CustomizeError, disk: &Disk, progress: &Progress) -> Failure {
+fn failure(error: &CustomizeError, disks: &Disks, progress: &Progress) -> Failure {
     if progress.wrote() {
         return Failure::new(
             Exit::Commit,
@@ -136,7 +145,7 @@ fn failure(error: &CustomizeError, disk: &Disk, progress: &Progress) -> Failure 
             ),
         );
     }
-    Failure::new(disk.judge(Exit::of(error)), sentence(error))
+    Failure::new(disks.judge(Exit::of(error)), sentence(error))
 }
 
 impl Exit {
@@ -150,6 +159,7 @@ impl From<Family> for Exit {
     fn from(family: Family) -> Self {
         match family {
             Family::Failed => Self::Failed,
+            Family::Input => Self::Input,
             Family::Usage => Self::Usage,
             Family::Refused => Self::Refused,
             Family::Corrupt => Self::Corrupt,
@@ -189,8 +199,8 @@ fn summary(args: &Apply, outcome: &Outcome) -> String {
     let mut text = String::new();
     if !report.system.is_empty() {
         text.push_str(&report.system);
-        if let Some(number) = report.root_partition {
-            text.push_str(&format!(" on partition {number}"));
+        if !report.root.is_empty() && report.root != "the disk" {
+            text.push_str(&format!(" on {}", report.root));
         }
         text.push('\n');
     }

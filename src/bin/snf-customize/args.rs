@@ -34,7 +34,8 @@ pub(crate) enum Command {
     /// Change the image.
     #[command(after_help = Exit::help(), after_long_help = apply_help())]
     Apply(Box<Apply>),
-    /// Tell what is on the disk: partitions, file systems, operating system, users, keys.
+    /// Tell what is on the disk: partitions, volume groups, file systems, operating system, users,
+    /// keys.
     #[command(after_help = Exit::help())]
     Inspect(Inspect),
     /// Look for damage in the file systems on the disk (NTFS, ext2/3/4) and change nothing.
@@ -55,6 +56,9 @@ pub(crate) struct Apply {
 
     #[command(flatten)]
     pub(crate) wrapping: Wrapping,
+
+    #[command(flatten)]
+    pub(crate) stack: Stack,
 
     /// Set root's password.
     #[arg(long, value_name = "SELECTOR", help_heading = "What to change")]
@@ -155,6 +159,9 @@ pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) wrapping: Wrapping,
 
+    #[command(flatten)]
+    pub(crate) stack: Stack,
+
     /// The number of the root partition, when it cannot be found.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) root_partition: Option<u32>,
@@ -173,6 +180,9 @@ pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) wrapping: Wrapping,
 
+    #[command(flatten)]
+    pub(crate) stack: Stack,
+
     /// Print one JSON document on standard output.
     #[arg(long)]
     pub(crate) json: bool,
@@ -189,6 +199,22 @@ pub(crate) struct Wrapping {
     /// Whether the file may be opened, for reading, that a qcow2 image names as its backing file.
     #[arg(long, value_enum, default_value_t = BackingArg::Refuse, help_heading = "The disk")]
     pub(crate) backing: BackingArg,
+}
+
+/// Further disks, and keys.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Stack {
+    /// A further disk of the same guest, such as one with another physical volume of its volume
+    /// group; may be given more than once. --format and --backing are for it, too.
+    #[arg(long = "disk", value_name = "DISK", help_heading = "The disk")]
+    pub(crate) more: Vec<PathBuf>,
+
+    /// The key of a LUKS container; may be given more than once. The container is named by its
+    /// UUID, by the number of the partition that holds it, or by the logical volume (VG/LV) that
+    /// does. SELECTOR is file:PATH, stdin, prompt, or key-file:PATH for a key file, whose every
+    /// byte counts.
+    #[arg(long, value_name = "CONTAINER:SELECTOR", help_heading = "The disk")]
+    pub(crate) luks_key: Vec<String>,
 }
 
 /// `--format`.

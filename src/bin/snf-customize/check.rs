@@ -7,7 +7,9 @@ use snf_image::failure::sentence;
 use crate::args::{Check, Format};
 use crate::disk::{self, Access};
 use crate::exit::{Exit, Failure};
+use crate::luks::KeySpec;
 use crate::output::{self, Document, count};
+use crate::selector::Inputs;
 use crate::signals::Progress;
 
 /// Looks for damage and tells.
@@ -37,10 +39,16 @@ pub(crate) fn run(args: &Check) -> Exit {
 }
 
 fn attempt(args: &Check) -> Result<(Format, DiskCheck), Failure> {
-    let disk = disk::open(&args.disk, args.wrapping, Access::Read, Progress::default())?;
-    let found = check(disk.device.clone())
-        .map_err(|error| Failure::new(disk.judge(Exit::of(&error)), sentence(&error)))?;
-    Ok((disk.format, found))
+    let mut inputs = Inputs::default();
+    let specs = KeySpec::parse_all(&args.stack.luks_key)?;
+    let keys = KeySpec::read_all(&specs, &mut inputs)?;
+    let progress = Progress::default();
+    let disks =
+        disk::open_all(&args.disk, &args.stack.more, args.wrapping, Access::Read, &progress)?;
+    let mut found = check(&disks.devices(), &keys)
+        .map_err(|error| Failure::new(disks.judge(Exit::of(&error)), sentence(&error)))?;
+    found.warnings.extend(inputs.warnings);
+    Ok((disks.format(), found))
 }
 
 fn verdict(args: &Check, found: &DiskCheck) -> (Exit, String) {
@@ -82,10 +90,7 @@ fn page(found: &DiskCheck) -> String {
 }
 
 fn summary(volume: &VolumeCheck) -> String {
-    let place = match volume.number {
-        Some(number) => format!("partition {number}"),
-        None => "the disk".to_owned(),
-    };
+    let place = &volume.place;
     let kind = volume.kind.as_deref().unwrap_or("nothing that is known");
     if !volume.checked {
         return format!("{place}: {kind}, not checked\n");

@@ -2,14 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::ioctl_blksszget;
 use rustix::io::Errno;
 use snf_claim::Purpose;
-use snf_fs::{BlockDevice, FileDevice};
+use snf_fs::{BlockDevice, DeviceError, FileDevice};
 
 use crate::args::{Format, Wrapping};
 use crate::container::{self, Damage};
@@ -51,6 +51,63 @@ impl Disk {
     pub(crate) fn judge(&self, exit: Exit) -> Exit {
         self.damage.judge(exit)
     }
+}
+
+/// All disks of a guest.
+pub(crate) struct Disks {
+    /// The first one holds the image.
+    disks: Vec<Disk>,
+}
+
+impl Disks {
+    /// The format of the image's disk.
+    pub(crate) fn format(&self) -> Format {
+        self.disks.first().map_or(Format::Raw, |disk| disk.format)
+    }
+
+    /// The bytes of each disk, as the guest sees them.
+    pub(crate) fn devices(&self) -> Vec<Arc<dyn BlockDevice>> {
+        self.disks.iter().map(|disk| disk.device.clone()).collect()
+    }
+
+    /// The code for a failure of reading these disks: see [`Disk::judge`].
+    pub(crate) fn judge(&self, exit: Exit) -> Exit {
+        self.disks.iter().fold(exit, |exit, disk| disk.judge(exit))
+    }
+
+    /// Flushes all: the image's disk, which holds the root, at the end.
+    pub(crate) fn flush(&self) -> Result<(), DeviceError> {
+        self.disks.iter().rev().try_for_each(|disk| disk.device.flush())
+    }
+}
+
+/// Opens the image's disk and the guest's further ones.
+pub(crate) fn open_all(
+    first: &Path,
+    more: &[PathBuf],
+    wrapping: Wrapping,
+    access: Access,
+    progress: &Progress,
+) -> Result<Disks, Failure> {
+    let mut seen = Vec::new();
+    for path in std::iter::once(first).chain(more.iter().map(PathBuf::as_path)) {
+        // One that is not there is told when it is opened.
+        let Ok(metadata) = fs::metadata(path) else { continue };
+        let identity = match metadata.file_type().is_block_device() {
+            true => (0, metadata.rdev()),
+            false => (metadata.dev(), metadata.ino()),
+        };
+        if seen.contains(&identity) {
+            let text = format!("--disk: {} is given twice", path.display());
+            return Err(Failure::usage(text));
+        }
+        seen.push(identity);
+    }
+    let mut disks = vec![open(first, wrapping, access, progress.clone())?];
+    for path in more {
+        disks.push(open(path, wrapping, access, progress.clone())?);
+    }
+    Ok(Disks { disks })
 }
 
 /// Opens a disk.

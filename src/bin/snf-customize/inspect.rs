@@ -6,10 +6,13 @@ use snf_image::inspect::{Inspection, inspect};
 use snf_image::properties::Properties;
 
 use crate::args::{Format, Inspect};
-use crate::disk::{self, Access, Disk};
+use crate::disk::{self, Access, Disks};
 use crate::exit::{Exit, Failure};
+use crate::luks::KeySpec;
 use crate::output::{self, Document, size, table};
+use crate::selector::Inputs;
 use crate::signals::Progress;
+use crate::tree;
 
 /// Looks and tells.
 pub(crate) fn run(args: &Inspect) -> Exit {
@@ -28,12 +31,12 @@ pub(crate) fn run(args: &Inspect) -> Exit {
     if args.json {
         let mut document = Document::new("inspect", &args.disk);
         let ok = result.as_ref().ok();
-        document.set("format", ok.map(|(disk, _)| disk.format.name()));
+        document.set("format", ok.map(|(disks, _)| disks.format().name()));
         let inspection = ok.and_then(|(_, found)| serde_json::to_value(found).ok());
         document.set("inspection", inspection.unwrap_or(Value::Null));
         document.finish(exit, &message);
     } else if let Ok((disk, inspection)) = &result {
-        output::print(&page(args, disk.format, inspection));
+        output::print(&page(args, disk.format(), inspection));
         if exit == Exit::Done && !message.is_empty() {
             output::print(&format!("{message}\n"));
         }
@@ -44,15 +47,21 @@ pub(crate) fn run(args: &Inspect) -> Exit {
     exit
 }
 
-fn attempt(args: &Inspect) -> Result<(Disk, Inspection), Failure> {
+fn attempt(args: &Inspect) -> Result<(Disks, Inspection), Failure> {
     let mut properties = Properties::default();
     if let Some(number) = args.root_partition {
         properties.set("ROOT_PARTITION", number.to_string());
     }
-    let disk = disk::open(&args.disk, args.wrapping, Access::Read, Progress::default())?;
-    let found = inspect(disk.device.clone(), &properties)
-        .map_err(|error| Failure::new(disk.judge(Exit::of(&error)), sentence(&error)))?;
-    Ok((disk, found))
+    let mut inputs = Inputs::default();
+    let specs = KeySpec::parse_all(&args.stack.luks_key)?;
+    let keys = KeySpec::read_all(&specs, &mut inputs)?;
+    let progress = Progress::default();
+    let disks =
+        disk::open_all(&args.disk, &args.stack.more, args.wrapping, Access::Read, &progress)?;
+    let mut found = inspect(&disks.devices(), &keys, &properties)
+        .map_err(|error| Failure::new(disks.judge(Exit::of(&error)), sentence(&error)))?;
+    found.warnings.extend(inputs.warnings);
+    Ok((disks, found))
 }
 
 fn page(args: &Inspect, format: Format, found: &Inspection) -> String {
@@ -60,31 +69,9 @@ fn page(args: &Inspect, format: Format, found: &Inspection) -> String {
     if format != Format::Raw {
         text.push_str(&format!(", {}", format.name()));
     }
-    match &found.table {
-        Some(table) => {
-            text.push_str(&format!(", {table}"));
-            if let Some(id) = &found.disk_id {
-                text.push_str(&format!(" {id}"));
-            }
-        }
-        None => text.push_str(", no partition table"),
-    }
+    text.push_str(&tree::table_text(found.table.as_deref(), found.disk_id.as_deref()));
     text.push('\n');
-    let rows: Vec<Vec<String>> = found
-        .volumes
-        .iter()
-        .map(|volume| {
-            let label = volume.label.as_deref().filter(|label| !label.is_empty());
-            vec![
-                volume.number.map_or("-".to_owned(), |number| number.to_string()),
-                size(volume.size),
-                volume.kind.clone().unwrap_or_else(|| "-".to_owned()),
-                label.unwrap_or("-").to_owned(),
-                volume.verdict.clone(),
-            ]
-        })
-        .collect();
-    text.push_str(&table(&rows));
+    text.push_str(&tree::page(found));
     if let Some(guest) = &found.guest {
         text.push_str(&guest_page(guest));
     }
@@ -97,8 +84,8 @@ fn page(args: &Inspect, format: Format, found: &Inspection) -> String {
 fn guest_page(guest: &snf_image::inspect::GuestSummary) -> String {
     let mut text =
         format!("\n{}", if guest.system.is_empty() { "a system" } else { &guest.system });
-    if let Some(number) = guest.root_partition {
-        text.push_str(&format!(" on partition {number}"));
+    if guest.root != "the disk" {
+        text.push_str(&format!(" on {}", guest.root));
     }
     text.push('\n');
     let hostname = guest.hostname.clone().unwrap_or_else(|| "none".to_owned());

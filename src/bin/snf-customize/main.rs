@@ -9,11 +9,13 @@ mod container;
 mod disk;
 mod exit;
 mod inspect;
+mod luks;
 mod output;
 mod request;
 mod selector;
 mod signals;
 mod terminal;
+mod tree;
 mod vm;
 
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{Apply, HostKeysArg};
 use crate::exit::Failure;
+use crate::luks::KeySpec;
 use crate::selector::{Inputs, Selector, WriteSpec, read_file, user_and_file, user_and_selector};
 
 /// Key files and personalities are read up to this size.
@@ -44,6 +45,7 @@ pub(crate) struct Parsed {
     machine_id: Option<MachineId>,
     product_key: Option<Selector>,
     properties: Properties,
+    luks_keys: Vec<KeySpec>,
 }
 
 impl Parsed {
@@ -107,7 +109,8 @@ impl Parsed {
         }
         let product_key = args.product_key.as_deref().map(product_key).transpose()?;
         let machine_id = args.machine_id.as_deref().map(machine_id).transpose()?;
-        Ok(Self { passwords, keys, writes, machine_id, product_key, properties })
+        let luks_keys = KeySpec::parse_all(&args.stack.luks_key)?;
+        Ok(Self { passwords, keys, writes, machine_id, product_key, properties, luks_keys })
     }
 
     /// The tasks that the options ask for, each with the options.
@@ -212,6 +215,7 @@ impl Parsed {
 
         let mut inputs = Inputs::default();
         inputs.warnings = without_effect(&plan.properties, &plan.tasks);
+        plan.luks_keys = KeySpec::read_all(&self.luks_keys, &mut inputs)?;
         if let Some(selector) = self.product_key {
             let mut stream = entropy.derive("product key");
             if let (Password::Clear(key), _) =

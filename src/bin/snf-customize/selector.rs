@@ -97,6 +97,15 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    /// A passphrase that exists already: asked for once, and any text but an empty one is good.
+    pub(crate) fn passphrase(&mut self, from: &Selector, whose: &str) -> Result<Secret, Failure> {
+        match from {
+            Selector::File(path) => self.password_file(path),
+            Selector::Stdin if !rustix::termios::isatty(io::stdin()) => self.stdin_line(whose),
+            _ => terminal::ask_once(&format!("Passphrase of {whose}")),
+        }
+    }
+
     fn password_file(&mut self, path: &Path) -> Result<Secret, Failure> {
         let (bytes, mode) = read_file(path, PASSWORD_FILE_MAX, "password")?;
         if mode.is_some_and(|mode| mode & 0o004 != 0) {

@@ -13,13 +13,22 @@ use crate::exit::{Exit, Failure};
 /// Longer input than this is no password.
 const LONGEST: usize = 1024;
 
+fn open_tty(instead: &str) -> Result<File, Failure> {
+    OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
+        Failure::input(format!("there is no terminal to ask for a password on; use {instead}"))
+    })
+}
+
+/// Asks once for a passphrase that exists already.
+pub(crate) fn ask_once(prompt: &str) -> Result<Secret, Failure> {
+    let tty = open_tty("file:PATH or stdin")?;
+    let answer = ask(&tty, &format!("{prompt}: "))?;
+    Ok(Secret::new(answer.as_slice()))
+}
+
 /// Asks until the same password was typed twice in a row, three times at most.
 pub(crate) fn ask_twice(prompt: &str) -> Result<Secret, Failure> {
-    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
-        Failure::input(
-            "there is no terminal to ask for a password on; use file:PATH, stdin or random",
-        )
-    })?;
+    let tty = open_tty("file:PATH, stdin or random")?;
     for _ in 0..3 {
         let first = ask(&tty, &format!("{prompt}: "))?;
         if first.is_empty() {

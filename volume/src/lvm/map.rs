@@ -74,6 +74,31 @@ impl LogicalVolume {
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
+
+    /// The devices of the physical volumes that it lies on, each once.
+    pub fn devices(&self) -> &[Arc<dyn BlockDevice>] {
+        &self.devices
+    }
+
+    /// The device and its first byte, when the whole volume lies there in one piece.
+    pub fn run(&self) -> Option<(&Arc<dyn BlockDevice>, u64)> {
+        let mut run: Option<(&Arc<dyn BlockDevice>, u64, u64)> = None;
+        for piece in &self.map.pieces {
+            let Target::Striped { areas, .. } = &piece.target else { return None };
+            let [area] = areas.as_slice() else { return None };
+            run = match run {
+                None => Some((&area.device, area.offset, piece.length)),
+                Some((device, start, length))
+                    if Arc::ptr_eq(device, &area.device)
+                        && start.checked_add(length) == Some(area.offset) =>
+                {
+                    Some((device, start, length.checked_add(piece.length)?))
+                }
+                Some(_) => return None,
+            };
+        }
+        run.map(|(device, start, _)| (device, start))
+    }
 }
 
 struct Builder<'a> {
