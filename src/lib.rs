@@ -9,6 +9,7 @@
 pub mod ask;
 pub mod craft;
 pub mod door;
+pub mod edit;
 pub mod guest;
 pub mod limits;
 pub mod run;

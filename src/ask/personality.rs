@@ -167,7 +167,10 @@ fn mode(fields: &Map<String, Value>) -> Result<Option<u16>, FieldError> {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => {
-            text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            // "0644" is what people write for chmod; a decimal number has no zero in front.
+            let radix = if text.len() > 1 && text.starts_with('0') { 8 } else { 10 };
+            digits.then(|| u64::from_str_radix(text, radix).ok()).flatten()
         }
         Some(_) => None,
     };
@@ -212,6 +215,8 @@ mod tests {
         assert_eq!(files[1].contents.expose(), b"");
         assert_eq!(files[1].owner, None);
         assert_eq!(files[1].mode, Some(0o600));
+        let octal = parse(r#"[{"path": "/x", "contents": "", "mode": "0644"}]"#, "p").unwrap();
+        assert_eq!(octal[0].mode, Some(0o644));
         assert_eq!(files[1].origin, "img_personality[1]");
         assert!(!files[1].keep_existing);
     }

@@ -11,6 +11,7 @@ use crate::ask::prepared::Prepared;
 use crate::ask::properties::Properties;
 use crate::ask::task_id::TaskId;
 use crate::craft::secret::Secret;
+use crate::edit::Edit;
 
 /// The kind of image: the layout of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ pub enum Who {
     Named(String),
 }
 
-/// One file of the personality, or one `--write`.
+/// One file of the personality.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PersonalityFile {
@@ -69,16 +70,16 @@ pub struct PersonalityFile {
     pub path: String,
     /// Content.
     pub contents: Secret,
-    /// Owner: a name of the guest's passwd or a number. `None`: root, or, for a `--write` onto an
-    /// existing file, what the file has.
+    /// Owner: a name of the guest's passwd or a number. `None`: root, or what an existing file has, where
+    /// that is kept.
     pub owner: Option<String>,
     /// Group, likewise.
     pub group: Option<String>,
     /// Permission bits. `None`: 0440, or what the existing file has.
     pub mode: Option<u16>,
-    /// The request's origin, for messages (`img_personality[2]`, `--write`).
+    /// The request's origin, for messages (`img_personality[2]`).
     pub origin: String,
-    /// Whether an existing file keeps owner and mode that are not given (`--write`), or gets the
+    /// Whether an existing file keeps owner and mode that are not given or gets the
     /// personality's defaults (root, root, 0440).
     pub keep_existing: bool,
 }
@@ -177,6 +178,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// One thing that was asked for in these words.
+    pub(crate) fn one(words: &str) -> Self {
+        Self { words: words.to_owned(), several: false }
+    }
+
     /// The verb in its number.
     pub(crate) fn verb<'a>(&self, one: &'a str, several: &'a str) -> &'a str {
         if self.several { several } else { one }
@@ -207,6 +213,8 @@ pub struct Plan {
     pub auth_keys: Vec<(Who, String)>,
     /// Files to write.
     pub personality: Vec<PersonalityFile>,
+    /// Edits, in the order in which they are made.
+    pub edits: Vec<Edit>,
     /// The machine id.
     pub machine_id: MachineId,
     /// The SSH host keys.

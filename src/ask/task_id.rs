@@ -38,6 +38,8 @@ pub enum TaskId {
     DeleteSSHKeys,
     /// Refuses remote desktop until the passwords are set.
     DisableRemoteDesktopConnections,
+    /// Makes the edits of the plan, in their order.
+    EditGuest,
     /// Has the guest relabel its files.
     SELinuxAutorelabel,
     /// Writes the user's files.
@@ -59,7 +61,7 @@ fn names() -> String {
 
 impl TaskId {
     /// Every task, in order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::FixPartitionTable,
         Self::FilesystemResizeUnmounted,
         Self::MountImage,
@@ -73,6 +75,7 @@ impl TaskId {
         Self::ConfigureNetwork,
         Self::DeleteSSHKeys,
         Self::DisableRemoteDesktopConnections,
+        Self::EditGuest,
         Self::SELinuxAutorelabel,
         Self::EnforcePersonality,
         Self::RunCustomTask,
@@ -95,6 +98,7 @@ impl TaskId {
             Self::ConfigureNetwork => "ConfigureNetwork",
             Self::DeleteSSHKeys => "DeleteSSHKeys",
             Self::DisableRemoteDesktopConnections => "DisableRemoteDesktopConnections",
+            Self::EditGuest => "EditGuest",
             Self::SELinuxAutorelabel => "SELinuxAutorelabel",
             Self::EnforcePersonality => "EnforcePersonality",
             Self::RunCustomTask => "RunCustomTask",
@@ -118,6 +122,7 @@ impl TaskId {
             | Self::ConfigureNetwork
             | Self::DeleteSSHKeys
             | Self::DisableRemoteDesktopConnections
+            | Self::EditGuest
             | Self::SELinuxAutorelabel => 50,
             Self::EnforcePersonality => 60,
             Self::RunCustomTask => 70,

@@ -183,6 +183,10 @@ mod tests {
                 origin: "--write /etc/x".into(),
                 keep_existing: true,
             }],
+            edits: vec![crate::edit::Edit::of_option(
+                "write",
+                serde_json::from_str(r#"{"write": {"path": "/x", "base64": "/wA="}}"#).unwrap(),
+            )],
             machine_id: MachineId::Given("0123456789abcdef0123456789abcdef".into()),
             host_keys: HostKeys::Remove,
             nics: vec![Nic {

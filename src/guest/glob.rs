@@ -75,8 +75,28 @@ fn has_pattern(name: &[u8]) -> bool {
     name.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
 }
 
-/// The paths in `tree` that the absolute `pattern` names, sorted.
+/// Whether a path has names that are patterns.
+pub fn is_pattern(path: &[u8]) -> bool {
+    has_pattern(path)
+}
+
+/// The paths in `tree` that the absolute `pattern` names, sorted. A symbolic link that leads
+/// nowhere is none of them.
 pub fn expand(tree: &Tree, pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
+    existing(candidates(tree, pattern)?, |path| tree.exists(path))
+}
+
+/// The same, symbolic links at the end of a path being taken for themselves.
+pub fn expand_links(tree: &Tree, pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
+    existing(candidates(tree, pattern)?, |path| match tree.lstat(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    })
+}
+
+/// Paths that the pattern may name.
+fn candidates(tree: &Tree, pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
     let mut found: Vec<Vec<u8>> = vec![Vec::new()];
     for component in pattern.split(|byte| *byte == b'/').filter(|c| !c.is_empty()) {
         let mut next = Vec::new();
@@ -103,9 +123,14 @@ pub fn expand(tree: &Tree, pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
         }
         found = next;
     }
+    Ok(found)
+}
+
+/// Those that exist.
+fn existing(paths: Vec<Vec<u8>>, exists: impl Fn(&[u8]) -> Result<bool>) -> Result<Vec<Vec<u8>>> {
     let mut existing = Vec::new();
-    for path in found {
-        match tree.exists(&path) {
+    for path in paths {
+        match exists(&path) {
             Ok(true) => existing.push(path),
             Ok(false) | Err(Error::NotADirectory(_)) => {}
             Err(error) => return Err(error),

@@ -1,6 +1,7 @@
 //! The content of the image: its disk's partitions, which of them is the root, what system it is,
 //! and the files that say so.
 
+pub mod accounts;
 pub mod detect;
 pub mod disk;
 pub mod disk_adapter;

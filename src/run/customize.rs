@@ -11,6 +11,7 @@ use crate::ask::plan::{Asked, Plan, Tasks};
 use crate::ask::properties::PropertyError;
 use crate::craft::random::{Clock, Entropy};
 use crate::craft::sentence::sentence;
+use crate::edit::{self, Edit};
 use crate::guest::detect::DetectError;
 use crate::guest::disk::{Content, Disk};
 use crate::guest::mounter::Mounter;
@@ -19,7 +20,7 @@ use crate::guest::storage::{Storage, StorageError};
 use crate::guest::{Guest, OsFamily};
 use crate::run::report::{ChangeReport, FileSystemReport, TaskReport};
 use crate::task::{
-    self, FileError, Fit, GuestWork, LazyDisk, Session, TASKS, Task, TaskError, TaskId, Work,
+    self, FileError, Fit, GuestWork, LazyDisk, Needs, Session, TASKS, Task, TaskError, TaskId, Work,
 };
 
 pub use crate::run::report::{Mode, Report};
@@ -214,7 +215,8 @@ fn select(plan: &Plan) -> Result<(Vec<&'static Task>, Vec<TaskId>), CustomizeErr
         tasks.retain(|task| !on_guest(task));
     }
     // The command line that asks for the disk's tasks alone needs no guest.
-    if !plan.tasks.is_all() && guest_work(&tasks).next().is_none() {
+    let on_files = |task: &&Task| matches!(task.work, Work::Guest(_) | Work::Edits);
+    if !plan.tasks.is_all() && !tasks.iter().any(on_files) {
         tasks.retain(|task| !on_guest(task) || plan.tasks.contains(task.id));
     }
     Ok((tasks, excluded))
@@ -226,7 +228,7 @@ fn guest_work<'a>(
 ) -> impl Iterator<Item = (&'static Task, &'static GuestWork)> + 'a {
     tasks.iter().filter_map(|task| match &task.work {
         Work::Guest(work) => Some((*task, work)),
-        Work::Disk(_) | Work::Mount => None,
+        Work::Disk(_) | Work::Mount | Work::Edits => None,
     })
 }
 
@@ -284,7 +286,9 @@ fn work_on_guest(
 ) -> Result<Guest, CustomizeError> {
     let plan = session.plan;
     let table_warnings = std::mem::take(&mut disk.warnings);
-    let needs_os = tasks.iter().any(|task| task.fit(plan, None) == Fit::Refuse);
+    let edits = edit::wanted(tasks, plan);
+    let needs_os = tasks.iter().any(|task| task.fit(plan, None) == Fit::Refuse)
+        || edits.iter().any(|edit| edit.needs_system());
     let found = Guest::find(disk, &plan.properties, needs_os);
     // Without this, a partition that could not be read is one without a system.
     session.storage.check_reads().map_err(CustomizeError::Read)?;
@@ -296,6 +300,7 @@ fn work_on_guest(
         guest.tree.forbid_changes(reason);
     }
     let tasks = fitting(tasks, &guest, plan)?;
+    edits.iter().try_for_each(|edit| edit_fits(edit, &guest))?;
     report.open_milliseconds = milliseconds(started);
     for task in tasks.iter().filter(|task| matches!(task.work, Work::Mount)) {
         step(task.id, session, report, |session| Ok(guest.mount(&mut session.report)?))?;
@@ -305,8 +310,16 @@ fn work_on_guest(
     for (task, work) in guest_work(&tasks) {
         work.begin(&mut guest, session).map_err(CustomizeError::of(task.id, plan))?;
     }
-    for (task, work) in guest_work(&tasks) {
-        step(task.id, session, report, |session| work.run(&mut guest, session))?;
+    for task in &tasks {
+        match &task.work {
+            Work::Guest(work) => {
+                step(task.id, session, report, |session| work.run(&mut guest, session))?;
+            }
+            Work::Edits => {
+                step(task.id, session, report, |session| edit::run(&mut guest, session))?;
+            }
+            Work::Disk(_) | Work::Mount => {}
+        }
     }
     report.system = guest.distro.name.clone();
     report.root_partition = guest.root_partition();
@@ -346,6 +359,17 @@ fn fitting(
         }
     }
     Ok(fitting)
+}
+
+/// An edit that cannot be made on this system is an error before the first task runs.
+fn edit_fits(edit: &Edit, guest: &Guest) -> Result<(), Unfit> {
+    let Needs::System(works_on) = edit.action.needs() else { return Ok(()) };
+    let asked = Asked::one(&edit.origin);
+    match guest.family {
+        Some(family) if works_on.contains(&family) => Ok(()),
+        Some(family) => Err(Unfit::Family { asked, family, works_on, hint: String::new() }),
+        None => Err(Unfit::Unknown { asked, place: guest.disk.volumes[guest.root].place() }),
+    }
 }
 
 /// Writes what waits: the partition table and swap areas, the guest's file systems, and the one

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::guest::accounts::AccountError;
 use crate::guest::detect::DetectError;
 use crate::guest::stack::StackError;
 use crate::guest::storage::StorageError;
@@ -49,7 +50,9 @@ impl Family {
 
     fn of_task(error: &TaskError) -> Self {
         match error {
-            TaskError::Fs(error) => Self::of_fs(error),
+            TaskError::Fs(error) | TaskError::Account(AccountError::Fs(error)) => {
+                Self::of_fs(error)
+            }
             TaskError::Registry(RegistryError::Fs(error)) => Self::of_fs(error),
             TaskError::Registry(RegistryError::Hive {
                 source: HiveError::Corrupt { .. }, ..

@@ -7,8 +7,7 @@ use super::{
     FileError, Guest, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot, windows,
 };
 use crate::ask::plan::PersonalityFile;
-use crate::guest::CONFIG_MAX;
-use crate::guest::passwd;
+use crate::guest::accounts::Accounts;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::EnforcePersonality,
@@ -30,9 +29,9 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         return windows::personality::enforce(guest, session);
     }
     let plan = session.plan;
-    let mut names = Names::default();
+    let mut accounts = Accounts::default();
     plan.personality.iter().try_for_each(|file| {
-        enforce(guest, session, file, &mut names)
+        enforce(guest, session, file, &mut accounts)
             .map_err(|error| FileError::of(&file.origin, error))
     })
 }
@@ -46,13 +45,13 @@ fn begin(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> 
     if plan.personality.len() <= MANY || guest.is_windows() {
         return Ok(());
     }
-    let mut names = Names::default();
+    let mut accounts = Accounts::default();
     for file in &plan.personality {
         let canonical = guest.tree.resolve_missing(file.path.as_bytes())?;
         if canonical.starts_with(b"/etc/") || hidden_at_boot(&canonical).is_some() {
             continue;
         }
-        enforce(guest, session, file, &mut names)
+        enforce(guest, session, file, &mut accounts)
             .map_err(|error| FileError::of(&file.origin, error))?;
         guest.tree.seal()?;
     }
@@ -63,7 +62,7 @@ fn enforce(
     guest: &mut Guest,
     session: &mut Session<'_>,
     file: &PersonalityFile,
-    names: &mut Names,
+    accounts: &mut Accounts,
 ) -> Result<(), TaskError> {
     let path = file.path.as_bytes();
     if !path.starts_with(b"/") || path.ends_with(b"/") || path.contains(&0) {
@@ -75,21 +74,11 @@ fn enforce(
     let existing = guest.tree.stat_optional(path)?;
     let keep: Option<&Stat> = existing.as_ref().filter(|_| file.keep_existing);
     let uid = match &file.owner {
-        Some(name) => names.user(guest, name)?.ok_or_else(|| {
-            TaskError::request(format!(
-                "the image has no user \"{}\"",
-                display_name(name.as_bytes())
-            ))
-        })?,
+        Some(name) => accounts.user(guest, name)?,
         None => keep.map_or(0, |stat| stat.uid),
     };
     let gid = match &file.group {
-        Some(name) => names.group(guest, name)?.ok_or_else(|| {
-            TaskError::request(format!(
-                "the image has no group \"{}\"",
-                display_name(name.as_bytes())
-            ))
-        })?,
+        Some(name) => accounts.group(guest, name)?,
         None => keep.map_or(0, |stat| stat.gid),
     };
     let mode = file.mode.or(keep.map(|stat| stat.mode)).unwrap_or(DEFAULT_MODE);
@@ -113,45 +102,6 @@ fn enforce(
     guest.tree.chown(path, uid, gid)?;
     guest.tree.chmod(path, mode)?;
     Ok(())
-}
-
-/// The guest's users and groups, read when a name asks for them.
-#[derive(Default)]
-struct Names {
-    passwd: Option<Vec<u8>>,
-    group: Option<Vec<u8>>,
-}
-
-impl Names {
-    fn user(&mut self, guest: &Guest, name: &str) -> Result<Option<u32>, TaskError> {
-        let passwd = load(&mut self.passwd, guest, "/etc/passwd")?;
-        Ok(passwd::find_user(passwd, name.as_bytes()).map(|user| user.uid).or_else(|| number(name)))
-    }
-
-    fn group(&mut self, guest: &Guest, name: &str) -> Result<Option<u32>, TaskError> {
-        let group = load(&mut self.group, guest, "/etc/group")?;
-        Ok(passwd::find_group(group, name.as_bytes()).or_else(|| number(name)))
-    }
-}
-
-fn load<'a>(
-    slot: &'a mut Option<Vec<u8>>,
-    guest: &Guest,
-    path: &str,
-) -> Result<&'a [u8], TaskError> {
-    if slot.is_none() {
-        *slot = Some(guest.tree.read_optional(path, CONFIG_MAX)?.unwrap_or_default());
-    }
-    Ok(slot.as_deref().unwrap_or_default())
-}
-
-/// A number in place of a name. `root` is 0 everywhere, also where there is no passwd; the number
-/// of all ones means "no change" to the kernel and is nobody's.
-fn number(name: &str) -> Option<u32> {
-    if name == "root" {
-        return Some(0);
-    }
-    name.parse().ok().filter(|number| *number != u32::MAX)
 }
 
 #[cfg(test)]

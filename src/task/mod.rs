@@ -7,6 +7,7 @@ mod change_machine_id;
 mod change_password;
 mod configure_network;
 mod delete_ssh_keys;
+mod edit_guest;
 mod enforce_personality;
 mod filesystem_resize_unmounted;
 mod fix_partition_table;
@@ -30,7 +31,9 @@ pub(crate) use windows::offline_resize::LaterGrowth;
 use crate::ask::plan::Plan;
 use crate::ask::properties::PropertyError;
 use crate::craft::crypt::CryptError;
+use crate::craft::local_file::SourceError;
 use crate::craft::sshkey::KeyError;
+use crate::guest::accounts::AccountError;
 use crate::guest::storage::StorageError;
 use crate::guest::windows::RegistryError;
 use crate::guest::windows::answer::AnswerError;
@@ -82,6 +85,9 @@ pub enum TaskError {
     /// The host name.
     #[error(transparent)]
     Hostname(#[from] HostnameError),
+    /// A user or group that was named.
+    #[error(transparent)]
+    Account(#[from] AccountError),
     /// The keys of a user.
     #[error("the authorized keys for {user} cannot be used")]
     Keys {
@@ -91,6 +97,9 @@ pub enum TaskError {
         #[source]
         source: KeysError,
     },
+    /// The content of a file that was asked for.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// This guest cannot be changed as asked: a sentence of its own, with no cause.
     #[error("{0}")]
     Request(String),
@@ -108,7 +117,7 @@ pub struct FileError {
 }
 
 impl FileError {
-    fn of(origin: &str, source: TaskError) -> TaskError {
+    pub(crate) fn of(origin: &str, source: TaskError) -> TaskError {
         TaskError::File(Box::new(Self { origin: origin.to_owned(), source }))
     }
 }
@@ -160,6 +169,8 @@ pub enum Work {
     Disk(fn(&mut LazyDisk, &mut Session<'_>) -> Result<(), TaskError>),
     /// Mounts the guest: [`Guest::mount`]. All work on guests needs it.
     Mount,
+    /// Makes the edits of the plan on the mounted guest ([`crate::edit`]).
+    Edits,
     /// Works on the mounted guest.
     Guest(GuestWork),
 }
@@ -279,7 +290,7 @@ const LINUX_AND_WINDOWS: &[OsFamily] =
     &[OsFamily::Linux, OsFamily::Windows, OsFamily::WindowsLegacy];
 
 /// All tasks, in their order.
-pub const TASKS: [&Task; 17] = [
+pub const TASKS: [&Task; 18] = [
     &fix_partition_table::TASK,
     &filesystem_resize_unmounted::TASK,
     &mount_image::TASK,
@@ -293,6 +304,7 @@ pub const TASKS: [&Task; 17] = [
     &configure_network::TASK,
     &delete_ssh_keys::TASK,
     &windows::remote_desktop::TASK,
+    &edit_guest::TASK,
     &selinux_autorelabel::TASK,
     &enforce_personality::TASK,
     &run_custom_task::TASK,

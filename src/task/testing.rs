@@ -161,6 +161,7 @@ impl Guest {
         self.with(|guest, session| match task.work {
             Work::Guest(work) => work.run(guest, session),
             Work::Mount => Ok(guest.mount(&mut session.report)?),
+            Work::Edits => crate::edit::run(guest, session),
             Work::Disk(_) => panic!("{} works on a disk", task.id),
         })
     }
@@ -170,7 +171,10 @@ impl Guest {
         self.with(|guest, session| guest.mount(&mut session.report))
     }
 
-    fn with<T>(&mut self, work: impl FnOnce(&mut guest::Guest, &mut Session<'_>) -> T) -> T {
+    pub(crate) fn with<T>(
+        &mut self,
+        work: impl FnOnce(&mut guest::Guest, &mut Session<'_>) -> T,
+    ) -> T {
         let entropy = Entropy::seeded(1);
         let clock = Clock::fixed(86_400 * 20_000);
         let mut guest = guest::Guest {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::edits::EditArgs;
 use crate::exit::Exit;
 
 /// Customizes a disk image in place: passwords, SSH keys, host name, files. Needs no root, no VM
@@ -76,16 +77,6 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "NAME", help_heading = "What to change")]
     pub(crate) hostname: Option<String>,
 
-    /// Write a file into the guest; may be given more than once. Owner, group and mode (octal)
-    /// that are not given stay those of an existing file, and are root, root and 0440 for a new
-    /// one.
-    #[arg(
-        long,
-        value_name = "GUESTPATH:file:PATH[:owner=,group=,mode=]",
-        help_heading = "What to change"
-    )]
-    pub(crate) write: Vec<String>,
-
     /// Write the files of an OpenStack personality: a JSON list of {path, contents (base64),
     /// owner, group, mode (decimal)}.
     #[arg(long, value_name = "FILE.json", help_heading = "What to change")]
@@ -111,6 +102,9 @@ pub(crate) struct Apply {
     /// Windows: set the time zone, by the name that Windows has for it.
     #[arg(long, value_name = "NAME", help_heading = "What to change")]
     pub(crate) time_zone: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) edits: EditArgs,
 
     /// Windows that is not generalized (sysprep): set the passwords in its registry, where its own
     /// setup will not.

@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod container;
 mod disk;
+mod edits;
 mod exit;
 mod inspect;
 mod luks;

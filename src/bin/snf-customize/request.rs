@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use snf_image::edit::Edit;
 use snf_image::failure::sentence;
 use snf_image::params::{check_keys, check_product_key};
 use snf_image::personality;
-use snf_image::plan::{HostKeys, MachineId, Password, PersonalityFile, Plan, Tasks, Who};
+use snf_image::plan::{HostKeys, MachineId, Password, Plan, Tasks, Who};
 use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
@@ -15,13 +16,13 @@ use zeroize::Zeroizing;
 use crate::args::{Apply, HostKeysArg};
 use crate::exit::Failure;
 use crate::luks::KeySpec;
-use crate::selector::{Inputs, Selector, WriteSpec, read_file, user_and_file, user_and_selector};
+use crate::selector::{Inputs, Selector, io_problem, read_file, user_and_file, user_and_selector};
 
 /// Key files and personalities are read up to this size.
 const TEXT_MAX: u64 = 16 << 20;
 
-/// Contents of `--write` are held in memory, so they are read up to this size.
-const CONTENTS_MAX: u64 = 512 << 20;
+/// Contents that travel into the helper VM stand in its request: they are read up to this size.
+const CARRIED_MAX: u64 = 16 << 20;
 
 /// A password that was made here, to be shown once when it is in force.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Request {
 pub(crate) struct Parsed {
     passwords: Vec<(String, Selector)>,
     keys: Vec<(String, std::path::PathBuf)>,
-    writes: Vec<WriteSpec>,
+    edits: Vec<Edit>,
     machine_id: Option<MachineId>,
     product_key: Option<Selector>,
     properties: Properties,
@@ -55,7 +56,7 @@ impl Parsed {
             && args.user_password.is_empty()
             && args.ssh_key.is_empty()
             && args.hostname.is_none()
-            && args.write.is_empty()
+            && args.edits.is_empty()
             && args.personality.is_none()
             && args.machine_id.is_none()
             && args.host_keys.is_none()
@@ -83,11 +84,11 @@ impl Parsed {
             .iter()
             .map(|text| user_and_file(text, "--ssh-key"))
             .collect::<Result<_, _>>()?;
-        let writes: Vec<WriteSpec> =
-            args.write.iter().map(|text| WriteSpec::parse(text)).collect::<Result<_, _>>()?;
-        let mut paths = BTreeSet::new();
-        if let Some(twice) = writes.iter().find(|spec| !paths.insert(&spec.guest_path)) {
-            return Err(Failure::usage(format!("--write: {} is given twice", twice.guest_path)));
+        let edits = args.edits.parse()?;
+        if let Some((twice, _)) =
+            edits.iter().zip(edits.iter().skip(1)).find(|(a, b)| a.origin == b.origin)
+        {
+            return Err(Failure::usage(format!("{} is given twice", twice.origin)));
         }
         let mut properties =
             Properties::parse(args.properties.as_deref().unwrap_or_default(), "--properties")
@@ -110,12 +111,12 @@ impl Parsed {
         let product_key = args.product_key.as_deref().map(product_key).transpose()?;
         let machine_id = args.machine_id.as_deref().map(machine_id).transpose()?;
         let luks_keys = KeySpec::parse_all(&args.stack.luks_key)?;
-        Ok(Self { passwords, keys, writes, machine_id, product_key, properties, luks_keys })
+        Ok(Self { passwords, keys, edits, machine_id, product_key, properties, luks_keys })
     }
 
     /// The tasks that the options ask for, each with the options.
     fn tasks(&self, args: &Apply) -> Tasks {
-        let options: [(&str, bool, TaskId); 13] = [
+        let options: [(&str, bool, TaskId); 12] = [
             ("--hostname", args.hostname.is_some(), TaskId::AssignHostname),
             ("--machine-id", self.machine_id.is_some(), TaskId::ChangeMachineId),
             ("--root-password", args.root_password.is_some(), TaskId::ChangePassword),
@@ -137,12 +138,14 @@ impl Parsed {
             ("--answer-file", args.answer_file.is_some(), TaskId::InstallUnattend),
             ("--time-zone", args.time_zone.is_some(), TaskId::InstallUnattend),
             ("--product-key", self.product_key.is_some(), TaskId::InstallUnattend),
-            ("--write", !self.writes.is_empty(), TaskId::EnforcePersonality),
             ("--personality", args.personality.is_some(), TaskId::EnforcePersonality),
         ];
         let mut tasks: BTreeMap<TaskId, Vec<String>> = BTreeMap::new();
         for (option, _, task) in options.into_iter().filter(|(_, given, _)| *given) {
             tasks.entry(task).or_default().push(option.to_owned());
+        }
+        if !args.edits.is_empty() {
+            tasks.insert(TaskId::EditGuest, args.edits.options());
         }
         Tasks::Only(tasks)
     }
@@ -200,17 +203,16 @@ impl Parsed {
             plan.windows.sysprep_inf = Some(text);
         }
         plan.windows.time_zone = args.time_zone.clone();
-        for spec in self.writes {
-            let (bytes, _) = read_file(&spec.source, CONTENTS_MAX, "content")?;
-            plan.personality.push(PersonalityFile {
-                origin: format!("--write {}", spec.guest_path),
-                path: spec.guest_path,
-                contents: Secret::new(std::mem::take(&mut *{ bytes })),
-                owner: spec.owner,
-                group: spec.group,
-                mode: spec.mode,
-                keep_existing: true,
-            });
+        plan.edits = self.edits;
+        for edit in &mut plan.edits {
+            for source in edit.action.sources() {
+                // The helper VM does not see our files.
+                let looked = if args.vm { source.carry(CARRIED_MAX) } else { source.check() };
+                looked.map_err(|error| {
+                    let problem = io_problem(&error.source);
+                    Failure::input(format!("{}: {error}: {problem}", edit.origin))
+                })?;
+            }
         }
 
         let mut inputs = Inputs::default();
@@ -311,6 +313,7 @@ mod tests {
             (&["--ssh-key", "root"], "USER:file:PATH"),
             (&["--ssh-key", "root:x.pub"], "file:PATH"),
             (&["--write", "/a:file:b", "--write", "/a:file:c"], "given twice"),
+            (&["--write", "/a:hunter2"], "--write: the argument is not of the form"),
             (&["--hostname", "x", "--properties", "[]"], "--properties is not a JSON object"),
             (&["--hostname", "x", "--properties", "{\"OSFAMILY\": 1}"], "OSFAMILY"),
             (

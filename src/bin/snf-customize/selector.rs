@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use snf_image::crypt;
-use snf_image::personality;
 use snf_image::plan::Password;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
@@ -214,74 +213,6 @@ pub(crate) fn user_and_selector(text: &str, option: &str) -> Result<(String, Sel
     }
 }
 
-/// A `--write`: where to, where from, and what is said of owner, group and mode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WriteSpec {
-    pub(crate) guest_path: String,
-    pub(crate) source: PathBuf,
-    pub(crate) owner: Option<String>,
-    pub(crate) group: Option<String>,
-    pub(crate) mode: Option<u16>,
-}
-
-impl WriteSpec {
-    /// Parses `GUESTPATH:file:PATH[:owner=…,group=…,mode=…]`.
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        let fail = |problem: String| Failure::usage(format!("--write: {problem}"));
-        let Some((guest_path, rest)) = text.split_once(":file:") else {
-            return Err(fail(format!(
-                "'{text}' is not of the form GUESTPATH:file:PATH[:owner=...,group=...,mode=...]"
-            )));
-        };
-        if let Err(problem) = personality::check_path(guest_path) {
-            return Err(fail(format!("the guest path '{guest_path}' {problem}")));
-        }
-        let mut spec = Self {
-            guest_path: guest_path.to_owned(),
-            source: rest.into(),
-            owner: None,
-            group: None,
-            mode: None,
-        };
-        // A path may hold colons: only what begins like an attribute ends it.
-        if let Some((path, attributes)) = rest.rsplit_once(':')
-            && ["owner=", "group=", "mode="].iter().any(|name| attributes.starts_with(name))
-        {
-            spec.source = path.into();
-            for attribute in attributes.split(',') {
-                spec.attribute(attribute).map_err(|p| fail(format!("{guest_path}: {p}")))?;
-            }
-        }
-        if spec.source.as_os_str().is_empty() {
-            return Err(fail(format!("{guest_path}: the path after file: is empty")));
-        }
-        Ok(spec)
-    }
-
-    fn attribute(&mut self, attribute: &str) -> Result<(), String> {
-        let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
-        match name {
-            "owner" | "group" => {
-                personality::check_name(value).map_err(|problem| format!("{name} {problem}"))?;
-                let place = if name == "owner" { &mut self.owner } else { &mut self.group };
-                *place = Some(value.to_owned());
-            }
-            "mode" => match u16::from_str_radix(value, 8) {
-                Ok(mode) if mode <= 0o7777 => self.mode = Some(mode),
-                _ => {
-                    return Err(format!(
-                        "mode '{value}' is not an octal number up to 7777 (such as 0644)"
-                    ));
-                }
-            },
-            _ => {
-                return Err(format!("'{name}' is no attribute; valid are owner, group and mode"));
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,32 +236,6 @@ mod tests {
         assert!(parse("stdin").is_err());
         assert!(parse(":stdin").is_err());
         assert!(!parse("me:hunter2").unwrap_err().message.contains("hunter2"));
-    }
-
-    #[test]
-    fn writes() {
-        let spec = WriteSpec::parse("/a b:file:/x:y:owner=me,mode=4755,group=7").unwrap();
-        assert_eq!(spec.guest_path, "/a b");
-        assert_eq!(spec.source, PathBuf::from("/x:y"));
-        assert_eq!(spec.owner.as_deref(), Some("me"));
-        assert_eq!(spec.group.as_deref(), Some("7"));
-        assert_eq!(spec.mode, Some(0o4755));
-        let plain = WriteSpec::parse("/a:file:b:c").unwrap();
-        assert_eq!(plain.source, PathBuf::from("b:c"));
-        assert_eq!(plain.mode, None);
-        for bad in [
-            "/a",
-            "a:file:b",
-            "/a:file:",
-            "/a/:file:b",
-            "/a:file:b:mode=9",
-            "/a:file:b:mode=17777",
-            "/a:file:b:owner=",
-            "/a:file:b:owner=x,colour=red",
-        ] {
-            let message = WriteSpec::parse(bad).unwrap_err().message;
-            assert!(message.starts_with("--write: "), "{bad}: {message}");
-        }
     }
 
     #[test]

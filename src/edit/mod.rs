@@ -1,0 +1,196 @@
+//! The edits: what a person does to a guest's files, as values in one ordered list.
+//!
+//! The command line, a document and Ganeti's parameters make the same list; it runs in the order
+//! given, in memory like everything else. Each verb is one file: its value ([`Act`]), its options
+//! ([`Verb`]) with their help texts and how their arguments are read, its work, and its tests. A
+//! new verb is such a file, its `mod` line and its line in the table below.
+
+mod access;
+mod delete;
+mod error;
+mod mkdir;
+mod mode;
+mod path;
+mod place;
+mod source;
+#[cfg(test)]
+mod testing;
+mod write;
+
+pub use crate::craft::local_file::SourceError;
+pub use access::Access;
+pub use error::BadEdit;
+pub use mode::Mode;
+pub use path::GuestPath;
+pub use source::Source;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ask::plan::Plan;
+use crate::guest::Guest;
+use crate::task::{FileError, Needs, Session, Task, TaskError, Work};
+
+/// An option of the command line that makes an edit.
+#[derive(Clone, Copy, Debug)]
+pub struct Verb {
+    /// Its name, without the dashes.
+    pub name: &'static str,
+    /// The form of its argument, for the help text.
+    pub metavar: &'static str,
+    /// What it does, in one or two sentences.
+    pub help: &'static str,
+    /// Whether `--no-follow` means something to it.
+    pub follows: bool,
+    /// Reads its argument.
+    pub parse: fn(&str, How) -> Result<Action, BadEdit>,
+}
+
+/// What the command line says of all its edits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// Whether a symbolic link at the end of a path is followed (not so with `--no-follow`).
+    pub follow: bool,
+}
+
+/// A kind of edit. Its fields are what a document says of it.
+trait Act {
+    /// The options that make it.
+    const VERBS: &'static [Verb];
+    /// The knowledge of the guest that it needs: any files, or a system of a family. With
+    /// [`Needs::Where`] it is left out, with a warning, on others.
+    const NEEDS: Needs = Needs::Files;
+
+    /// What it is about, for messages: most often a path; never a secret.
+    fn subject(&self) -> String;
+
+    /// The contents that it takes from elsewhere, to be looked at before the disk is opened.
+    fn sources(&mut self) -> Vec<&mut Source> {
+        Vec::new()
+    }
+
+    /// Does it, in memory.
+    ///
+    /// # Errors
+    /// When this guest cannot be edited as asked.
+    fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError>;
+}
+
+/// Makes [`Action`] and what goes through its kinds.
+macro_rules! actions {
+    ($($(#[$doc:meta])* $kind:ident($value:ty)),* $(,)?) => {
+        /// One edit as a value. In a document its kind is the key and its fields are a table:
+        /// `mkdir = {path = "/srv/data"}`.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
+        pub enum Action {
+            $($(#[$doc])* $kind($value),)*
+        }
+
+        const ALL: &[&[Verb]] = &[$(<$value as Act>::VERBS),*];
+
+        impl Action {
+            /// The knowledge of the guest that it needs.
+            pub fn needs(&self) -> Needs {
+                match self { $(Self::$kind(_) => <$value as Act>::NEEDS,)* }
+            }
+
+            /// What it is about, for messages.
+            pub fn subject(&self) -> String {
+                match self { $(Self::$kind(act) => act.subject(),)* }
+            }
+
+            /// The contents that it takes from elsewhere.
+            pub fn sources(&mut self) -> Vec<&mut Source> {
+                match self { $(Self::$kind(act) => act.sources(),)* }
+            }
+
+            fn run(
+                &self,
+                guest: &mut Guest,
+                session: &mut Session<'_>,
+            ) -> Result<(), TaskError> {
+                match self { $(Self::$kind(act) => act.run(guest, session),)* }
+            }
+        }
+    };
+}
+
+actions! {
+    /// Writes a file.
+    Write(write::Write),
+    /// Makes a directory.
+    Mkdir(mkdir::Mkdir),
+    /// Deletes files and directories.
+    Delete(delete::Delete),
+}
+
+/// All options that make edits, in the order of the help text.
+pub fn verbs() -> impl Iterator<Item = &'static Verb> {
+    ALL.iter().copied().flatten()
+}
+
+/// One edit of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// Its place in the request, for messages (`--mkdir /srv`, `edits[2] /srv`).
+    pub origin: String,
+    /// What is done.
+    pub action: Action,
+}
+
+impl Edit {
+    /// An edit that the option `name` asked for.
+    pub fn of_option(name: &str, action: Action) -> Self {
+        Self { origin: format!("--{name} {}", action.subject()), action }
+    }
+
+    /// Whether a guest whose system is not known will not do.
+    pub(crate) fn needs_system(&self) -> bool {
+        matches!(self.action.needs(), Needs::System(_))
+    }
+}
+
+/// The edits of a plan, where their task is among those that run.
+pub(crate) fn wanted<'a>(tasks: &[&'static Task], plan: &'a Plan) -> &'a [Edit] {
+    let run = tasks.iter().any(|task| matches!(task.work, Work::Edits));
+    if run { &plan.edits } else { &[] }
+}
+
+/// Makes the plan's edits in their order.
+///
+/// # Errors
+/// What the first edit that fails says, with its place in the request.
+pub(crate) fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let plan = session.plan;
+    for edit in &plan.edits {
+        if let Needs::Where(families) = edit.action.needs()
+            && !guest.family.is_some_and(|family| families.contains(&family))
+        {
+            session.warn(format!("{} has no effect: it means nothing on this system", edit.origin));
+            continue;
+        }
+        edit.action.run(guest, session).map_err(|error| FileError::of(&edit.origin, error))?;
+        guest.tree.seal()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut names = BTreeSet::new();
+        for verb in verbs() {
+            assert!(names.insert(verb.name), "{} is there twice", verb.name);
+            assert!(verb.help.ends_with('.') && !verb.metavar.is_empty(), "{}", verb.name);
+            let error = (verb.parse)("", How { follow: true }).unwrap_err().to_string();
+            assert!(!error.is_empty() && !error.ends_with('.'), "{}: {error}", verb.name);
+        }
+    }
+}
