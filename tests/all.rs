@@ -21,6 +21,7 @@ mod guest_ext4;
 mod qcow2_cut;
 mod registry_oracle;
 mod rules_bash;
+mod sshd_oracle;
 mod sshkey_oracle;
 mod support;
 mod windows_answer_oracle;

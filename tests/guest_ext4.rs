@@ -59,6 +59,7 @@ fn debian_tree(dir: &Path) {
         ("usr/lib/systemd/systemd", 0o755, "\x7fELF"),
         ("usr/sbin/sshd", 0o755, "\x7fELF"),
         ("bin/sh", 0o755, "\x7fELF"),
+        ("bin/bash", 0o755, "\x7fELF"),
         ("srv/big", 0o644, &"untouched ".repeat(100_000)),
     ] {
         let path = dir.join(path);
@@ -352,9 +353,9 @@ fn hostile_guests_are_refused_and_left_alone() {
             "AssignHostname: /etc/hostname: too many levels of symbolic links",
         ),
         (
-            "no root in shadow",
-            |tree| fs::write(tree.join("etc/shadow"), "rooter:*:1::::::\nroo:*:1\n").unwrap(),
-            "ChangePassword: the user \"root\" is in /etc/passwd, but not in /etc/shadow",
+            "no second field in shadow",
+            |tree| fs::write(tree.join("etc/shadow"), "rooter:*:1::::::\nroot\n").unwrap(),
+            "ChangePassword: the line of \"root\" in /etc/shadow has no second field",
         ),
         (
             "a directory in place of shadow",

@@ -57,6 +57,33 @@ fn openssh_reads_signs_and_agrees_on_the_fingerprint() {
     }
 }
 
+/// dropbear's own tool reads what we write for it, and finds the same public key.
+#[test]
+fn dropbear_reads_its_keys() {
+    let mut entropy = Entropy::from_os().unwrap();
+    // A number with a high bit, or with leading zeros, is written otherwise: several keys of each.
+    for key_type in KeyType::ALL {
+        for _ in 0..(if key_type == KeyType::Rsa { 1 } else { 40 }) {
+            let dir = tempfile::tempdir().unwrap();
+            let key = generate(key_type, "root@vm1", &mut entropy).unwrap();
+            let content = key.dropbear().unwrap();
+            assert_eq!(snf_image::sshkey::dropbear_kind(content.expose()), Some(key_type));
+            fs::write(dir.path().join("key"), content.expose()).unwrap();
+            let output = Command::new("dropbearkey")
+                .args(["-y", "-f", "key"])
+                .current_dir(dir.path())
+                .output()
+                .expect("this test needs dropbearkey (dropbear-bin)");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let words =
+                |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+            let theirs = text.lines().find(|line| line.starts_with(key_type.algorithm()));
+            assert_eq!(theirs.map(words), Some(words(&key.public)), "{text}");
+            assert!(text.contains(&key.fingerprint), "{text}");
+        }
+    }
+}
+
 /// OpenSSL's own check of an RSA key: primes, and every number derived from them.
 #[test]
 fn openssl_finds_rsa_keys_consistent() {

@@ -15,7 +15,7 @@ mod opened;
 pub mod passwd;
 pub mod probe;
 pub mod selinux;
-pub mod sshd_config;
+pub mod sshd;
 pub mod stack;
 pub mod storage;
 mod subvolumes;

@@ -76,6 +76,21 @@ pub fn find_group(content: &[u8], name: &[u8]) -> Option<u32> {
     })
 }
 
+/// The names of all groups that a user is in: the one of number `gid`, and those that list the name.
+pub fn groups_of(content: &[u8], name: &[u8], gid: u32) -> Vec<Vec<u8>> {
+    let mut own = true;
+    let groups = lines(content).filter_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let [group, _, this, members, ..] = fields.as_slice() else { return None };
+        // Of several groups with one number the first gives the name.
+        let is_own = own && number(this) == Some(gid);
+        own &= !is_own;
+        let lists = members.split(|byte| *byte == b',').any(|member| member.trim_ascii() == name);
+        (is_own || lists).then(|| group.to_vec())
+    });
+    groups.collect()
+}
+
 /// The names of at most `limit` users, for a message.
 pub fn list_users(content: &[u8], limit: usize) -> String {
     let names: Vec<String> =
@@ -89,10 +104,42 @@ pub fn list_users(content: &[u8], limit: usize) -> String {
 
 /// The password field of the first line of exactly that name, in `passwd` or `shadow`.
 pub fn password_of<'a>(content: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    field_of(content, name, 1)
+}
+
+/// The day after 1970 on which the account of that name expires, from `shadow`.
+pub fn expiry_of(content: &[u8], name: &[u8]) -> Option<i64> {
+    std::str::from_utf8(field_of(content, name, 7)?).ok()?.parse().ok().filter(|day| *day >= 0)
+}
+
+fn field_of<'a>(content: &'a [u8], name: &[u8], index: usize) -> Option<&'a [u8]> {
     lines(content).find_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');
-        if fields.next() == Some(name) { fields.next() } else { None }
+        if fields.next() == Some(name) { fields.nth(index - 1) } else { None }
     })
+}
+
+/// `shadow` with a line for a user who has none: after the last user, before what NIS adds.
+pub fn add_shadow(
+    content: &[u8],
+    name: &[u8],
+    hash: &[u8],
+    days: i64,
+) -> Result<Vec<u8>, EditError> {
+    let bad = |byte: &u8| matches!(byte, b':' | b'\n' | b'\r' | 0);
+    if name.is_empty() || name.iter().chain(hash).any(bad) {
+        return Err(EditError::BadValue);
+    }
+    let all: Vec<&[u8]> = content.split_inclusive(|byte| *byte == b'\n').collect();
+    let at = all.iter().position(|line| line.starts_with(b"+")).unwrap_or(all.len());
+    let mut out = all[..at].concat();
+    if !out.is_empty() && !out.ends_with(b"\n") {
+        out.push(b'\n');
+    }
+    out.extend_from_slice(&[name, b":", hash].concat());
+    out.extend_from_slice(format!(":{days}:0:99999:7:::\n").as_bytes());
+    out.extend_from_slice(&all[at..].concat());
+    Ok(out)
 }
 
 /// `shadow` with another hash for one user, changed `days` after 1970. The line keeps its place
@@ -197,6 +244,16 @@ mod tests {
         assert_eq!(set_shadow(b"b:x:1\n", b"a", b"h", 7), Err(EditError::NoSuchUser));
         assert_eq!(set_shadow(b"\n:x:\n", b"", b"h", 7), Err(EditError::NoSuchUser));
         assert_eq!(set_shadow(b"a:b:c", b"a", b"h\nroot::0", 7), Err(EditError::BadValue));
+        assert_eq!(
+            add_shadow(b"r:x:1::::::\n+::::::::\n", b"a", b"h", 7).unwrap(),
+            b"r:x:1::::::\na:h:7:0:99999:7:::\n+::::::::\n"
+        );
+        assert_eq!(add_shadow(b"r:x", b"a", b"h", 7).unwrap(), b"r:x\na:h:7:0:99999:7:::\n");
+        assert_eq!(add_shadow(b"", b"a", b"h:", 7), Err(EditError::BadValue));
+        assert_eq!(expiry_of(b"a:h:1:0:9:7::19000:\nb:h:1:0:9:7:::\n", b"a"), Some(19000));
+        assert_eq!(expiry_of(b"a:h:1:0:9:7::19000:\nb:h:1:0:9:7:::\n", b"b"), None);
+        let groups = b"ann:x:5:\nadm:x:4:bob,ann\nbob:x:6:anna\nfive:x:5:\n";
+        assert_eq!(groups_of(groups, b"ann", 5), [b"ann".to_vec(), b"adm".to_vec()]);
         assert_eq!(set_passwd(b"a:old:1:1::/:/bin/sh", b"a", b"x").unwrap(), b"a:x:1:1::/:/bin/sh");
     }
 }

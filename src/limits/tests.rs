@@ -4,7 +4,7 @@ use snf_fs::{Attributes, FileType, MemoryFs, Tree};
 
 use super::*;
 use crate::guest::selinux::FileContexts;
-use crate::guest::sshd_config::SshdConfig;
+use crate::guest::sshd::{SshdConfig, Who};
 use crate::rules::Rules;
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
@@ -47,7 +47,8 @@ fn takes(limit: &Limit, amount: u64) -> bool {
             // Half of it is what %h stands for, so that it is the expanded path that counts.
             let pattern = format!("AuthorizedKeysFile %h/{}\n", "a".repeat(many - 2001));
             let home = [b"/".as_slice(), &[b'h'; 1999]].concat();
-            sshd(&pattern, &[]).unwrap().keys_path(b"ann", 1, &home).is_ok()
+            let settings = sshd(&pattern, &[]).unwrap().settings(&Who::default(), false);
+            settings.keys_path(b"ann", 1, &home).is_ok()
         }
         "configuration file" => sshd(&"#".repeat(many), &[]).is_ok(),
         "SSH host keys" => {

@@ -1,22 +1,22 @@
 //! ChangePassword: passwords and authorized keys of users that the guest has.
 
+mod account;
 mod cloud_user;
 mod keys;
 mod method;
+mod reach;
 
-use std::collections::BTreeSet;
-
-use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
 use self::cloud_user::CloudUser;
 pub use self::keys::KeysError;
+use self::reach::Granted;
 use super::{Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, windows};
 use crate::ask::plan::{Password, Who};
 use crate::craft::crypt;
 use crate::craft::secret::Secret;
-use crate::guest::passwd::{self, EditError, User};
-use crate::guest::sshd_config::SshdConfig;
+use crate::guest::passwd::{self, User};
+use crate::guest::sshd::SshdConfig;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::ChangePassword,
@@ -26,7 +26,6 @@ pub(super) static TASK: Task = Task {
 };
 
 const PASSWD: &str = "/etc/passwd";
-const SHADOW: &str = "/etc/shadow";
 
 fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     if guest.is_windows() {
@@ -36,40 +35,44 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let passwd = guest.config(PASSWD)?.ok_or_else(|| {
         TaskError::request(format!("the image has no {PASSWD}, so it has no users"))
     })?;
-    let mut changed = BTreeSet::new();
+    let mut granted = Granted::default();
+    let mut users: Vec<User> = Vec::new();
+    let mut first = true;
     let mut cloud = CloudUser::of(guest, session)?;
     for (who, password) in &plan.passwords {
         for name in names(session, who)? {
             // A hash made beforehand has one salt: it is for one user.
-            let prepared = changed.is_empty() && *who == Who::Default;
+            let prepared = first && *who == Who::Default;
+            first = false;
             if cloud.is_yet_to_be_made(&passwd, &name) {
                 cloud.password = Some(hash_of(guest, session, &name, password, prepared)?);
-                changed.insert(name.into_bytes());
                 continue;
             }
             let user = find(&passwd, &name)?;
-            set_password(guest, session, &user, password, prepared)?;
-            cloud.keeps_password |= cloud.is(&name);
-            changed.insert(user.name);
+            if set_password(guest, session, &user, password, prepared)? {
+                cloud.keeps_password |= cloud.is(&name);
+                granted.passwords.insert(user.name.clone());
+            }
+            users.push(user);
         }
     }
     let sshd = SshdConfig::read(&guest.tree)?;
-    let mut with_keys = BTreeSet::new();
     for (who, lines) in &plan.auth_keys {
         for name in names(session, who)? {
             if cloud.is_yet_to_be_made(&passwd, &name) {
                 cloud.keys.extend(lines.lines().map(str::trim).map(str::to_owned));
-                with_keys.insert(name.into_bytes());
                 continue;
             }
             let user = find(&passwd, &name)?;
-            keys::add(guest, session, &sshd, &user, lines)?;
+            let keys = keys::add(guest, session, &sshd, &user, lines)?;
             cloud.root_has_keys |= user.uid == 0;
-            with_keys.insert(user.name);
+            granted.keys.insert(user.name.clone(), keys);
+            users.push(user);
         }
     }
     cloud.write(guest, session)?;
-    warn_of_sshd(guest, session, &sshd, &passwd, &changed, &with_keys)
+    reach::warn(guest, session, &sshd, &users, &granted)?;
+    cloud.warn(guest, session, &granted)
 }
 
 /// The users that a request means.
@@ -93,28 +96,24 @@ fn find(passwd: &[u8], name: &str) -> Result<User, TaskError> {
     })
 }
 
+/// Sets a password; gives whether it can be used: a hash may lock the account.
 fn set_password(
     guest: &mut Guest,
     session: &mut Session<'_>,
     user: &User,
     password: &Password,
     prepared: bool,
-) -> Result<(), TaskError> {
+) -> Result<bool, TaskError> {
+    if let (Password::Clear(clear), Some(old)) = (password, account::hash_of(guest, user)?) {
+        let method = method::choose(guest, session)?;
+        if crypt::is_hash_of(method, clear, old.expose()) {
+            return Ok(true);
+        }
+    }
     let shown = display_name(&user.name);
     let hash = hash_of(guest, session, &shown, password, prepared)?;
-    let Some(shadow) = guest.config(SHADOW)? else {
-        return edit_passwd(guest, user, hash.expose());
-    };
-    let shadow = Secret::new(shadow);
-    let edited =
-        passwd::set_shadow(shadow.expose(), &user.name, hash.expose(), session.clock.days());
-    let edited = Secret::new(edited.map_err(|error| edit_error(error, &shown, SHADOW))?);
-    guest.tree.write(SHADOW, edited.expose(), Attributes { mode: 0o600, uid: 0, gid: 0 })?;
-    // Only an "x" sends the login to the shadow file.
-    if user.password != b"x" {
-        edit_passwd(guest, user, b"x")?;
-    }
-    Ok(())
+    account::set_hash(guest, session, user, &hash)?;
+    Ok(!hash.expose().starts_with(b"!") && !hash.expose().starts_with(b"*"))
 }
 
 /// The hash to store.
@@ -141,77 +140,13 @@ fn hash_of(
     })
 }
 
-fn edit_passwd(guest: &mut Guest, user: &User, field: &[u8]) -> Result<(), TaskError> {
-    let passwd = guest.config(PASSWD)?.unwrap_or_default();
-    let edited = passwd::set_passwd(&passwd, &user.name, field)
-        .map_err(|error| edit_error(error, &display_name(&user.name), PASSWD))?;
-    guest.tree.write(PASSWD, &edited, Attributes { mode: 0o644, uid: 0, gid: 0 })?;
-    Ok(())
-}
-
-fn edit_error(error: EditError, user: &str, file: &str) -> TaskError {
-    TaskError::request(match error {
-        EditError::NoSuchUser => format!(
-            "the user \"{user}\" is in {PASSWD}, but not in {file}; \
-             pwconv, run in the guest, would mend that"
-        ),
-        EditError::Malformed => format!("the line of \"{user}\" in {file} has no second field"),
-        EditError::BadValue => {
-            format!(
-                "the hash for \"{user}\" has a colon or a line break in it; give one line of crypt(3)"
-            )
-        }
-    })
-}
-
-/// Says when a password that was set will not be of use over ssh.
-fn warn_of_sshd(
-    guest: &mut Guest,
-    session: &mut Session<'_>,
-    sshd: &SshdConfig,
-    passwd: &[u8],
-    changed: &BTreeSet<Vec<u8>>,
-    with_keys: &BTreeSet<Vec<u8>>,
-) -> Result<(), TaskError> {
-    if changed.is_empty() {
-        return Ok(());
-    }
-    let is_no = |value: &Option<String>| value.as_deref() == Some("no");
-    let no_passwords = is_no(&sshd.password_authentication) && is_no(&sshd.kbd_interactive);
-    for name in changed.iter().filter(|_| sshd.present) {
-        if with_keys.contains(name) {
-            continue;
-        }
-        let is_root = passwd::find_user(passwd, name).is_some_and(|user| user.uid == 0);
-        let root_login = sshd.permit_root_login.as_deref().unwrap_or("prohibit-password");
-        let shown = display_name(name);
-        if is_root && root_login != "yes" {
-            session.warn(format!(
-                "the password of {shown} works on the console, but not over ssh: \
-                 PermitRootLogin is {root_login}"
-            ));
-        } else if no_passwords {
-            session.warn(format!(
-                "the password of {shown} works on the console, but not over ssh: \
-                 PasswordAuthentication is no"
-            ));
-        }
-    }
-    if guest.has_cloud_init()? && !super::initialize_datasource::seeded(session)? {
-        session.warn(
-            "cloud-init is in the image and may lock or change passwords at boot \
-             (lock_passwd, disable_root, ssh_pwauth in /etc/cloud)",
-        );
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::task::testing::{FILE, Guest};
 
     const HASH: &str = "$6$salt$0123456789";
+    const SHADOW: &str = "/etc/shadow";
 
     fn with_hash(guest: &mut Guest, who: Who) {
         guest.plan.passwords = vec![(who, Password::Hash(Secret::new(HASH)))];
@@ -262,25 +197,134 @@ mod tests {
             assert!(error.contains("no user") && error.contains("root, ann"), "{error}");
             assert_eq!(error.lines().count(), 1);
         }
-        guest.write(SHADOW, "ann:*:1::::::\nrooter:*:1::::::\n");
-        guest.renew();
-        with_hash(&mut guest, Who::Default);
-        let error = guest.fail(&TASK);
-        assert!(error.starts_with("the user \"root\" is in /etc/passwd, but not in /etc/shadow"));
-        assert!(guest.changed().is_empty());
     }
 
     #[test]
-    fn guests_without_shadow() {
+    fn what_is_missing_of_shadow_is_made() {
         let mut guest = Guest::debian();
-        guest.tree().unlink(SHADOW).unwrap();
+        guest.write(SHADOW, "ann:*:1::::::\n+::::::::\n");
         with_hash(&mut guest, Who::Default);
         guest.run(&TASK).unwrap();
-        assert!(guest.read(PASSWD).starts_with(&format!("root:{HASH}:0:0:")));
-        guest.write(SHADOW, "root:*:1::::::\n");
+        assert_eq!(
+            guest.read(SHADOW),
+            format!("ann:*:1::::::\nroot:{HASH}:20000:0:99999:7:::\n+::::::::\n")
+        );
+        // Without a file, and with a hash that everybody could read.
+        let mut guest = Guest::debian();
+        guest.tree().unlink(SHADOW).unwrap();
+        guest.write(PASSWD, "root:$6$old$hash:0:0::/root:/bin/bash\nann:x:5:5::/:/bin/sh\n");
+        with_hash(&mut guest, Who::Default);
         guest.run(&TASK).unwrap();
         assert!(guest.read(PASSWD).starts_with("root:x:0:0:"));
-        assert_eq!(guest.read(SHADOW), format!("root:{HASH}:20000::::::\n"));
+        assert_eq!(guest.read(SHADOW), format!("root:{HASH}:20000:0:99999:7:::\n"));
+        assert_eq!(guest.attributes(SHADOW), (0o640, 0, 42));
+        guest.write("/etc/group", "root:x:0:\n");
+        guest.tree().unlink(SHADOW).unwrap();
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes(SHADOW), (0o600, 0, 0));
+    }
+
+    #[test]
+    fn a_shadow_file_for_each_user() {
+        let mut guest = Guest::debian();
+        guest.tree().unlink(SHADOW).unwrap();
+        guest.write("/etc/tcb/root/shadow", "root:*:1::::::\n");
+        with_hash(&mut guest, Who::Default);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read("/etc/tcb/root/shadow"), format!("root:{HASH}:20000::::::\n"));
+        with_hash(&mut guest, named("ann"));
+        assert!(guest.fail(&TASK).contains("there is no /etc/tcb/ann/shadow"));
+    }
+
+    #[test]
+    fn a_second_run_keeps_the_hash_of_the_same_password() {
+        let mut guest = Guest::debian();
+        guest.plan.passwords = vec![(named("ann"), Password::Clear(Secret::new("secret")))];
+        guest.run(&TASK).unwrap();
+        let hash = guest.read(SHADOW);
+        guest.renew();
+        guest.run(&TASK).unwrap();
+        assert!(guest.changed().is_empty(), "{:?}", guest.changed());
+        // Locked, or of another method: made anew.
+        for odd in [hash.replace("$y$", "!$y$"), hash.replace("$y$j9T$", "$6$")] {
+            guest.write(SHADOW, &odd);
+            guest.renew();
+            guest.run(&TASK).unwrap();
+            assert_eq!(guest.changed(), [SHADOW]);
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_user_out_is_said() {
+        let said = |files: &[(&str, &str)], hash: bool, keys: bool| {
+            let mut guest = Guest::debian();
+            files.iter().for_each(|(path, text)| guest.write(path, text));
+            if hash {
+                with_hash(&mut guest, named("ann"));
+            }
+            if keys {
+                guest.plan.auth_keys =
+                    vec![(named("ann"), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxx me\n".into())];
+            }
+            guest.run(&TASK).unwrap();
+            guest.warnings().join("\n")
+        };
+        let sshd = |text| [("/etc/ssh/sshd_config", text)];
+        for (files, hash, keys, expected) in [
+            (
+                sshd("DenyUsers ann\n"),
+                true,
+                true,
+                "the keys of ann will not let ann in over ssh: DenyUsers names ann\nthe password of ann works on the console, but not over ssh: DenyUsers names ann",
+            ),
+            (sshd("PasswordAuthentication no\n"), true, true, ""),
+            (sshd("AllowGroups wheel ann\n"), true, true, ""),
+            (sshd("PasswordAuthentication no\n"), true, false, "PasswordAuthentication is no"),
+            (sshd("UsePAM no\n"), false, true, "the account is locked and sshd works without PAM"),
+            (
+                sshd("Match Group ann\nPubkeyAuthentication no\n"),
+                false,
+                true,
+                "PubkeyAuthentication is no",
+            ),
+            (
+                [("/etc/shadow", "ann:*:1:0:9:7::19999:\n")],
+                true,
+                false,
+                "the password of ann will let nobody in: the account expired",
+            ),
+            ([("/etc/shadow", "ann:*:1:0:9:7::20001:\n")], true, true, ""),
+            (
+                [("/etc/nologin", "")],
+                true,
+                true,
+                "the password and the keys of ann will let nobody in: /etc/nologin",
+            ),
+            (
+                [("/etc/passwd", "ann:x:1000:1001::/home/ann:/usr/sbin/nologin\n")],
+                false,
+                true,
+                "the login shell is /usr/sbin/nologin",
+            ),
+            (
+                [("/etc/passwd", "ann:x:1000:1001::/home/ann:/bin/zsh\n")],
+                true,
+                false,
+                "/bin/zsh is not in the image",
+            ),
+        ] {
+            let said = said(&files, hash, keys);
+            assert!(
+                said.contains(expected) && said.is_empty() == expected.is_empty(),
+                "{files:?}: {said}"
+            );
+        }
+        // A hash that locks needs no way in.
+        let mut guest = Guest::debian();
+        guest.write("/etc/ssh/sshd_config", "PasswordAuthentication no\n");
+        guest.plan.passwords = vec![(named("ann"), Password::Hash(Secret::new("!")))];
+        guest.run(&TASK).unwrap();
+        assert!(guest.warnings().is_empty());
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! DeleteSSHKeys: no two guests with the same host keys. The old ones go, fresh ones come.
 
+mod choose;
+mod found;
+mod renewal;
+mod servers;
+
+use std::collections::BTreeMap;
+
 use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
 use super::initialize_datasource::{CONFIG_DIR, put};
-use super::{
-    Fingerprint, Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot,
-};
+use super::{Fingerprint, Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
 use crate::ask::plan::HostKeys;
-use crate::craft::sshkey::KeyType;
-use crate::guest::CONFIG_MAX;
-use crate::guest::sshd_config::SshdConfig;
-use crate::limits::{HOST_KEYS, NAMES};
+use crate::craft::sshkey::{KeyPair, KeyType};
+use crate::guest::sshd::SshdConfig;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::DeleteSSHKeys,
@@ -22,12 +25,16 @@ pub(super) static TASK: Task = Task {
 
 const SSH_DIR: &str = "/etc/ssh";
 
+/// A key to make: the path of its private file, and its kind.
+type Wanted = (Vec<u8>, KeyType);
+
 fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let sshd = SshdConfig::read(&guest.tree)?;
-    let found = find(guest, session, &sshd)?;
-    let mut wanted: Vec<(Vec<u8>, KeyType)> = Vec::new();
-    if session.plan.host_keys == HostKeys::New {
-        wanted = choose(guest, session, &sshd, &found)?;
+    let found = found::find(guest, session, &sshd)?;
+    let is_new = session.plan.host_keys == HostKeys::New;
+    let mut wanted: Vec<Wanted> = Vec::new();
+    if is_new {
+        wanted = choose::choose(guest, session, &sshd, &found)?;
     }
     // The slow one first: the thread works while the rest is done.
     let comment = comment(guest, session)?;
@@ -44,22 +51,71 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         }
     }
     wanted.sort_by_key(|(_, key_type)| *key_type == KeyType::Rsa);
-    let mut made: Vec<Fingerprint> = Vec::new();
-    for (index, (path, key_type)) in wanted.iter().enumerate() {
-        let before = wanted[..index].iter().filter(|(_, other)| other == key_type).count();
-        made.push(write(guest, session, path, *key_type, &comment, before)?);
+    let mut maker = Maker { is_new, comment, count: BTreeMap::new(), made: Vec::new() };
+    for (path, key_type) in &wanted {
+        if let Some(key) = maker.make(session, *key_type, path)? {
+            write(guest, path, &key)?;
+        }
     }
+    let others = servers::renew(guest, session, &mut maker)?;
+    let mut made = maker.made;
     made.sort_by(|a, b| a.path.cmp(&b.path));
     for key in &made {
         session.info(format!("new SSH host key: {} {} {}", key.kind, key.bits, key.fingerprint));
     }
+    if is_new && made.is_empty() && !others && !session.plan.tasks.is_all() {
+        session.warn("no SSH host keys were made: the image has no SSH server");
+    }
     session.report.fingerprints.extend(made);
-    if session.plan.host_keys == HostKeys::New && guest.has_cloud_init()? {
+    if is_new && guest.has_cloud_init()? {
         // It would replace them at the first boot, and the fingerprints would be wrong.
         let text = "# Written by snf-image, which made new host keys.\nssh_deletekeys: false\n";
         put(guest, CONFIG_DIR, "99-snf-image-ssh.cfg", text.as_bytes(), 0o644)?;
     }
+    if session.plan.host_keys == HostKeys::Remove
+        && (others || !found.is_empty())
+        && !renewal::makes_keys(guest)?
+    {
+        session.warn(
+            "the SSH host keys were removed, and nothing in the image is known to make new ones at \
+             boot: its SSH server will not start until somebody does",
+        );
+    }
     Ok(())
+}
+
+/// Makes the keys of a run and keeps what the report tells of them.
+struct Maker {
+    /// Whether keys are made at all, or only removed.
+    is_new: bool,
+    comment: String,
+    /// How many of each kind there are so far.
+    count: BTreeMap<KeyType, usize>,
+    made: Vec<Fingerprint>,
+}
+
+impl Maker {
+    /// A key for a file; `None` where keys are only removed.
+    fn make(
+        &mut self,
+        session: &mut Session<'_>,
+        key_type: KeyType,
+        path: &[u8],
+    ) -> Result<Option<KeyPair>, TaskError> {
+        if !self.is_new {
+            return Ok(None);
+        }
+        let count = self.count.entry(key_type).or_default();
+        let key = session.host_keys.make(key_type, &self.comment, *count)?;
+        *count += 1;
+        self.made.push(Fingerprint {
+            path: display_name(path),
+            kind: key_type.label().to_owned(),
+            bits: key_type.bits(),
+            fingerprint: key.fingerprint.clone(),
+        });
+        Ok(Some(key))
+    }
 }
 
 /// Begins the slowest part of a run, the RSA key, before the image is opened. This needs the host
@@ -94,181 +150,8 @@ fn comment(guest: &Guest, session: &Session<'_>) -> Result<String, TaskError> {
     Ok(format!("root@{}", host.unwrap_or_else(|| "localhost".into())))
 }
 
-/// A file that goes.
-#[derive(Debug)]
-struct Old {
-    path: Vec<u8>,
-    file_type: FileType,
-    links: u32,
-}
-
-/// All host keys, public and private, and certificates: `ssh_host_*` and what `HostKey` names.
-fn find(
-    guest: &mut Guest,
-    session: &mut Session<'_>,
-    sshd: &SshdConfig,
-) -> Result<Vec<Old>, TaskError> {
-    let mut found: Vec<Old> = Vec::new();
-    for entry in guest.tree.read_dir_optional(SSH_DIR)? {
-        if entry.name.starts_with(b"ssh_host_") {
-            let path = [SSH_DIR.as_bytes(), b"/", &entry.name].concat();
-            look(guest, session, path, &mut found)?;
-        }
-    }
-    for path in &sshd.host_keys {
-        if !path.starts_with(b"/") {
-            continue;
-        }
-        for path in [path.clone(), [path.as_slice(), b".pub"].concat()] {
-            if found.iter().any(|old| old.path == path) {
-                continue;
-            }
-            // The configuration may name anything: only what is a key is removed.
-            match is_key(guest, &path) {
-                Ok(Some(true)) => look(guest, session, path, &mut found)?,
-                Ok(None) => {}
-                Ok(Some(false)) => session.warn(format!(
-                    "sshd_config names the host key {}, but that file is not a key; it was left \
-                     alone",
-                    display_name(&path)
-                )),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn look(
-    guest: &mut Guest,
-    session: &mut Session<'_>,
-    path: Vec<u8>,
-    found: &mut Vec<Old>,
-) -> Result<(), TaskError> {
-    let stat = match guest.tree.lstat(&path) {
-        Ok(stat) => stat,
-        Err(error) if error.is_not_found() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if stat.file_type == FileType::Directory {
-        session.warn(format!("{} is a directory; it was left alone", display_name(&path)));
-        return Ok(());
-    }
-    found.push(Old { path, file_type: stat.file_type, links: stat.links });
-    Ok(())
-}
-
-/// Whether the file holds an SSH key; `None` when there is no file.
-fn is_key(guest: &Guest, path: &[u8]) -> snf_fs::Result<Option<bool>> {
-    let Some(stat) = guest.tree.stat_optional(path)? else { return Ok(None) };
-    if stat.file_type != FileType::Regular || stat.size > CONFIG_MAX {
-        return Ok(Some(false));
-    }
-    let text = guest.tree.read(path, CONFIG_MAX)?;
-    let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
-    let public = [&b"ssh-"[..], b"ecdsa-sha2-"].iter().any(|prefix| text.starts_with(prefix));
-    Ok(Some(public || text.is_empty() || has(b"PRIVATE KEY")))
-}
-
-/// Chooses the keys to make: one for every key that the image had and every `HostKey`; where there
-/// were
-/// none but there is an sshd, the three that it looks for.
-fn choose(
-    guest: &mut Guest,
-    session: &mut Session<'_>,
-    sshd: &SshdConfig,
-    found: &[Old],
-) -> Result<Vec<(Vec<u8>, KeyType)>, TaskError> {
-    let mut wanted: Vec<(Vec<u8>, KeyType)> = Vec::new();
-    let (mut dropped, mut more) = (Vec::new(), 0usize);
-    for path in found.iter().map(|old| &old.path).chain(&sshd.host_keys) {
-        let is_private = |path: &[u8]| !path.ends_with(b".pub");
-        if !is_private(path) || !path.starts_with(b"/") || wanted.iter().any(|(p, _)| p == path) {
-            continue;
-        }
-        match key_type(path) {
-            Some(_) if is_hidden(guest, path)? => {
-                session.warn(format!(
-                    "the host key {} is where the running guest does not see it; none was made",
-                    display_name(path)
-                ));
-            }
-            Some(_) if wanted.len() >= HOST_KEYS => {
-                return Err(TaskError::request(format!(
-                    "the image has more than {HOST_KEYS} SSH host keys; remove those that its sshd \
-                     does not use"
-                )));
-            }
-            // A file that is not a key was left alone and stays.
-            Some(key_type) if may_write(guest, path, found)? => {
-                wanted.push((path.clone(), key_type));
-            }
-            Some(_) => {}
-            None if dropped.len() < NAMES => dropped.push(display_name(path)),
-            None => more += 1,
-        }
-    }
-    let has_sshd = sshd.present
-        || guest.tree.exists("/usr/sbin/sshd")?
-        || guest.tree.exists("/usr/bin/sshd")?;
-    if wanted.is_empty() && (has_sshd || !found.is_empty()) {
-        wanted = KeyType::ALL
-            .into_iter()
-            .map(|key_type| {
-                (format!("{SSH_DIR}/{}", key_type.host_key_file()).into_bytes(), key_type)
-            })
-            .collect();
-    }
-    if more > 0 {
-        dropped.push(format!("and {more} more"));
-    }
-    if !dropped.is_empty() {
-        session.info(format!(
-            "not replaced, because sshd no longer takes such keys or their kind is not known: {}",
-            dropped.join(", ")
-        ));
-    }
-    Ok(wanted)
-}
-
-/// Whether the directory of a path leads to where the running guest sees something else. (What the
-/// path itself leads to does not matter: a link is replaced by a file.)
-fn is_hidden(guest: &Guest, path: &[u8]) -> Result<bool, TaskError> {
-    let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    Ok(hidden_at_boot(&guest.tree.resolve_missing(&path[..=slash])?).is_some())
-}
-
-fn may_write(guest: &Guest, path: &[u8], found: &[Old]) -> Result<bool, TaskError> {
-    let goes = found.iter().any(|old| old.path == path);
-    Ok(goes || matches!(guest.tree.lstat(path), Err(error) if error.is_not_found()))
-}
-
-/// The kind of key that a file is for, by its name.
-fn key_type(path: &[u8]) -> Option<KeyType> {
-    let name = path.rsplit(|byte| *byte == b'/').next()?;
-    let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
-    // "ed25519" before "ecdsa" and "dsa": each name must match its own kind only.
-    [
-        ("ed25519", Some(KeyType::Ed25519)),
-        ("ecdsa", Some(KeyType::Ecdsa)),
-        ("dsa", None),
-        ("rsa", Some(KeyType::Rsa)),
-    ]
-    .into_iter()
-    .find(|(part, _)| name.contains(part))
-    .and_then(|(_, key_type)| key_type)
-}
-
-/// Makes a key and writes both its files.
-fn write(
-    guest: &mut Guest,
-    session: &mut Session<'_>,
-    path: &[u8],
-    key_type: KeyType,
-    comment: &str,
-    index: usize,
-) -> Result<Fingerprint, TaskError> {
-    let key = session.host_keys.make(key_type, comment, index)?;
+/// Writes both files of a key.
+fn write(guest: &mut Guest, path: &[u8], key: &KeyPair) -> Result<(), TaskError> {
     if let Some(slash) = path.iter().rposition(|byte| *byte == b'/').filter(|slash| *slash > 0) {
         guest.tree.mkdir_all(&path[..slash], Attributes { mode: 0o755, uid: 0, gid: 0 })?;
     }
@@ -280,17 +163,15 @@ fn write(
         guest.tree.chown(path, 0, 0)?;
         guest.tree.chmod(path, mode)?;
     }
-    Ok(Fingerprint {
-        path: display_name(path),
-        kind: key_type.label().to_owned(),
-        bits: key_type.bits(),
-        fingerprint: key.fingerprint,
-    })
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::craft::random::Entropy;
+    use crate::craft::sshkey::{KeyContent, dropbear_kind, generate};
+    use crate::limits::{HOST_KEYS, NAMES};
     use crate::task::testing::Guest;
 
     fn paths(guest: &mut Guest) -> Vec<String> {
@@ -382,6 +263,7 @@ mod tests {
         guest.run(&TASK).unwrap();
         let paths: Vec<&str> = guest.fingerprints.iter().map(|f| f.path.as_str()).collect();
         assert_eq!(paths, ["/srv/keys/my_ed25519", "/srv/keys/other_ecdsa"]);
+        assert!(format!("{:?}", guest.events).contains("/srv/keys/nameless"));
         assert!(guest.read("/etc/passwd").starts_with("root:"));
         assert!(!guest.tree().exists("/srv/keys/nameless").unwrap());
         let warnings = guest.warnings().join("\n");
@@ -404,5 +286,99 @@ mod tests {
         guest.mkdir("/etc");
         guest.symlink("/etc/ssh", "/etc/ssh");
         assert!(guest.fail(&TASK).contains("too many levels"));
+    }
+
+    #[test]
+    fn a_key_of_any_name_gets_one_of_its_kind() {
+        let old = |key_type| {
+            let key = generate(key_type, "old", &mut Entropy::seeded(9)).unwrap();
+            (String::from_utf8(key.private.expose().to_vec()).unwrap(), key.public)
+        };
+        let mut guest = Guest::debian();
+        guest.write("/etc/ssh/sshd_config", "HostKey /persist/hk\nHostKey /persist/rsa\n");
+        guest.write("/persist/hk", &old(KeyType::Ecdsa).0);
+        // Its content says more than its name.
+        guest.write("/persist/rsa", &old(KeyType::Ed25519).0);
+        guest.run(&TASK).unwrap();
+        for (path, key_type) in
+            [("/persist/hk", KeyType::Ecdsa), ("/persist/rsa", KeyType::Ed25519)]
+        {
+            let text = guest.read(path);
+            assert_eq!(KeyContent::of(text.as_bytes()), KeyContent::Private(Some(key_type)));
+            assert_ne!(text, old(key_type).0);
+            assert!(guest.read(&format!("{path}.pub")).starts_with(key_type.algorithm()));
+        }
+        assert!(!guest.tree().exists("/etc/ssh/ssh_host_rsa_key").unwrap());
+        // The only key is of a kind that nobody makes any more: sshd must start all the same.
+        let mut guest = Guest::debian();
+        guest.write("/etc/ssh/sshd_config", "HostKey /persist/hk\n");
+        guest.write("/persist/hk", "-----BEGIN DSA PRIVATE KEY-----\nx\n");
+        guest.run(&TASK).unwrap();
+        assert!(guest.read("/persist/hk.pub").starts_with("ssh-ed25519"));
+        assert!(guest.warnings()[0].contains("it is an Ed25519 key now"));
+    }
+
+    #[test]
+    fn certificates_of_the_old_key_go() {
+        let mut guest = Guest::debian();
+        let certificate = "ssh-ed25519-cert-v01@openssh.com AAAA\n";
+        guest.write("/etc/ssh/ssh_host_ed25519_key-cert.pub", certificate);
+        guest.write("/etc/ssh/sshd_config", "HostCertificate /etc/ca/host\n");
+        guest.write("/etc/ca/host", certificate);
+        guest.run(&TASK).unwrap();
+        for path in ["/etc/ssh/ssh_host_ed25519_key-cert.pub", "/etc/ca/host"] {
+            assert!(!guest.tree().exists(path).unwrap());
+            assert!(guest.warnings().iter().any(|w| w.starts_with(path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn dropbear_and_tinyssh() {
+        let mut guest = Guest::empty();
+        for name in ["rsa", "dss", "ed25519"] {
+            guest.write(&format!("/etc/dropbear/dropbear_{name}_host_key"), "old");
+        }
+        for name in ["ed25519.pk", ".ed25519.sk", "nistp256ecdsa.pk"] {
+            guest.write(&format!("/etc/tinyssh/sshkeydir/{name}"), "old");
+        }
+        guest.run(&TASK).unwrap();
+        for (name, expected) in
+            [("rsa", Some(KeyType::Rsa)), ("ed25519", Some(KeyType::Ed25519)), ("dss", None)]
+        {
+            let path = format!("/etc/dropbear/dropbear_{name}_host_key");
+            let content = guest.tree().read_optional(&path, 1 << 20).unwrap();
+            assert_eq!(content.as_deref().and_then(dropbear_kind), expected);
+        }
+        assert_eq!(guest.attributes("/etc/dropbear/dropbear_rsa_host_key"), (0o600, 0, 0));
+        let secret = guest.tree().read("/etc/tinyssh/sshkeydir/.ed25519.sk", 99).unwrap();
+        let public = guest.tree().read("/etc/tinyssh/sshkeydir/ed25519.pk", 99).unwrap();
+        assert_eq!((secret.len(), &secret[32..]), (64, &public[..]));
+        assert!(!guest.tree().exists("/etc/tinyssh/sshkeydir/nistp256ecdsa.pk").unwrap());
+        let prints: std::collections::BTreeSet<&str> =
+            guest.fingerprints.iter().map(|f| f.fingerprint.as_str()).collect();
+        assert_eq!(prints.len(), 3);
+    }
+
+    #[test]
+    fn removed_keys_that_nobody_makes_again_are_said() {
+        let removed = |files: &[(&str, &str)]| {
+            let mut guest = Guest::debian();
+            guest.write("/etc/ssh/ssh_host_rsa_key", "x");
+            files.iter().for_each(|(path, text)| guest.write(path, text));
+            guest.plan.host_keys = HostKeys::Remove;
+            guest.run(&TASK).unwrap();
+            guest.warnings().join("")
+        };
+        assert!(removed(&[]).contains("nothing in the image is known to make new ones"));
+        let debian = "[Service]\nExecStart=/usr/sbin/sshd -D\n# ssh-keygen\n";
+        assert!(!removed(&[("/usr/lib/systemd/system/ssh.service", debian)]).is_empty());
+        for (path, text) in [
+            ("/usr/lib/systemd/system/sshd.service", "Wants=sshd-keygen.target\n"),
+            ("/usr/lib/systemd/system/sshdgenkeys.service", "ExecStart=/usr/bin/ssh-keygen -A\n"),
+            ("/etc/init.d/sshd", "\tssh-keygen -A\n"),
+            ("/etc/cloud/cloud.cfg", ""),
+        ] {
+            assert_eq!(removed(&[(path, text)]), "", "{path}");
+        }
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn default_user(guest: &Guest) -> Result<Option<String>, TaskError> {
 }
 
 /// The image's own settings of cloud-init, the later ones stronger; not those that we wrote.
-fn configuration(guest: &Guest) -> Result<Vec<String>, TaskError> {
+pub(super) fn configuration(guest: &Guest) -> Result<Vec<String>, TaskError> {
     let mut paths = vec![MAIN.as_bytes().to_vec()];
     paths.extend(glob::expand(&guest.tree, format!("{CONFIG_DIR}/*.cfg").as_bytes())?);
     paths.retain(|path| !path.starts_with(OURS));

@@ -62,6 +62,8 @@ impl Guest {
             ("/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
             ("/usr/lib/systemd/systemd", ""),
             ("/usr/sbin/sshd", ""),
+            ("/bin/bash", ""),
+            ("/bin/sh", ""),
             ("/etc/ssh/sshd_config", "# Debian\nUsePAM yes\n"),
             ("/dev/null-dir", ""),
         ] {

@@ -66,6 +66,7 @@ impl Guest {
         }
         write("etc/motd", "welcome\n", 0o644);
         write("usr/sbin/sshd", "", 0o755);
+        write("bin/bash", "", 0o755);
         write("usr/lib/systemd/systemd", "", 0o755);
         write("home/ann/.profile", "\n", 0o644);
         for dir in ["root", "bin", "sbin", "var/lib/dbus", "tmp", "dev", "proc", "sys", "run"] {

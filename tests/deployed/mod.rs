@@ -71,6 +71,7 @@ impl Image {
             ("etc/fstab", "/dev/vda1 / ext4 errors=remount-ro 0 1\n"),
             ("usr/lib/systemd/systemd", ""),
             ("bin/sh", ""),
+            ("bin/bash", ""),
         ] {
             fs::create_dir_all(tree.join(path).parent().unwrap()).unwrap();
             fs::write(tree.join(path), text).unwrap();

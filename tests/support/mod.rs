@@ -22,6 +22,14 @@ pub fn debian() -> PathBuf {
     given("SNF_TEST_DEBIAN")
 }
 
+/// A tree of Debian 12 with the programs that judge what we write for guests: sshd, netplan, ifupdown,
+/// NetworkManager, BusyBox. They are run in it by chroot, in a mount name space of their own.
+pub fn guest_tools() -> PathBuf {
+    let tree = given("SNF_TEST_CACHE").join("guest-tools-bookworm-1");
+    assert!(tree.is_dir(), "{} is missing: `cargo xtask setup` makes it", tree.display());
+    tree
+}
+
 /// The built pieces, laid out as installed.
 pub fn stage() -> PathBuf {
     given("SNF_TEST_STAGE")

@@ -13,7 +13,7 @@ use snf_image::guest::distro::Distro;
 use snf_image::guest::fstab;
 use snf_image::guest::passwd;
 use snf_image::guest::selinux::FileContexts;
-use snf_image::guest::sshd_config::SshdConfig;
+use snf_image::guest::sshd::{Login, Reach, SshdConfig, Who};
 use snf_image::guest::windows::Architecture;
 use snf_image::params::OsParameters;
 use snf_image::personality;
@@ -81,7 +81,10 @@ fn inf(text: &[u8]) -> bool {
 
 fn sshd(text: &[u8]) -> bool {
     let Ok(config) = SshdConfig::read(&tree("/etc/ssh/sshd_config", text)) else { return true };
-    refused(config.keys_path(b"ann", 1000, b"/home/ann"))
+    let who = Who { name: b"ann".to_vec(), groups: vec![b"ann".to_vec()] };
+    let obstacles = config.obstacles(&who, Login::default(), Reach::Key);
+    let path = config.settings(&who, true).keys_path(b"ann", 1000, b"/home/ann");
+    refused(path) | !obstacles.is_empty()
 }
 
 fn mounts(text: &[u8]) -> bool {

@@ -102,5 +102,6 @@ fn setup() -> Result<std::path::PathBuf> {
         setup::kernel_of(release, "amd64")?;
     }
     setup::hives()?;
+    setup::guest_tools()?;
     debian::image("bookworm")
 }

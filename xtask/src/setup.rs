@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("ssh-keygen", "openssh-client"),
+    ("dropbearkey", "dropbear-bin"),
     ("setfattr", "attr"),
     ("setfacl", "acl"),
     ("cpio", "cpio"),
@@ -266,5 +267,29 @@ pub fn hives() -> Result<()> {
             mv "$place.new" "$place""#
         );
         shell(&script, &[&text(&place)]).map(|_| ())
+    })
+}
+
+/// Programs of guests that judge what is written for them (sshd, netplan, ifupdown, NetworkManager,
+/// BusyBox), in a tree of their own: installed on this machine, they would change its network.
+pub fn guest_tools() -> Result<()> {
+    let tree = cache()?.join("guest-tools-bookworm-1");
+    if tree.is_dir() {
+        return Ok(());
+    }
+    step("debootstrapping the programs of guests (once; a minute or two)", || {
+        let script = r#"
+            tree=$1
+            rm -rf "$tree.new"
+            debootstrap --variant=minbase --include=systemd-sysv,udev,dbus,openssh-server,ifupdown,isc-dhcp-client,netplan.io,busybox-static,iproute2,policycoreutils,selinux-utils bookworm "$tree.new" > "$tree.log" 2>&1 ||
+                { tail -n 15 "$tree.log" >&2; exit 1; }
+            # Their configuration wants a running system; their files are enough.
+            chroot "$tree.new" apt-get install -y -q --no-install-recommends --download-only \
+                network-manager selinux-policy-default > "$tree.log" 2>&1 ||
+                { tail -n 15 "$tree.log" >&2; exit 1; }
+            for deb in "$tree.new"/var/cache/apt/archives/*.deb; do dpkg-deb -x "$deb" "$tree.new"; done
+            rm -f "$tree.new"/var/cache/apt/archives/*.deb "$tree.log"
+            mv "$tree.new" "$tree""#;
+        shell(script, &[&text(&tree)]).map(|_| ())
     })
 }

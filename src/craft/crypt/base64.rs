@@ -27,6 +27,21 @@ pub(super) fn push_bytes(out: &mut String, bytes: &[u8]) {
     }
 }
 
+/// The 16 bytes that [`push_bytes`] has written; `None` for any other text.
+pub(super) fn bytes(text: &str) -> Option<[u8; 16]> {
+    let mut out = Vec::with_capacity(18);
+    for chunk in text.as_bytes().chunks(4) {
+        let mut value = 0;
+        for (index, letter) in chunk.iter().enumerate() {
+            let digit = u32::try_from(CRYPT.iter().position(|c| c == letter)?).ok()?;
+            value |= digit << (6 * index);
+        }
+        let [bytes @ .., _] = value.to_le_bytes();
+        out.extend_from_slice(&bytes[..chunk.len() * 6 / 8]);
+    }
+    out.try_into().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +54,10 @@ mod tests {
         out.clear();
         push_bytes(&mut out, &[0xff, 0, 0, 1]);
         assert_eq!(out, "z1../.");
+        let salt: [u8; 16] = std::array::from_fn(|n| (n as u8).wrapping_mul(37));
+        out.clear();
+        push_bytes(&mut out, &salt);
+        assert_eq!(bytes(&out), Some(salt));
+        assert_eq!((bytes("abc"), bytes(&format!("{}!", &out[1..]))), (None, None));
     }
 }

@@ -122,6 +122,41 @@ pub fn hash(
     Ok(Secret::new(text.as_bytes()))
 }
 
+/// Whether `existing` is what [`hash`] makes of this password with the salt of `existing`. A hash
+/// of another method or cost is not: it would be made anew. (The image chooses `existing`; so no
+/// cost but ours is ever paid.)
+pub fn is_hash_of(method: Method, password: &Secret, existing: &[u8]) -> bool {
+    let password = password.expose();
+    let Ok(existing) = std::str::from_utf8(existing) else { return false };
+    let Some(rest) = existing.strip_prefix(method.prefix()) else { return false };
+    if password.is_empty() || password.contains(&0) || password.len() > LONGEST {
+        return false;
+    }
+    let in_alphabet = |text: &str| text.bytes().all(|byte| base64::CRYPT.contains(&byte));
+    let mut fields = rest.split('$');
+    let salt = match method {
+        Method::Yescrypt if fields.next() == Some(yescrypt::PARAMS) => fields.next(),
+        Method::Sha512 | Method::Sha256 => fields.next(),
+        _ => None,
+    };
+    let Some(salt) = salt.filter(|salt| !salt.is_empty() && in_alphabet(salt)) else {
+        return false;
+    };
+    let again = match method {
+        Method::Sha512 if salt.len() <= 16 => sha2::sha512(password, salt.as_bytes()),
+        Method::Sha256 if salt.len() <= 16 => sha2::sha256(password, salt.as_bytes()),
+        Method::Yescrypt => {
+            let Some(salt) = base64::bytes(salt) else { return false };
+            match yescrypt::hash(password, &salt) {
+                Ok(again) => again,
+                Err(_) => return false,
+            }
+        }
+        _ => return false,
+    };
+    *again == existing
+}
+
 fn salt(entropy: &mut Entropy, length: usize) -> Zeroizing<String> {
     entropy.text(base64::CRYPT, length)
 }
@@ -179,6 +214,26 @@ mod tests {
             let text = std::str::from_utf8(hash.expose()).unwrap();
             assert!(looks_like_crypt(text), "{text}");
             assert!(looks_like_crypt(&format!("!{text}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hash_is_known_again() {
+        let mut entropy = Entropy::seeded(4);
+        let password = Secret::new("correct horse");
+        for method in [Method::Yescrypt, Method::Sha512, Method::Sha256] {
+            let hash = hash(method, &password, &mut entropy).unwrap();
+            assert!(is_hash_of(method, &password, hash.expose()));
+            assert!(!is_hash_of(method, &Secret::new("wrong"), hash.expose()));
+            let other = if method == Method::Sha512 { Method::Sha256 } else { Method::Sha512 };
+            assert!(!is_hash_of(other, &password, hash.expose()));
+            let locked = [b"!", hash.expose()].concat();
+            assert!(!is_hash_of(method, &password, &locked));
+        }
+        for odd in ["", "$6$", "$6$rounds=999999999$salt$x", "$y$jFT$abc$x", "$y$j9T$!$x", "*"] {
+            for method in Method::ALL {
+                assert!(!is_hash_of(method, &password, odd.as_bytes()), "{odd}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::CryptError;
 use super::base64::push_bytes;
 
 /// The parameters in yescrypt's own notation.
-const PARAMS: &str = "j9T";
+pub(super) const PARAMS: &str = "j9T";
 
 pub(super) fn hash(password: &[u8], salt: &[u8; 16]) -> Result<Zeroizing<String>, CryptError> {
     let failed = |_| CryptError::Internal("yescrypt");

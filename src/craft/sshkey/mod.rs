@@ -1,7 +1,9 @@
 //! SSH host keys: made offline, in OpenSSH's own format, by the crate `ssh-key`.
 
+mod content;
 mod maker;
 mod rsa;
+mod servers;
 
 use serde::{Deserialize, Serialize};
 use snf_fs::text::is_hidden;
@@ -13,7 +15,9 @@ use zeroize::Zeroizing;
 use crate::craft::random::Entropy;
 use crate::craft::secret::Secret;
 
+pub use content::KeyContent;
 pub use maker::HostKeyMaker;
+pub use servers::dropbear_kind;
 
 /// A kind of SSH key that we make. (DSA keys are removed, never made: OpenSSH 7 and later do not
 /// take them.)

@@ -1,15 +1,19 @@
-//! The user whom cloud-init makes at the first boot: what is asked for of that user goes into
-//! cloud-init's settings, because there is no line in passwd yet.
+//! The user whom cloud-init makes or locks at the first boot: what is asked for of a user who has
+//! no line in passwd yet goes into cloud-init's settings, and there it is said whose password stays.
 
-use super::{Guest, Session, TaskError, passwd};
+use super::{Granted, Guest, Session, TaskError, passwd};
 use crate::craft::secret::Secret;
-use crate::task::initialize_datasource::{CONFIG_DIR, default_user, put, quote, seeded};
+use crate::task::initialize_datasource::{
+    CONFIG_DIR, configuration, default_user, put, quote, seeded,
+};
 
 /// The settings of cloud-init that concern users.
 #[derive(Default)]
 pub(super) struct CloudUser {
-    /// The image's default user; `None` without a seed.
+    /// The image's default user; `None` without cloud-init.
     name: Option<String>,
+    /// Whether this run makes a seed, so that cloud-init makes the default user.
+    seeded: bool,
     /// The hash to give a user who is yet to be made.
     pub(super) password: Option<Secret>,
     /// The keys for that user.
@@ -22,8 +26,10 @@ pub(super) struct CloudUser {
 
 impl CloudUser {
     pub(super) fn of(guest: &Guest, session: &Session<'_>) -> Result<Self, TaskError> {
-        let name = if seeded(session)? { default_user(guest)? } else { None };
-        Ok(Self { name, ..Self::default() })
+        let seeded = seeded(session)?;
+        let has_cloud_init = seeded || guest.has_cloud_init()?;
+        let name = if has_cloud_init { default_user(guest)? } else { None };
+        Ok(Self { name, seeded, ..Self::default() })
     }
 
     pub(super) fn is(&self, name: &str) -> bool {
@@ -31,17 +37,13 @@ impl CloudUser {
     }
 
     pub(super) fn is_yet_to_be_made(&self, passwd: &[u8], name: &str) -> bool {
-        self.is(name) && passwd::find_user(passwd, name.as_bytes()).is_none()
+        self.seeded && self.is(name) && passwd::find_user(passwd, name.as_bytes()).is_none()
     }
 
     /// Writes the settings, which hold a hash and so are root's alone.
-    pub(super) fn write(
-        &self,
-        guest: &mut Guest,
-        session: &mut Session<'_>,
-    ) -> Result<(), TaskError> {
+    pub(super) fn write(&self, guest: &mut Guest, session: &Session<'_>) -> Result<(), TaskError> {
         let mut text = String::new();
-        if self.root_has_keys && seeded(session)? {
+        if self.root_has_keys && (seeded(session)? || guest.has_cloud_init()?) {
             text.push_str("disable_root: false\n");
         }
         let mut user = String::new();
@@ -67,5 +69,109 @@ impl CloudUser {
         }
         let text = Secret::new(format!("# Written by snf-image.\n{text}"));
         put(guest, CONFIG_DIR, "99-snf-image-user.cfg", text.expose(), 0o600)
+    }
+
+    /// Says what cloud-init will do to a password that was set, and no setting of ours prevents.
+    pub(super) fn warn(
+        &self,
+        guest: &Guest,
+        session: &mut Session<'_>,
+        granted: &Granted,
+    ) -> Result<(), TaskError> {
+        if granted.passwords.is_empty() || !guest.has_cloud_init()? {
+            return Ok(());
+        }
+        let texts = configuration(guest)?;
+        for name in &granted.passwords {
+            let name = String::from_utf8_lossy(name);
+            if !self.is(&name) && texts.iter().any(|text| locks(text, &name)) {
+                session.warn(format!(
+                    "cloud-init will lock the password of {name} at the first boot: users in \
+                     /etc/cloud lists {name} without lock_passwd: false"
+                ));
+            }
+        }
+        let off = |text: &String| {
+            text.lines().rev().find_map(|line| {
+                let value = line.trim_end().strip_prefix("ssh_pwauth:")?;
+                let value = value.split('#').next().unwrap_or_default();
+                Some(matches!(value.trim().to_ascii_lowercase().as_str(), "0" | "no" | "false"))
+            })
+        };
+        if texts.iter().rev().find_map(off) == Some(true) {
+            session.warn(
+                "cloud-init will have sshd refuse passwords from the first boot on (ssh_pwauth in \
+                 /etc/cloud is no); they work on the console",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether a list of `users` has an entry of this name that leaves the password to be locked, which
+/// is what cloud-init does unless it is told not to.
+fn locks(text: &str, name: &str) -> bool {
+    let mut ours = false;
+    let mut locked = false;
+    for line in text.lines().map(str::trim) {
+        let (word, starts) = match line.strip_prefix('-') {
+            Some(rest) => (rest.trim_start(), true),
+            None => (line, false),
+        };
+        if starts {
+            if ours && locked {
+                return true;
+            }
+            (ours, locked) = (false, true);
+        }
+        let Some((key, value)) = word.split_once(':') else { continue };
+        let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+        match key.trim() {
+            "name" if starts || locked => ours = value == name,
+            "lock_passwd" | "lock-passwd" => {
+                locked = !matches!(value.to_ascii_lowercase().as_str(), "false" | "no" | "0");
+            }
+            _ => {}
+        }
+    }
+    ours && locked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TASK;
+    use super::*;
+    use crate::ask::plan::{Password, Who};
+    use crate::task::testing::Guest;
+
+    const OURS: &str = "/etc/cloud/cloud.cfg.d/99-snf-image-user.cfg";
+
+    fn guest(config: &str, user: &str) -> Guest {
+        let mut guest = Guest::debian();
+        guest.write("/etc/cloud/cloud.cfg", config);
+        let hash = Password::Hash(Secret::new("$6$salt$0123456789abc"));
+        guest.plan.passwords = vec![(Who::Named(user.into()), hash)];
+        guest.run(&TASK).unwrap();
+        guest
+    }
+
+    #[test]
+    fn the_default_user_keeps_the_password_without_a_seed() {
+        let config = "system_info:\n  default_user:\n    name: ann\n    lock_passwd: True\n";
+        let mut ours = guest(config, "ann");
+        assert!(ours.read(OURS).ends_with("default_user:\n    lock_passwd: false\n"));
+        assert!(ours.warnings().is_empty(), "{:?}", ours.warnings());
+        assert!(!guest(config, "root").tree().exists(OURS).unwrap());
+    }
+
+    #[test]
+    fn what_cloud_init_will_do_is_said() {
+        let users = "users:\n - default\n - name: ann\n   sudo: ALL\n - name: bob\n";
+        assert!(guest(users, "ann").warnings()[0].contains("will lock the password of ann"));
+        let open = users.replace("sudo: ALL", "lock_passwd: false");
+        assert!(guest(&open, "ann").warnings().is_empty());
+        let no = guest("ssh_pwauth: true\nssh_pwauth:   0 # x\n", "ann");
+        assert!(no.warnings()[0].contains("refuse passwords"), "{:?}", no.warnings());
+        assert!(guest("ssh_pwauth: unchanged\n", "ann").warnings().is_empty());
     }
 }

@@ -4,10 +4,13 @@ use snf_fs::Attributes;
 use snf_fs::error::display_name;
 
 use super::super::{Guest, Session, TaskError, hidden_at_boot};
+use super::reach::{GrantedKeys, who};
 use crate::guest::CONFIG_MAX;
 use crate::guest::passwd::User;
-use crate::guest::sshd_config::{PatternError, SshdConfig};
-use crate::limits::PATH_BYTES;
+use crate::guest::sshd::{PatternError, SshdConfig};
+
+/// Homes of accounts that nobody logs in to.
+const NO_HOMES: [&[u8]; 4] = [b"/nonexistent", b"/dev/null", b"/var/empty", b"/run/sshd"];
 
 /// Adds the lines of `lines` that the user does not have yet.
 pub(super) fn add(
@@ -16,7 +19,7 @@ pub(super) fn add(
     sshd: &SshdConfig,
     user: &User,
     lines: &str,
-) -> Result<(), TaskError> {
+) -> Result<GrantedKeys, TaskError> {
     let name = display_name(&user.name);
     let lines = check(lines).map_err(|source| TaskError::Keys { user: name.clone(), source })?;
     for line in lines.iter().filter(|line| !line.starts_with('#') && key_of(line).is_none()) {
@@ -28,26 +31,79 @@ pub(super) fn add(
         ));
     }
     let home = home(user)?;
-    let path = match sshd.keys_path(&user.name, user.uid, &home) {
-        Ok(path) => path,
-        Err(PatternError::None) => {
-            session.warn(format!(
-                "sshd is told to read no authorized keys (AuthorizedKeysFile none); those of \
-                 {name} were written to .ssh/authorized_keys all the same"
-            ));
-            [home.as_slice(), b"/.ssh/authorized_keys"].concat()
-        }
-        Err(PatternError::Unknown(pattern)) => {
+    let real_home =
+        guest.tree.resolve_missing(if home.is_empty() { b"/" } else { home.as_slice() })?;
+    let (path, canonical) = place(guest, session, sshd, user, &home)?;
+    let in_home = below(&real_home, &canonical);
+    let mut old = None;
+    if let Some(stat) = guest.tree.stat_optional(&canonical)? {
+        if user.uid != 0 && in_home && stat.links > 1 {
             return Err(TaskError::request(format!(
-                "AuthorizedKeysFile of the image is \"{pattern}\", which has a % sequence that is \
-                 not known before the guest runs; the keys of {name} cannot be written"
+                "{} has {} names (hard links), so the keys of {name} would be those of others, too; \
+                 make it a file of its own",
+                display_name(&canonical),
+                stat.links
             )));
         }
-        Err(PatternError::TooLong) => {
-            return Err(TaskError::request(format!(
-                "AuthorizedKeysFile of the image gives a path of more than {PATH_BYTES} bytes; the \
-                 keys of {name} cannot be written"
-            )));
+        old = Some(guest.tree.read(&canonical, CONFIG_MAX)?);
+    }
+    // Whoever owns the home chose where its links lead: that must be the home.
+    if user.uid != 0 && below(&home, &path) && !in_home {
+        return Err(TaskError::request(format!(
+            "the authorized keys of {name} would go to {}, because a symbolic link in {} leads out \
+             of it; remove the link",
+            display_name(&canonical),
+            display_name(&home)
+        )));
+    }
+
+    make_directories(guest, user, &home, &real_home, &canonical)?;
+    let new = merged(old.as_deref().unwrap_or_default(), &lines);
+    if in_home {
+        let attributes = Attributes { mode: 0o600, uid: user.uid, gid: user.gid };
+        guest.tree.write(&canonical, &new, attributes)?;
+        guest.tree.chown(&canonical, user.uid, user.gid)?;
+        guest.tree.chmod(&canonical, 0o600)?;
+        if old.is_none() {
+            label(guest, &canonical)?;
+        }
+    } else {
+        // Elsewhere the file is the administrator's: one that is there keeps owner and mode, and
+        // a new one is root's, readable for sshd when it has become the user.
+        guest.tree.write(&canonical, &new, Attributes { mode: 0o644, uid: 0, gid: 0 })?;
+    }
+    let has_command = lines.iter().any(|line| line.contains("command=\""));
+    Ok(GrantedKeys { file: canonical, home: real_home, has_command })
+}
+
+/// The path of the user's keys, and where it leads to.
+fn place(
+    guest: &Guest,
+    session: &mut Session<'_>,
+    sshd: &SshdConfig,
+    user: &User,
+    home: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), TaskError> {
+    let name = display_name(&user.name);
+    let openwrt = dropbear_of_openwrt(guest, user)?;
+    let path = match openwrt {
+        Some(path) => path,
+        None => {
+            let settings = sshd.settings(&who(guest, user)?, false);
+            match settings.keys_path(&user.name, user.uid, home) {
+                Ok(path) => path,
+                Err(error @ PatternError::None) => {
+                    session.warn(format!(
+                        "{error}; those of {name} were written to .ssh/authorized_keys all the same"
+                    ));
+                    [home, b"/.ssh/authorized_keys"].concat()
+                }
+                Err(error) => {
+                    return Err(TaskError::request(format!(
+                        "{error}; the keys of {name} cannot be written"
+                    )));
+                }
+            }
         }
     };
     let canonical = guest.tree.resolve_missing(&path)?;
@@ -59,24 +115,15 @@ pub(super) fn add(
             display_name(&path)
         )));
     }
+    Ok((path, canonical))
+}
 
-    let real_home =
-        guest.tree.resolve_missing(if home.is_empty() { b"/" } else { home.as_slice() })?;
-    make_directories(guest, user, &home, &real_home, &canonical)?;
-    let old = guest.tree.read_optional(&canonical, CONFIG_MAX)?;
-    let new = merged(old.as_deref().unwrap_or_default(), &lines);
-    let attributes = Attributes { mode: 0o600, uid: user.uid, gid: user.gid };
-    guest.tree.write(&canonical, &new, attributes)?;
-    // A target outside the home, reached by a symbolic link, keeps its owner and mode.
-    let own = old.is_none() || below(&real_home, &canonical) || !below(&home, &path);
-    if own {
-        guest.tree.chown(&canonical, user.uid, user.gid)?;
-        guest.tree.chmod(&canonical, 0o600)?;
-    }
-    if old.is_none() && below(&real_home, &canonical) {
-        label(guest, &canonical)?;
-    }
-    Ok(())
+/// OpenWrt's dropbear reads root's keys in a place of its own.
+fn dropbear_of_openwrt(guest: &Guest, user: &User) -> Result<Option<Vec<u8>>, TaskError> {
+    let ours = user.uid == 0
+        && guest.tree.exists("/etc/openwrt_release")?
+        && guest.tree.is_dir("/etc/dropbear")?;
+    Ok(ours.then(|| b"/etc/dropbear/authorized_keys".to_vec()))
 }
 
 /// The home directory, without slashes at its end.
@@ -92,6 +139,15 @@ fn home(user: &User) -> Result<Vec<u8>, TaskError> {
     }
     while home.ends_with(b"/") {
         home.pop();
+    }
+    let is_none = |none: &&[u8]| home == *none || below(none, &home);
+    if NO_HOMES.iter().any(is_none) {
+        return Err(TaskError::request(format!(
+            "the home directory of {} is {} in /etc/passwd, so the user has none; authorized keys \
+             need one",
+            display_name(&user.name),
+            display_name(&home)
+        )));
     }
     Ok(home)
 }
@@ -275,8 +331,29 @@ mod tests {
         guest.write("/etc/ssh/sshd_config", "AuthorizedKeysFile /etc/keys/%u/list\n");
         with_keys(&mut guest, "ann", KEY);
         guest.run(&TASK).unwrap();
-        assert_eq!(guest.attributes("/etc/keys/ann/list"), (0o600, 1000, 1001));
+        assert_eq!(guest.attributes("/etc/keys/ann/list"), (0o644, 0, 0));
         assert_eq!(guest.attributes("/etc/keys/ann"), (0o755, 0, 0));
+        // One that is there keeps owner and mode.
+        guest.tree().chown("/etc/keys/ann/list", 0, 42).unwrap();
+        guest.tree().chmod("/etc/keys/ann/list", 0o640).unwrap();
+        with_keys(&mut guest, "ann", OTHER);
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/etc/keys/ann/list"), (0o640, 0, 42));
+        let warning = "/etc/keys/ann/list cannot be read by ann";
+        assert!(guest.warnings().last().unwrap().contains(warning));
+        // Never a file of all users; the user's own comes after it.
+        guest.write("/etc/ssh/sshd_config", "AuthorizedKeysFile /etc/keys/all .ssh/mine\n");
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/home/ann/.ssh/mine"), (0o600, 1000, 1001));
+        guest.write("/etc/ssh/sshd_config", "AuthorizedKeysFile /etc/keys/all\n");
+        assert!(guest.fail(&TASK).contains("\"/etc/keys/all\", one file for all users"));
+        let by_group = "Match Group ann\nAuthorizedKeysFile /etc/keys/%u\n";
+        guest.write("/etc/ssh/sshd_config", by_group);
+        guest.tree().unlink("/etc/keys/ann/list").unwrap();
+        guest.tree().rmdir("/etc/keys/ann").unwrap();
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.attributes("/etc/keys/ann"), (0o644, 0, 0));
+        guest.events.clear();
         guest.write("/etc/ssh/sshd_config", "AuthorizedKeysFile none\n");
         guest.run(&TASK).unwrap();
         assert!(guest.warnings()[0].contains("AuthorizedKeysFile none"));
@@ -308,19 +385,23 @@ mod tests {
         assert!(error.contains("/dev/authorized_keys") && error.contains("lost"), "{error}");
         assert_eq!(guest.changed(), ["/root/.ssh"]);
 
-        // A link out of the home is followed, but what is there keeps owner and mode.
+        // A link out of the home of another user than root is refused.
         let mut guest = Guest::debian();
         guest.symlink("/home/ann/.ssh", "../../../../../../etc");
         with_keys(&mut guest, "ann", KEY);
-        guest.run(&TASK).unwrap();
-        assert_eq!(guest.attributes("/etc"), (0o755, 0, 0));
-        assert_eq!(guest.attributes("/etc/authorized_keys"), (0o600, 1000, 1001));
+        assert!(guest.fail(&TASK).contains("would go to /etc/authorized_keys"));
         let mut guest = Guest::debian();
         guest.tree().mkdir("/home/ann/.ssh", DIR).unwrap();
         guest.symlink("/home/ann/.ssh/authorized_keys", "/etc/passwd");
         with_keys(&mut guest, "ann", KEY);
+        assert!(guest.fail(&TASK).contains("would go to /etc/passwd"));
+        // Root made root's own links.
+        let mut guest = Guest::debian();
+        guest.symlink("/root/.ssh", "/etc/ssh");
+        with_keys(&mut guest, "root", KEY);
         guest.run(&TASK).unwrap();
-        assert_eq!(guest.attributes("/etc/passwd"), (0o644, 0, 0));
+        assert_eq!(guest.attributes("/etc/ssh/authorized_keys"), (0o644, 0, 0));
+        assert_eq!(guest.attributes("/etc/ssh"), (0o755, 0, 0));
 
         let mut guest = Guest::debian();
         guest.symlink("/home/ann/.ssh", ".ssh");
@@ -328,6 +409,19 @@ mod tests {
         assert!(guest.fail(&TASK).contains("too many levels"));
         guest.write("/etc/passwd", "ann:x:1:1::home:/bin/sh\n");
         assert!(guest.fail(&TASK).contains("no absolute path"));
+    }
+
+    #[test]
+    fn openwrt_and_homes_that_are_none() {
+        let mut guest = Guest::debian();
+        guest.write("/etc/openwrt_release", "");
+        guest.mkdir("/etc/dropbear");
+        with_keys(&mut guest, "root", KEY);
+        guest.run(&TASK).unwrap();
+        assert!(guest.read("/etc/dropbear/authorized_keys").starts_with("ssh-ed25519"));
+        guest.write("/etc/passwd", "d:x:9:9::/nonexistent:/bin/sh\n");
+        with_keys(&mut guest, "d", KEY);
+        assert!(guest.fail(&TASK).contains("/nonexistent in /etc/passwd, so the user has none"));
     }
 
     #[test]
