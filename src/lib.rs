@@ -21,4 +21,4 @@ pub use craft::{crypt, random, secret, sshkey};
 pub use door::{prepare, request, rules, wire};
 pub use guest::windows::{answer, registry};
 pub use guest::{disk_adapter, storage};
-pub use run::{check, customize, failure, inspect};
+pub use run::{check, customize, failure, files, inspect};

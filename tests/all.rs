@@ -9,6 +9,7 @@ mod cli_apply;
 mod cli_check;
 mod cli_disk;
 mod cli_hostile;
+mod cli_look;
 mod cli_qcow2;
 mod cli_support;
 mod cli_usage;

@@ -25,6 +25,11 @@ pub fn decode(text: &str) -> Result<Secret, NotBase64> {
     STANDARD.decode(&*compact).map(Secret::new).map_err(|_| NotBase64)
 }
 
+/// Base64 of bytes that are no secret, with its padding.
+pub fn encode(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::decode;

@@ -10,6 +10,11 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     if name.first() == Some(&b'.') && pattern.first() != Some(&b'.') {
         return false;
     }
+    matches_any(pattern, name)
+}
+
+/// Whether `name` matches `pattern`, a leading dot being a byte like others, as in find(1).
+pub fn matches_any(pattern: &[u8], name: &[u8]) -> bool {
     // On a mismatch the last star takes one byte more: no recursion, at most quadratic.
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -65,6 +65,15 @@ pub fn find_user(content: &[u8], name: &[u8]) -> Option<User> {
     users(content).find(|user| user.name == name)
 }
 
+/// The name and number of each group that `group` lists.
+pub fn groups(content: &[u8]) -> impl Iterator<Item = (&[u8], u32)> {
+    lines(content).filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with(b"+"))?;
+        Some((name, number(fields.nth(1)?)?))
+    })
+}
+
 /// The number of the first group of exactly that name.
 pub fn find_group(content: &[u8], name: &[u8]) -> Option<u32> {
     lines(content).find_map(|line| {

@@ -3,5 +3,6 @@
 pub mod check;
 pub mod customize;
 pub mod failure;
+pub mod files;
 pub mod inspect;
 pub mod report;

@@ -6,12 +6,14 @@
 
 mod changes;
 mod edit;
+mod handle;
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub use changes::{Change, ChangeKind, Changes};
+pub use handle::{Child, Descend, Handle, Visited};
 pub use resolve::{PATH_MAX, Resolved, SYMLINK_MAX};
 
 use crate::error::{Error, Result, display_name};

@@ -204,16 +204,21 @@ impl Tree {
     /// One name further: the node in `dir`, or the root of what is mounted on it.
     fn step(&self, dir: Place, name: &[u8]) -> Result<Option<Place>> {
         let Some(node) = self.fs(dir).lookup(dir.node, name)? else { return Ok(None) };
-        let mut place = Place { mount: dir.mount, node };
+        let place = self.covered(Place { mount: dir.mount, node });
+        match self.blocked.iter().find(|(blocked, _)| *blocked == place) {
+            Some((_, reason)) => Err(Error::Invalid(reason.clone())),
+            None => Ok(Some(place)),
+        }
+    }
+
+    /// The place that one finds at `place`: the root of what is mounted there, if something is.
+    pub(super) fn covered(&self, mut place: Place) -> Place {
         // A mount covers what was mounted before it, so each is looked at once.
         for (index, mount) in self.mounts.iter().enumerate() {
             if mount.at == Some(place) {
                 place = Place { mount: index, node: mount.fs.root() };
             }
         }
-        match self.blocked.iter().find(|(blocked, _)| *blocked == place) {
-            Some((_, reason)) => Err(Error::Invalid(reason.clone())),
-            None => Ok(Some(place)),
-        }
+        place
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::edits::EditArgs;
 use crate::exit::Exit;
+use crate::look::Look;
 
 /// Customizes a disk image in place: passwords, SSH keys, host name, files. Needs no root, no VM
 /// (but can use one) and no mount; nothing is written before everything is known to work.
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     /// Look for damage in the file systems on the disk (NTFS, ext2/3/4) and change nothing.
     #[command(after_help = Exit::help())]
     Check(Check),
+    #[command(flatten)]
+    Look(Look),
     /// Print a completion script for a shell.
     Completions {
         /// bash, zsh, fish, elvish or powershell.

@@ -10,6 +10,7 @@ mod disk;
 mod edits;
 mod exit;
 mod inspect;
+mod look;
 mod luks;
 mod output;
 mod request;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Some(Command::Apply(args)) => apply::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Look(look)) => look::run(&look),
         Some(Command::Completions { shell }) => completions(shell),
         None if cli.list_tasks => list_tasks(),
         None if cli.list_exit_codes => list_exit_codes(),

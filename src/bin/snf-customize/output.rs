@@ -25,6 +25,11 @@ pub(crate) fn error_line(text: &str) {
     complain("error", text);
 }
 
+/// A line that warns.
+pub(crate) fn warning_line(text: &str) {
+    complain("warning", text);
+}
+
 /// Tells a failure that no document belongs to.
 pub(crate) fn fail(failure: &Failure) -> Exit {
     error_line(&failure.message);

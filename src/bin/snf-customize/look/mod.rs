@@ -1,0 +1,79 @@
+//! Reading a disk: `ls`, `cat`, `get`, `tar-out`, `df`, `find`, `stat`, `fingerprints` and `diff`. None of
+//! them writes a byte to it.
+
+mod archive;
+mod args;
+mod cat;
+mod df;
+mod diff;
+mod find;
+mod fingerprints;
+mod get;
+mod ls;
+mod names;
+mod opened;
+mod stat;
+mod stream;
+mod time;
+
+pub(crate) use args::Look;
+
+use std::io;
+use std::path::Path;
+
+use crate::exit::{Exit, Failure};
+
+/// Runs one of the reading commands.
+pub(crate) fn run(look: &Look) -> Exit {
+    let result = match look {
+        Look::Ls(args) => ls::run(args),
+        Look::Cat(args) => cat::run(args),
+        Look::Get(args) => get::run(args),
+        Look::TarOut(args) => archive::run(args),
+        Look::Df(args) => df::run(args),
+        Look::Find(args) => find::run(args),
+        Look::Stat(args) => stat::run(args),
+        Look::Fingerprints(args) => fingerprints::run(args),
+        Look::Diff(args) => diff::run(args),
+    };
+    result.unwrap_or_else(|failure| crate::output::fail(&failure))
+}
+
+/// An error on the way from a guest's files to the person.
+#[derive(Debug)]
+enum Trouble {
+    /// The guest's file system said it.
+    Guest(snf_fs::Error),
+    /// Reading is over, and this is why.
+    Ended(Failure),
+    /// The reader of standard output has gone: that is no error of ours.
+    Closed,
+}
+
+impl From<snf_fs::Error> for Trouble {
+    fn from(error: snf_fs::Error) -> Self {
+        Self::Guest(error)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Ended(failure)
+    }
+}
+
+impl Trouble {
+    /// A failed write of the output. `head` and its like close the pipe when they have seen enough.
+    fn output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::Closed;
+        }
+        Self::Ended(Failure::new(Exit::Failed, format!("cannot write the output: {error}")))
+    }
+
+    /// A failed write of a local file.
+    fn local(path: &Path, error: &io::Error) -> Self {
+        let text = format!("cannot write {}: {error}", path.display());
+        Self::Ended(Failure::new(Exit::Failed, text))
+    }
+}
