@@ -111,7 +111,7 @@ pub enum Kind {
     Fat,
     /// XFS; no engine of ours: the helper VM's kernel reads and writes it.
     Xfs,
-    /// btrfs, likewise.
+    /// btrfs.
     Btrfs,
     /// In memory, for tests.
     Memory,

@@ -4,8 +4,12 @@
 //! `cargo test -p PACKAGE FILE` runs one file. The tests with a binary of their own are in Cargo.toml.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod btrfs_cut;
+mod btrfs_features;
+mod btrfs_hostile;
 mod btrfs_read;
 mod btrfs_support;
+mod btrfs_write;
 mod dir_index;
 mod dir_special;
 mod fat_engine;

@@ -22,24 +22,16 @@ pub mod objectid {
     pub const CSUM_TREE: u64 = 7;
     /// The tree of quota groups.
     pub const QUOTA_TREE: u64 = 8;
-    /// The tree of subvolume UUIDs.
-    pub const UUID_TREE: u64 = 9;
     /// The free space tree.
     pub const FREE_SPACE_TREE: u64 = 10;
     /// The tree of block group items, where they are not in the extent tree.
     pub const BLOCK_GROUP_TREE: u64 = 11;
-    /// Items about the free space cache of version 1.
-    pub const FREE_SPACE: u64 = (-11i64) as u64;
-    /// Inodes without a name.
-    pub const ORPHAN: u64 = (-5i64) as u64;
     /// All data checksums.
     pub const EXTENT_CSUM: u64 = (-10i64) as u64;
     /// A running or interrupted balance.
     pub const BALANCE: u64 = (-4i64) as u64;
     /// Trees of a relocation.
     pub const TREE_RELOC: u64 = (-8i64) as u64;
-    /// The tree that relocation moves data through.
-    pub const DATA_RELOC_TREE: u64 = (-9i64) as u64;
     /// The chunks of the chunk tree.
     pub const FIRST_CHUNK_TREE: u64 = 256;
     /// The devices of the chunk tree.
@@ -62,10 +54,6 @@ pub mod item_type {
     pub const INODE_EXTREF: u8 = 13;
     /// An extended attribute.
     pub const XATTR_ITEM: u8 = 24;
-    /// fs-verity's description of a file.
-    pub const VERITY_DESC_ITEM: u8 = 36;
-    /// An inode without a name.
-    pub const ORPHAN_ITEM: u8 = 48;
     /// A directory entry by its name's hash.
     pub const DIR_ITEM: u8 = 84;
     /// A directory entry by its index.
@@ -76,16 +64,12 @@ pub mod item_type {
     pub const EXTENT_CSUM: u8 = 128;
     /// A tree.
     pub const ROOT_ITEM: u8 = 132;
-    /// Where a subvolume is named.
-    pub const ROOT_BACKREF: u8 = 144;
     /// A subvolume that is named in this one.
     pub const ROOT_REF: u8 = 156;
     /// An allocated extent.
     pub const EXTENT_ITEM: u8 = 168;
     /// An allocated tree block, where the key's offset is its level.
     pub const METADATA_ITEM: u8 = 169;
-    /// The subvolume that pays for an extent (simple quotas).
-    pub const EXTENT_OWNER_REF: u8 = 172;
     /// A tree refers to a tree block.
     pub const TREE_BLOCK_REF: u8 = 176;
     /// A file refers to data.
@@ -153,8 +137,6 @@ pub mod inode_flags {
     pub const NODATACOW: u64 = 2;
     /// Never compressed.
     pub const NOCOMPRESS: u64 = 8;
-    /// Preallocated extents.
-    pub const PREALLOC: u64 = 16;
     /// Compressed.
     pub const COMPRESS: u64 = 1 << 11;
     /// Sealed by fs-verity (among the upper 32 bits).

@@ -44,6 +44,13 @@ pub struct Value {
     range: Range<usize>,
 }
 
+impl Value {
+    /// A copy of bytes.
+    pub fn copy(bytes: &[u8]) -> Self {
+        Self::from(Arc::<[u8]>::from(bytes))
+    }
+}
+
 impl std::ops::Deref for Value {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

@@ -19,14 +19,10 @@ const ELSEWHERE: &str = "use the kernel (--vm), or do it in the guest";
 
 /// Features that must be known.
 pub mod incompat {
-    /// Data and metadata share block groups.
-    pub const MIXED_GROUPS: u64 = 1 << 2;
     /// Longer lists of names of an inode.
     pub const EXTENDED_IREF: u64 = 1 << 6;
     /// Extent items of tree blocks have the level in their key.
     pub const SKINNY_METADATA: u64 = 1 << 8;
-    /// Holes of files have no item.
-    pub const NO_HOLES: u64 = 1 << 9;
     /// The UUID in tree blocks is another one.
     pub const METADATA_UUID: u64 = 1 << 10;
     /// Simple quotas.
@@ -213,6 +209,11 @@ fn read_only(raw: &SuperBlock) -> Option<String> {
     }
     if raw.incompat_flags.get() & incompat::SIMPLE_QUOTA != 0 {
         return Some("it has simple quotas, which only the kernel keeps; use --vm".into());
+    }
+    if raw.compat_ro_flags.get() & compat_ro::BLOCK_GROUP_TREE != 0 {
+        return Some(
+            "it has a block-group-tree, which only the kernel keeps so far; use --vm".into(),
+        );
     }
     if raw.flags.get() & flags::SEEDING != 0 {
         return Some("it is a seed device".into());

@@ -1,13 +1,15 @@
 //! The trees with what waits for the commit: every change is an item put into a tree or taken out
 //! of it, kept beside the trees until then.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::sync::Arc;
 
+use super::change::{NewData, Undo};
 use super::cursor::{Cursor, Root};
-use super::layout::{Key, RootItem, RootItemV2, item_type, objectid, split};
+use super::layout::{DevItem, Key, RootItem, RootItemV2, item_type, objectid, split};
 use super::node::{LEVELS_MAX, Value};
+use super::space::Space;
 use super::store::Store;
 use super::superblock::Super;
 use super::units::{Logical, TreeId};
@@ -39,9 +41,20 @@ pub struct Volume {
     /// The time that changes carry.
     pub now: Timestamp,
     roots: RefCell<HashMap<TreeId, Arc<TreeRoot>>>,
-    changes: BTreeMap<TreeId, Changes>,
+    /// What waits for the trees.
+    pub(super) changes: BTreeMap<TreeId, Changes>,
     /// New data, by its address.
-    data: BTreeMap<u64, Arc<[u8]>>,
+    pub(super) data: BTreeMap<u64, NewData>,
+    /// Free space, as far as it was needed.
+    pub(super) space: Option<Space>,
+    /// What takes the operation back that is under way.
+    pub(super) undo: Option<Undo>,
+    /// Whether it was checked that the kernel is in the middle of nothing.
+    pub(super) checked: Cell<bool>,
+    /// The device's item as it will be.
+    pub(super) device_item: Option<DevItem>,
+    /// The size of the file system as it will be.
+    pub(super) total_bytes: Option<u64>,
     /// The compressed extent that was read last.
     pub(super) unpacked: RefCell<Option<(Logical, Arc<[u8]>)>>,
 }
@@ -57,6 +70,11 @@ impl Volume {
             roots: RefCell::default(),
             changes: BTreeMap::new(),
             data: BTreeMap::new(),
+            space: None,
+            undo: None,
+            checked: Cell::new(false),
+            device_item: None,
+            total_bytes: None,
             unpacked: RefCell::default(),
         };
         volume.read_chunks()?;
@@ -212,20 +230,22 @@ impl Volume {
         })
     }
 
-    /// Fills `buf` with data that waits for the commit; says whether it is such data.
-    pub fn pending_data(&self, at: Logical, buf: &mut [u8]) -> bool {
-        let Some((start, bytes)) = self.data.range(..=at.0).next_back() else { return false };
-        let from = (at.0 - start) as usize;
-        match bytes.get(from..from + buf.len()) {
-            Some(part) => buf.copy_from_slice(part),
-            None => return false,
-        }
-        true
-    }
-
     /// Whether anything waits for the commit.
     pub fn is_dirty(&self) -> bool {
         self.changes.values().any(|changes| !changes.is_empty())
+    }
+
+    /// Goes on from a commit: nothing waits any more, and what was read is read anew.
+    pub(super) fn committed(&mut self, sb: Super) {
+        self.store.sb = sb;
+        self.store.forget();
+        self.roots.borrow_mut().clear();
+        self.changes.clear();
+        self.data.clear();
+        self.space = None;
+        self.device_item = None;
+        self.total_bytes = None;
+        *self.unpacked.borrow_mut() = None;
     }
 }
 

@@ -28,6 +28,7 @@ mod xattr;
 pub use grow::GrowReport;
 pub use ops::Ext;
 pub use volume::Options;
+pub(crate) use xattr::acl;
 
 /// The layers below [`Ext`]. They are open to this crate's tests only, which build hostile images
 /// and look at what stands where; nothing here is stable.

@@ -52,15 +52,26 @@ impl Disk {
     pub fn mount(&self, options: &str) -> Mount {
         let at = self.dir.path().join("mnt");
         std::fs::create_dir_all(&at).unwrap();
-        let output = Command::new("mount")
-            .args(["-t", "btrfs", "-o"])
-            .arg(format!("loop,{options}"))
-            .arg(&self.path)
-            .arg(&at)
-            .output()
-            .expect("mount is needed");
-        assert!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
-        Mount { at }
+        let read_only = options.split(',').any(|option| option == "ro");
+        for _ in 0..100 {
+            let output = Command::new("mount")
+                .args(["-t", "btrfs", "-o"])
+                .arg(format!("loop,{options}"))
+                .arg(&self.path)
+                .arg(&at)
+                .output()
+                .expect("mount is needed");
+            assert!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
+            let mount = Mount { at: at.clone() };
+            // The loop device of a mount before this one may be there for a moment, read-only.
+            let flags = rustix::fs::statvfs(&at).unwrap().f_flag;
+            if read_only || !flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+                return mount;
+            }
+            drop(mount);
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{} is mounted read-only only", self.path.display());
     }
 
     /// Mounts it, runs a script in it, and unmounts it.
@@ -81,6 +92,12 @@ impl Disk {
         text.push_str(&String::from_utf8_lossy(&output.stderr));
         let clean = output.status.success() && text.contains("no error found");
         assert!(clean, "{what}: btrfs check: {:?}\n{}", output.status.code(), tail(&text));
+    }
+
+    /// Runs btrfstune.
+    pub fn tune(&self, args: &[&str]) {
+        let output = Command::new("btrfstune").args(args).arg(&self.path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub fn dump(&self, args: &str) -> String {

@@ -1,15 +1,21 @@
 //! [`Btrfs`]: the [`FileSystem`] that the layers below make together.
 
+mod entries;
+mod names;
+mod nodes;
+mod write;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::file_id::FileId;
 use super::units::TreeId;
 use super::volume::Volume;
-use super::{content, dir, inode, subvolume, xattr};
+use super::{commit, content, dir, inode, new_chunk, subvolume, xattr};
 use crate::device::BlockDevice;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::filesystem::{
-    Attributes, CommitReport, DirEntry, FileSystem, Info, Kind, NodeId, Stat, Times, Timestamp,
+    Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
+    Timestamp,
 };
 
 /// A btrfs, seen from one of its subvolumes. Views of the same file system share what waits for the
@@ -24,8 +30,8 @@ impl Btrfs {
     /// changes carry.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] names what this engine does not handle; [`Error::Corrupt`] and
-    /// [`Error::Device`].
+    /// [`crate::Error::Unsupported`] names what this engine does not handle;
+    /// [`crate::Error::Corrupt`] and [`crate::Error::Device`].
     pub fn open(device: Arc<dyn BlockDevice>, now: Timestamp) -> Result<Self> {
         let volume = Volume::open(device, now)?;
         let tree = subvolume::default(&volume)?;
@@ -47,10 +53,11 @@ fn lock(volume: &Mutex<Volume>) -> MutexGuard<'_, Volume> {
     volume.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const READ_ONLY: &str = "btrfs is only read without a VM so far; use --vm";
-
-fn refused<T>() -> Result<T> {
-    Err(Error::ReadOnly(READ_ONLY.into()))
+impl Btrfs {
+    /// Does the whole of a change, or nothing.
+    fn change<T>(&self, work: impl FnOnce(&mut Volume) -> Result<T>) -> Result<T> {
+        self.volume().attempt(work)
+    }
 }
 
 impl FileSystem for Btrfs {
@@ -58,7 +65,7 @@ impl FileSystem for Btrfs {
         let volume = self.volume();
         let raw = &volume.sb().raw;
         let end = raw.label.iter().position(|&byte| byte == 0).unwrap_or(raw.label.len());
-        let size = raw.total_bytes.get();
+        let size = volume.total_bytes.unwrap_or(raw.total_bytes.get());
         Ok(Info {
             kind: Kind::Btrfs,
             uuid: uuid::Uuid::from_bytes(raw.fsid).to_string(),
@@ -98,41 +105,67 @@ impl FileSystem for Btrfs {
         xattr::list(&self.volume(), FileId::of(node))
     }
 
-    fn create(&mut self, _: NodeId, _: &[u8], _: Attributes) -> Result<NodeId> {
-        refused()
+    fn create(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId> {
+        let dir = FileId::of(dir);
+        self.change(|volume| names::make(volume, dir, name, FileType::Regular, attributes))?.node()
     }
-    fn mkdir(&mut self, _: NodeId, _: &[u8], _: Attributes) -> Result<NodeId> {
-        refused()
+
+    fn mkdir(&mut self, dir: NodeId, name: &[u8], attributes: Attributes) -> Result<NodeId> {
+        let dir = FileId::of(dir);
+        self.change(|volume| names::make(volume, dir, name, FileType::Directory, attributes))?
+            .node()
     }
-    fn symlink(&mut self, _: NodeId, _: &[u8], _: &[u8], _: Attributes) -> Result<NodeId> {
-        refused()
+
+    fn symlink(
+        &mut self,
+        dir: NodeId,
+        name: &[u8],
+        target: &[u8],
+        attributes: Attributes,
+    ) -> Result<NodeId> {
+        let dir = FileId::of(dir);
+        self.change(|volume| names::symlink(volume, dir, name, target, attributes))?.node()
     }
-    fn replace(&mut self, _: NodeId, _: &[u8]) -> Result<()> {
-        refused()
+
+    fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
+        self.change(|volume| write::replace(volume, FileId::of(node), content))
     }
-    fn append(&mut self, _: NodeId, _: &[u8]) -> Result<()> {
-        refused()
+
+    fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
+        self.change(|volume| write::append(volume, FileId::of(node), content))
     }
-    fn unlink(&mut self, _: NodeId, _: &[u8]) -> Result<()> {
-        refused()
+
+    fn unlink(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
+        self.change(|volume| names::unlink(volume, FileId::of(dir), name))
     }
-    fn rmdir(&mut self, _: NodeId, _: &[u8]) -> Result<()> {
-        refused()
+
+    fn rmdir(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
+        self.change(|volume| names::rmdir(volume, FileId::of(dir), name))
     }
-    fn rename(&mut self, _: NodeId, _: &[u8], _: NodeId, _: &[u8]) -> Result<()> {
-        refused()
+
+    fn rename(&mut self, from_dir: NodeId, from: &[u8], to_dir: NodeId, to: &[u8]) -> Result<()> {
+        let (from_dir, to_dir) = (FileId::of(from_dir), FileId::of(to_dir));
+        self.change(|volume| names::rename(volume, from_dir, from, to_dir, to))
     }
-    fn chmod(&mut self, _: NodeId, _: u16) -> Result<()> {
-        refused()
+
+    fn chmod(&mut self, node: NodeId, mode: u16) -> Result<()> {
+        self.change(|volume| nodes::chmod(volume, FileId::of(node), mode))
     }
-    fn chown(&mut self, _: NodeId, _: u32, _: u32) -> Result<()> {
-        refused()
+
+    fn chown(&mut self, node: NodeId, uid: u32, gid: u32) -> Result<()> {
+        self.change(|volume| nodes::chown(volume, FileId::of(node), uid, gid))
     }
-    fn set_times(&mut self, _: NodeId, _: Times) -> Result<()> {
-        refused()
+
+    fn set_times(&mut self, node: NodeId, times: Times) -> Result<()> {
+        self.change(|volume| nodes::set_times(volume, FileId::of(node), times))
     }
-    fn set_xattr(&mut self, _: NodeId, _: &[u8], _: Option<&[u8]>) -> Result<()> {
-        refused()
+
+    fn set_xattr(&mut self, node: NodeId, name: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.change(|volume| nodes::set_xattr(volume, FileId::of(node), name, value))
+    }
+
+    fn grow(&mut self, size: u64) -> Result<u64> {
+        self.change(|volume| new_chunk::grow(volume, size))
     }
 
     fn subvolume(&self, path: &[u8]) -> Result<Option<Box<dyn FileSystem>>> {
@@ -148,6 +181,6 @@ impl FileSystem for Btrfs {
     }
 
     fn commit(&mut self) -> Result<CommitReport> {
-        Ok(CommitReport::default())
+        commit::run(&mut self.volume())
     }
 }
