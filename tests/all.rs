@@ -8,6 +8,7 @@ mod atomic;
 mod cli_apply;
 mod cli_check;
 mod cli_disk;
+mod cli_grow;
 mod cli_hostile;
 mod cli_look;
 mod cli_qcow2;

@@ -31,6 +31,8 @@ struct State {
     open: bool,
     /// What to do at the commit.
     log: Vec<Operation>,
+    /// The ranges that will be copied: reads of the copy see the original until the commit.
+    copies: Vec<Copy>,
     /// The blocks that differ from the device, as they are now.
     blocks: BTreeMap<u64, Vec<u8>>,
     /// Bytes in `log`.
@@ -39,8 +41,17 @@ struct State {
     failed_read: Option<DeviceError>,
 }
 
+/// A range of the device that is to be copied to another place on it.
+#[derive(Clone, Copy)]
+struct Copy {
+    from: u64,
+    to: u64,
+    length: u64,
+}
+
 enum Operation {
     Write { offset: u64, bytes: Vec<u8> },
+    Copy(Copy),
     Flush,
 }
 
@@ -78,6 +89,7 @@ impl Overlay {
         for operation in &state.log {
             match operation {
                 Operation::Write { offset, bytes } => self.device.write_at(*offset, bytes)?,
+                Operation::Copy(copy) => copy.run(&*self.device)?,
                 Operation::Flush => self.device.flush()?,
             }
         }
@@ -88,13 +100,95 @@ impl Overlay {
         Ok(())
     }
 
+    /// Copies `length` bytes from one place on the device to another when the commit comes to it, in
+    /// its turn among the writes. Until then reads of the copy see the original. What was held for
+    /// either range before is not seen through the copy: copies come first.
+    ///
+    /// # Errors
+    /// [`DeviceError`] when one of the ranges leaves the device, when they overlap each other, or
+    /// when the copy overlaps an earlier one.
+    pub fn copy(&self, from: u64, to: u64, length: u64) -> Result<(), DeviceError> {
+        let mut state = self.state();
+        let copy = Copy { from, to, length };
+        let size = self.device.len();
+        let within = |start: u64| start.checked_add(length).is_some_and(|end| end <= size);
+        let apart = |a: u64, b: u64, n: u64| a + length <= b || b + n <= a;
+        if !within(from) || !within(to) || !apart(from, to, length) {
+            let text = format!("{length} bytes from {from} cannot be copied on {size} bytes");
+            return Err(Self::error("copy", to, 0, text));
+        }
+        if !state.copies.iter().all(|other| apart(to, other.to, other.length)) {
+            return Err(Self::error("copy", to, 0, "two copies in one place".to_owned()));
+        }
+        if state.open {
+            return copy.run(&*self.device);
+        }
+        state.copies.push(copy);
+        state.log.push(Operation::Copy(copy));
+        Ok(())
+    }
+
     fn error(operation: &'static str, offset: u64, length: usize, text: String) -> DeviceError {
         let source = io::Error::new(io::ErrorKind::InvalidInput, text);
         DeviceError { operation, offset, length, source }
     }
 }
 
+impl Copy {
+    /// Bytes that are copied at once.
+    const PIECE: u64 = 1 << 20;
+
+    /// Copies on the device. Zeros that are there already are not written, so that a sparse file
+    /// stays sparse.
+    fn run(self, device: &dyn BlockDevice) -> Result<(), DeviceError> {
+        let mut buf = vec![0; Self::PIECE.min(self.length) as usize];
+        let mut there = Vec::new();
+        let mut done = 0;
+        while done < self.length {
+            let piece = (self.length - done).min(Self::PIECE) as usize;
+            let bytes = &mut buf[..piece];
+            device.read_at(self.from + done, bytes)?;
+            there.resize(if bytes.iter().all(|byte| *byte == 0) { piece } else { 0 }, 0);
+            if !there.is_empty() {
+                device.read_at(self.to + done, &mut there)?;
+            }
+            if there != *bytes {
+                device.write_at(self.to + done, bytes)?;
+            }
+            done += piece as u64;
+        }
+        Ok(())
+    }
+
+    /// Replaces what was read at `offset` by the original, where the copy covers it.
+    fn show(
+        self,
+        device: &dyn BlockDevice,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let end = offset + buf.len() as u64;
+        let (first, last) = (self.to.max(offset), (self.to + self.length).min(end));
+        if first >= last {
+            return Ok(());
+        }
+        let part = &mut buf[(first - offset) as usize..(last - offset) as usize];
+        device.read_at(self.from + (first - self.to), part)
+    }
+}
+
 impl State {
+    /// Reads what the device will hold after the copies and before the writes.
+    fn read_below(
+        &self,
+        device: &dyn BlockDevice,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        device.read_at(offset, buf)?;
+        self.copies.iter().try_for_each(|copy| copy.show(device, offset, buf))
+    }
+
     fn check_reads(&self) -> Result<(), DeviceError> {
         self.failed_read.as_ref().map_or(Ok(()), |error| Err(again(error)))
     }
@@ -134,7 +228,7 @@ impl BlockDevice for Overlay {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
         let mut state = self.state();
-        if let Err(error) = self.device.read_at(offset, buf) {
+        if let Err(error) = state.read_below(&*self.device, offset, buf) {
             if !state.open {
                 state.failed_read.get_or_insert_with(|| again(&error));
             }
@@ -171,16 +265,14 @@ impl BlockDevice for Overlay {
             return Err(Self::error("hold", offset, buf.len(), text));
         }
         for (block, within, done, count) in parts(offset, buf.len()) {
-            let bytes = match state.blocks.entry(block) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    let mut bytes = vec![0; BLOCK as usize];
-                    let start = block * BLOCK;
-                    let there = (size - start).min(BLOCK) as usize;
-                    self.device.read_at(start, &mut bytes[..there])?;
-                    entry.insert(bytes)
-                }
-            };
+            if !state.blocks.contains_key(&block) {
+                let mut bytes = vec![0; BLOCK as usize];
+                let start = block * BLOCK;
+                let there = (size - start).min(BLOCK) as usize;
+                state.read_below(&*self.device, start, &mut bytes[..there])?;
+                state.blocks.insert(block, bytes);
+            }
+            let Some(bytes) = state.blocks.get_mut(&block) else { continue };
             bytes[within..within + count].copy_from_slice(&buf[done..done + count]);
         }
         state.held += buf.len() as u64;
@@ -193,7 +285,7 @@ impl BlockDevice for Overlay {
         if state.open {
             return self.device.flush();
         }
-        if matches!(state.log.last(), Some(Operation::Write { .. })) {
+        if matches!(state.log.last(), Some(Operation::Write { .. } | Operation::Copy(_))) {
             state.log.push(Operation::Flush);
         }
         Ok(())
@@ -234,6 +326,31 @@ mod tests {
         assert_eq!(device.to_vec()[1], b'x');
         assert_eq!(overlay.held(), 0);
         overlay.commit().unwrap();
+    }
+
+    #[test]
+    fn copies_are_seen_at_once_and_made_in_their_turn() {
+        let device = Arc::new(MemoryDevice::new((0..40_000u32).map(|i| (i / 7) as u8).collect()));
+        let before = device.to_vec();
+        let overlay = Overlay::new(device.clone());
+        overlay.copy(1000, 20_000, 9000).unwrap();
+        overlay.flush().unwrap();
+        overlay.write_at(20_010, b"patched").unwrap();
+        overlay.write_at(1000, &[0xee; 9000]).unwrap();
+        let mut expected = before.clone();
+        expected.copy_within(1000..10_000, 20_000);
+        expected[20_010..20_017].copy_from_slice(b"patched");
+        expected[1000..10_000].fill(0xee);
+        let mut seen = vec![0; before.len()];
+        overlay.read_at(0, &mut seen).unwrap();
+        assert!(seen == expected);
+        assert_eq!(device.to_vec(), before);
+        for (from, to, length) in [(0, 100, 200), (39_000, 0, 2000), (0, 39_000, 2000)] {
+            assert!(overlay.copy(from, to, length).is_err());
+        }
+        assert!(overlay.copy(0, 28_999, 10).is_err());
+        overlay.commit().unwrap();
+        assert!(device.to_vec() == expected);
     }
 
     #[test]

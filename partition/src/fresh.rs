@@ -79,6 +79,8 @@ pub fn fresh_mbr(disk_size: u64, sector_size: u32, os_type: u8, disk_id: u32) ->
         changes: vec![Change::NewTable(TableKind::Mbr), Change::Add(partition)],
         stages: vec![vec![(0, sector)]],
         notes,
+        moves: Vec::new(),
+        obstacle: None,
     })
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
     let mut changes = Vec::new();
     let mut entries = raw.copy.entries.clone();
     let entry_size = raw.copy.header.size_of_partition_entry.get() as usize;
-    let mut grown = None;
+    let mut mirrored = Vec::new();
     if let Some((number, end)) = layout.last
         && let Some(partition) = partitions.iter_mut().find(|p| p.number == number)
     {
@@ -53,7 +53,19 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
         // Only the 8 bytes of ending_lba change.
         entry[40..48].copy_from_slice(&(end - 1).to_le_bytes());
         changes.push(Change::Resize { before: before.clone(), after: partition.clone() });
-        grown = Some((before, partition.clone()));
+        mirrored.push((before, partition.clone()));
+    }
+    if let Some(shift) = &layout.shift {
+        for partition in partitions.iter_mut().filter(|p| shift.moves(p.number)) {
+            let before = partition.clone();
+            partition.start += shift.delta;
+            let entry = slot(&mut entries, entry_size, partition.number)?;
+            // starting_lba and ending_lba.
+            entry[32..40].copy_from_slice(&partition.start.to_le_bytes());
+            entry[40..48].copy_from_slice(&(partition.end() - 1).to_le_bytes());
+            changes.push(Change::Move { before: before.clone(), after: partition.clone() });
+            mirrored.push((before, partition.clone()));
+        }
     }
     if let Some(swap) = layout.swap {
         let partition = add_swap(slot(&mut entries, entry_size, swap.number)?, &swap)?;
@@ -109,12 +121,20 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
         stages.reverse();
         changes.push(Change::RestorePrimary);
     }
-    let mbr = fix_mbr(&raw.mbr, table.disk_sectors, grown.as_ref());
+    let mbr = fix_mbr(&raw.mbr, table.disk_sectors, &mirrored);
     if mbr.as_bytes() != raw.mbr.as_bytes() {
         stages.push(vec![(0, mbr.as_bytes().to_vec())]);
         changes.push(Change::FixProtectiveMbr);
     }
-    Ok(Plan { sector_size: table.sector_size, partitions, changes, stages, notes: layout.notes })
+    Ok(Plan {
+        sector_size: table.sector_size,
+        partitions,
+        changes,
+        stages,
+        notes: layout.notes,
+        moves: Vec::new(),
+        obstacle: None,
+    })
 }
 
 /// The entry of a partition number.
@@ -201,51 +221,47 @@ impl Fields<'_> {
 }
 
 /// The MBR beside the GPT: a protective record alone covers the whole disk. In a hybrid MBR the
-/// protective record is somebody's choice and stays, and a record that mirrors the partition that
-/// grows goes with it.
+/// protective record is somebody's choice and stays, and a record that mirrors a partition that
+/// grows or moves goes with it.
 fn fix_mbr(
     old: &MasterBootRecord,
     disk_sectors: u64,
-    grown: Option<&(Partition, Partition)>,
+    mirrored: &[(Partition, Partition)],
 ) -> MasterBootRecord {
     let mut mbr = *old;
     let hybrid =
         mbr.partition_record.iter().any(|r| r.os_type != OS_TYPE_GPT_PROTECTIVE && !r.is_unused());
     for record in &mut mbr.partition_record {
-        let size = if record.os_type == OS_TYPE_GPT_PROTECTIVE {
-            if hybrid || record.starting_lba.get() != 1 {
+        let (old_start, old_size) =
+            (u64::from(record.starting_lba.get()), u64::from(record.size_in_lba.get()));
+        let (start, size) = if record.os_type == OS_TYPE_GPT_PROTECTIVE {
+            if hybrid || old_start != 1 {
                 continue;
             }
-            u32::try_from(disk_sectors - 1).unwrap_or(u32::MAX)
+            (1, u32::try_from(disk_sectors - 1).unwrap_or(u32::MAX))
         } else {
-            match grown {
-                Some((before, after))
-                    if u64::from(record.starting_lba.get()) == before.start
-                        && u64::from(record.size_in_lba.get()) == before.size =>
-                {
-                    match u32::try_from(after.size) {
-                        Ok(size) => size,
-                        Err(_) => continue,
-                    }
-                }
+            let mirror = mirrored.iter().find(|(p, _)| (p.start, p.size) == (old_start, old_size));
+            let Some((_, after)) = mirror else { continue };
+            match (u32::try_from(after.start), u32::try_from(after.size)) {
+                (Ok(start), Ok(size)) => (start, size),
                 _ => continue,
             }
         };
-        if record.size_in_lba.get() != size {
-            record.size_in_lba = U32::new(size);
-            let end = u64::from(record.starting_lba.get()) + u64::from(size) - 1;
-            record.ending_chs = match chs(end) {
-                // For "does not fit" the specification wants ff ff ff here, most tools write fe.
-                [0xfe, 0xff, 0xff] if record.os_type == OS_TYPE_GPT_PROTECTIVE => {
-                    if record.ending_chs == [0xfe, 0xff, 0xff] {
-                        record.ending_chs
-                    } else {
-                        [0xff; 3]
-                    }
-                }
-                other => other,
-            };
+        if u64::from(start) != old_start {
+            record.starting_lba = U32::new(start);
+            record.starting_chs = chs(u64::from(start));
+        } else if u64::from(size) == old_size {
+            continue;
         }
+        record.size_in_lba = U32::new(size);
+        let end = u64::from(start) + u64::from(size) - 1;
+        record.ending_chs = match chs(end) {
+            // For "does not fit" the specification wants ff ff ff here, most tools write fe.
+            [0xfe, 0xff, 0xff] if record.os_type == OS_TYPE_GPT_PROTECTIVE => {
+                if record.ending_chs == [0xfe, 0xff, 0xff] { record.ending_chs } else { [0xff; 3] }
+            }
+            other => other,
+        };
     }
     mbr
 }

@@ -1,9 +1,11 @@
-//! Deciding how a table uses a larger disk: the last partition grows, a swap partition may be
-//! added after it. Start sectors, numbers, types, identifiers, names and attributes never change.
+//! Deciding how a table uses a larger disk: one partition grows, what is after it may move to the
+//! end of the disk, and a swap partition may be added there. Numbers, types, identifiers, names and
+//! attributes never change, and the start only of a partition that moves.
 
 use crate::error::{Error, Result};
 use crate::guid::Guid;
 use crate::plan::Plan;
+use crate::relocate::{self, Carry, Move, Obstacle, Shift};
 use crate::table::{Partition, Raw, Role, Table, TableKind};
 use crate::{gpt_grow, mbr_grow};
 
@@ -26,11 +28,28 @@ pub struct SwapRequest {
     pub guid: Guid,
 }
 
-/// How a table is to grow.
+/// The partition that grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// The one that lies last on the disk.
+    #[default]
+    Last,
+    /// This one.
+    Number(u32),
+    /// None: only the table itself is made to fit the disk.
+    Nothing,
+}
+
+/// How a table is to grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrowRequest {
     /// A swap partition to leave room for and to add.
     pub swap: Option<SwapRequest>,
+    /// The partition that grows.
+    pub target: Target,
+    /// The partitions that may be moved to the end of the disk, when they are after the one that
+    /// grows.
+    pub movable: Vec<(u32, Carry)>,
 }
 
 /// Where everything will be, in sectors.
@@ -42,6 +61,10 @@ pub(crate) struct Layout {
     pub(crate) extended: Option<(u32, u64)>,
     /// The swap partition.
     pub(crate) swap: Option<SwapLayout>,
+    /// What moves, and how far.
+    pub(crate) shift: Option<Shift>,
+    /// Why nothing moves.
+    pub(crate) obstacle: Option<Obstacle>,
     /// What the person should know.
     pub(crate) notes: Vec<String>,
 }
@@ -59,20 +82,37 @@ pub(crate) struct SwapLayout {
     pub(crate) new_extended: Option<u32>,
 }
 
-/// Plans how `table` uses the whole disk: the last partition by position grows to 2048 sectors
-/// before the end of the disk, or to the swap partition that is added there. A GPT's backup moves
-/// to the end of the disk, a damaged copy is restored from the other and the protective MBR
-/// covers the disk; an MBR's extended partition grows with the logical one in it.
+/// Plans how `table` uses the whole disk: one partition grows to 2048 sectors before the end of the
+/// disk, or to what is after it: the swap partition that is added at the end, and the partitions
+/// that are moved there. A GPT's backup moves to the end of the disk, a damaged copy is restored
+/// from the other and the protective MBR covers the disk; an MBR's extended partition grows with
+/// the logical one in it.
+///
+/// Where something after the partition cannot be moved, it only grows into the gap before that,
+/// and [`Plan::obstacle`] says why.
 ///
 /// # Errors
-/// [`Error::Invalid`] where a swap partition does not fit as asked, [`Error::Unsupported`] where
-/// the table has no room for the change.
+/// [`Error::Invalid`] where the partition does not exist or a swap partition does not fit as asked,
+/// [`Error::Unsupported`] where the table has no room for the change.
 pub fn plan_grow(table: &Table, request: &GrowRequest) -> Result<Plan> {
     let layout = layout(table, request)?;
-    match &table.raw {
+    let (shift, obstacle) = (layout.shift.clone(), layout.obstacle.clone());
+    let mut plan = match &table.raw {
         Raw::Mbr(raw) => mbr_grow::plan(table, raw, layout),
         Raw::Gpt(raw) => gpt_grow::plan(table, raw, layout),
+    }?;
+    plan.obstacle = obstacle;
+    for before in table.partitions.iter().filter(|p| !p.is_extended()) {
+        let after = plan.partitions.iter().find(|p| p.number == before.number);
+        let carry = request.movable.iter().find(|(number, _)| *number == before.number);
+        if let (Some(after), Some((_, carry)), Some(shift)) = (after, carry, &shift)
+            && shift.moves(before.number)
+        {
+            let (before, after) = (before.clone(), after.clone());
+            plan.moves.push(Move { before, after, carry: *carry });
+        }
     }
+    Ok(plan)
 }
 
 fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
@@ -91,13 +131,25 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
         Raw::Mbr(_) => {}
     }
     let last = table.last_by_position();
+    let target = match request.target {
+        Target::Last => last,
+        Target::Nothing => None,
+        Target::Number(number) => {
+            let found = table.partition(number).filter(|p| !p.is_extended());
+            Some(found.ok_or_else(|| {
+                Error::Invalid(format!(
+                    "the disk has no partition {number} that can hold a file system"
+                ))
+            })?)
+        }
+    };
     let container = extended_at_end(table);
     let mut end = limit;
     let swap = match request.swap {
         Some(swap) if is_there(table, swap)? => {
             layout.notes.push(format!("swap partition {} is there already", swap.number));
-            if last.is_some_and(|last| last.number == swap.number) {
-                // The partition before it cannot grow, and it has the size that was asked for.
+            if target.is_some_and(|target| target.number == swap.number) {
+                // It has the size that was asked for.
                 return Ok(layout);
             }
             None
@@ -113,32 +165,89 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
         }
         layout.swap = Some(placed);
     }
-    let Some(last) = last else {
-        if let (Some(extended), None) = (container, layout.extended) {
+    let Some(target) = target else {
+        if let (Some(extended), None, None) = (container, layout.extended, last) {
             layout.extended = Some((extended.number, end.max(extended.end())));
         }
         return Ok(layout);
     };
+    // After the last one there is at most an extended partition with nothing in it.
+    match relocate::behind(table, target).filter(|_| request.target != Target::Last) {
+        Some(behind) => make_room(table, request, target, &behind, end, &mut layout),
+        None => take_the_rest(table, target, container, end, &mut layout),
+    }
+    Ok(layout)
+}
+
+/// Nothing is after the partition: it grows to `end`, and its extended partition with it.
+fn take_the_rest(
+    table: &Table,
+    target: &Partition,
+    container: Option<&Partition>,
+    end: u64,
+    layout: &mut Layout,
+) {
     // With two extended partitions, the last logical one may be in the first of them.
     let mut grows =
-        container.is_none_or(|extended| last.is_logical() && extended.start <= last.start);
-    if last.is_logical() && mbr_grow::after_last_ebr(table) > last.end() {
+        container.is_none_or(|extended| target.is_logical() && extended.start <= target.start);
+    if target.is_logical() && mbr_grow::after_last_ebr(table) > target.end() {
         grows = false;
         layout.notes.push(format!(
             "logical partition {} cannot grow, because an EBR without a partition is after it; \
              remove that with fdisk",
-            last.number
+            target.number
         ));
     }
-    if grows && last.end() < end {
-        layout.last = Some((last.number, end));
+    if grows && target.end() < end {
+        layout.last = Some((target.number, end));
     }
     if let (Some(extended), None) = (container, layout.extended)
         && extended.end() < end
     {
         layout.extended = Some((extended.number, end));
     }
-    Ok(layout)
+}
+
+/// Something is after the partition: it moves to the end, and the partition grows to it.
+fn make_room(
+    table: &Table,
+    request: &GrowRequest,
+    target: &Partition,
+    behind: &relocate::Behind<'_>,
+    end: u64,
+    layout: &mut Layout,
+) {
+    let alignment = ALIGNMENT / u64::from(table.sector_size);
+    let shift = relocate::shift(table, target, behind, end, &request.movable, alignment);
+    let shift = match shift {
+        Ok(shift) if shift.delta > 0 && layout.swap.is_some_and(|swap| swap.ebr.is_some()) => {
+            layout.obstacle = Some(Obstacle::LogicalSwap);
+            Shift::default()
+        }
+        Ok(shift) => shift,
+        Err(obstacle) => {
+            layout.obstacle = Some(obstacle);
+            Shift::default()
+        }
+    };
+    let new_end = behind.first + shift.delta;
+    if shift.delta == 0 {
+        // Less than that is a gap that somebody left on purpose.
+        if new_end >= target.end() + alignment {
+            layout.last = Some((target.number, new_end));
+        }
+        return;
+    }
+    layout.last = Some((target.number, new_end));
+    let around = table.partitions.iter().find(|p| {
+        target.is_logical() && p.is_extended() && p.start <= target.start && target.end() <= p.end()
+    });
+    if let Some(extended) = around {
+        let followed = behind.partitions.iter().any(|p| p.start >= extended.end());
+        let grown = if followed { extended.end() + shift.delta } else { end.max(extended.end()) };
+        layout.extended = Some((extended.number, grown));
+    }
+    layout.shift = Some(shift);
 }
 
 /// The extended partition, if it is after all other primary partitions.

@@ -23,6 +23,7 @@ mod layout;
 mod mbr;
 mod mbr_grow;
 mod plan;
+mod relocate;
 pub mod signature;
 pub mod swap;
 mod table;
@@ -31,9 +32,10 @@ mod types;
 pub use disk::{Disk, MemoryDisk};
 pub use error::{Error, Result};
 pub use fresh::{FRESH_START, TYPE_LINUX, TYPE_NTFS, fresh_mbr};
-pub use grow::{GrowRequest, SwapRequest, plan_grow};
+pub use grow::{GrowRequest, SwapRequest, Target, plan_grow};
 pub use guid::Guid;
 pub use plan::{Change, Plan, Write};
+pub use relocate::{Carry, HEAD, Move, Obstacle};
 pub use table::{Partition, PartitionType, Role, Table, TableKind, read};
 
 /// The example of the README is compiled with the tests.

@@ -8,6 +8,7 @@ use crate::grow::Layout;
 use crate::layout::{MBR_SIGNATURE, MasterBootRecord, PartitionRecord};
 use crate::mbr::{RawEbr, RawMbr};
 use crate::plan::{Change, Plan, Write};
+use crate::relocate::Shift;
 use crate::table::{Partition, PartitionType, Raw, Role, Table};
 use crate::types::MBR_LINUX_SWAP;
 
@@ -47,6 +48,14 @@ fn record(os_type: u8, start: u64, base: u64, size: u64) -> Result<PartitionReco
     })
 }
 
+/// Gives a record another place; its type and flag stay.
+fn place(record: &mut PartitionRecord, start: u64, base: u64, size: u64) -> Result<()> {
+    record.starting_lba = field(start - base, "the start sector")?;
+    record.starting_chs = chs(start);
+    record.ending_chs = chs(start + size - 1);
+    Ok(())
+}
+
 /// Gives a record a new end and leaves its start alone.
 fn resize(record: &mut PartitionRecord, start: u64, end: u64) -> Result<()> {
     record.size_in_lba = field(end - start, "the size in sectors")?;
@@ -59,6 +68,11 @@ fn ebrs(table: &Table) -> &[RawEbr] {
         Raw::Mbr(raw) => &raw.ebrs,
         Raw::Gpt(_) => &[],
     }
+}
+
+/// The sectors of all EBRs.
+pub(crate) fn ebr_sectors(table: &Table) -> impl Iterator<Item = u64> {
+    ebrs(table).iter().map(|ebr| ebr.lba)
 }
 
 /// The first sector after all EBRs.
@@ -87,6 +101,7 @@ pub(crate) fn plan(table: &Table, raw: &RawMbr, layout: Layout) -> Result<Plan> 
             .map(|ebr| decode(&ebr.sector, "EBR", ebr.lba))
             .collect::<Result<_>>()?,
         raw,
+        shift: layout.shift.clone().unwrap_or_default(),
     };
     if let Some((number, end)) = layout.last {
         work.grow(number, end)?;
@@ -96,6 +111,7 @@ pub(crate) fn plan(table: &Table, raw: &RawMbr, layout: Layout) -> Result<Plan> 
     {
         work.grow(number, end)?;
     }
+    work.relocate()?;
     let mut new_ebr = None;
     if let Some(swap) = layout.swap {
         let mut partition = Partition {
@@ -133,6 +149,8 @@ pub(crate) fn plan(table: &Table, raw: &RawMbr, layout: Layout) -> Result<Plan> 
         changes: work.changes,
         stages,
         notes: layout.notes,
+        moves: Vec::new(),
+        obstacle: None,
     })
 }
 
@@ -154,6 +172,7 @@ struct Work<'a> {
     /// Beside `raw.ebrs`.
     ebrs: Vec<MasterBootRecord>,
     raw: &'a RawMbr,
+    shift: Shift,
 }
 
 impl Work<'_> {
@@ -194,6 +213,45 @@ impl Work<'_> {
                 && target == lba
             {
                 resize(&mut record.partition_record[slot], lba, end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is to move: primary records in the MBR, and EBRs with the logical partitions that
+    /// they describe. Numbers in an EBR count from itself or from its extended partition.
+    fn relocate(&mut self) -> Result<()> {
+        let Shift { delta, from, .. } = self.shift;
+        if delta == 0 {
+            return Ok(());
+        }
+        for partition in self.partitions.iter_mut().filter(|p| self.shift.moves(p.number)) {
+            let before = partition.clone();
+            partition.start += delta;
+            if partition.number <= 4
+                && let Some(record) =
+                    self.mbr.partition_record.get_mut(partition.number as usize - 1)
+            {
+                place(record, partition.start, 0, partition.size)?;
+            }
+            self.changes.push(Change::Move { before, after: partition.clone() });
+        }
+        let new_place = |lba: u64| if lba >= from { lba + delta } else { lba };
+        for (raw, ebr) in self.raw.ebrs.iter().zip(&mut self.ebrs) {
+            if let Some((slot, number)) = raw.data
+                && self.shift.moves(number)
+                && let Some(partition) = self.partitions.iter().find(|p| p.number == number)
+            {
+                let record = &mut ebr.partition_record[slot];
+                place(record, partition.start, new_place(raw.lba), partition.size)?;
+            }
+            if let Some((slot, target)) = raw.link
+                && target >= from
+            {
+                let container = self.partitions.iter().find(|p| p.number == raw.extended);
+                let record = &mut ebr.partition_record[slot];
+                let size = u64::from(record.size_in_lba.get()).max(1);
+                place(record, target + delta, container.map_or(0, |p| p.start), size)?;
             }
         }
         Ok(())
@@ -247,27 +305,37 @@ impl Work<'_> {
     }
 
     /// What must be written, in an order that leaves a table without contradictions after each
-    /// sector: an EBR that nothing points to yet, the MBR (its extended partition covers what
-    /// comes), then the EBRs from the last to the first.
+    /// sector: EBRs that nothing points to yet, the MBR (its extended partition covers what
+    /// comes), then the other EBRs from the last to the first.
     fn stages(
         &self,
         sector_size: u32,
         new_ebr: Option<(u64, MasterBootRecord)>,
     ) -> Vec<Vec<Write>> {
         let mut stages = Vec::new();
-        let mut write = |lba: u64, old: Option<&[u8]>, new: &MasterBootRecord| {
-            let mut sector = old.map_or_else(|| vec![0; sector_size as usize], <[u8]>::to_vec);
+        if let Some((lba, ebr)) = &new_ebr {
+            let mut sector = vec![0; sector_size as usize];
+            ebr.put(&mut sector);
+            stages.push(vec![(lba * u64::from(sector_size), sector)]);
+        }
+        let moves = |raw: &RawEbr| self.shift.delta > 0 && raw.lba >= self.shift.from;
+        let both = || self.raw.ebrs.iter().zip(&self.ebrs).rev();
+        for (raw, record) in both().filter(|(raw, _)| moves(raw)) {
+            // Written also when its bytes are the same: its place is another.
+            let mut sector = raw.sector.clone();
+            record.put(&mut sector);
+            stages.push(vec![((raw.lba + self.shift.delta) * u64::from(sector_size), sector)]);
+        }
+        let mut write = |lba: u64, old: &[u8], new: &MasterBootRecord| {
+            let mut sector = old.to_vec();
             new.put(&mut sector);
-            if old != Some(sector.as_slice()) {
+            if old != sector.as_slice() {
                 stages.push(vec![(lba * u64::from(sector_size), sector)]);
             }
         };
-        if let Some((lba, ebr)) = &new_ebr {
-            write(*lba, None, ebr);
-        }
-        write(0, Some(&self.raw.sector), &self.mbr);
-        for (raw, record) in self.raw.ebrs.iter().zip(&self.ebrs).rev() {
-            write(raw.lba, Some(&raw.sector), record);
+        write(0, &self.raw.sector, &self.mbr);
+        for (raw, record) in both().filter(|(raw, _)| !moves(raw)) {
+            write(raw.lba, &raw.sector, record);
         }
         stages
     }

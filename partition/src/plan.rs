@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::relocate::{Move, Obstacle};
 use crate::table::{Partition, Role, TableKind, read};
 
 /// Bytes and where on the disk they go.
@@ -16,6 +17,13 @@ pub enum Change {
     NewTable(TableKind),
     /// A partition gets a new size; it keeps all else.
     Resize {
+        /// As it is.
+        before: Partition,
+        /// As it will be.
+        after: Partition,
+    },
+    /// A partition moves to another place with its content; it keeps all else.
+    Move {
         /// As it is.
         before: Partition,
         /// As it will be.
@@ -52,6 +60,15 @@ impl fmt::Display for Change {
                     after.end()
                 )
             }
+            Self::Move { before, after } => {
+                let what =
+                    if after.role == Role::Extended { "extended partition" } else { "partition" };
+                write!(
+                    f,
+                    "move {what} {} ({} sectors) from sector {} to sector {}",
+                    after.number, after.size, before.start, after.start
+                )
+            }
             Self::Add(partition) => write!(
                 f,
                 "add {} partition {} of type {}: {} sectors from sector {}",
@@ -85,9 +102,23 @@ pub struct Plan {
     pub(crate) changes: Vec<Change>,
     pub(crate) stages: Vec<Vec<Write>>,
     pub(crate) notes: Vec<String>,
+    pub(crate) moves: Vec<Move>,
+    pub(crate) obstacle: Option<Obstacle>,
 }
 
 impl Plan {
+    /// The partitions whose content must be at its new place, and flushed, before the first byte of
+    /// the plan is written.
+    pub fn moves(&self) -> &[Move] {
+        &self.moves
+    }
+
+    /// Why the partitions after the one that grows stay where they are, when that keeps it from
+    /// growing.
+    pub fn obstacle(&self) -> Option<&Obstacle> {
+        self.obstacle.as_ref()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.stages.is_empty()
@@ -143,7 +174,8 @@ impl Plan {
         &self.stages
     }
 
-    /// Writes the plan, with a flush after each stage, and reads the table back.
+    /// Writes the plan, with a flush after each stage, and reads the table back. The content of
+    /// what moves ([`Plan::moves`]) is the caller's to carry, before this.
     ///
     /// # Errors
     /// [`Error::Io`] where the disk fails. What was written before is a table that works.

@@ -7,4 +7,5 @@
 mod common;
 mod fresh;
 mod grow;
+mod moves;
 mod read;

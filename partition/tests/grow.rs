@@ -10,6 +10,7 @@ use snf_partition::{
 fn swap(number: u32, mib: u64) -> GrowRequest {
     GrowRequest {
         swap: Some(SwapRequest { number, mib, guid: Guid::from_random([number as u8; 16]) }),
+        ..GrowRequest::default()
     }
 }
 

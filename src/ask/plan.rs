@@ -127,6 +127,35 @@ pub struct WindowsRequest {
     pub sysprep_inf: Option<Secret>,
 }
 
+/// The partition that gets the room of a larger disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Grow {
+    /// The last one on the disk, or, when its content does not grow, the root.
+    #[default]
+    Last,
+    /// The root, wherever it is.
+    Root,
+    /// This one.
+    Partition(u32),
+}
+
+/// How the room of a larger disk is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Growth {
+    /// The partition that grows.
+    pub what: Grow,
+    /// Whether the partitions after it stay where they are.
+    pub no_move: bool,
+}
+
+impl Growth {
+    /// Whether a person asked for it, so that it must happen or be an error.
+    pub fn is_insisted_on(&self) -> bool {
+        self.what != Grow::Last
+    }
+}
+
 /// The tasks of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tasks {
@@ -223,6 +252,8 @@ pub struct Plan {
     pub nics: Vec<Nic>,
     /// The parts that are for Windows only.
     pub windows: WindowsRequest,
+    /// How the room of a larger disk is used.
+    pub growth: Growth,
     /// User data for cloud-init.
     pub cloud_userdata: Option<Secret>,
     /// Whether cloud-init is to tell more.

@@ -152,7 +152,8 @@ mod tests {
     use crate::ask::luks_key::LuksKey;
     use crate::ask::network::{Ipv4, Ipv6, Mac, Nic};
     use crate::ask::plan::{
-        HostKeys, ImageFormat, MachineId, Password, PersonalityFile, Tasks, Who, WindowsRequest,
+        Grow, Growth, HostKeys, ImageFormat, MachineId, Password, PersonalityFile, Tasks, Who,
+        WindowsRequest,
     };
     use crate::ask::properties::Properties;
     use crate::ask::task_id::TaskId;
@@ -206,6 +207,7 @@ mod tests {
                 answer_file: Some(Secret::new("<unattend/>")),
                 sysprep_inf: Some(Secret::new("[x]")),
             },
+            growth: Growth { what: Grow::Partition(2), no_move: true },
             cloud_userdata: Some(Secret::new("#cloud-config\n")),
             cloud_init_debug: true,
             prepared: Prepared {

@@ -8,6 +8,7 @@ pub mod disk_adapter;
 pub mod distro;
 pub mod fstab;
 pub mod glob;
+pub mod growth;
 mod mount;
 pub mod mounter;
 mod names;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use snf_fs::{BlockDevice, DeviceError, MemoryDevice, Overlay};
-use snf_partition::{GrowRequest, Guid, SwapRequest, swap};
+use snf_partition::{Carry, GrowRequest, Guid, HEAD, Move, SwapRequest, Table, Target, swap};
 
 use crate::ask::properties::Swap;
 use crate::craft::random::Entropy;
@@ -103,11 +103,19 @@ impl Storage {
         self.table.as_ref()
     }
 
-    /// Makes the partition table use the whole disk and, when `wanted` names a partition, adds a
-    /// swap partition. `None`: the disk has no table.
+    /// The partition table as it will be; `None`: the disk has none.
+    pub fn read_table(&self) -> Result<Option<Table>, StorageError> {
+        Ok(snf_partition::read(&DiskAdapter(&*self.image))?)
+    }
+
+    /// Makes the partition table use the whole disk: the target grows, what may move makes room for
+    /// it and takes its content along, and, when `wanted` names a partition, a swap partition is
+    /// added. `None`: the disk has no table.
     pub fn fix_partition_table(
         &mut self,
         wanted: Option<&Swap>,
+        target: Target,
+        movable: Vec<(u32, Carry)>,
         entropy: &Entropy,
     ) -> Result<Option<&snf_partition::Plan>, StorageError> {
         let disk = DiskAdapter(&*self.image);
@@ -119,9 +127,38 @@ impl Storage {
             }
             Some(Swap::Disk(_)) | None => None,
         };
-        let plan = snf_partition::plan_grow(&table, &GrowRequest { swap })?;
+        let plan = snf_partition::plan_grow(&table, &GrowRequest { swap, target, movable })?;
+        for step in plan.moves() {
+            self.carry(step, table.sector_size)?;
+        }
+        self.image.flush()?;
         plan.write(&disk)?;
         Ok(Some(self.table.insert(plan)))
+    }
+
+    /// Takes the content of a partition to its new place. The boot sector of FAT and NTFS says where
+    /// the partition begins, for the code in it.
+    fn carry(&self, step: &Move, sector_size: u32) -> Result<(), StorageError> {
+        let bytes = |sectors: u64| sectors.saturating_mul(sector_size.into());
+        let (from, to) = (bytes(step.before.start), bytes(step.after.start));
+        let length = match step.carry {
+            Carry::Whole => bytes(step.before.size),
+            Carry::Head => bytes(step.before.size).min(HEAD),
+        };
+        self.image.copy(from, to, length)?;
+        let mut sector = [0; 512];
+        if length < sector.len() as u64 {
+            return Ok(());
+        }
+        self.image.read_at(from, &mut sector)?;
+        // BPB_HiddSec of FAT's specification, HiddenSectors of NTFS: 32 bits in both.
+        const HIDDEN: std::ops::Range<usize> = 28..32;
+        let hidden = |start: u64| (start as u32).to_le_bytes();
+        let is_one = sector[510..] == [0x55, 0xaa] && matches!(sector[0], 0xe9 | 0xeb);
+        if is_one && sector[HIDDEN] == hidden(step.before.start) {
+            self.image.write_at(to + HIDDEN.start as u64, &hidden(step.after.start))?;
+        }
+        Ok(())
     }
 
     /// Writes a swap signature to the partition or the disk that `wanted` names. An area that is
@@ -196,22 +233,6 @@ impl Storage {
         })
     }
 
-    /// The partition that may grow: the last one on the disk beside the swap partition that
-    /// `wanted` names. The outer `None`: there is no such partition; the inner: there is no table,
-    /// and the whole disk is the volume.
-    pub fn last_volume(&self, wanted: Option<&Swap>) -> Result<Option<Option<u32>>, StorageError> {
-        let Some(table) = snf_partition::read(&DiskAdapter(&*self.image))? else {
-            return Ok(Some(None));
-        };
-        let swap = match wanted {
-            Some(Swap::Partition { number, .. }) => Some(*number),
-            _ => None,
-        };
-        let candidates = table.partitions.iter().filter(|p| !p.is_extended());
-        let last = candidates.filter(|p| Some(p.number) != swap).max_by_key(|p| p.start);
-        Ok(last.map(|partition| Some(partition.number)))
-    }
-
     /// Whether anything waits for the commit.
     pub fn is_dirty(&self) -> bool {
         self.all().any(|disk| disk.held() > 0)
@@ -257,7 +278,10 @@ mod tests {
         let entropy = Entropy::seeded(1);
         let wanted = Swap::Partition { number: 2, mebibytes: 8 };
         let mut storage = Storage::new(device.clone(), Vec::new());
-        let plan = storage.fix_partition_table(Some(&wanted), &entropy).unwrap().unwrap();
+        let plan = storage
+            .fix_partition_table(Some(&wanted), Target::Number(1), vec![], &entropy)
+            .unwrap()
+            .unwrap();
         assert_eq!(plan.added().unwrap().size, 16384);
         let area = storage.make_swap(&wanted, &entropy).unwrap();
         assert!(!area.kept && storage.is_dirty());
@@ -271,7 +295,10 @@ mod tests {
         assert_eq!(swap::parse(page).unwrap().uuid, area.uuid);
 
         let mut storage = Storage::new(device.clone(), Vec::new());
-        let plan = storage.fix_partition_table(Some(&wanted), &entropy).unwrap().unwrap();
+        let plan = storage
+            .fix_partition_table(Some(&wanted), Target::Number(1), vec![], &entropy)
+            .unwrap()
+            .unwrap();
         assert!(plan.is_empty(), "{}", plan.describe());
         let again = storage.make_swap(&wanted, &Entropy::seeded(2)).unwrap();
         assert_eq!(again, SwapArea { kept: true, ..area });
@@ -301,6 +328,10 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         let mut bare = Storage::new(Arc::new(MemoryDevice::new(vec![0; 1 << 20])), Vec::new());
-        assert!(bare.fix_partition_table(None, &Entropy::seeded(1)).unwrap().is_none());
+        assert!(
+            bare.fix_partition_table(None, Target::Last, vec![], &Entropy::seeded(1))
+                .unwrap()
+                .is_none()
+        );
     }
 }

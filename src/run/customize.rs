@@ -180,10 +180,6 @@ pub fn customize_instance(
         let mut guest = work_on_guest(disk, &tasks, &mut session, &mut report, started)?;
         if mode == Mode::Commit {
             commit(&session, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
-            if let Some(growth) = &session.later {
-                let fail = CustomizeError::of(TaskId::FilesystemResizeAfterUmount, plan);
-                growth.apply(&session.storage).map_err(fail)?;
-            }
         }
     } else {
         report.open_milliseconds = milliseconds(started);
@@ -264,6 +260,7 @@ fn work_on_disk(
     if let Some(plan) = session.storage.table() {
         report.partition_table = plan.describe().lines().map(str::to_owned).collect();
     }
+    report.grown = session.grown.clone();
     Ok(disk)
 }
 
@@ -393,6 +390,10 @@ fn commit(
             let fail = CustomizeError::of(TaskId::FilesystemResizeUnmounted, session.plan);
             commits.push((place, fs.commit().map_err(TaskError::from).map_err(fail)?));
         }
+    }
+    if let Some(growth) = &session.later {
+        let fail = CustomizeError::of(TaskId::FilesystemResizeAfterUmount, session.plan);
+        growth.apply(&session.storage).map_err(fail)?;
     }
     let reports = commits.into_iter().map(|(mounted_on, commit)| FileSystemReport {
         mounted_on,

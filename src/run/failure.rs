@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::accounts::AccountError;
 use crate::guest::detect::DetectError;
+use crate::guest::growth::NoGrowth;
 use crate::guest::stack::StackError;
 use crate::guest::storage::StorageError;
 use crate::guest::windows::RegistryError;
@@ -60,6 +61,9 @@ impl Family {
             TaskError::Storage(error) => Self::of_storage(error),
             TaskError::Property(_) => Self::Usage,
             TaskError::File(error) => Self::of_task(&error.source),
+            TaskError::Growth(NoGrowth::NoRoot { problem, .. }) => Self::of_detect(problem),
+            TaskError::Growth(NoGrowth::Missing { .. }) => Self::Usage,
+            TaskError::Growth(_) => Self::Refused,
             _ => Self::Failed,
         }
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use snf_fs::tree::Change;
 
-use crate::task::{Fingerprint, TaskId};
+use crate::task::{Fingerprint, Grown, TaskId};
 
 /// Whether the changes reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ pub struct Report {
     pub excluded: Vec<Cow<'static, str>>,
     /// The changes of the partition table, one sentence each.
     pub partition_table: Vec<String>,
+    /// The file system that got larger.
+    pub grown: Option<Grown>,
     /// The changes, by path.
     pub changes: Vec<ChangeReport>,
     /// Host keys that were made.
@@ -99,6 +101,7 @@ impl Report {
             tasks: Vec::new(),
             excluded: excluded.iter().map(|task| Cow::from(task.name())).collect(),
             partition_table: Vec::new(),
+            grown: None,
             changes: Vec::new(),
             fingerprints: Vec::new(),
             warnings: Vec::new(),

@@ -1,31 +1,45 @@
 //! FixPartitionTable: the partition table uses the whole disk.
 
-use snf_partition::Error;
+use snf_partition::{Error, Obstacle, Table, Target};
 
 use super::{LazyDisk, Session, Task, TaskError, TaskId, Work};
-use crate::ask::properties::Swap;
+use crate::ask::plan::Grow;
+use crate::ask::properties::{PropertyError, Swap};
+use crate::craft::sentence::sentence;
+use crate::guest::growth::{self, Choice, NoGrowth};
 use crate::guest::storage::StorageError;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::FixPartitionTable,
-    summary: "enlarge the last partition to the end of the disk and add the swap partition",
+    summary: "give the room of a larger disk to the last partition or the root, and add the swap partition",
     applies: |_| true,
     work: Work::Disk(run),
 };
 
-fn run(_: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> {
-    let wanted = session.plan.properties.swap()?;
+fn run(disk: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let wanted = swap(session)?;
+    let Some(table) = session.storage.read_table()? else {
+        session.info("the disk has no partition table");
+        return Ok(());
+    };
+    session.tabled = true;
+    let choice = choose(disk, Some(&table), session)?;
+    // It has the partitions where they were; after this task they may be elsewhere.
+    disk.forget();
+    let (target, movable) = match &choice {
+        Some(choice) => (choice.target(), choice.movable.clone()),
+        None => (Target::Nothing, Vec::new()),
+    };
     let entropy = session.entropy;
-    let plan = match session.storage.fix_partition_table(wanted.as_ref(), entropy) {
+    let plan = match session.storage.fix_partition_table(wanted.as_ref(), target, movable, entropy)
+    {
         Ok(Some(plan)) => plan,
-        Ok(None) => {
-            session.info("the disk has no partition table");
-            return Ok(());
-        }
+        Ok(None) => return Ok(()),
         // A table that is good and cannot use the larger disk is no reason not to deploy; a swap
-        // partition that was asked for and cannot be had is.
+        // partition that was asked for and cannot be had is, and growth that somebody asked for.
         Err(StorageError::Partition(error @ Error::Invalid(_)))
-            if !matches!(wanted, Some(Swap::Partition { .. })) =>
+            if !matches!(wanted, Some(Swap::Partition { .. }))
+                && !session.plan.growth.is_insisted_on() =>
         {
             session.warn(format!("the partition table stays as it is: {error}"));
             return Ok(());
@@ -34,12 +48,91 @@ fn run(_: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> {
     };
     let lines: Vec<String> = plan.describe().lines().map(str::to_owned).collect();
     let notes = plan.notes().to_vec();
+    let grown = plan.grown().is_some();
+    let obstacle = plan.obstacle().cloned();
+    let recovery = plan.moves().iter().any(|step| {
+        step.after.partition_type.name().is_some_and(|name| name == "Windows recovery")
+    });
     for line in lines {
         session.info(format!("partition table: {line}"));
     }
     for note in notes {
         session.info(format!("partition table: {note}"));
     }
+    if recovery {
+        session.warn(
+            "Windows finds its recovery partition by its sectors: run reagentc /disable and \
+             reagentc /enable in it once",
+        );
+    }
+    if let (Some(choice), Some(obstacle)) = (&choice, obstacle) {
+        blocked(session, choice, &obstacle, grown)?;
+    }
+    session.growing = choice;
+    Ok(())
+}
+
+/// The swap space of the request, in a run that makes it.
+fn swap(session: &Session<'_>) -> Result<Option<Swap>, PropertyError> {
+    let plan = session.plan;
+    let made = plan.tasks.contains(TaskId::AddSwap);
+    if made { plan.properties.swap() } else { Ok(None) }
+}
+
+/// Decides what grows. `None`: nothing does, and that is no error.
+///
+/// # Errors
+/// When somebody asked for growth and it cannot be had.
+pub(super) fn choose(
+    disk: &mut LazyDisk,
+    table: Option<&Table>,
+    session: &mut Session<'_>,
+) -> Result<Option<Choice>, TaskError> {
+    let (growth, properties) = (session.plan.growth, &session.plan.properties);
+    let skip = match swap(session)? {
+        Some(Swap::Partition { number, .. }) => Some(number),
+        _ => None,
+    };
+    if let (Grow::Last, Some(table)) = (growth.what, table) {
+        let (image, opens) = (session.storage.image(), session.storage.mounter().is_some());
+        let choice = growth::choose_last(&image, table, skip, opens).map_err(StorageError::from)?;
+        if choice.is_some() {
+            return Ok(choice);
+        }
+    }
+    let volumes = disk.open(session)?;
+    match growth::choose(volumes, table, &growth, properties, skip) {
+        Ok(choice) => Ok(Some(choice)),
+        Err(error) if growth.is_insisted_on() => Err(TaskError::Growth(error)),
+        Err(NoGrowth::Nothing) => {
+            session.info("the disk has no partition that could grow");
+            Ok(None)
+        }
+        Err(error) => {
+            session.warn(sentence(&error));
+            Ok(None)
+        }
+    }
+}
+
+/// Tells that what is after the partition keeps it from growing.
+fn blocked(
+    session: &mut Session<'_>,
+    choice: &Choice,
+    obstacle: &Obstacle,
+    grown: bool,
+) -> Result<(), TaskError> {
+    let reasons = match obstacle {
+        Obstacle::Fixed(numbers) => choice.reasons(numbers),
+        other => other.to_string(),
+    };
+    let so_far = if grown { "grows into the gap after it only" } else { "does not grow" };
+    let text = format!("{} {so_far}, because {reasons}", choice.place);
+    let growth = session.plan.growth;
+    if growth.is_insisted_on() && !growth.no_move {
+        return Err(TaskError::request(text));
+    }
+    session.warn(text);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ mod windows;
 pub use assign_hostname::HostnameError;
 pub use change_password::KeysError;
 pub(crate) use selinux_autorelabel::install as label_new_files;
-pub use session::{Fingerprint, LazyDisk, Reporter, Session};
+pub use session::{Fingerprint, Grown, LazyDisk, Reporter, Session};
 pub(crate) use windows::offline_resize::LaterGrowth;
 
 use crate::ask::plan::Plan;
@@ -34,6 +34,7 @@ use crate::craft::crypt::CryptError;
 use crate::craft::local_file::SourceError;
 use crate::craft::sshkey::KeyError;
 use crate::guest::accounts::AccountError;
+use crate::guest::growth::NoGrowth;
 use crate::guest::storage::StorageError;
 use crate::guest::windows::RegistryError;
 use crate::guest::windows::answer::AnswerError;
@@ -100,6 +101,9 @@ pub enum TaskError {
     /// The content of a file that was asked for.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Nothing grows, and somebody asked for it.
+    #[error(transparent)]
+    Growth(#[from] NoGrowth),
     /// This guest cannot be changed as asked: a sentence of its own, with no cause.
     #[error("{0}")]
     Request(String),

@@ -8,6 +8,7 @@ use crate::ask::plan::Plan;
 use crate::craft::random::{Clock, Entropy};
 use crate::craft::sshkey::HostKeyMaker;
 use crate::guest::disk::Disk;
+use crate::guest::growth::Choice;
 use crate::guest::stack::Sources;
 use crate::guest::storage::{Storage, StorageError};
 
@@ -24,6 +25,19 @@ pub struct Fingerprint {
     pub fingerprint: String,
 }
 
+/// A file system that gets larger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grown {
+    /// Its place (`partition 2`, `the disk`).
+    pub place: String,
+    /// The file system in a few words.
+    pub what: String,
+    /// Its size in bytes as it is.
+    pub before: u64,
+    /// Its size in bytes as it will be.
+    pub after: u64,
+}
+
 /// One run: the request, the sources of randomness and time, and what came out so far.
 pub struct Session<'a> {
     /// The request.
@@ -38,6 +52,12 @@ pub struct Session<'a> {
     pub host_keys: HostKeyMaker,
     /// Events, warnings and fingerprints so far.
     pub report: Reporter<'a>,
+    /// Whether the partition table has been decided on.
+    pub(crate) tabled: bool,
+    /// The file system that grew.
+    pub(crate) grown: Option<Grown>,
+    /// What grows, once a task has decided it.
+    pub(crate) growing: Option<Choice>,
     /// A file system that grows when all else has been written.
     pub(crate) later: Option<LaterGrowth>,
 }
@@ -53,7 +73,18 @@ impl<'a> Session<'a> {
     ) -> Self {
         let host_keys = HostKeyMaker::new(entropy);
         let report = Reporter::new(events);
-        Self { plan, entropy, clock, storage, host_keys, report, later: None }
+        Self {
+            plan,
+            entropy,
+            clock,
+            storage,
+            host_keys,
+            report,
+            tabled: false,
+            grown: None,
+            growing: None,
+            later: None,
+        }
     }
 
     /// Tells a warning and keeps it for the report.
@@ -104,6 +135,11 @@ impl LazyDisk {
     pub fn open(&mut self, session: &Session<'_>) -> Result<&mut Disk, StorageError> {
         let disk = self.take(session)?;
         Ok(self.0.insert(disk))
+    }
+
+    /// Closes the volumes: the partition table is about to change.
+    pub fn forget(&mut self) {
+        self.0 = None;
     }
 
     /// The volumes, for whoever works on them next.

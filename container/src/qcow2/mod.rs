@@ -124,6 +124,14 @@ impl Qcow2 {
         self.lock().grow(size)
     }
 
+    /// Whether [`Qcow2::grow`] would refuse this size.
+    ///
+    /// # Errors
+    /// As [`Qcow2::grow`], before anything is written.
+    pub fn check_grow(&self, size: u64) -> Result<()> {
+        self.lock().check_grow(size)
+    }
+
     /// Looks for clusters that are used and not counted (errors), or counted and not used (leaks).
     /// Pending changes are written first.
     ///

@@ -8,6 +8,29 @@ use super::width;
 impl Image {
     /// Makes the disk longer; the new part reads as zeros.
     pub(crate) fn grow(&mut self, size: u64) -> Result<()> {
+        self.check_grow(size)?;
+        let needed = self.geo.l1_needed(size);
+        self.begin_change()?;
+        if needed > self.tables.l1.len() as u64 {
+            self.grow_l1(needed)?;
+        }
+        // Bytes beyond the old end may be anything: the rest of the last cluster, and what the
+        // backing file has there. They become zeros while they cannot be seen.
+        let cluster_size = self.geo.cluster_size();
+        let below = self.backing.as_ref().map_or(0, |backing| backing.len()).min(size);
+        let end = self.size.max(below).next_multiple_of(cluster_size);
+        if size > self.size {
+            self.zero_range(self.size, end)?;
+        }
+        self.commit()?;
+        self.header.raw.size.set(size);
+        self.switch_header()?;
+        self.size = size;
+        Ok(())
+    }
+
+    /// Whether the disk can have this size.
+    pub(crate) fn check_grow(&self, size: u64) -> Result<()> {
         if size < self.size {
             return Err(Error::Invalid("a disk in a qcow2 image cannot be made smaller"));
         }
@@ -34,22 +57,6 @@ impl Image {
                 limit: format!("{limit} bytes with clusters of {}", self.geo.cluster_size()),
             });
         }
-        self.begin_change()?;
-        if needed > self.tables.l1.len() as u64 {
-            self.grow_l1(needed)?;
-        }
-        // Bytes beyond the old end may be anything: the rest of the last cluster, and what the
-        // backing file has there. They become zeros while they cannot be seen.
-        let cluster_size = self.geo.cluster_size();
-        let below = self.backing.as_ref().map_or(0, |backing| backing.len()).min(size);
-        let end = self.size.max(below).next_multiple_of(cluster_size);
-        if size > self.size {
-            self.zero_range(self.size, end)?;
-        }
-        self.commit()?;
-        self.header.raw.size.set(size);
-        self.switch_header()?;
-        self.size = size;
         Ok(())
     }
 

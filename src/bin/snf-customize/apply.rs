@@ -11,8 +11,9 @@ use snf_image::random::{Clock, Entropy};
 use crate::args::{Apply, Format};
 use crate::disk::{self, Access, Disks};
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Document, Listener, count, table};
+use crate::output::{self, Document, Listener, count, size, table};
 use crate::request::{MadePassword, Parsed};
+use crate::resize;
 use crate::signals::{self, Progress};
 use crate::vm;
 
@@ -21,6 +22,8 @@ struct Outcome {
     report: Report,
     format: Format,
     made: Vec<MadePassword>,
+    /// The size of the disk, before and after.
+    sizes: Option<(u64, u64)>,
     took: Duration,
 }
 
@@ -113,11 +116,25 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
         }
         let wanted =
             snf_image::request::Request { plan: request.plan, mode, seed: args.seed, clock };
-        let report = vm::customize(args, &wanted, &disk.file, listener, progress)?;
-        let took = started.elapsed();
-        return Ok(Outcome { report, format, made: request.made, took });
+        let sizes = lengthen_for_vm(args, &disk, progress)?;
+        let result = vm::customize(args, &wanted, &disk.file, listener, progress);
+        if let (Err(failure), Some((before, _))) = (&result, sizes)
+            && failure.exit != Exit::Commit
+        {
+            // It was as long as this before; a file that stays longer does no harm.
+            let _ = disk.file.set_len(before);
+        }
+        let (report, took) = (result?, started.elapsed());
+        return Ok(Outcome { report, format, made: request.made, sizes, took });
     }
-    let disks = disk::open_all(&args.disk, &args.stack.more, args.wrapping, access, progress)?;
+    let disks = disk::open_all_sized(
+        &args.disk,
+        &args.stack.more,
+        args.wrapping,
+        access,
+        args.size,
+        progress,
+    )?;
     let format = disks.format();
     let mut devices = disks.devices();
     let members = devices.split_off(1);
@@ -131,7 +148,31 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
             .flush()
             .map_err(|error| failure(&StorageError::from(error).into(), &disks, progress))?;
     }
-    Ok(Outcome { report, format, made: request.made, took: started.elapsed() })
+    let sizes = disks.sizes();
+    Ok(Outcome { report, format, made: request.made, sizes, took: started.elapsed() })
+}
+
+/// Makes the file longer before the helper VM sees it.
+fn lengthen_for_vm(
+    args: &Apply,
+    disk: &disk::OpenDisk,
+    progress: &Progress,
+) -> Result<Option<(u64, u64)>, Failure> {
+    let Some(wanted) = args.size else { return Ok(None) };
+    if args.dry_run {
+        return Err(Failure::usage(
+            "--size cannot be shown with --vm and --dry-run: the helper VM sees the disk as it is",
+        ));
+    }
+    resize::refuse_block(&args.disk, disk.block)?;
+    let after = wanted.of(&args.disk, disk.size)?;
+    if after == disk.size {
+        return Ok(None);
+    }
+    resize::lengthen(&disk.file, after, progress).map_err(|error| {
+        Failure::new(Exit::Device, format!("{}: {}", args.disk.display(), sentence(&error)))
+    })?;
+    Ok(Some((disk.size, after)))
 }
 
 /// The code and the sentence for an error of the library.
@@ -180,6 +221,16 @@ fn last_line(args: &Apply, outcome: &Outcome) -> String {
     let disk = args.disk.display();
     let changed = outcome.report.changes.len();
     let seconds = outcome.took.as_secs_f64();
+    if let Some(room) = room(outcome) {
+        let files = match changed {
+            0 => String::new(),
+            _ => format!(", {} changed", count(changed, "file")),
+        };
+        return match args.dry_run {
+            true => format!("dry run: {disk} would change: {room}{files}; nothing was written"),
+            false => format!("customized {disk}: {room}{files} in {seconds:.2} s"),
+        };
+    }
     match (args.dry_run, changed) {
         (true, 0) => format!("dry run: nothing on {disk} would change"),
         (true, _) => format!(
@@ -193,6 +244,21 @@ fn last_line(args: &Apply, outcome: &Outcome) -> String {
     }
 }
 
+/// The growth in a few words, when there was any.
+fn room(outcome: &Outcome) -> Option<String> {
+    let report = &outcome.report;
+    if let Some(grown) = &report.grown {
+        let (before, after) = (size(grown.before), size(grown.after));
+        return Some(format!("{} ({}) from {before} to {after}", grown.place, grown.what));
+    }
+    if let Some((before, after)) = outcome.sizes {
+        return Some(format!("the disk from {} to {}", size(before), size(after)));
+    }
+    let stays = |line: &String| line.contains("stays as it is");
+    let changed = !report.partition_table.is_empty() && !report.partition_table.iter().all(stays);
+    changed.then(|| "the partition table".to_owned())
+}
+
 /// The changes, for a person.
 fn summary(args: &Apply, outcome: &Outcome) -> String {
     let report = &outcome.report;
@@ -203,6 +269,12 @@ fn summary(args: &Apply, outcome: &Outcome) -> String {
             text.push_str(&format!(" on {}", report.root));
         }
         text.push('\n');
+    }
+    if let Some((before, after)) = outcome.sizes {
+        text.push_str(&format!("the disk grows from {} to {}\n", size(before), size(after)));
+    }
+    for line in &report.partition_table {
+        text.push_str(&format!("partition table: {line}\n"));
     }
     for name in &report.excluded {
         text.push_str(&format!("left out, as the properties say: {name}\n"));

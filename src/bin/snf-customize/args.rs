@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::edits::EditArgs;
 use crate::exit::Exit;
 use crate::look::Look;
+use crate::resize::DiskSize;
 
 /// Customizes a disk image in place: passwords, SSH keys, host name, files. Needs no root, no VM
 /// (but can use one) and no mount; nothing is written before everything is known to work.
@@ -63,6 +64,27 @@ pub(crate) struct Apply {
 
     #[command(flatten)]
     pub(crate) stack: Stack,
+
+    /// Make the disk this large, and give the room to the root: 20G, 512M, or +5G for 5 GiB more
+    /// than it has. For files; a disk is never made smaller.
+    #[arg(long, value_name = "SIZE", help_heading = "Room")]
+    pub(crate) size: Option<DiskSize>,
+
+    /// Give the free room of the disk to the root, or to the partition with this number. What is
+    /// after it is moved to the end of the disk: swap, and partitions of up to 4 GiB.
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Room",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "root"
+    )]
+    pub(crate) grow: Option<GrowArg>,
+
+    /// Move no partition: what is after the one that grows stays where it is.
+    #[arg(long, help_heading = "Room")]
+    pub(crate) no_move: bool,
 
     /// Set root's password.
     #[arg(long, value_name = "SELECTOR", help_heading = "What to change")]
@@ -242,6 +264,27 @@ pub(crate) enum BackingArg {
     Refuse,
 }
 
+/// `--grow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrowArg {
+    /// The root.
+    Root,
+    /// The partition with this number.
+    Partition(u32),
+}
+
+impl std::str::FromStr for GrowArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("root", _) => Ok(Self::Root),
+            (_, Ok(number)) if number > 0 => Ok(Self::Partition(number)),
+            _ => Err("it is the number of a partition, or root".to_owned()),
+        }
+    }
+}
+
 /// `--host-keys`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HostKeysArg {
@@ -267,6 +310,7 @@ Examples:
   snf-customize apply disk.raw --root-password prompt --hostname web1
   snf-customize apply disk.raw --ssh-key root:file:$HOME/.ssh/id_ed25519.pub --host-keys new \\
       --machine-id new
+  snf-customize apply disk.qcow2 --size 20G --hostname web1
   snf-customize apply disk.raw --write /etc/motd:file:motd.txt:owner=root,mode=0644 --dry-run
 ",
         Exit::help()

@@ -42,7 +42,7 @@ pub(crate) fn open_qcow2(
     access: Access,
     backing: BackingArg,
     progress: Progress,
-) -> Result<(Arc<dyn BlockDevice>, Damage), Failure> {
+) -> Result<(Arc<Noted>, Damage), Failure> {
     let fail = |error: Error| {
         Failure::new(exit_of(&error), format!("{}: {}", path.display(), sentence(&error)))
     };
@@ -103,12 +103,29 @@ impl Damage {
 }
 
 /// The disk in an image; notes when the image contradicts itself.
-struct Noted {
+pub(crate) struct Noted {
     disk: Qcow2,
     damage: Damage,
 }
 
 impl Noted {
+    /// Whether the disk can be made this large.
+    pub(crate) fn check_grow(&self, path: &Path, size: u64) -> Result<(), Failure> {
+        self.disk.check_grow(size).map_err(|error| {
+            Failure::new(exit_of(&error), format!("{}: {}", path.display(), sentence(&error)))
+        })
+    }
+
+    /// Makes the disk larger.
+    pub(crate) fn grow(&self, size: u64) -> Result<(), DeviceError> {
+        self.note(self.disk.grow(size).map_err(|error| DeviceError {
+            operation: "enlarge the disk to",
+            offset: 0,
+            length: size as usize,
+            source: io::Error::other(error),
+        }))
+    }
+
     fn note<T>(&self, result: Result<T, DeviceError>) -> Result<T, DeviceError> {
         if let Err(error) = &result {
             let cause = error.source.get_ref().and_then(|cause| cause.downcast_ref::<Error>());

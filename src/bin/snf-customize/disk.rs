@@ -14,6 +14,7 @@ use snf_fs::{BlockDevice, DeviceError, FileDevice};
 use crate::args::{Format, Wrapping};
 use crate::container::{self, Damage};
 use crate::exit::{Exit, Failure};
+use crate::resize::{self, DiskSize, Resized};
 use crate::selector::io_problem;
 use crate::signals::{Progress, Watched};
 
@@ -42,6 +43,8 @@ pub(crate) struct Disk {
     /// The bytes that the guest sees.
     pub(crate) device: Arc<dyn BlockDevice>,
     pub(crate) format: Format,
+    /// Its size in bytes before this run, when the run makes it larger.
+    pub(crate) grown_from: Option<u64>,
     damage: Damage,
 }
 
@@ -70,6 +73,12 @@ impl Disks {
         self.disks.iter().map(|disk| disk.device.clone()).collect()
     }
 
+    /// The size of the image's disk before and after, when the run makes it larger.
+    pub(crate) fn sizes(&self) -> Option<(u64, u64)> {
+        let first = self.disks.first()?;
+        first.grown_from.map(|before| (before, first.device.len()))
+    }
+
     /// The code for a failure of reading these disks: see [`Disk::judge`].
     pub(crate) fn judge(&self, exit: Exit) -> Exit {
         self.disks.iter().fold(exit, |exit, disk| disk.judge(exit))
@@ -89,6 +98,18 @@ pub(crate) fn open_all(
     access: Access,
     progress: &Progress,
 ) -> Result<Disks, Failure> {
+    open_all_sized(first, more, wrapping, access, None, progress)
+}
+
+/// The same; the image's disk is to have a size.
+pub(crate) fn open_all_sized(
+    first: &Path,
+    more: &[PathBuf],
+    wrapping: Wrapping,
+    access: Access,
+    wanted: Option<DiskSize>,
+    progress: &Progress,
+) -> Result<Disks, Failure> {
     let mut seen = Vec::new();
     for path in std::iter::once(first).chain(more.iter().map(PathBuf::as_path)) {
         // One that is not there is told when it is opened.
@@ -103,7 +124,7 @@ pub(crate) fn open_all(
         }
         seen.push(identity);
     }
-    let mut disks = vec![open(first, wrapping, access, progress.clone())?];
+    let mut disks = vec![open_sized(first, wrapping, access, wanted, progress.clone())?];
     for path in more {
         disks.push(open(path, wrapping, access, progress.clone())?);
     }
@@ -117,15 +138,55 @@ pub(crate) fn open(
     access: Access,
     progress: Progress,
 ) -> Result<Disk, Failure> {
+    open_sized(path, wrapping, access, None, progress)
+}
+
+/// Opens a disk that is to have a size.
+pub(crate) fn open_sized(
+    path: &Path,
+    wrapping: Wrapping,
+    access: Access,
+    wanted: Option<DiskSize>,
+    progress: Progress,
+) -> Result<Disk, Failure> {
     let opened = open_file(path, access)?;
     let format = format(path, &opened, wrapping)?;
-    let OpenDisk { file, size, sector_size, .. } = opened;
+    let OpenDisk { file, size, sector_size, block } = opened;
+    if wanted.is_some() && format == Format::Raw {
+        resize::refuse_block(path, block)?;
+    }
+    let mut grown_from = None;
     let (device, damage): (Arc<dyn BlockDevice>, _) = match format {
         Format::Raw => {
-            let device = FileDevice::new(file, size, sector_size);
-            (Arc::new(Watched::new(device, progress)), Damage::default())
+            let after = wanted.map_or(Ok(size), |wanted| wanted.of(path, size))?;
+            let other = file.try_clone().map_err(|error| {
+                Failure::new(Exit::Device, format!("cannot use {}: {error}", path.display()))
+            })?;
+            let watched = Watched::new(FileDevice::new(file, after, sector_size), progress.clone());
+            let device: Arc<dyn BlockDevice> = Arc::new(watched);
+            if after == size {
+                (device, Damage::default())
+            } else {
+                grown_from = Some(size);
+                let grow = Box::new(move |size| resize::lengthen(&other, size, &progress));
+                (Arc::new(Resized::new(device, size, after, grow)), Damage::default())
+            }
         }
-        Format::Qcow2 => container::open_qcow2(path, file, access, wrapping.backing, progress)?,
+        Format::Qcow2 => {
+            let (disk, damage) =
+                container::open_qcow2(path, file, access, wrapping.backing, progress)?;
+            let size = disk.len();
+            let after = wanted.map_or(Ok(size), |wanted| wanted.of(path, size))?;
+            if after == size {
+                (disk, damage)
+            } else {
+                disk.check_grow(path, after)?;
+                grown_from = Some(size);
+                let image = disk.clone();
+                let grow = Box::new(move |size| image.grow(size));
+                (Arc::new(Resized::new(disk, size, after, grow)), damage)
+            }
+        }
     };
     if device.is_empty() {
         return Err(Failure::new(
@@ -133,7 +194,7 @@ pub(crate) fn open(
             format!("cannot use {}: the disk in it is empty", path.display()),
         ));
     }
-    Ok(Disk { device, format, damage })
+    Ok(Disk { device, format, grown_from, damage })
 }
 
 /// The format of an open disk.

@@ -14,6 +14,7 @@ mod look;
 mod luks;
 mod output;
 mod request;
+mod resize;
 mod selector;
 mod signals;
 mod terminal;

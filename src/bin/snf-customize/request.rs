@@ -6,14 +6,14 @@ use snf_image::edit::Edit;
 use snf_image::failure::sentence;
 use snf_image::params::{check_keys, check_product_key};
 use snf_image::personality;
-use snf_image::plan::{HostKeys, MachineId, Password, Plan, Tasks, Who};
+use snf_image::plan::{Grow, Growth, HostKeys, MachineId, Password, Plan, Tasks, Who};
 use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
 use snf_image::task::TaskId;
 use zeroize::Zeroizing;
 
-use crate::args::{Apply, HostKeysArg};
+use crate::args::{Apply, GrowArg, HostKeysArg};
 use crate::exit::Failure;
 use crate::luks::KeySpec;
 use crate::selector::{Inputs, Selector, io_problem, read_file, user_and_file, user_and_selector};
@@ -52,7 +52,12 @@ pub(crate) struct Parsed {
 impl Parsed {
     /// Parses every option's value.
     pub(crate) fn new(args: &Apply) -> Result<Self, Failure> {
-        let nothing = args.root_password.is_none()
+        let grows = args.size.is_some() || args.grow.is_some();
+        if args.no_move && !grows {
+            return Err(Failure::usage("--no-move has no effect without --size or --grow"));
+        }
+        let nothing = !grows
+            && args.root_password.is_none()
             && args.user_password.is_empty()
             && args.ssh_key.is_empty()
             && args.hostname.is_none()
@@ -116,7 +121,12 @@ impl Parsed {
 
     /// The tasks that the options ask for, each with the options.
     fn tasks(&self, args: &Apply) -> Tasks {
-        let options: [(&str, bool, TaskId); 12] = [
+        let (size, grow) = (args.size.is_some(), args.grow.is_some());
+        let options: [(&str, bool, TaskId); 16] = [
+            ("--size", size, TaskId::FixPartitionTable),
+            ("--size", size, TaskId::FilesystemResizeUnmounted),
+            ("--grow", grow, TaskId::FixPartitionTable),
+            ("--grow", grow, TaskId::FilesystemResizeUnmounted),
             ("--hostname", args.hostname.is_some(), TaskId::AssignHostname),
             ("--machine-id", self.machine_id.is_some(), TaskId::ChangeMachineId),
             ("--root-password", args.root_password.is_some(), TaskId::ChangePassword),
@@ -162,6 +172,7 @@ impl Parsed {
                 Some(HostKeysArg::Remove) => HostKeys::Remove,
                 Some(HostKeysArg::Keep) | None => HostKeys::Keep,
             },
+            growth: growth(args),
             tasks,
             ..Plan::default()
         };
@@ -239,6 +250,17 @@ impl Parsed {
         }
         Ok(Request { plan, made, warnings: inputs.warnings })
     }
+}
+
+/// How the room of a larger disk is used.
+fn growth(args: &Apply) -> Growth {
+    let what = match args.grow {
+        Some(GrowArg::Partition(number)) => Grow::Partition(number),
+        Some(GrowArg::Root) => Grow::Root,
+        None if args.size.is_some() => Grow::Root,
+        None => Grow::Last,
+    };
+    Growth { what, no_move: args.no_move }
 }
 
 /// Properties that change nothing in this run.

@@ -33,6 +33,11 @@ impl Progress {
         }
     }
 
+    /// The write that was about to begin was not done.
+    pub(crate) fn nothing_written(&self) {
+        self.0.wrote.store(false, Ordering::Release);
+    }
+
     /// Whether a write has begun.
     pub(crate) fn wrote(&self) -> bool {
         self.0.wrote.load(Ordering::Acquire)

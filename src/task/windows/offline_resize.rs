@@ -46,30 +46,44 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         session.info(format!("{} is not NTFS: it is not enlarged", volume.place()));
         return Ok(());
     }
-    let check = !session.plan.properties.boolean(NO_CHECK)?;
-    let growth = LaterGrowth::new(volume, check);
-    let trial = Overlay::new(growth.device(&session.storage)?);
-    let grown = grow::grow(&trial, growth.size, grow::Options { check })?;
-    if grown.clusters == grown.before {
-        session.info(format!("the file system of {} fills it already", volume.place()));
-        return Ok(());
+    if let Some((growth, _)) = LaterGrowth::plan(volume, session)? {
+        session.later = Some(growth);
     }
-    // Growing looks at marks and at the log; a hibernated system (hiberfil.sys) is a file.
-    Ntfs::open(growth.device(&session.storage)?)?.volume().check_writable()?;
-    session.info(format!(
-        "the file system of {} is enlarged from {} to {} bytes{}",
-        volume.place(),
-        grown.before.saturating_mul(grown.cluster_size),
-        grown.clusters.saturating_mul(grown.cluster_size),
-        if check { ", and marked for a check at the first start" } else { "" }
-    ));
-    session.later = Some(growth);
     Ok(())
 }
 
 impl LaterGrowth {
     fn new(volume: &Volume, check: bool) -> Self {
         Self { start: volume.start, size: volume.size, check }
+    }
+
+    /// Tries it, and tells about it: the growth and the size in bytes that the file system will
+    /// have; `None` when it fills its volume already.
+    ///
+    /// # Errors
+    /// When the volume cannot grow.
+    pub(crate) fn plan(
+        volume: &Volume,
+        session: &mut Session<'_>,
+    ) -> Result<Option<(Self, u64)>, TaskError> {
+        let check = !session.plan.properties.boolean(NO_CHECK)?;
+        let growth = Self::new(volume, check);
+        let trial = Overlay::new(growth.device(&session.storage)?);
+        let grown = grow::grow(&trial, growth.size, grow::Options { check })?;
+        if grown.clusters == grown.before {
+            session.info(format!("the file system of {} fills it already", volume.place()));
+            return Ok(None);
+        }
+        // Growing looks at marks and at the log; a hibernated system (hiberfil.sys) is a file.
+        Ntfs::open(growth.device(&session.storage)?)?.volume().check_writable()?;
+        let after = grown.clusters.saturating_mul(grown.cluster_size);
+        session.info(format!(
+            "the file system of {} is enlarged from {} to {after} bytes{}",
+            volume.place(),
+            grown.before.saturating_mul(grown.cluster_size),
+            if check { ", and marked for a check at the first start" } else { "" }
+        ));
+        Ok(Some((growth, after)))
     }
 
     fn device(&self, storage: &Storage) -> Result<Arc<dyn BlockDevice>, TaskError> {

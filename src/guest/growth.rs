@@ -1,0 +1,337 @@
+//! Deciding which partition grows and what after it may move. Nothing is written here, and nothing
+//! is enlarged whose content does not grow with it.
+
+use std::sync::Arc;
+
+use snf_fs::{BlockDevice, DeviceError, Kind, Slice};
+use snf_partition::{Carry, Partition, PartitionType, Table, Target};
+
+use crate::ask::plan::{Grow, Growth};
+use crate::ask::properties::Properties;
+use crate::guest::detect::{DetectError, find_root};
+use crate::guest::disk::{Content, Disk, Layer, Volume};
+use crate::guest::probe::{self, Probe};
+
+/// A partition of more bytes is not copied to another place.
+const MOVED_MAX: u64 = 4 << 30;
+
+/// What grows, and what may move for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The partition's number; `None`: the disk has no table, and its file system grows.
+    pub number: Option<u32>,
+    /// The partition in the words of a person (`partition 1 (ext4)`).
+    pub place: String,
+    /// The partitions that may be moved, and how.
+    pub movable: Vec<(u32, Carry)>,
+    /// Those that may not, and why.
+    pub fixed: Vec<(u32, &'static str)>,
+}
+
+/// Why nothing grows.
+#[derive(Debug, thiserror::Error)]
+pub enum NoGrowth {
+    /// A partition was named that is not there.
+    #[error("the disk has no partition {number}; it has {there}")]
+    Missing {
+        /// The number.
+        number: u32,
+        /// Those that are there.
+        there: String,
+    },
+    /// The content of the partition does not grow.
+    #[error("{place} does not grow: {reason}")]
+    Content {
+        /// The partition, and what is in it.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nobody knows which one is meant.
+    #[error("no partition grows: {last}, and no root was found that could")]
+    NoRoot {
+        /// The last partition, and why it does not grow.
+        last: String,
+        /// Why no root was found.
+        #[source]
+        problem: DetectError,
+    },
+    /// There is no partition at all.
+    #[error("the disk has no partition that could grow")]
+    Nothing,
+}
+
+impl Choice {
+    /// The target of a plan for the table.
+    pub fn target(&self) -> Target {
+        self.number.map_or(Target::Nothing, Target::Number)
+    }
+
+    fn of(disk: &Disk, index: usize, growth: &Growth, table: Option<&Table>) -> Self {
+        let volume = &disk.volumes[index];
+        let mut choice = Self {
+            number: volume.number,
+            place: shown(volume),
+            movable: Vec::new(),
+            fixed: Vec::new(),
+        };
+        let partitions = table.map_or(&[][..], |table| &table.partitions);
+        for partition in partitions.iter().filter(|p| !p.is_extended()) {
+            let Some(index) = disk.by_number(partition.number) else { continue };
+            let volume = &disk.volumes[index];
+            match carry(partition, volume, growth) {
+                Ok(carry) => choice.movable.push((partition.number, carry)),
+                Err(reason) => choice.fixed.push((partition.number, reason)),
+            }
+        }
+        choice
+    }
+
+    /// The index of the volume that grows.
+    pub fn volume(&self, disk: &Disk) -> Option<usize> {
+        let whole = |volume: &Volume| volume.disk == 0 && volume.layer == Layer::Disk;
+        match self.number {
+            Some(number) => disk.by_number(number),
+            None => disk.volumes.iter().position(whole),
+        }
+    }
+
+    /// The reasons of the partitions with these numbers, in one clause.
+    pub fn reasons(&self, numbers: &[u32]) -> String {
+        let of = self.fixed.iter().filter(|(number, _)| numbers.contains(number));
+        let list: Vec<String> =
+            of.map(|(number, reason)| format!("partition {number} {reason}")).collect();
+        list.join(", ")
+    }
+}
+
+/// Decides which partition grows. `skip` is the swap partition that the request itself adds or has
+/// added.
+///
+/// # Errors
+/// [`NoGrowth`] when none does.
+pub fn choose(
+    disk: &mut Disk,
+    table: Option<&Table>,
+    growth: &Growth,
+    properties: &Properties,
+    skip: Option<u32>,
+) -> Result<Choice, NoGrowth> {
+    let index = match growth.what {
+        Grow::Partition(number) => named(disk, number)?,
+        Grow::Root => root(disk, properties, "nothing else was named")?,
+        Grow::Last => match last(table, skip).and_then(|number| disk.by_number(number)) {
+            None if disk.table.is_some() => return Err(NoGrowth::Nothing),
+            None => 0,
+            Some(index) => match grows(&disk.volumes[index]) {
+                Ok(()) if !is_ntfs(&disk.volumes[index]) => index,
+                // Only the system's own NTFS volume is enlarged.
+                found => {
+                    let volume = &disk.volumes[index];
+                    let reason = match found {
+                        Ok(()) => "is not the root".to_owned(),
+                        Err(reason) => reason,
+                    };
+                    let last = format!("{}, the last one, does not grow ({reason})", shown(volume));
+                    root(disk, properties, &last)?
+                }
+            },
+        },
+    };
+    let index = base(disk, index, growth)?;
+    let Some(volume) = disk.volumes.get(index) else { return Err(NoGrowth::Nothing) };
+    if let Err(reason) = grows(volume) {
+        return Err(NoGrowth::Content { place: shown(volume), reason });
+    }
+    Ok(Choice::of(disk, index, growth, table))
+}
+
+/// The choice where it needs no look into the file systems: the last partition holds one that grows,
+/// and nothing is after it but the swap partition of the request. `opens` tells whether somebody
+/// opens XFS and btrfs.
+///
+/// # Errors
+/// When the disk cannot be read.
+pub fn choose_last(
+    device: &Arc<dyn BlockDevice>,
+    table: &Table,
+    skip: Option<u32>,
+    opens: bool,
+) -> Result<Option<Choice>, DeviceError> {
+    let Some(number) = last(Some(table), skip) else { return Ok(None) };
+    let kind = |number: u32| -> Result<Option<&'static str>, DeviceError> {
+        let Some(partition) = table.partition(number) else { return Ok(None) };
+        let (start, size) = table.byte_range(partition);
+        Ok(match probe::probe(&Slice::new(device.clone(), start, size)?)? {
+            Probe::Known(signature) => Some(signature.kind),
+            Probe::Empty => Some("empty"),
+            Probe::Unknown => None,
+        })
+    };
+    let name = match kind(number)? {
+        Some(name @ (probe::EXT | "LVM2_member" | "crypto_LUKS" | "empty")) => name,
+        Some(name @ ("xfs" | "btrfs")) if opens => name,
+        _ => return Ok(None),
+    };
+    let mut choice = Choice {
+        number: Some(number),
+        place: format!("partition {number} ({name})"),
+        movable: Vec::new(),
+        fixed: Vec::new(),
+    };
+    for partition in table.partitions.iter().filter(|p| Some(p.number) == skip) {
+        match kind(partition.number)? {
+            Some("swap" | "empty") => choice.movable.push((partition.number, Carry::Head)),
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(choice))
+}
+
+/// The number of the partition that lies last, beside one.
+fn last(table: Option<&Table>, skip: Option<u32>) -> Option<u32> {
+    let candidates = table?.partitions.iter().filter(|p| !p.is_extended());
+    let last = candidates.filter(|p| Some(p.number) != skip).max_by_key(|p| p.start);
+    last.map(|partition| partition.number)
+}
+
+fn named(disk: &Disk, number: u32) -> Result<usize, NoGrowth> {
+    disk.by_number(number).ok_or_else(|| {
+        let there: Vec<String> = disk.volumes.iter().map(Volume::place).collect();
+        NoGrowth::Missing { number, there: there.join(", ") }
+    })
+}
+
+/// The partition that a volume lies in. Only `create` leaves what is between to the guest.
+fn base(disk: &Disk, index: usize, growth: &Growth) -> Result<usize, NoGrowth> {
+    let mut base = index;
+    // Each step leads to an earlier volume.
+    while let Some(volume) = disk.volumes.get(base)
+        && let Some(below) = volume.below.first().copied().filter(|below| *below < base)
+    {
+        base = below;
+    }
+    let (Some(volume), Some(found)) = (disk.volumes.get(index), disk.volumes.get(base)) else {
+        return Err(NoGrowth::Nothing);
+    };
+    if base != index && growth.is_insisted_on() {
+        let reason = match found.number {
+            Some(number) => format!(
+                "it lies in {}; give the room to that with --grow={number}, and let the guest \
+                 enlarge what is in it",
+                shown(found)
+            ),
+            None => format!("it lies in {}; let the guest enlarge it", shown(found)),
+        };
+        return Err(NoGrowth::Content { place: shown(volume), reason });
+    }
+    if found.disk != 0 {
+        let reason = "it lies on another disk".to_owned();
+        return Err(NoGrowth::Content { place: shown(volume), reason });
+    }
+    Ok(base)
+}
+
+fn root(disk: &mut Disk, properties: &Properties, last: &str) -> Result<usize, NoGrowth> {
+    match find_root(disk, properties, false) {
+        Ok(root) => Ok(root.volume),
+        Err(problem) => Err(NoGrowth::NoRoot { last: last.to_owned(), problem }),
+    }
+}
+
+/// `partition 1 (ext4, label root)`.
+fn shown(volume: &Volume) -> String {
+    format!("{} ({})", volume.place(), volume.describe())
+}
+
+fn is_ntfs(volume: &Volume) -> bool {
+    volume.kind.as_deref() == Some(Kind::Ntfs.name())
+}
+
+/// Whether the content of a volume can use more room, now or later in the guest.
+fn grows(volume: &Volume) -> Result<(), String> {
+    match &volume.content {
+        Content::Open(_) | Content::Mounted if volume.kind.as_deref() == Some(probe::FAT) => {
+            Err("FAT file systems keep their size".to_owned())
+        }
+        Content::Open(_) | Content::Mounted => Ok(()),
+        // The guest's own tools go on from there.
+        Content::Foreign("LVM2_member" | "crypto_LUKS") | Content::Container { .. } => Ok(()),
+        Content::Closed(error) => Err(error.to_string()),
+        Content::Foreign("xfs" | "btrfs") => {
+            Err("nothing here opens this file system; --vm does".to_owned())
+        }
+        Content::Foreign(kind) => Err(format!("nothing enlarges {kind}")),
+        Content::Broken(error) => Err(error.to_string()),
+        Content::Extended => Err("it contains the logical partitions".to_owned()),
+        Content::Empty => Ok(()),
+        Content::Unknown => Err("its content is not known".to_owned()),
+    }
+}
+
+/// How a partition is moved, or why it must stay.
+fn carry(partition: &Partition, volume: &Volume, growth: &Growth) -> Result<Carry, &'static str> {
+    if growth.no_move {
+        return Err("is left in place, as --no-move says");
+    }
+    match partition.partition_type {
+        PartitionType::Mbr(0xa5 | 0xa6 | 0xa9) => return Err("has a table of its own in it"),
+        PartitionType::Mbr(0x42) => return Err("is a dynamic disk of Windows"),
+        _ => {}
+    }
+    match partition.partition_type.name() {
+        Some("BIOS boot") => return Err("holds the boot loader, which is found by its sectors"),
+        Some("Windows LDM metadata" | "Windows LDM data") => {
+            return Err("is a dynamic disk of Windows");
+        }
+        _ => {}
+    }
+    if volume.kind.as_deref() == Some("swap") {
+        return Ok(Carry::Head);
+    }
+    if volume.size > MOVED_MAX {
+        return Err("has more than 4 GiB, which is not moved");
+    }
+    Ok(Carry::Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snf_fs::MemoryFs;
+
+    fn volume(number: u32, kind: &str, content: Content) -> Volume {
+        let mut volume = Volume::open(Some(number), Box::new(MemoryFs::new()));
+        volume.kind = Some(kind.to_owned());
+        volume.content = content;
+        volume
+    }
+
+    #[test]
+    fn what_grows() {
+        let open = || Content::Open(Box::new(MemoryFs::new()));
+        for (kind, content, expected) in [
+            ("ext4", open(), None),
+            ("vfat", open(), Some("keep their size")),
+            ("LVM2_member", Content::Foreign("LVM2_member"), None),
+            ("swap", Content::Foreign("swap"), Some("nothing enlarges swap")),
+            ("", Content::Empty, None),
+            ("", Content::Unknown, Some("not known")),
+        ] {
+            let found = grows(&volume(1, kind, content)).err();
+            match (&found, expected) {
+                (None, None) => {}
+                (Some(text), Some(part)) => assert!(text.contains(part), "{text}"),
+                _ => panic!("{kind}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_there_is_named() {
+        let mut disk = Disk::of_volumes(vec![volume(1, "ext4", Content::Empty)]);
+        let growth = Growth { what: Grow::Partition(3), no_move: false };
+        let error = choose(&mut disk, None, &growth, &Properties::default(), None).unwrap_err();
+        assert_eq!(error.to_string(), "the disk has no partition 3; it has partition 1");
+    }
+}
