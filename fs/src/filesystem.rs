@@ -109,7 +109,7 @@ pub enum Kind {
     Ntfs,
     /// FAT12, FAT16 or FAT32.
     Fat,
-    /// XFS; no engine of ours: the helper VM's kernel reads and writes it.
+    /// XFS.
     Xfs,
     /// btrfs.
     Btrfs,

@@ -1,4 +1,4 @@
-//! File systems in userspace: read and edit ext2/3/4, btrfs, NTFS and FAT on a block device or an
+//! File systems in userspace: read and edit ext2/3/4, XFS, btrfs, NTFS and FAT on a block device or an
 //! image file, without the kernel, without mounting, without root.
 //!
 //! Every change is held in memory until [`FileSystem::commit`]; a failure before that leaves the
@@ -44,6 +44,7 @@ pub mod testing;
 pub mod text;
 pub mod tree;
 mod utf16;
+pub mod xfs;
 
 pub use device::{BlockDevice, FileDevice, MemoryDevice, Slice};
 pub use error::{DeviceError, Error, Result};

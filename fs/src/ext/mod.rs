@@ -23,7 +23,7 @@ mod store;
 mod superblock;
 mod units;
 mod volume;
-mod xattr;
+pub(crate) mod xattr;
 
 pub use grow::GrowReport;
 pub use ops::Ext;
