@@ -26,6 +26,7 @@ mod rules_bash;
 mod sshd_oracle;
 mod sshkey_oracle;
 mod support;
+mod units_oracle;
 mod windows_answer_oracle;
 mod windows_growth;
 mod windows_sam_oracle;

@@ -13,8 +13,10 @@ mod mode;
 mod path;
 mod place;
 mod source;
+mod sysv;
 #[cfg(test)]
 mod testing;
+mod unit;
 mod write;
 
 pub use crate::craft::local_file::SourceError;
@@ -123,6 +125,16 @@ actions! {
     Mkdir(mkdir::Mkdir),
     /// Deletes files and directories.
     Delete(delete::Delete),
+    /// Switches a unit or service on.
+    Enable(unit::Enable),
+    /// Switches a unit or service off.
+    Disable(unit::Disable),
+    /// Keeps a unit from ever starting.
+    Mask(unit::Mask),
+    /// Takes a mask away.
+    Unmask(unit::Unmask),
+    /// Sets the target that the guest boots into.
+    DefaultTarget(unit::DefaultTarget),
 }
 
 /// All options that make edits, in the order of the help text.

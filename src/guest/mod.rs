@@ -9,6 +9,7 @@ pub mod distro;
 pub mod fstab;
 pub mod glob;
 pub mod growth;
+pub mod init;
 mod mount;
 pub mod mounter;
 mod names;
@@ -21,6 +22,7 @@ pub mod stack;
 pub mod storage;
 mod subvolumes;
 mod summary;
+pub mod systemd;
 pub mod windows;
 
 pub(crate) use opened::CONFIG_MAX;

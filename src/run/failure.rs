@@ -8,6 +8,7 @@ use crate::guest::detect::DetectError;
 use crate::guest::growth::NoGrowth;
 use crate::guest::stack::StackError;
 use crate::guest::storage::StorageError;
+use crate::guest::systemd::UnitError;
 use crate::guest::windows::RegistryError;
 use crate::guest::windows::registry::HiveError;
 use crate::run::customize::CustomizeError;
@@ -51,9 +52,9 @@ impl Family {
 
     fn of_task(error: &TaskError) -> Self {
         match error {
-            TaskError::Fs(error) | TaskError::Account(AccountError::Fs(error)) => {
-                Self::of_fs(error)
-            }
+            TaskError::Fs(error)
+            | TaskError::Account(AccountError::Fs(error))
+            | TaskError::Unit(UnitError::Fs(error)) => Self::of_fs(error),
             TaskError::Registry(RegistryError::Fs(error)) => Self::of_fs(error),
             TaskError::Registry(RegistryError::Hive {
                 source: HiveError::Corrupt { .. }, ..

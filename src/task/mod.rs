@@ -36,6 +36,7 @@ use crate::craft::sshkey::KeyError;
 use crate::guest::accounts::AccountError;
 use crate::guest::growth::NoGrowth;
 use crate::guest::storage::StorageError;
+use crate::guest::systemd::UnitError;
 use crate::guest::windows::RegistryError;
 use crate::guest::windows::answer::AnswerError;
 use crate::guest::{Guest, OsFamily};
@@ -104,6 +105,9 @@ pub enum TaskError {
     /// Nothing grows, and somebody asked for it.
     #[error(transparent)]
     Growth(#[from] NoGrowth),
+    /// A unit of systemd.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
     /// This guest cannot be changed as asked: a sentence of its own, with no cause.
     #[error("{0}")]
     Request(String),

@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bzip2", "bzip2"),
     ("lz4", "lz4"),
     ("lzop", "lzop"),
+    ("systemctl", "systemd"),
     ("setpriv", "util-linux"),
     ("getcap", "libcap2-bin"),
     ("perl", "perl"),
