@@ -47,6 +47,14 @@ impl<V: Clone> Cache<V> {
         self.values.insert(number, (value, false));
     }
 
+    /// Forgets the values with these numbers.
+    pub(crate) fn remove_range(&mut self, numbers: std::ops::Range<u64>) {
+        // Seldom is one of them there.
+        if numbers.clone().any(|number| self.values.contains_key(&number)) {
+            self.retain(|number| !numbers.contains(&number));
+        }
+    }
+
     /// Forgets the values for which `keep` says no.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(u64) -> bool) {
         self.values.retain(|&number, _| keep(number));
@@ -73,5 +81,7 @@ mod tests {
         cache.retain(|number| number != 6);
         assert_eq!((cache.get(6), cache.get(5)), (None, Some(50)));
         assert_eq!((cache.values.len(), cache.queue.len()), (2, 2));
+        cache.remove_range(5..9);
+        assert_eq!((cache.get(5), cache.values.len(), cache.queue.len()), (None, 1, 1));
     }
 }

@@ -36,6 +36,17 @@ pub trait BlockDevice: Send + Sync {
     /// [`DeviceError`] with the operating system's error, or for a range that leaves the device.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError>;
 
+    /// Writes all of `buf` at `offset`, where nothing refers to what is there: file content in blocks
+    /// that are free on the device. A layer that holds other writes back until a commit may pass
+    /// this one on at once, so that memory need not hold it; whoever drops the commit leaves the
+    /// file systems as they were.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::write_at`].
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.write_at(offset, buf)
+    }
+
     /// Returns when all that was written before is on stable storage.
     ///
     /// # Errors
@@ -55,6 +66,9 @@ impl<T: BlockDevice + ?Sized> BlockDevice for Arc<T> {
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         (**self).write_at(offset, buf)
+    }
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        (**self).write_free(offset, buf)
     }
     fn flush(&self) -> Result<(), DeviceError> {
         (**self).flush()
@@ -225,6 +239,10 @@ impl BlockDevice for Slice {
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         check_range("write", offset, buf.len(), self.size)?;
         self.device.write_at(self.start + offset, buf)
+    }
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        check_range("write", offset, buf.len(), self.size)?;
+        self.device.write_free(self.start + offset, buf)
     }
     fn flush(&self) -> Result<(), DeviceError> {
         self.device.flush()

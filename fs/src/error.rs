@@ -78,6 +78,9 @@ pub enum Error {
     /// The file system may be read but not changed, and why.
     #[error("the file system is read-only: {0}")]
     ReadOnly(String),
+    /// The content that was to be written could not be had.
+    #[error("{0}: its content cannot be read")]
+    Content(String, #[source] io::Error),
     /// The request makes no sense for this node or file system.
     #[error("{0}")]
     Invalid(String),

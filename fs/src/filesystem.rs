@@ -1,6 +1,11 @@
 //! The trait that every engine implements, and the values it speaks in.
 
+use std::io::Read;
+
 use crate::error::{Error, Result};
+
+/// Bytes of a content that an engine without streams holds in memory.
+const HELD_MAX: u64 = 256 << 20;
 
 /// A file, directory or other node of one file system: the inode number (ext), MFT record number
 /// (NTFS) or an engine's own handle (FAT).
@@ -238,12 +243,71 @@ pub trait FileSystem: Send {
     /// [`Error::WrongType`] for another node; [`Error::ReadOnly`], [`Error::NoSpace`],
     /// [`Error::Corrupt`] and [`Error::Device`].
     fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()>;
+    /// Replaces the whole content of a regular file by all that `content` gives, and says how many
+    /// bytes that were. Memory does not hold it: it goes to blocks that are free on the device at
+    /// once, where nothing refers to it before the commit. Where that is not possible for a block
+    /// or for the engine, it waits in memory. Without room for old and new content together it
+    /// fails, where [`FileSystem::replace`] would not.
+    ///
+    /// The default is for engines without streams: it takes up to 256 MiB.
+    ///
+    /// # Errors
+    /// Those of [`FileSystem::replace`], [`Error::Content`] where `content` fails, and
+    /// [`Error::Unsupported`] for more than the engine can hold.
+    fn write_from(&mut self, node: NodeId, content: &mut dyn Read) -> Result<u64> {
+        let mut held = Vec::new();
+        content
+            .take(HELD_MAX + 1)
+            .read_to_end(&mut held)
+            .map_err(|error| Error::Content(String::new(), error))?;
+        if held.len() as u64 > HELD_MAX {
+            return Err(Error::unsupported(
+                format!(
+                    "a new file of more than {} MiB on this kind of file system",
+                    HELD_MAX >> 20
+                ),
+                "write it from within the guest",
+            ));
+        }
+        self.replace(node, &held)?;
+        Ok(held.len() as u64)
+    }
     /// Adds to the end of a regular file.
     ///
     /// # Errors
     /// [`Error::WrongType`] for another node; [`Error::ReadOnly`], [`Error::NoSpace`],
     /// [`Error::Corrupt`] and [`Error::Device`].
     fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()>;
+    /// Gives a node that is no directory one more name.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::IsADirectory`], and [`Error::Unsupported`] where a node has one
+    /// name only or the engine cannot; [`Error::ReadOnly`], [`Error::NoSpace`] (also for more names
+    /// than a node can have), [`Error::Corrupt`] and [`Error::Device`].
+    fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<()> {
+        let _ = (node, dir, name);
+        Err(Error::unsupported("a hard link on this kind of file system", "copy the file instead"))
+    }
+    /// Makes a device node (with its major and minor number), a named pipe or a socket.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Invalid`] for another type or a device without a number, and
+    /// [`Error::Unsupported`] where there are none or the engine cannot; [`Error::ReadOnly`],
+    /// [`Error::NoSpace`], [`Error::Corrupt`] and [`Error::Device`].
+    fn mknod(
+        &mut self,
+        dir: NodeId,
+        name: &[u8],
+        file_type: FileType,
+        device: Option<(u32, u32)>,
+        attributes: Attributes,
+    ) -> Result<NodeId> {
+        let _ = (dir, name, file_type, device, attributes);
+        Err(Error::unsupported(
+            "a device node, named pipe or socket on this kind of file system",
+            "leave it out",
+        ))
+    }
     /// Removes a name; the node goes with its last name. A directory is refused.
     ///
     /// # Errors

@@ -358,6 +358,21 @@ impl FileSystem for MemoryFs {
         Ok(())
     }
 
+    fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<()> {
+        self.hard_link(node, dir, name)
+    }
+
+    fn mknod(
+        &mut self,
+        dir: NodeId,
+        name: &[u8],
+        file_type: FileType,
+        device: Option<(u32, u32)>,
+        attributes: Attributes,
+    ) -> Result<NodeId> {
+        self.make_special(dir, name, file_type, device, attributes)
+    }
+
     fn unlink(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
         let node = self.find(dir, name)?;
         if matches!(self.node(node)?.content, Content::Directory(_)) {

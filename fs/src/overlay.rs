@@ -1,11 +1,14 @@
 //! A device whose writes stay in memory until they are committed.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::BlockDevice;
 use crate::error::DeviceError;
+use crate::ranges::Ranges;
 
 /// Granularity of what is kept for reading.
 const BLOCK: u64 = 4096;
@@ -39,6 +42,14 @@ struct State {
     held: u64,
     /// The first read that the device failed.
     failed_read: Option<DeviceError>,
+    /// Takes what is written to free places, where the device must not have even that.
+    apart: Option<Apart>,
+}
+
+/// A file in which free places have their content, at their offsets on the device.
+struct Apart {
+    file: File,
+    written: Ranges,
 }
 
 /// A range of the device that is to be copied to another place on it.
@@ -68,6 +79,12 @@ impl Overlay {
     /// Bytes that wait for the commit.
     pub fn held(&self) -> u64 {
         self.state().held
+    }
+
+    /// Writes what comes for free places ([`BlockDevice::write_free`]) to `file`, at the same offsets,
+    /// instead of to the device: for a run that must not write, and may be longer than memory.
+    pub fn keep_apart(&self, file: File) {
+        self.state().apart = Some(Apart { file, written: Ranges::default() });
     }
 
     /// The first failure of the device to read, if there was one before the commit.
@@ -234,6 +251,16 @@ impl BlockDevice for Overlay {
             }
             return Err(error);
         }
+        if let Some(apart) = &state.apart {
+            let end = offset.saturating_add(buf.len() as u64);
+            for run in apart.written.within(offset..end) {
+                let part = (run.start - offset) as usize..(run.end - offset) as usize;
+                let length = part.len();
+                apart.file.read_exact_at(&mut buf[part], run.start).map_err(|source| {
+                    DeviceError { operation: "read", offset: run.start, length, source }
+                })?;
+            }
+        }
         if state.blocks.is_empty() {
             return Ok(());
         }
@@ -277,6 +304,33 @@ impl BlockDevice for Overlay {
         }
         state.held += buf.len() as u64;
         state.log.push(Operation::Write { offset, bytes: buf.to_vec() });
+        Ok(())
+    }
+
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        let mut state = self.state();
+        let end = offset.saturating_add(buf.len() as u64);
+        // What waits for the same place must come before, and what is to be copied must stay.
+        let meets = |start: u64, length: u64| start < end && offset < start.saturating_add(length);
+        let copied = |copy: &Copy| meets(copy.from, copy.length) || meets(copy.to, copy.length);
+        if state.copies.iter().any(copied)
+            || state.blocks.range(offset / BLOCK..=end / BLOCK).next().is_some()
+        {
+            drop(state);
+            return self.write_at(offset, buf);
+        }
+        let Some(apart) = &mut state.apart else { return self.device.write_free(offset, buf) };
+        if end > self.device.len() {
+            let text = format!("beyond the end of the device ({} bytes)", self.device.len());
+            return Err(Self::error("write", offset, buf.len(), text));
+        }
+        apart.file.write_all_at(buf, offset).map_err(|source| DeviceError {
+            operation: "keep apart",
+            offset,
+            length: buf.len(),
+            source,
+        })?;
+        apart.written.insert(offset..end);
         Ok(())
     }
 
@@ -351,6 +405,28 @@ mod tests {
         assert!(overlay.copy(0, 28_999, 10).is_err());
         overlay.commit().unwrap();
         assert!(device.to_vec() == expected);
+    }
+
+    #[test]
+    fn free_places_are_written_at_once_or_kept_apart() {
+        let device = Arc::new(MemoryDevice::new(vec![7; 20_000]));
+        let overlay = Overlay::new(device.clone());
+        overlay.write_at(0, b"held").unwrap();
+        overlay.write_free(1, b"too").unwrap();
+        assert_eq!(device.to_vec(), [7; 20_000]);
+        overlay.write_free(9000, &[1; 100]).unwrap();
+        assert_eq!(device.to_vec()[9000..9101], [&[1; 100][..], &[7]].concat());
+        assert_eq!(overlay.held(), 7);
+
+        let before = device.to_vec();
+        let overlay = Overlay::new(device.clone());
+        overlay.keep_apart(tempfile::tempfile().unwrap());
+        overlay.write_free(5000, &[2; 5000]).unwrap();
+        assert!(overlay.write_free(19_999, &[0; 2]).is_err());
+        let mut seen = vec![0; 20_000];
+        overlay.read_at(0, &mut seen).unwrap();
+        let expected = [&before[..5000], &[2; 5000], &before[10_000..]].concat();
+        assert!(seen == expected && device.to_vec() == before);
     }
 
     #[test]

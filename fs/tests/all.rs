@@ -38,6 +38,7 @@ mod ops_fault;
 mod ops_hostile;
 mod ops_read;
 mod ops_semantics;
+mod ops_stream;
 mod ops_stress;
 mod oracle;
 mod quota;

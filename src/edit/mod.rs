@@ -6,16 +6,30 @@
 //! new verb is such a file, its `mod` line and its line in the table below.
 
 mod access;
+mod append_line;
+mod chmod;
+mod chown;
+mod copy;
+mod copy_in;
 mod delete;
 mod error;
+mod flag;
+mod hardlink;
 mod mkdir;
 mod mode;
 mod path;
 mod place;
+mod relocate;
+mod set_line;
 mod source;
+mod substitute;
+mod symlink;
 mod sysv;
 #[cfg(test)]
 mod testing;
+mod text;
+mod touch;
+mod truncate;
 mod unit;
 mod write;
 
@@ -62,6 +76,9 @@ trait Act {
     /// [`Needs::Where`] it is left out, with a warning, on others.
     const NEEDS: Needs = Needs::Files;
 
+    /// Whether it reads files beside the program when it runs.
+    const LOCAL: bool = false;
+
     /// What it is about, for messages: most often a path; never a secret.
     fn subject(&self) -> String;
 
@@ -97,6 +114,12 @@ macro_rules! actions {
                 match self { $(Self::$kind(_) => <$value as Act>::NEEDS,)* }
             }
 
+            /// Whether it reads files beside the program when it runs, beyond its sources. Then it
+            /// cannot run inside the helper VM.
+            pub fn is_local(&self) -> bool {
+                match self { $(Self::$kind(_) => <$value as Act>::LOCAL,)* }
+            }
+
             /// What it is about, for messages.
             pub fn subject(&self) -> String {
                 match self { $(Self::$kind(act) => act.subject(),)* }
@@ -121,10 +144,34 @@ macro_rules! actions {
 actions! {
     /// Writes a file.
     Write(write::Write),
+    /// Copies local files and directories into the guest.
+    CopyIn(copy_in::CopyIn),
     /// Makes a directory.
     Mkdir(mkdir::Mkdir),
     /// Deletes files and directories.
     Delete(delete::Delete),
+    /// Moves a file or directory.
+    Move(relocate::Relocate),
+    /// Copies a file or directory of the guest.
+    Copy(copy::Copy),
+    /// Makes a symbolic link.
+    Symlink(symlink::Symlink),
+    /// Gives a file one more name.
+    Hardlink(hardlink::Hardlink),
+    /// Sets permissions.
+    Chmod(chmod::Chmod),
+    /// Sets owner and group.
+    Chown(chown::Chown),
+    /// Makes an empty file, or sets the times of one that exists.
+    Touch(touch::Touch),
+    /// Empties a file.
+    Truncate(truncate::Truncate),
+    /// Adds a line to the end of a text.
+    AppendLine(append_line::AppendLine),
+    /// Replaces what a pattern matches in a text.
+    Edit(substitute::Substitute),
+    /// Sets the line KEY=VALUE of a text.
+    SetLine(set_line::SetLine),
     /// Switches a unit or service on.
     Enable(unit::Enable),
     /// Switches a unit or service off.
@@ -156,6 +203,12 @@ impl Edit {
     /// An edit that the option `name` asked for.
     pub fn of_option(name: &str, action: Action) -> Self {
         Self { origin: format!("--{name} {}", action.subject()), action }
+    }
+
+    /// Whether the edit after it leaves nothing of it: both write the same file.
+    pub fn is_undone_by(&self, next: &Self) -> bool {
+        matches!((&self.action, &next.action), (Action::Write(_), Action::Write(_)))
+            && self.action.subject() == next.action.subject()
     }
 
     /// Whether a guest whose system is not known will not do.

@@ -19,6 +19,17 @@ const PATH_MAX: usize = 4096;
 #[serde(try_from = "String", into = "String")]
 pub struct GuestPath(String);
 
+/// Splits `FROM:GUESTPATH`, where the path begins with a slash.
+///
+/// # Errors
+/// When it has another form.
+pub(super) fn pair<'a>(text: &'a str, form: &str) -> Result<(&'a str, GuestPath), BadEdit> {
+    match text.rfind(":/") {
+        Some(at) if at > 0 => Ok((&text[..at], GuestPath::new(&text[at + 1..])?)),
+        _ => Err(BadEdit::form(text, form)),
+    }
+}
+
 impl GuestPath {
     /// A path of a request.
     ///

@@ -27,8 +27,6 @@ pub enum Source {
 /// A content that is about to be read.
 pub(super) struct Opened<'a> {
     pub(super) reader: Box<dyn Read + 'a>,
-    /// Bytes, where they are known before.
-    pub(super) size: Option<u64>,
     /// Permission bits of a new file.
     pub(super) mode: u16,
 }
@@ -43,7 +41,6 @@ impl Source {
             Self::Inline(content, mode) => {
                 let bytes = content.expose();
                 return Ok(Opened {
-                    size: Some(bytes.len() as u64),
                     reader: Box::new(Cursor::new(bytes)),
                     mode: mode.map_or(INLINE_MODE, Mode::bits),
                 });
@@ -56,13 +53,12 @@ impl Source {
         if metadata.is_dir() {
             return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        let size = metadata.is_file().then_some(metadata.len());
         let mode = if metadata.is_file() {
             (metadata.permissions().mode() & 0o777) as u16
         } else {
             INLINE_MODE
         };
-        Ok(Opened { reader: Box::new(file), size, mode })
+        Ok(Opened { reader: Box::new(file), mode })
     }
 
     /// Whether the content can be had: before any disk is opened.
@@ -147,7 +143,6 @@ mod tests {
         assert_eq!(source.open().unwrap().mode, 0o751);
         assert!(source.carry(4).is_err());
         source.carry(5).unwrap();
-        let opened = source.open().unwrap();
-        assert_eq!((opened.mode, opened.size), (0o751, Some(5)));
+        assert_eq!(source.open().unwrap().mode, 0o751);
     }
 }

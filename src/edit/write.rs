@@ -1,14 +1,12 @@
 //! `--write`: a file with this content.
 
-use std::io::Read;
-
 use serde::{Deserialize, Serialize};
 use snf_fs::{FileType, Stat, Tree};
-use zeroize::Zeroizing;
 
+use super::flag;
 use super::place::{self, Spot};
 use super::source::PlainText;
-use super::{Access, Act, Action, BadEdit, GuestPath, How, Mode, Source, SourceError, Verb};
+use super::{Access, Act, Action, BadEdit, GuestPath, How, Mode, Source, Verb};
 use crate::craft::secret::Secret;
 use crate::guest::Guest;
 use crate::task::{Session, TaskError};
@@ -48,17 +46,8 @@ struct Fields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     new_mode: Option<Mode>,
     /// Whether a symbolic link at the end of the path is followed.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[serde(default = "flag::yes", skip_serializing_if = "flag::is_yes")]
     follow: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_yes(value: &bool) -> bool {
-    *value
 }
 
 impl TryFrom<Fields> for Write {
@@ -185,16 +174,7 @@ impl Act for Write {
             guest.tree.unlink(&path)?;
         }
         place::make_parents(&mut guest.tree, &path)?;
-        let room = usize::try_from(opened.size.unwrap_or(0)).unwrap_or(0);
-        let mut content = Zeroizing::new(Vec::with_capacity(room));
-        opened.reader.read_to_end(&mut content).map_err(|source| SourceError {
-            path: match &self.source {
-                Source::File(path) => path.clone(),
-                Source::Inline(..) => "of the request".into(),
-            },
-            source,
-        })?;
-        guest.tree.write(&path, &content, wanted)?;
+        guest.tree.write_from(&path, &mut opened.reader, wanted)?;
         if !guest.is_windows() {
             guest.tree.chown(&path, wanted.uid, wanted.gid)?;
             // After the owner, because a change of owner may take set-id bits away.

@@ -1,6 +1,7 @@
 //! The disks of the instance, with what has no journal of its own held in memory: partition
 //! tables and swap signatures.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use snf_fs::{BlockDevice, DeviceError, MemoryDevice, Overlay};
@@ -74,6 +75,28 @@ impl Storage {
     pub fn with_mounter(mut self, mounter: Option<Arc<dyn Mounter>>) -> Self {
         self.mounter = mounter;
         self
+    }
+
+    /// For a run that does not write: contents that would go to free blocks of the disk at once go
+    /// to a temporary file of no name.
+    ///
+    /// # Errors
+    /// When there is no place for temporary files.
+    pub fn keep_apart(&self) -> Result<(), DeviceError> {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!(".snf-image-{}", std::process::id()));
+        let fail = |source| DeviceError {
+            operation: "keep apart (in the directory for temporary files)",
+            offset: 0,
+            length: 0,
+            source,
+        };
+        let mut options = std::fs::File::options();
+        let options = options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&path).map_err(fail)?;
+        std::fs::remove_file(&path).map_err(fail)?;
+        self.image.keep_apart(file);
+        Ok(())
     }
 
     /// The opener of file systems that no engine knows.

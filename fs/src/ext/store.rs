@@ -28,6 +28,8 @@ pub struct Transaction {
     pub meta: BTreeMap<FsBlock, Block>,
     /// Blocks of file content, all free before this transaction: written ahead of its commit.
     pub data: BTreeMap<FsBlock, Block>,
+    /// How many blocks of file content are on the device already, in places that were free.
+    pub written: u64,
     /// Blocks freed by this transaction. Until it is committed, their old content must stay.
     pub freed: Ranges,
     /// Runs of blocks, first and number, that were free and must hold zeros before the commit: inode
@@ -291,6 +293,37 @@ impl Store {
         self.record(number);
         self.current.data.insert(number, block.clone());
         self.latest.insert(number, block);
+        Ok(())
+    }
+
+    /// Writes file content to a run of blocks that were free, in whole blocks: to the device at once
+    /// where nothing of the state on it, of its journal or of what waits is there, else into memory.
+    pub fn write_free(&mut self, first: FsBlock, content: &[u8]) -> Result<()> {
+        let count = (content.len() / self.block_size) as u64;
+        if count == 0 {
+            return Ok(());
+        }
+        self.check(first)?;
+        self.check(first.saturating_add(count - 1))?;
+        let end = first + count;
+        let freed = |transaction: &Transaction| {
+            transaction.freed.within(first.get()..end.get()).next().is_some()
+        };
+        let taken = self.replayed.range(first..end).next().is_some()
+            || self.latest.range(first..end).next().is_some()
+            || self.zeroing.range(..end).next_back().is_some_and(|(_, &past)| past > first)
+            || freed(&self.current)
+            || self.sealed.iter().any(freed);
+        if taken {
+            for (number, block) in first.run(count).zip(content.chunks(self.block_size)) {
+                self.write_data(number, block.to_vec())?;
+            }
+            return Ok(());
+        }
+        self.device.write_free(first.byte(self.block_size), content)?;
+        let (first, end) = (first.get(), end.get());
+        self.cache.borrow_mut().remove_range(first..end);
+        self.current.written += count;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Changing by path.
 
+use std::io::Read;
+
 use super::resolve::{Place, Walk};
 use super::{ChangeKind, Tree, Written, at_path};
 use crate::error::{Error, Result, display_name};
@@ -7,6 +9,8 @@ use crate::filesystem::{Attributes, FileType, NodeId, Times};
 
 /// The extended attribute that holds an SELinux label.
 const SELINUX: &[u8] = b"security.selinux";
+/// A content of fewer bytes is held in memory while it is compared.
+const HEAD: u64 = 1 << 20;
 /// A file is compared with what is to be written to it up to this size.
 const COMPARE_MAX: u64 = 16 << 20;
 
@@ -50,6 +54,119 @@ impl Tree {
         self.writable(place, &full)?.replace(place.node, content).map_err(at_path(&full))?;
         self.changes.record(&full, ChangeKind::Replaced);
         Ok(Written::Replaced)
+    }
+
+    /// Like [`Tree::write`], for a content that memory need not hold ([`FileSystem::write_from`]). A
+    /// small one is compared with what is there, and replaces it as [`Tree::write`] does.
+    ///
+    /// # Errors
+    /// Those of [`Tree::write`], and [`Error::Content`].
+    ///
+    /// [`FileSystem::write_from`]: crate::FileSystem::write_from
+    pub fn write_from(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        content: &mut dyn Read,
+        attributes: Attributes,
+    ) -> Result<Written> {
+        let walk = self.walk(path.as_ref(), true)?;
+        let full = walk.path();
+        if walk.missing.is_empty() {
+            let place = self.regular(&walk)?;
+            let mut head = Vec::new();
+            let failed = |error| Error::Content(display_name(&full), error);
+            content.take(HEAD).read_to_end(&mut head).map_err(failed)?;
+            if (head.len() as u64) < HEAD {
+                return self.write(&full, &head, attributes);
+            }
+            let mut whole = head.as_slice().chain(content);
+            let fs = self.writable(place, &full)?;
+            fs.write_from(place.node, &mut whole).map_err(at_path(&full))?;
+            self.changes.record(&full, ChangeKind::Replaced);
+            return Ok(Written::Replaced);
+        }
+        if walk.must_be_dir {
+            return Err(Error::IsADirectory(walk.display()));
+        }
+        let (dir, name) = walk.entry()?;
+        let fs = self.writable(dir, &full)?;
+        let node = fs.create(dir.node, name, attributes).map_err(at_path(&full))?;
+        fs.write_from(node, content).map_err(at_path(&full))?;
+        self.label(dir, node, &full, FileType::Regular)?;
+        self.changes.record(&full, ChangeKind::Created);
+        Ok(Written::Created)
+    }
+
+    /// Gives a file (not what a symbolic link leads to) one more name, on the same file system.
+    ///
+    /// # Errors
+    /// What keeps the paths from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
+    pub fn link(&mut self, existing: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<()> {
+        let from = self.walk(existing.as_ref(), false)?;
+        let place = from.existing()?;
+        let walk = self.walk(path.as_ref(), false)?;
+        if walk.missing.is_empty() {
+            return Err(Error::Exists(walk.display()));
+        }
+        let (dir, name) = walk.entry()?;
+        let full = walk.path();
+        if dir.mount != place.mount {
+            return Err(Error::Invalid(format!(
+                "{} and {} are not on the same file system",
+                from.display(),
+                walk.display()
+            )));
+        }
+        let fs = self.writable(dir, &full)?;
+        fs.link(place.node, dir.node, name).map_err(at_path(&full))?;
+        self.changes.record(&full, ChangeKind::Created);
+        Ok(())
+    }
+
+    /// Makes a device node, a named pipe or a socket.
+    ///
+    /// # Errors
+    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
+    pub fn mknod(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        file_type: FileType,
+        device: Option<(u32, u32)>,
+        attributes: Attributes,
+    ) -> Result<()> {
+        let walk = self.walk(path.as_ref(), false)?;
+        if walk.missing.is_empty() {
+            return Err(Error::Exists(walk.display()));
+        }
+        let (dir, name) = walk.entry()?;
+        let full = walk.path();
+        let node = self
+            .writable(dir, &full)?
+            .mknod(dir.node, name, file_type, device, attributes)
+            .map_err(at_path(&full))?;
+        self.label(dir, node, &full, file_type)?;
+        self.changes.record(&full, ChangeKind::Created);
+        Ok(())
+    }
+
+    /// The same as [`Tree::chown`] for what is at the path itself, a symbolic link perhaps.
+    ///
+    /// # Errors
+    /// As [`Tree::chown`].
+    pub fn lchown(&mut self, path: impl AsRef<[u8]>, uid: u32, gid: u32) -> Result<()> {
+        let walk = self.walk(path.as_ref(), false)?;
+        self.chown_at(&walk, uid, gid)
+    }
+
+    /// The same as [`Tree::set_times`] for what is at the path itself, a symbolic link perhaps.
+    ///
+    /// # Errors
+    /// As [`Tree::set_times`].
+    pub fn set_link_times(&mut self, path: impl AsRef<[u8]>, times: Times) -> Result<()> {
+        let walk = self.walk(path.as_ref(), false)?;
+        self.set_times_at(&walk, times)
     }
 
     /// Adds to the end of a file that exists.
@@ -222,6 +339,10 @@ impl Tree {
     /// system cannot be changed, and what it says.
     pub fn chown(&mut self, path: impl AsRef<[u8]>, uid: u32, gid: u32) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
+        self.chown_at(&walk, uid, gid)
+    }
+
+    fn chown_at(&mut self, walk: &Walk, uid: u32, gid: u32) -> Result<()> {
         let (place, full) = (walk.existing()?, walk.path());
         let stat = self.stat_place(place).map_err(at_path(&full))?;
         if (stat.uid, stat.gid) == (uid, gid) {
@@ -239,6 +360,10 @@ impl Tree {
     /// system cannot be changed, and what it says.
     pub fn set_times(&mut self, path: impl AsRef<[u8]>, times: Times) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
+        self.set_times_at(&walk, times)
+    }
+
+    fn set_times_at(&mut self, walk: &Walk, times: Times) -> Result<()> {
         let (place, full) = (walk.existing()?, walk.path());
         self.writable(place, &full)?.set_times(place.node, times).map_err(at_path(&full))?;
         self.changes.record(&full, ChangeKind::Attributes);

@@ -235,6 +235,7 @@ fn at_path(path: &[u8]) -> impl Fn(Error) -> Error + '_ {
             Error::NameTooLong(_) => Error::NameTooLong(path),
             Error::NoSpace(what) => Error::NoSpace(format!("{path}: {what}")),
             Error::ReadOnly(what) => Error::ReadOnly(format!("{path}: {what}")),
+            Error::Content(_, source) => Error::Content(path, source),
             Error::Invalid(what) => Error::Invalid(format!("{path}: {what}")),
             other => other,
         }

@@ -91,7 +91,7 @@ impl Parsed {
             .collect::<Result<_, _>>()?;
         let edits = args.edits.parse()?;
         if let Some((twice, _)) =
-            edits.iter().zip(edits.iter().skip(1)).find(|(a, b)| a.origin == b.origin)
+            edits.iter().zip(edits.iter().skip(1)).find(|(a, b)| a.is_undone_by(b))
         {
             return Err(Failure::usage(format!("{} is given twice", twice.origin)));
         }
@@ -216,6 +216,12 @@ impl Parsed {
         plan.windows.time_zone = args.time_zone.clone();
         plan.edits = self.edits;
         for edit in &mut plan.edits {
+            if args.vm && edit.action.is_local() {
+                return Err(Failure::usage(format!(
+                    "{}: with --vm only --write and --upload bring files of this machine along",
+                    edit.origin
+                )));
+            }
             for source in edit.action.sources() {
                 // The helper VM does not see our files.
                 let looked = if args.vm { source.carry(CARRIED_MAX) } else { source.check() };

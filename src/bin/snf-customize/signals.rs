@@ -97,6 +97,10 @@ impl<D: BlockDevice> BlockDevice for Watched<D> {
         self.begin();
         self.device.write_at(offset, buf)
     }
+    // Nothing refers to what is written there: until the commit the disk is as good as it was.
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.device.write_free(offset, buf)
+    }
     fn flush(&self) -> Result<(), DeviceError> {
         self.device.flush()
     }

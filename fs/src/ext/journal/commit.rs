@@ -143,7 +143,7 @@ impl<'a> Journalled<'a> {
                 writer.write(number, content)?;
             }
             writer.finish()?;
-            report.data_blocks += transaction.data.len() as u64;
+            report.data_blocks += transaction.data.len() as u64 + transaction.written;
             if transaction.meta.is_empty() {
                 continue;
             }

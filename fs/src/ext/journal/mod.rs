@@ -34,6 +34,7 @@ use super::volume::{Options, Volume};
 use super::{mmp, superblock::compat};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::ext::units::FsBlock;
 
 pub use commit::commit;
 pub use seal::{seal, transaction_capacity};
@@ -100,6 +101,20 @@ pub fn open_replayed(device: Arc<dyn BlockDevice>, options: Options) -> Result<(
     }
     vol.journal.area = Some(area);
     Ok((vol, dirty))
+}
+
+/// Refuses blocks that belong to the journal, although a bitmap says that they are free: what is
+/// written to them at once could not be taken back.
+pub fn check_apart(vol: &Volume, first: FsBlock, count: u64) -> Result<()> {
+    let Some(area) = &vol.journal.area else { return Ok(()) };
+    match first.run(count).find(|&block| area.contains(block)) {
+        Some(block) => Err(Error::corrupt(
+            "journal",
+            format!("block {block}"),
+            "it belongs to the journal or to its map, and a bitmap says that it is free",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The kernel keeps the superblock's free counts in memory while a file system is mounted: after a

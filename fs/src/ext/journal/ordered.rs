@@ -50,7 +50,7 @@ pub(super) fn commit(vol: &Volume, report: &mut CommitReport) -> Result<()> {
             device.flush()?;
         }
         report.metadata_blocks += transaction.meta.len() as u64;
-        report.data_blocks += transaction.data.len() as u64;
+        report.data_blocks += transaction.data.len() as u64 + transaction.written;
     }
     device.write_at(SUPERBLOCK_OFFSET, &vol.sb.to_bytes())?;
     device.flush()?;

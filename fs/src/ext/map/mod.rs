@@ -10,9 +10,11 @@ mod mapping;
 mod node;
 mod read;
 mod release;
+mod stream;
 mod write;
 
 pub(super) use extents::whole_tree;
 pub use mapping::{Mapping, has_map};
 pub use read::{map, read, read_all, read_block};
+pub use stream::replace_from;
 pub use write::{append, append_block, clear, init_map, replace, truncate};

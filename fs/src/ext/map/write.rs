@@ -89,7 +89,7 @@ fn push(vol: &mut Volume, inode: &mut Inode, lblk: u64, start: FsBlock, len: u32
 
 /// Allocates up to `want` blocks for logical block `lblk` and on, after everything that is mapped,
 /// and maps them: first block and length.
-fn extend(
+pub(super) fn extend(
     vol: &mut Volume,
     inode: &mut Inode,
     lblk: u64,
@@ -216,26 +216,12 @@ pub fn replace(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()
     if rewrite_inline(vol, inode, |_| content.to_vec(), content.len() as u64)? {
         return Ok(());
     }
-    let first = change(vol, inode, |vol, inode| {
-        let mut old = inode.clone();
-        let before = old.blocks_512(&vol.sb);
-        // Near the old content, so that one bitmap serves both.
-        let goal = match old.has_flag(flags::INLINE_DATA) {
-            false => goal(vol, &old, 1)?,
-            true => goal(vol, &old, 0)?,
-        };
-        start_over(vol, inode)?;
+    let first = renew(vol, inode, |vol, inode, goal| {
         write_new(vol, inode, 0, goal, content)?;
-        if !old.has_flag(flags::INLINE_DATA) {
-            cut(vol, &mut old, 0)?;
-            let freed = before.saturating_sub(old.blocks_512(&vol.sb));
-            let unit = u64::from(vol.sb.block_size() / 512);
-            inode.add_blocks(-((freed / unit) as i64), &vol.sb)?;
-        }
-        set_size(vol, inode, content.len() as u64)
+        Ok(content.len() as u64)
     });
     if !matches!(first, Err(Error::NoSpace(_))) {
-        return first;
+        return first.map(drop);
     }
     // Not enough room for old and new at once: the new content takes the old one's blocks, through
     // the journal.
@@ -247,6 +233,34 @@ pub fn replace(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()
         let goal = goal(vol, inode, 0)?;
         write_new(vol, inode, 0, goal, content)?;
         set_size(vol, inode, content.len() as u64)
+    })
+}
+
+/// Gives the file the content that `write` puts into new blocks, and frees the old ones after that.
+/// `write` gets a good place and gives the new size.
+pub(super) fn renew(
+    vol: &mut Volume,
+    inode: &mut Inode,
+    write: impl FnOnce(&mut Volume, &mut Inode, FsBlock) -> Result<u64>,
+) -> Result<u64> {
+    change(vol, inode, |vol, inode| {
+        let mut old = inode.clone();
+        let before = old.blocks_512(&vol.sb);
+        // Near the old content, so that one bitmap serves both.
+        let goal = match old.has_flag(flags::INLINE_DATA) {
+            false => goal(vol, &old, 1)?,
+            true => goal(vol, &old, 0)?,
+        };
+        start_over(vol, inode)?;
+        let size = write(vol, inode, goal)?;
+        if !old.has_flag(flags::INLINE_DATA) {
+            cut(vol, &mut old, 0)?;
+            let freed = before.saturating_sub(old.blocks_512(&vol.sb));
+            let unit = u64::from(vol.sb.block_size() / 512);
+            inode.add_blocks(-((freed / unit) as i64), &vol.sb)?;
+        }
+        set_size(vol, inode, size)?;
+        Ok(size)
     })
 }
 

@@ -8,6 +8,7 @@ mod names;
 mod new;
 mod nodes;
 
+use std::io::Read;
 use std::sync::Arc;
 
 use super::grow::{self, GrowReport};
@@ -19,7 +20,7 @@ use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::units::Ino;
 use crate::filesystem::{
-    Attributes, CommitReport, DirEntry, FileSystem, Info, Kind, NodeId, Stat, Times,
+    Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
 };
 
 /// An ext2, ext3 or ext4 file system.
@@ -174,6 +175,32 @@ impl FileSystem for Ext {
 
     fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
         self.change_node(node, |volume, inode| nodes::replace(volume, inode, content))
+    }
+
+    fn write_from(&mut self, node: NodeId, content: &mut dyn Read) -> Result<u64> {
+        let number = ino(node)?;
+        self.change(|volume| {
+            let mut inode = volume.live_inode(number)?;
+            nodes::write_from(volume, &mut inode, content)
+        })
+    }
+
+    fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<()> {
+        let (number, dir) = (ino(node)?, ino(dir)?);
+        self.change(|volume| names::link(volume, number, dir, name))
+    }
+
+    fn mknod(
+        &mut self,
+        dir: NodeId,
+        name: &[u8],
+        file_type: FileType,
+        device: Option<(u32, u32)>,
+        attributes: Attributes,
+    ) -> Result<NodeId> {
+        let dir = ino(dir)?;
+        self.change(|volume| names::mknod(volume, dir, name, file_type, device, attributes))
+            .map(node)
     }
 
     fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@ use super::super::inode::{Inode, ROOT_INO};
 use super::super::superblock::ro_compat;
 use super::super::volume::Volume;
 use super::super::{dir, map, remove};
-use super::new;
+use super::{new, nodes};
 use crate::error::{Error, Result, display_name};
 use crate::ext::units::Ino;
 use crate::filesystem::{Attributes, FileType};
@@ -135,6 +135,62 @@ pub fn symlink(
     touch(volume, &mut parent);
     volume.write_inode(&parent)?;
     Ok(inode.ino)
+}
+
+/// Makes a device node, a named pipe or a socket.
+pub fn mknod(
+    volume: &mut Volume,
+    parent: Ino,
+    name: &[u8],
+    file_type: FileType,
+    device: Option<(u32, u32)>,
+    attributes: Attributes,
+) -> Result<Ino> {
+    let words = match (file_type, device) {
+        (FileType::CharDevice | FileType::BlockDevice, Some((major, minor))) => {
+            Some(nodes::device_words(major, minor)?)
+        }
+        (FileType::Fifo | FileType::Socket, None) => None,
+        _ => {
+            return Err(Error::Invalid(format!(
+                "{}: a device node has a number, a named pipe and a socket have none, and nothing \
+                 else is made so",
+                display_name(name)
+            )));
+        }
+    };
+    let mut parent = open_dir(volume, parent)?;
+    check_free(volume, &parent, name)?;
+    let mut inode = new::node(volume, &parent, file_type, attributes)?;
+    for (at, word) in words.iter().flatten().enumerate() {
+        inode.raw.i_block[at * 4..][..4].copy_from_slice(&word.to_le_bytes());
+    }
+    volume.write_inode(&inode)?;
+    dir::insert(volume, &mut parent, name, inode.ino, file_type)?;
+    touch(volume, &mut parent);
+    volume.write_inode(&parent)?;
+    Ok(inode.ino)
+}
+
+/// Gives a node that is no directory one more name.
+pub fn link(volume: &mut Volume, ino: Ino, parent: Ino, name: &[u8]) -> Result<()> {
+    let mut inode = volume.live_inode(ino)?;
+    let file_type = match inode.file_type() {
+        Some(FileType::Directory) => return Err(Error::IsADirectory(display_name(name))),
+        Some(file_type) => file_type,
+        None => return Err(Error::NotFound(display_name(name))),
+    };
+    if inode.links() >= LINK_MAX {
+        return Err(Error::NoSpace(format!("inode {ino} has {LINK_MAX} names, the most it can")));
+    }
+    let mut parent = open_dir(volume, parent)?;
+    check_free(volume, &parent, name)?;
+    inode.set_links(inode.links() + 1);
+    inode.set_ctime(volume.options.now);
+    volume.write_inode(&inode)?;
+    dir::insert(volume, &mut parent, name, ino, file_type)?;
+    touch(volume, &mut parent);
+    volume.write_inode(&parent)
 }
 
 /// Takes one link from a node that is not a directory; it goes with the last.

@@ -1,5 +1,7 @@
 //! Operations on nodes: their attributes, times, content and link targets.
 
+use std::io::Read;
+
 use zerocopy::little_endian::U16;
 
 use super::super::inode::{Inode, S_IFMT, flags};
@@ -55,6 +57,24 @@ fn device_number(i_block: &[u8; 60]) -> (u32, u32) {
         (0, new) => ((new & 0xF_FF00) >> 8, new & 0xFF | new >> 12 & 0xF_FF00),
         (old, _) => (old >> 8 & 0xFF, old & 0xFF),
     }
+}
+
+/// The first two words of a device node: small numbers in the old form, as the kernel writes them.
+///
+/// # Errors
+/// [`Error::Invalid`] for numbers that Linux has not.
+pub fn device_words(major: u32, minor: u32) -> Result<[u32; 2]> {
+    if major > 0xFFF || minor > 0xF_FFFF {
+        return Err(Error::Invalid(format!(
+            "{major}:{minor} is no number of a device; the major is up to 4095, the minor up to \
+             1048575"
+        )));
+    }
+    Ok(if major < 256 && minor < 256 && (major, minor) != (0, 0) {
+        [major << 8 | minor, 0]
+    } else {
+        [0, minor & 0xFF | major << 8 | (minor & !0xFF) << 12]
+    })
 }
 
 /// Refuses to look into encrypted nodes.
@@ -173,6 +193,14 @@ pub fn replace(volume: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result
     finish_write(volume, inode)
 }
 
+/// Replaces the content of a file by what a reader gives.
+pub fn write_from(volume: &mut Volume, inode: &mut Inode, content: &mut dyn Read) -> Result<u64> {
+    writable_file(inode)?;
+    let size = map::replace_from(volume, inode, content)?;
+    finish_write(volume, inode)?;
+    Ok(size)
+}
+
 /// Adds to the end of a file.
 pub fn append(volume: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()> {
     writable_file(inode)?;
@@ -188,7 +216,21 @@ fn finish_write(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::device_number;
+    use super::{device_number, device_words};
+
+    #[test]
+    fn device_words_are_read_back() {
+        for number in
+            [(0, 0), (1, 3), (8, 1), (255, 255), (0, 256), (259, 70_000), (4095, 0xF_FFFF)]
+        {
+            let mut block = [0; 60];
+            for (at, word) in device_words(number.0, number.1).unwrap().iter().enumerate() {
+                block[at * 4..][..4].copy_from_slice(&word.to_le_bytes());
+            }
+            assert_eq!(device_number(&block), number);
+        }
+        assert!(device_words(4096, 0).is_err() && device_words(0, 1 << 20).is_err());
+    }
 
     #[test]
     fn device_numbers() {

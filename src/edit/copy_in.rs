@@ -1,0 +1,168 @@
+//! `--copy-in`: local files and whole directories.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use snf_fs::{Attributes, FileType};
+
+use super::path::pair;
+use super::{Act, Action, BadEdit, GuestPath, How, SourceError, Verb, delete, place};
+use crate::guest::Guest;
+use crate::task::{Session, TaskError};
+
+/// A local file or directory, copied into a directory of the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyIn {
+    /// The file or directory beside the program.
+    local: PathBuf,
+    /// The directory in the guest.
+    directory: GuestPath,
+}
+
+impl CopyIn {
+    fn parse(text: &str, _: How) -> Result<Action, BadEdit> {
+        let (local, directory) = pair(text, "LOCAL:GUESTDIR (such as site:/srv/www)")?;
+        let local = PathBuf::from(local);
+        if local.file_name().is_none() {
+            return Err(BadEdit::new(format!(
+                "'{}' has no name that the copy could have; name the directory itself",
+                local.display()
+            )));
+        }
+        Ok(Action::CopyIn(Self { local, directory }))
+    }
+}
+
+impl Act for CopyIn {
+    const VERBS: &'static [Verb] = &[Verb {
+        name: "copy-in",
+        metavar: "LOCAL:GUESTDIR",
+        help: "Copy a local file, or a directory with all that is in it, into a directory of the \
+               guest: root's, with the local permissions; symbolic links stay links.",
+        follows: false,
+        parse: Self::parse,
+    }];
+    const LOCAL: bool = true;
+
+    fn subject(&self) -> String {
+        self.local.display().to_string()
+    }
+
+    fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+        let spot = place::find(guest, &self.directory, true)?;
+        guest.tree.mkdir_all(&spot.path, place::PARENTS)?;
+        let name = self.local.file_name().unwrap_or_default().as_bytes();
+        let mut stack = vec![(self.local.clone(), place::join(&spot.path, name))];
+        // Directories get their permissions at the end: of those that exist they stay as they are.
+        while let Some((local, path)) = stack.pop() {
+            let metadata = fs::symlink_metadata(&local).map_err(failed(&local))?;
+            if metadata.is_dir() {
+                directory(guest, &path, &metadata)?;
+                for entry in fs::read_dir(&local).map_err(failed(&local))? {
+                    let entry = entry.map_err(failed(&local))?;
+                    let inside = place::join(&path, entry.file_name().as_bytes());
+                    stack.push((entry.path(), inside));
+                }
+            } else if !other(guest, &local, &path, &metadata)? {
+                let shown = local.display();
+                session.warn(format!("--copy-in: {shown} is no file, directory or link: left out"));
+            }
+            guest.tree.seal()?;
+        }
+        Ok(())
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> SourceError + '_ {
+    move |source| SourceError { path: path.to_owned(), source }
+}
+
+fn attributes(metadata: &Metadata) -> Attributes {
+    let mode = (metadata.permissions().mode() & 0o7777) as u16;
+    Attributes { mode, uid: 0, gid: 0 }
+}
+
+/// What is at the path now, not followed.
+fn there(guest: &Guest, path: &[u8]) -> Result<Option<FileType>, TaskError> {
+    match guest.tree.lstat(path) {
+        Ok(stat) => Ok(Some(stat.file_type)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn directory(guest: &mut Guest, path: &[u8], metadata: &Metadata) -> Result<(), TaskError> {
+    match there(guest, path)? {
+        Some(FileType::Directory) => return Ok(()),
+        Some(_) => delete::remove(&mut guest.tree, path.to_vec())?,
+        None => {}
+    }
+    Ok(guest.tree.mkdir(path, attributes(metadata))?)
+}
+
+/// Copies what is no directory; `false` for what is not copied.
+fn other(
+    guest: &mut Guest,
+    local: &Path,
+    path: &[u8],
+    metadata: &Metadata,
+) -> Result<bool, TaskError> {
+    if !metadata.is_file() && !metadata.is_symlink() {
+        return Ok(false);
+    }
+    // A link in the guest is replaced and not followed: what is copied is what is seen there. A file
+    // is made anew, so that no other name of it changes.
+    match there(guest, path)? {
+        None => {}
+        Some(FileType::Directory) => {
+            return Err(snf_fs::Error::IsADirectory(snf_fs::error::display_name(path)).into());
+        }
+        Some(_) => guest.tree.unlink(path)?,
+    }
+    if metadata.is_symlink() {
+        let target = fs::read_link(local).map_err(failed(local))?;
+        let link = Attributes { mode: 0o777, uid: 0, gid: 0 };
+        guest.tree.symlink(path, target.as_os_str().as_bytes(), link)?;
+    } else {
+        let mut file = File::open(local).map_err(failed(local))?;
+        guest.tree.write_from(path, &mut file, attributes(metadata))?;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Guest, fails, parse, runs};
+    use super::*;
+
+    #[test]
+    fn directories_are_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = dir.path().join("site");
+        fs::create_dir_all(site.join("a/b")).unwrap();
+        fs::write(site.join("a/b/x"), "new").unwrap();
+        fs::set_permissions(site.join("a/b/x"), fs::Permissions::from_mode(0o750)).unwrap();
+        std::os::unix::fs::symlink("b/x", site.join("a/link")).unwrap();
+        let mut guest = Guest::debian();
+        guest.write("/srv/site/a/b/x", "old");
+        guest.write("/srv/site/a/kept", "kept");
+        guest.tree().link("/srv/site/a/b/x", "/srv/other").unwrap();
+        runs(&mut guest, "copy-in", &format!("{}:/srv", site.display()));
+        assert_eq!(guest.read("/srv/site/a/b/x"), "new");
+        assert_eq!(guest.attributes("/srv/site/a/b/x"), (0o750, 0, 0));
+        assert_eq!(guest.tree().read_link("/srv/site/a/link").unwrap(), b"b/x");
+        assert_eq!(
+            (guest.read("/srv/site/a/kept"), guest.read("/srv/other")),
+            ("kept".into(), "old".into())
+        );
+        guest.mkdir("/srv/site/a/link2");
+        let missing = fails(&mut guest, "copy-in", "/none/here:/srv");
+        assert!(missing.contains("/none/here"), "{missing}");
+        assert!(parse("copy-in", "..:/srv").is_err() && parse("copy-in", "x").is_err());
+    }
+}
