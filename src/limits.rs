@@ -2,9 +2,12 @@
 //!
 //! Whoever makes an image chooses how long its files are, how deep they nest and how much they name.
 //! Each such amount ends somewhere, so that a run takes bounded memory and time. The engines have
-//! their own bounds beside their formats (`snf-fs`, `snf-partition`). [`LIMITS`] lists those of this
-//! library; a test goes through the table and asks for one more than each allows.
+//! their own bounds beside their formats (`snf-fs`, `snf-partition`), and the host has a table of its
+//! own. [`LIMITS`] lists those of this library; a test goes through the table and asks for one more than each allows.
 
+/// Memory of a whole run of `snf-customize` or `snf-image-host`. The bounds below keep a run far under
+/// it; only files that the command line itself names (`--write`, 512 MiB each) come near.
+pub const MEMORY_BYTES: usize = 3 << 30;
 /// A path, as Linux allows it (PATH_MAX with its end).
 pub const PATH_BYTES: usize = 4095;
 /// A configuration file of the guest that is read whole.
@@ -31,6 +34,8 @@ pub(crate) const NAMES: usize = 20;
 pub const XML_LEVELS: usize = 64;
 /// Elements of an XML answer file.
 pub const XML_ELEMENTS: usize = 100_000;
+/// Users that `USERS` names.
+pub const USERS: usize = 64;
 /// The rules of a deployment, with the files that they carry.
 pub const RULES_BYTES: usize = 16 << 20;
 
@@ -47,7 +52,8 @@ pub struct Limit {
     pub why: &'static str,
 }
 
-const fn limit(of: &'static str, most: u64, unit: &'static str, why: &'static str) -> Limit {
+/// A row of a table of bounds.
+pub const fn limit(of: &'static str, most: u64, unit: &'static str, why: &'static str) -> Limit {
     Limit { of, most, unit, why }
 }
 
@@ -94,6 +100,12 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit("levels of XML", XML_LEVELS as u64, "levels", "answer files have some eight"),
     limit("elements of XML", XML_ELEMENTS as u64, "elements", "answer files have some hundreds"),
+    limit(
+        "users",
+        USERS as u64,
+        "names",
+        "the password of each is hashed by several methods, a tenth of a second together",
+    ),
     limit(
         "rules",
         RULES_BYTES as u64,

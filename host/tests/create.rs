@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::lab::{Lab, StandIn};
+use snf_image::crypt::Method;
+use snf_image::plan::Password;
 use snf_image_host::node::cancel::Cancel;
 use snf_image_host::node::log;
 use snf_image_host::scripts::rename::rename;
@@ -24,12 +26,45 @@ fn a_whole_disk() {
     let rules = &runner.rules;
     assert_eq!(rules.text("HOSTNAME"), Some("inst1.example.test"));
     assert_eq!(rules.text("TYPE"), Some("diskdump"));
-    assert_eq!(rules.text("PASSWD"), Some("it's a $ecret"));
+    assert!(rules.get("PASSWD").is_none());
     assert_eq!(rules.text("NIC_0_MAC"), Some("aa:00:00:00:00:01"));
     assert_eq!(rules.text("DHCP_TAGS"), Some("auto dhcp nfdhcpd"));
     assert_eq!(rules.devices(), ["/dev/vda"]);
     assert!(rules.get("PROPERTY_OSFAMILY").is_none());
-    assert!(rules.get("PASSWD_HASH").is_none());
+    assert!(rules.text("PASSWD_HASH").unwrap().starts_with("$6$"));
+}
+
+#[test]
+fn the_password_itself_goes_to_a_windows_only() {
+    for (format, family, clear) in [
+        ("diskdump", "", false),
+        ("diskdump", "linux", false),
+        ("diskdump", "freebsd", false),
+        ("diskdump", "windows", true),
+        ("extdump", "", false),
+        ("ntfsdump", "", true),
+    ] {
+        let mut lab = Lab::new();
+        lab.set("OSP_IMG_FORMAT", format);
+        lab.set("OSP_IMG_PASSWD", "T0pSecret-in-clear");
+        lab.set("OSP_IMG_PROPERTIES", &format!(r#"{{"OSFAMILY": "{family}", "USERS": "root u"}}"#));
+        if family.is_empty() {
+            lab.set("OSP_IMG_PROPERTIES", r#"{"USERS": "root u"}"#);
+        }
+        let mut runner = StandIn::new();
+        lab.run(&mut runner).unwrap();
+        let found = runner.floppy.windows(18).any(|window| window == b"T0pSecret-in-clear");
+        assert_eq!(found, clear, "{format} {family}: on the parameter disk");
+        let hashes = runner.rules.array("PREPARED_PASSWD_HASHES");
+        assert_eq!(hashes.is_empty(), clear, "{format} {family}");
+        // The helper's half reads hashes for both users.
+        let plan = runner.rules.plan().unwrap();
+        let [(_, Password::Hashes(hashes))] = &plan.passwords[..] else {
+            assert!(clear);
+            continue;
+        };
+        assert!(Method::Sha512.pick(hashes, 1).is_some());
+    }
 }
 
 #[test]
@@ -60,6 +95,7 @@ fn refused_before_the_first_byte() {
         }),
         ("img_format: it is none of", |lab, _| lab.set("OSP_IMG_FORMAT", "tar")),
         ("img_format: it is not set", |lab, _| lab.set("OSP_IMG_FORMAT", "")),
+        ("the password has 600 bytes", |lab, _| lab.set("OSP_IMG_PASSWD", &"x".repeat(600))),
         ("img_id: it is not set", |lab, _| lab.vars.retain(|(n, _)| n != "OSP_IMG_ID")),
         ("no OS parameters were given", |lab, _| {
             lab.vars.retain(|(n, _)| !n.starts_with("OSP_"));
@@ -96,7 +132,7 @@ fn refused_before_the_first_byte() {
         let mut lab = Lab::new();
         let mut runner = StandIn::new();
         change(&mut lab, &mut runner);
-        let error = lab.run(&mut runner).unwrap_err().to_string();
+        let error = log::chain(&lab.run(&mut runner).unwrap_err());
         assert!(error.contains(why), "{why}: {error}");
         assert!(!error.contains("$ecret"), "{error}");
         assert_eq!(runner.runs, 0);
@@ -155,13 +191,16 @@ fn parameters_of_the_configuration_and_of_a_url() {
     let mut runner = StandIn::new();
     lab.run(&mut runner).unwrap();
     assert_eq!(runner.rules.text("TYPE"), Some("diskdump"));
-    assert_eq!(runner.rules.text("PASSWD"), Some("of the url"));
+    let script = "print crypt($ARGV[0], $ARGV[1])";
+    let hash = runner.rules.text("PASSWD_HASH").unwrap();
+    let perl = std::process::Command::new("perl").args(["-e", script, "of the url", hash]).output();
+    assert_eq!(String::from_utf8(perl.unwrap().stdout).unwrap(), hash);
     assert_eq!(runner.rules.text("INST_PROPERTIES"), Some(r#"{"USERS":"user"}"#));
     fs::write(&json, r#"{"img_size": "small"}"#).unwrap();
     let error = lab.run(&mut runner).unwrap_err().to_string();
     assert!(error.contains("img_size"), "{error}");
     lab.set("OSP_CONFIG_URL", "file:///nonexistent/x");
-    let error = lab.run(&mut runner).unwrap_err().to_string();
+    let error = log::chain(&lab.run(&mut runner).unwrap_err());
     assert!(error.contains("config_url") && error.contains("does not exist"), "{error}");
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ask::luks_key::LuksKey;
 use crate::ask::network::Nic;
 use crate::ask::prepared::Prepared;
-use crate::ask::properties::Properties;
+use crate::ask::properties::{Properties, PropertyError};
 use crate::ask::task_id::TaskId;
 use crate::craft::secret::Secret;
 use crate::edit::Edit;
@@ -43,14 +43,16 @@ impl ImageFormat {
     }
 }
 
-/// A password to set: the clear text, to be hashed as the image's own system would, or a ready
-/// crypt(3) string.
+/// A password to set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Password {
-    /// Clear text.
+    /// Clear text, to be hashed as the image's own system would.
     Clear(Secret),
     /// A crypt(3) hash, set as it is.
     Hash(Secret),
+    /// Hashes of a clear text that stays outside the helper VM: for each user in turn, one by each
+    /// method that the image may ask for.
+    Hashes(Vec<Secret>),
 }
 
 /// The user whose password or keys are set.
@@ -60,6 +62,23 @@ pub enum Who {
     Default,
     /// One user by name.
     Named(String),
+}
+
+impl Who {
+    /// The names of the users, in the order of the request.
+    ///
+    /// # Errors
+    ///
+    /// `USERS` is no list of names.
+    pub(crate) fn users<'a>(
+        &'a self,
+        properties: &'a Properties,
+    ) -> Result<Vec<&'a str>, PropertyError> {
+        match self {
+            Self::Named(name) => Ok(vec![name]),
+            Self::Default => Ok(properties.users()?.unwrap_or_else(|| vec!["root"])),
+        }
+    }
 }
 
 /// One file of the personality.

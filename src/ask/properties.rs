@@ -11,6 +11,7 @@ use crate::ask::task_id::{TaskId, UnknownTask};
 use crate::craft::base64::{NotBase64, decode as decode_base64};
 use crate::craft::crypt::Method;
 use crate::craft::secret::Secret;
+use crate::limits;
 
 /// The merged properties of image and instance; keys are upper case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,10 +336,10 @@ impl Properties {
                 && !user.contains([':', '/', ','])
                 && !user.chars().any(char::is_control)
         };
-        if users.iter().all(valid) {
+        if users.len() <= limits::USERS && users.iter().all(valid) {
             Ok(Some(users))
         } else {
-            Err(self.wrong("USERS", "names of users with blanks between them"))
+            Err(self.wrong("USERS", "names of users with blanks between them, 64 at most"))
         }
     }
 

@@ -173,6 +173,7 @@ mod tests {
             passwords: vec![
                 (Who::Named("root".into()), Password::Clear(Secret::new("p\u{e4}ss\u{0}"))),
                 (Who::Default, Password::Hash(Secret::new("$6$x$y"))),
+                (Who::Default, Password::Hashes(vec![Secret::new("$y$x"), Secret::new("$6$x")])),
             ],
             auth_keys: vec![(Who::Named("admin".into()), "ssh-ed25519 AAAA x\n".into())],
             personality: vec![PersonalityFile {
@@ -217,7 +218,6 @@ mod tests {
                     public: "ssh-rsa x\n".into(),
                     fingerprint: "SHA256:x".into(),
                 }],
-                password_hashes: vec![Secret::new("$y$x")],
             },
             tasks: Tasks::Only([(TaskId::AssignHostname, vec!["--hostname".into()])].into()),
         };
@@ -234,10 +234,15 @@ mod tests {
             panic!()
         };
         assert_eq!(before, after);
+        let (Password::Hashes(before), Password::Hashes(after)) =
+            (&request.plan.passwords[2].1, &arrived.plan.passwords[2].1)
+        else {
+            panic!()
+        };
+        assert_eq!(before, after);
         let contents = |plan: &Plan| plan.personality[0].contents.clone();
         assert_eq!(contents(&request.plan), contents(&arrived.plan));
         assert_eq!(request.plan.cloud_userdata, arrived.plan.cloud_userdata);
-        assert_eq!(request.plan.prepared.password_hashes, arrived.plan.prepared.password_hashes);
         assert_eq!(request.plan.tasks, arrived.plan.tasks);
     }
 

@@ -96,6 +96,11 @@ fn takes(limit: &Limit, amount: u64) -> bool {
         }
         "levels of XML" => xml(format!("{}{}", "<a>".repeat(many), "</a>".repeat(many))),
         "elements of XML" => xml(format!("<a>{}</a>", "<b/>".repeat(many - 1))),
+        "users" => {
+            let mut properties = crate::properties::Properties::default();
+            properties.set("USERS", "u ".repeat(many));
+            properties.users().is_ok()
+        }
         "rules" => Rules::parse(&vec![b'\n'; many]).is_ok(),
         other => panic!("no case for the limit of {other}"),
     }

@@ -37,19 +37,15 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     })?;
     let mut granted = Granted::default();
     let mut users: Vec<User> = Vec::new();
-    let mut first = true;
     let mut cloud = CloudUser::of(guest, session)?;
     for (who, password) in &plan.passwords {
-        for name in names(session, who)? {
-            // A hash made beforehand has one salt: it is for one user.
-            let prepared = first && *who == Who::Default;
-            first = false;
+        for (place, name) in names(session, who)?.into_iter().enumerate() {
             if cloud.is_yet_to_be_made(&passwd, &name) {
-                cloud.password = Some(hash_of(guest, session, &name, password, prepared)?);
+                cloud.password = Some(hash_of(guest, session, &name, password, place)?);
                 continue;
             }
             let user = find(&passwd, &name)?;
-            if set_password(guest, session, &user, password, prepared)? {
+            if set_password(guest, session, &user, password, place)? {
                 cloud.keeps_password |= cloud.is(&name);
                 granted.passwords.insert(user.name.clone());
             }
@@ -77,13 +73,8 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
 
 /// The users that a request means.
 fn names(session: &Session<'_>, who: &Who) -> Result<Vec<String>, TaskError> {
-    match who {
-        Who::Named(name) => Ok(vec![name.clone()]),
-        Who::Default => {
-            let users = session.plan.properties.users()?.unwrap_or_else(|| vec!["root"]);
-            Ok(users.into_iter().map(str::to_owned).collect())
-        }
-    }
+    let users = who.users(&session.plan.properties)?;
+    Ok(users.into_iter().map(str::to_owned).collect())
 }
 
 fn find(passwd: &[u8], name: &str) -> Result<User, TaskError> {
@@ -102,7 +93,7 @@ fn set_password(
     session: &mut Session<'_>,
     user: &User,
     password: &Password,
-    prepared: bool,
+    place: usize,
 ) -> Result<bool, TaskError> {
     if let (Password::Clear(clear), Some(old)) = (password, account::hash_of(guest, user)?) {
         let method = method::choose(guest, session)?;
@@ -111,31 +102,37 @@ fn set_password(
         }
     }
     let shown = display_name(&user.name);
-    let hash = hash_of(guest, session, &shown, password, prepared)?;
+    let hash = hash_of(guest, session, &shown, password, place)?;
     account::set_hash(guest, session, user, &hash)?;
     Ok(!hash.expose().starts_with(b"!") && !hash.expose().starts_with(b"*"))
 }
 
-/// The hash to store.
+/// The hash to store, for the user of this place in the request.
 fn hash_of(
     guest: &Guest,
     session: &Session<'_>,
     user: &str,
     password: &Password,
-    prepared: bool,
+    place: usize,
 ) -> Result<Secret, TaskError> {
     Ok(match password {
         Password::Hash(hash) => hash.clone(),
         Password::Clear(clear) => {
             let method = method::choose(guest, session)?;
-            match session.plan.prepared.hash(method).filter(|_| prepared) {
-                Some(hash) => hash.clone(),
-                None => {
-                    let mut entropy = session.entropy.derive(&format!("salt {user}"));
-                    crypt::hash(method, clear, &mut entropy)
-                        .map_err(|source| TaskError::Crypt { user: user.to_owned(), source })?
-                }
-            }
+            let mut entropy = session.entropy.derive(&format!("salt {user}"));
+            crypt::hash(method, clear, &mut entropy)
+                .map_err(|source| TaskError::Crypt { user: user.to_owned(), source })?
+        }
+        Password::Hashes(hashes) => {
+            let method = method::choose(guest, session)?;
+            method.pick(hashes, place).cloned().ok_or_else(|| {
+                TaskError::request(format!(
+                    "the image hashes passwords by {}, and there is no such hash of the password of \
+                     {user}: it may be too long for this method; choose a shorter one or another \
+                     PASSWD_HASHING_METHOD",
+                    method.name()
+                ))
+            })?
         }
     })
 }
@@ -186,6 +183,22 @@ mod tests {
         let salt = |line: &str| line.split('$').nth(2).unwrap().to_owned();
         let salts: Vec<String> = shadow.lines().map(salt).collect();
         assert_ne!(salts[0], salts[1]);
+    }
+
+    #[test]
+    fn hashes_made_elsewhere_are_chosen_as_the_image_does() {
+        let mut guest = Guest::debian();
+        guest.plan.properties.set("USERS", "ann root");
+        let hashes = ["$6$a", "$y$a", "$6$r", "$y$r"].map(Secret::new);
+        guest.plan.passwords = vec![(Who::Default, Password::Hashes(hashes.to_vec()))];
+        guest.run(&TASK).unwrap();
+        assert_eq!(
+            guest.read(SHADOW),
+            "root:$y$r:20000:0:99999:7:::\nann:$y$a:20000:0:99999:7:::\n"
+        );
+        guest.plan.properties.set("PASSWD_HASHING_METHOD", "blowfish");
+        let error = guest.fail(&TASK);
+        assert!(error.contains("by blowfish, and there is no such hash of the password of ann"));
     }
 
     #[test]

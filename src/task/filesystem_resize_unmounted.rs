@@ -3,6 +3,7 @@
 use snf_fs::Kind;
 
 use super::{LaterGrowth, LazyDisk, Session, Task, TaskError, TaskId, Work, fix_partition_table};
+use crate::craft::sentence::sentence;
 use crate::guest::disk::Content;
 use crate::task::session::Grown;
 
@@ -31,7 +32,8 @@ fn run(disk: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> 
     let volume = &mut disk.volumes[index];
     let (place, what, size) = (volume.place(), volume.describe(), volume.size);
     if let Content::Broken(error) = &volume.content {
-        let text = format!("the file system of {place} ({what}) keeps its size: {error}");
+        let why = sentence(&**error);
+        let text = format!("the file system of {place} ({what}) keeps its size: {why}");
         session.warn(text);
         return Ok(());
     }

@@ -204,10 +204,16 @@ fn parameters() -> Result<(File, f64)> {
     }
     rules.set_array("DEV", ["/dev/vda"]).map_err(during("write the rules"))?;
     let entropy = Entropy::from_os().map_err(during("read entropy"))?;
-    let plan = rules.plan().map_err(during("read the rules"))?;
+    let mut plan = rules.plan().map_err(during("read the rules"))?;
     let started = Instant::now();
+    snf_image::passwords::hash(&mut plan, &entropy).map_err(during("hash the password"))?;
     let prepared = prepare(&plan, HOSTNAME, &entropy);
     let seconds = started.elapsed().as_secs_f64();
+    for (_, password) in &plan.passwords {
+        if let snf_image::plan::Password::Hashes(hashes) = password {
+            rules.set_hashes(hashes).map_err(during("write the rules"))?;
+        }
+    }
     prepared.write(&mut rules).map_err(during("write the rules"))?;
     let text = rules.write();
     let now = Clock::system().now();

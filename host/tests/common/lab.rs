@@ -23,6 +23,8 @@ pub struct StandIn {
     pub missing: bool,
     pub runs: usize,
     pub rules: Rules,
+    /// The parameter disk, byte for byte.
+    pub floppy: Vec<u8>,
     pub disks: usize,
     /// Whether flushes of the disk may wait.
     pub flush_later: Option<bool>,
@@ -35,6 +37,7 @@ impl StandIn {
             missing: false,
             runs: 0,
             rules: Rules::default(),
+            floppy: Vec::new(),
             disks: 0,
             flush_later: None,
         }
@@ -68,6 +71,7 @@ impl HelperRunner for StandIn {
             .output()
             .unwrap();
         self.rules = Rules::parse(&out.stdout).unwrap();
+        self.floppy = image;
         // The disks are written through the descriptors that QEMU would get.
         for disk in &request.disks {
             match disk {

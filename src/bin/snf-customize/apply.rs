@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use snf_image::customize::{CustomizeError, Instance, Mode, Report, customize_instance};
 use snf_image::failure::{Family, sentence};
 use snf_image::guest::storage::StorageError;
+use snf_image::passwords;
 use snf_image::random::{Clock, Entropy};
 
 use crate::args::{Apply, Format};
@@ -114,8 +115,9 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
                 ),
             ));
         }
-        let wanted =
-            snf_image::request::Request { plan: request.plan, mode, seed: args.seed, clock };
+        let mut plan = request.plan;
+        passwords::hash(&mut plan, &entropy).map_err(|error| Failure::input(sentence(&error)))?;
+        let wanted = snf_image::request::Request { plan, mode, seed: args.seed, clock };
         let sizes = lengthen_for_vm(args, &disk, progress)?;
         let result = vm::customize(args, &wanted, &disk.file, listener, progress);
         if let (Err(failure), Some((before, _))) = (&result, sizes)

@@ -71,6 +71,15 @@ impl Method {
     }
 }
 
+impl Method {
+    /// The hash by this method for the user of this place, of hashes for several users by several
+    /// methods.
+    pub fn pick(self, hashes: &[Secret], place: usize) -> Option<&Secret> {
+        let prefix = self.prefix().as_bytes();
+        hashes.iter().filter(|hash| hash.expose().starts_with(prefix)).nth(place)
+    }
+}
+
 /// Why a password cannot be hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CryptError {
@@ -93,13 +102,12 @@ pub enum CryptError {
 /// The longest password that libxcrypt takes (its buffer less the NUL).
 const LONGEST: usize = 511;
 
-/// Hashes `password` with a fresh random salt, at the cost that the systems using the method have
-/// by default.
-pub fn hash(
-    method: Method,
-    password: &Secret,
-    entropy: &mut Entropy,
-) -> Result<Secret, CryptError> {
+/// Whether a method takes a password.
+///
+/// # Errors
+///
+/// It is empty, holds a NUL byte, or is longer than the method reads.
+pub fn check(method: Method, password: &Secret) -> Result<(), CryptError> {
     let password = password.expose();
     if password.is_empty() {
         return Err(CryptError::Empty);
@@ -111,6 +119,22 @@ pub fn hash(
     if password.len() > longest {
         return Err(CryptError::TooLong(password.len(), method.name(), longest));
     }
+    Ok(())
+}
+
+/// Hashes `password` with a fresh random salt, at the cost that the systems using the method have
+/// by default.
+///
+/// # Errors
+///
+/// Those of [`check`].
+pub fn hash(
+    method: Method,
+    password: &Secret,
+    entropy: &mut Entropy,
+) -> Result<Secret, CryptError> {
+    check(method, password)?;
+    let password = password.expose();
     let text: Zeroizing<String> = match method {
         Method::Yescrypt => yescrypt::hash(password, &entropy.bytes())?,
         Method::Sha512 => sha2::sha512(password, salt(entropy, 16).as_bytes()),

@@ -3,8 +3,13 @@
 use super::{PREFIX, ParseError, Rules, WriteError};
 use crate::ask::network::{self, Nic, NicError, Settings};
 use crate::ask::params::{OsParameters, Problem};
-use crate::ask::plan::Plan;
+use crate::ask::plan::{Password, Plan, Who};
+use crate::craft::crypt::{self, Method};
+use crate::craft::secret::Secret;
 use crate::door::prepare::Prepared;
+
+/// The variable with hashes of the password: by several methods, for several users.
+const HASHES: &str = "PREPARED_PASSWD_HASHES";
 
 /// Why the rules do not make a plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +44,28 @@ impl Rules {
         Ok(())
     }
 
+    /// Puts hashes into the place of the clear password. One of them also stands where a helper
+    /// looks that takes no more than one.
+    ///
+    /// # Errors
+    ///
+    /// None that is known: a variable can hold every hash.
+    pub fn set_hashes(&mut self, hashes: &[Secret]) -> Result<(), WriteError> {
+        self.remove("PASSWD");
+        // Every C library of the last fifteen years takes SHA-512.
+        if let Some(one) = Method::Sha512.pick(hashes, 0).or(hashes.first()) {
+            self.set("PASSWD_HASH", one.expose())?;
+        }
+        self.set_array(HASHES, hashes.iter().map(Secret::expose))
+    }
+
+    /// Those hashes. What does not look like one is left out.
+    fn hashes(&self) -> Vec<Secret> {
+        let looks_right =
+            |hash: &&Secret| std::str::from_utf8(hash.expose()).is_ok_and(crypt::looks_like_crypt);
+        self.array(HASHES).into_values().filter(looks_right).cloned().collect()
+    }
+
     /// The plan that the rules ask for: every task that applies.
     pub fn plan(&self) -> Result<Plan, RulesError> {
         if self.get("TYPE").is_none() {
@@ -55,6 +82,12 @@ impl Rules {
         let mut plan = parameters.plan().map_err(RulesError::Wrong)?;
         plan.hostname = self.text("HOSTNAME").filter(|name| !name.is_empty()).map(str::to_owned);
         plan.prepared = Prepared::read(self);
+        let hashes = self.hashes();
+        for (who, password) in plan.passwords.iter_mut().filter(|_| !hashes.is_empty()) {
+            if let (Who::Default, Password::Hash(_)) = (who, &*password) {
+                *password = Password::Hashes(hashes.clone());
+            }
+        }
         plan.windows.default_time_zone = self.text("WINDOWS_TIMEZONE").map(str::to_owned);
         plan.cloud_init_debug = self.text("CLOUD_INIT_DEBUG").is_some_and(is_yes);
         // The host derives these from the image's format; they override the properties.

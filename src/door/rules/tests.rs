@@ -269,3 +269,17 @@ fn plans_that_make_no_sense() {
     assert_eq!(plan.format, ImageFormat::ExtDump);
     assert!(plan.passwords.is_empty());
 }
+
+#[test]
+fn hashes_that_are_none_are_left_out() {
+    let hash = "$6$salt$0123456789012345678901";
+    let mut rules = Rules::default();
+    rules.set("TYPE", "diskdump").unwrap();
+    rules.set("PASSWD_HASH", hash).unwrap();
+    rules.set_array("PREPARED_PASSWD_HASHES", ["", "a:b"]).unwrap();
+    assert!(matches!(rules.plan().unwrap().passwords[..], [(_, Password::Hash(_))]));
+    // Hashes of no password.
+    rules.remove("PASSWD_HASH");
+    rules.set_array("PREPARED_PASSWD_HASHES", [hash]).unwrap();
+    assert!(rules.plan().unwrap().passwords.is_empty());
+}

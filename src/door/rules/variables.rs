@@ -69,6 +69,11 @@ impl Rules {
         Ok(())
     }
 
+    /// Takes a variable out.
+    pub fn remove(&mut self, name: &str) {
+        self.values.remove(&format!("{PREFIX}{name}"));
+    }
+
     /// The bytes of a variable, the name without prefix. Of an array it is element 0, as in bash.
     pub fn get(&self, name: &str) -> Option<&Secret> {
         match self.values.get(&format!("{PREFIX}{name}"))? {

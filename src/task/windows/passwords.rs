@@ -34,6 +34,13 @@ pub(in super::super) fn change(
     for (who, password) in &plan.passwords {
         match password {
             Password::Clear(clear) => wanted.push((who, clear)),
+            Password::Hashes(_) => {
+                return Err(TaskError::request(
+                    "the image is a Windows, which needs the password itself, and only hashes of it \
+                     came into the helper VM; add the property OSFAMILY=windows (img_properties, \
+                     --properties)",
+                ));
+            }
             Password::Hash(_) => {
                 return Err(TaskError::request(
                     "a crypt(3) hash (img_passwd_hash, hash:) cannot be set on Windows, which hashes \

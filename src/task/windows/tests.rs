@@ -220,6 +220,8 @@ fn passwords_that_cannot_be() {
     }
     guest.plan.passwords = vec![(Who::Default, Password::Hash(Secret::new("$6$x$y")))];
     assert!(guest.fail(&change_password::TASK).contains("cannot be set on Windows"));
+    guest.plan.passwords = vec![(Who::Default, Password::Hashes(vec![Secret::new("$6$x$y")]))];
+    assert!(guest.fail(&change_password::TASK).contains("add the property OSFAMILY=windows"));
     guest.plan.passwords.clear();
     guest.plan.auth_keys = vec![(Who::Default, "ssh-ed25519 x".into())];
     assert!(guest.fail(&change_password::TASK).contains("cannot be set on Windows"));

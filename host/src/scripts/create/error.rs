@@ -2,7 +2,9 @@
 
 use std::io;
 
+use snf_image::failure::sentence;
 use snf_image::params::Problem;
+use snf_image::passwords::PasswordError;
 use snf_image::rules::{RulesError, WriteError};
 
 use crate::backend::BackendError;
@@ -42,7 +44,7 @@ pub enum CreateError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// `config_url` or `os_answer_file`.
-    #[error("{parameter}: {source}")]
+    #[error("{parameter}")]
     Fetch {
         /// The parameter with the URL.
         parameter: &'static str,
@@ -67,6 +69,9 @@ pub enum CreateError {
     /// Parameters that the helper would refuse.
     #[error(transparent)]
     Plan(#[from] RulesError),
+    /// A password that no guest could take.
+    #[error("img_passwd")]
+    Password(#[from] PasswordError),
     /// The parameter disk.
     #[error(transparent)]
     Floppy(#[from] FloppyError),
@@ -82,7 +87,7 @@ pub enum CreateError {
     #[error(transparent)]
     Helper(#[from] HelperError),
     /// A system call.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     System {
         /// The action that failed.
         action: &'static str,
@@ -106,6 +111,7 @@ impl CreateError {
             | Self::NoParameters
             | Self::Plan(_)
             | Self::Floppy(FloppyError::Format(_)) => self.to_string(),
+            Self::Password(_) => sentence(self),
             Self::Copy(CopyError::TooLarge { needed, available, .. }) => format!(
                 "the image needs {needed} bytes and the disk has {available}; make the disk larger"
             ),

@@ -1,9 +1,7 @@
 //! `create`: environment and configuration → image onto the disk → helper VM → result.
 
-use std::thread::JoinHandle;
-
+use snf_image::passwords;
 use snf_image::plan::Plan;
-use snf_image::prepare::{Prepared, prepare};
 use snf_image::properties::OsFamily;
 
 use crate::disk::open::OpenDisk;
@@ -20,12 +18,14 @@ use crate::node::monitor::Monitor;
 mod error;
 pub(crate) mod lay;
 mod parameters;
+mod preparation;
 mod request;
 mod vm;
 
 pub use error::CreateError;
 use parameters::{names_of, os_parameters};
-use request::{answer_file, check_room, entropy, rules};
+use preparation::Preparation;
+use request::{answer_file, check_room, rules};
 pub(crate) use request::{base_rules, json_of, parameter_disk};
 pub use vm::{HelperRunner, Qemu, check_trust, helper_config};
 pub(crate) use vm::{customize_in_vm, trust_checks, vm_disk};
@@ -62,6 +62,7 @@ fn deploy(
 ) -> Result<(), CreateError> {
     let parameters = os_parameters(env, config, cancel)?;
     let plan = parameters.plan().map_err(CreateError::Parameters)?;
+    passwords::check(&plan)?;
     let disks = env.disks()?;
     log::debug(|| format!("OS parameters: {}", names_of(env, config)));
     for disk in &disks {
@@ -85,7 +86,7 @@ fn deploy(
         rules.plan()?;
         check_room(&files, &rules)?;
     }
-    let preparation = if customize { start_preparation(&plan, env)? } else { None };
+    let preparation = if customize { Some(Preparation::start(&plan, env)?) } else { None };
 
     let mut system = lay::system_disk(&disks, config, cancel)?;
     let others = match customize {
@@ -111,13 +112,12 @@ fn deploy(
         return Ok(());
     }
     monitor.info("customizing the image");
-    if preparation.as_ref().is_some_and(|thread| !thread.is_finished()) {
+    if preparation.as_ref().is_some_and(|preparation| !preparation.is_finished()) {
         // The disk has something to do while keys are made.
         system.flush()?;
     }
-    // A thread that failed costs the time it would have saved, nothing else.
-    if let Some(Ok(prepared)) = preparation.map(JoinHandle::join) {
-        prepared.write(&mut rules)?;
+    if let Some(preparation) = preparation {
+        preparation.write(&mut rules)?;
     }
     files.insert(0, ("rules", rules.write()));
     let mut system = system.open(config, cancel)?;
@@ -140,19 +140,6 @@ const WINDOWS_MEMORY_MIB: u32 = 384;
 /// Whether the image is, or may be, a Windows.
 fn plan_is_windows(plan: &Plan) -> bool {
     plan.properties.os_family().ok().flatten().is_some_and(OsFamily::is_windows)
-}
-
-/// Begins the slow computations that need nothing of the image: keys and hashes are made here
-/// while the image is copied, and not in a VM that may have to do without KVM.
-/// `None` when the system gives no thread: the helper computes them then.
-fn start_preparation(
-    plan: &Plan,
-    env: &Environment,
-) -> Result<Option<JoinHandle<Prepared>>, CreateError> {
-    let (plan, hostname) = (plan.clone(), env.instance_name()?.to_owned());
-    let entropy = entropy()?;
-    let thread = std::thread::Builder::new().name("preparation".into());
-    Ok(thread.spawn(move || prepare(&plan, &hostname, &entropy)).ok())
 }
 
 /// The disks that the VM gets: all that may be written, the system disk first.

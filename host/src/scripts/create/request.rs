@@ -132,6 +132,6 @@ pub(super) fn check_room(
 ) -> Result<(), CreateError> {
     let mut all = files.to_vec();
     all.push(("rules", rules.write()));
-    all.push(("prepared", Secret::new(vec![0; 16 << 10])));
+    all.push(("prepared", Secret::new(vec![0; 48 << 10])));
     parameter_disk(&all).map(drop)
 }
