@@ -247,16 +247,54 @@ fn a_request_that_cannot_be_met_changes_nothing() {
 }
 
 #[test]
-fn a_closed_standard_output_is_no_error() {
+fn a_standard_output_that_takes_nothing_is_an_error() {
     let guest = Guest::debian();
-    let command = format!(
-        "{{ {} apply {} --hostname vm; echo $? >&2; }} | true",
-        snf_customize().get_program().to_str().unwrap(),
-        guest.image.display()
-    );
-    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "0");
+    let program = snf_customize().get_program().to_str().unwrap().to_owned();
+    let shell = |line: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", line, "sh", &program]).arg(&guest.image);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // The edit is done; that nobody could be told is told.
+    let line = "{ $1 apply $2 --hostname vm --root-password random; echo $? >&2; } | true";
+    let (_, error) = shell(line);
+    assert!(error.contains("\nerror: cannot write to standard output: Broken pipe"), "{error}");
+    assert!(error.contains("exit code 0 says (done)") && error.ends_with("\n11\n"), "{error}");
     assert!(guest.cat("/etc/hostname").starts_with("vm"));
+    for (line, why) in [
+        ("$1 apply $2 --hostname vm >/dev/full", "No space left"),
+        ("$1 apply $2 --hostname vm >&-", "it is closed"),
+        ("$1 apply $2 --hostname vm --json >&-", "it is closed"),
+        ("$1 inspect $2 >/dev/full", "No space left"),
+        ("$1 check $2 --json >/dev/full", "No space left"),
+        ("$1 --help >/dev/full", "No space left"),
+        ("$1 --list-tasks >&-", "it is closed"),
+        ("$1 completions bash >/dev/full", "No space left"),
+    ] {
+        let (code, error) = shell(line);
+        assert_eq!(code, Some(11), "{line}: {error}");
+        assert!(error.contains(why) && error.lines().count() == 1, "{line}: {error}");
+    }
+    assert_eq!(shell("$1 apply $2 --hostname vm >/dev/null").0, Some(0));
+    // An error keeps its code.
+    assert_eq!(shell("$1 apply $2 --user-password bob:hash:! >/dev/full --json").0, Some(1));
+}
+
+#[test]
+fn a_full_log_is_an_error() {
+    let guest = Guest::debian();
+    let password = guest.file("password", "x");
+    // Others can read it, which is a warning.
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o644)).unwrap();
+    let line = "$1 apply $2 --root-password file:$3 2>$4";
+    let run = |log: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", line, "sh"]).arg(snf_customize().get_program());
+        command.arg(&guest.image).args([&password, log]).output().unwrap().status.code()
+    };
+    assert_eq!(run("/dev/full"), Some(11));
+    assert_eq!(run("/dev/null"), Some(0));
 }
 
 #[test]

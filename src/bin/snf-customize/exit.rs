@@ -27,13 +27,15 @@ pub(crate) enum Exit {
     Interrupted = 9,
     /// The helper VM could not be run, or not to its end.
     Vm = 10,
-    /// A defect of this program.
+    /// Standard output or standard error could not be written.
+    Output = 11,
+    /// A defect of this program, or no memory.
     Bug = 70,
 }
 
 impl Exit {
     /// Every code with what it means to a script.
-    pub(crate) const TABLE: [(Self, &'static str, &'static str); 12] = [
+    pub(crate) const TABLE: [(Self, &'static str, &'static str); 13] = [
         (Self::Done, "done", "all was done (or, with --dry-run, would have been)"),
         (Self::Failed, "failed", "something cannot be done on this guest; the disk is as it was"),
         (Self::Usage, "usage", "the command line makes no sense; the disk was not opened"),
@@ -53,7 +55,16 @@ impl Exit {
         (Self::Input, "input", "a password, key or content file cannot be used; disk as it was"),
         (Self::Interrupted, "interrupted", "a signal came before the first write; disk as it was"),
         (Self::Vm, "vm", "the helper VM (--vm) could not be run to its end; disk as it was"),
-        (Self::Bug, "bug", "a defect of this program; please report it"),
+        (
+            Self::Output,
+            "output",
+            "all was done, and standard output or standard error could not be written",
+        ),
+        (
+            Self::Bug,
+            "bug",
+            "a defect of this program (please report it), or no memory: the message says which",
+        ),
     ];
 
     /// The word for it, as `--json` has it.

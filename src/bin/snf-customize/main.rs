@@ -27,6 +27,18 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 use exit::{Exit, Failure};
+use snf_ceiling::Ceiling;
+use snf_image::limits::MEMORY_BYTES;
+
+/// What an image makes this program ask for has an end, and so has the machine's memory.
+#[global_allocator]
+static MEMORY: Ceiling = Ceiling::new(
+    MEMORY_BYTES,
+    "error: ",
+    "; the disk is as it was",
+    "; writing had begun: ext3 and ext4 finish or drop the whole change when they are opened next, other \
+     file systems need their own check",
+);
 
 fn main() -> ExitCode {
     catch_defects();
@@ -34,9 +46,13 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors; a closed standard output is none either.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+            // Help and version are no errors.
+            let printed = error.print();
+            if error.use_stderr() {
+                return Exit::Usage.into();
+            }
+            output::note(printed);
+            return output::end(Exit::Done).into();
         }
     };
     let exit = match cli.command {
@@ -51,7 +67,7 @@ fn main() -> ExitCode {
             "nothing to do was named; see snf-customize --help for apply, inspect and check",
         )),
     };
-    exit.into()
+    output::end(exit).into()
 }
 
 /// A defect ends the program with one sentence and a code of its own, in whichever thread it is.

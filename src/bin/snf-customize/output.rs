@@ -1,23 +1,79 @@
 //! The output for persons and scripts.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::OFlags;
 use serde_json::{Map, Value, json};
 use snf_image::event::{Event, EventSink};
 use snf_image::shown;
 
 use crate::exit::{Exit, Failure};
 
-/// Prints a page on standard output, nothing hidden in it. One that was closed, as `head` does, is no error of ours.
+/// Why a page on standard output was lost.
+static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
+/// Whether a line on standard error was lost although somebody keeps them (the disk is full).
+static UNSAID: AtomicBool = AtomicBool::new(false);
+
+/// Prints a page on standard output, nothing hidden in it. That it cannot be written is told at the
+/// end of the run, by [`end`].
 pub(crate) fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(shown::page(text).as_bytes());
-    let _ = out.flush();
+    note(open_output().and_then(|mut out| {
+        out.write_all(shown::page(text).as_bytes())?;
+        out.flush()
+    }));
+}
+
+/// Notes that a page was lost, if it was.
+pub(crate) fn note(result: io::Result<()>) {
+    if let Err(error) = result {
+        LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Standard output, unless it was closed before the program began. Rust opens `/dev/null` in its
+/// place then, for reading and writing, which no shell does.
+fn open_output() -> io::Result<io::StdoutLock<'static>> {
+    let out = io::stdout();
+    let both_ways = rustix::fs::fcntl_getfl(&out).is_ok_and(|flags| flags.contains(OFlags::RDWR));
+    if both_ways && !out.is_terminal() {
+        let found = std::fs::File::from(rustix::io::dup(&out)?).metadata()?;
+        let null = std::fs::metadata("/dev/null")?;
+        if found.file_type().is_char_device() && found.rdev() == null.rdev() {
+            return Err(io::Error::other("it is closed"));
+        }
+    }
+    Ok(out.lock())
+}
+
+/// The end of a run. One whose result nobody could be told did not end well.
+pub(crate) fn end(exit: Exit) -> Exit {
+    let lost = LOST.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(error) = &lost {
+        error_line(&format!(
+            "cannot write to standard output: {error}; all else is as the exit code {} says ({})",
+            exit.code(),
+            exit.word()
+        ));
+    }
+    match exit {
+        Exit::Done if lost.is_some() || UNSAID.load(Ordering::Relaxed) => Exit::Output,
+        other => other,
+    }
 }
 
 /// Prints one line on standard error.
 fn complain(kind: &str, text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{kind}: {}", shown::line(text));
+    let line = format!("{kind}: {}\n", shown::line(text));
+    match io::stderr().lock().write_all(line.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            UNSAID.store(true, Ordering::Relaxed);
+        }
+        // Nobody reads any more: nobody misses anything.
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// A line that says what went wrong.

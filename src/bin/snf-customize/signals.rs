@@ -30,6 +30,7 @@ impl Progress {
         if !self.wrote() {
             let _guard = self.lock();
             self.0.wrote.store(true, Ordering::Release);
+            crate::MEMORY.begin_writing();
         }
     }
 
