@@ -65,7 +65,7 @@ impl Image {
     /// Opens, and the write of 4 KiB at `at` is refused with these words; nothing is written.
     fn write_refused(&self, at: u64, words: &str) {
         let (file, disk) = self.open(Options::writable()).unwrap();
-        let said = disk.write_at(at, &[9; 4096]).unwrap_err().to_string();
+        let said = disk.write_at(at, &[9; 4096]).unwrap_err().source.to_string();
         assert!(said.contains(words), "{said}");
         drop(disk);
         assert!(file.to_vec()[..self.0.len()] == self.0, "something was written");
@@ -194,7 +194,7 @@ fn sizes_and_places_beyond_the_end() {
     let mut image = Image::new();
     image.set_word(image.l2(), (end.next_multiple_of(65_536) * 16) | COPIED);
     let (_, disk) = image.open(Options::read_only()).unwrap();
-    let said = disk.read_at(0, &mut [0; 512]).unwrap_err().to_string();
+    let said = disk.read_at(0, &mut [0; 512]).unwrap_err().source.to_string();
     assert!(said.contains("truncated or damaged"), "{said}");
     disk.read_at(65_536, &mut [0; 512]).unwrap();
 }

@@ -8,8 +8,9 @@ use super::error::{Error, Result};
 
 /// Decompression is spread over at most this many threads.
 const MAX_THREADS: usize = 4;
-/// The window that every zstd decoder must have (RFC 8878): images that need more are refused.
-const MAX_WINDOW: u64 = 8 << 20;
+/// The window that every zstd decoder must have (RFC 8878), 8 MiB, as a power of two: images that
+/// need more are refused.
+const MAX_WINDOW_LOG: u32 = 23;
 /// Bytes of decompressed clusters that are kept for further small reads.
 const KEPT: usize = 4 << 20;
 
@@ -97,11 +98,9 @@ impl Decoder {
 /// Decompresses one cluster. The bytes after its stream in the last sector are not looked at.
 fn unpack(input: &[u8], output: &mut [u8], zstd: bool) -> io::Result<()> {
     if zstd {
-        let mut decoder = ruzstd::decoding::FrameDecoder::new();
-        decoder.set_max_window_size(MAX_WINDOW);
-        let mut stream = ruzstd::decoding::StreamingDecoder::new_with_decoder(input, decoder)
-            .map_err(io::Error::other)?;
-        return stream.read_exact(output);
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
+        decoder.window_log_max(MAX_WINDOW_LOG)?;
+        return decoder.read_exact(output);
     }
     // Raw deflate, without zlib's header.
     let mut inflater = flate2::Decompress::new(false);

@@ -1,8 +1,8 @@
-//! Which parts of the disk hold data: for copies that leave holes.
+//! Which parts of the disk hold data, and reading them in order: for copies that leave holes.
 
 use super::error::Result;
 use super::image::Image;
-use super::read::STEP;
+use super::read::{Piece, STEP};
 
 /// A part of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,23 @@ pub struct Extent {
 }
 
 impl Image {
+    /// Reads on from `offset`: data into `buf`, up to the next zeros, or nothing where zeros are.
+    pub(crate) fn read_extent(&mut self, offset: u64, buf: &mut [u8]) -> Result<Extent> {
+        self.check_range(offset, 0)?;
+        let rest = self.size - offset;
+        let length = rest.min(buf.len().min(STEP) as u64) as usize;
+        let mut pieces = self.pieces(offset, length)?;
+        match pieces.iter().position(Piece::is_zero) {
+            // However many there are.
+            Some(0) => return self.extent(offset, rest),
+            Some(first) => pieces.truncate(first),
+            None => {}
+        }
+        let length = pieces.last().map_or(0, Piece::end);
+        self.read_pieces(offset, &mut buf[..length], &pieces)?;
+        Ok(Extent { length: length as u64, zero: false })
+    }
+
     /// How far the disk is of one kind from `offset` on, within `length` bytes.
     pub(crate) fn extent(&mut self, offset: u64, length: u64) -> Result<Extent> {
         self.check_range(offset, length)?;

@@ -26,6 +26,13 @@ pub(crate) struct Header {
     sector: Vec<u8>,
 }
 
+/// The size of the disk in an image that begins with `start`, before the rest of it is there;
+/// `None` when it is no qcow2 image. Nothing else of the header is checked.
+pub fn virtual_size(start: &[u8]) -> Option<u64> {
+    let (raw, _) = RawHeader::ref_from_prefix(start).ok()?;
+    (raw.magic == MAGIC).then(|| raw.size.get())
+}
+
 impl Header {
     /// Reads and checks the header and its extensions.
     pub(crate) fn read(file: &dyn BlockDevice) -> Result<(Self, Extensions)> {

@@ -50,6 +50,7 @@ pub use check::{CheckReport, Finding};
 pub use create::{CreateOptions, create};
 pub use error::{Error, Result};
 pub use extent::Extent;
+pub use header::virtual_size;
 pub use image::Options;
 pub use snapshots::Snapshot;
 
@@ -112,6 +113,16 @@ impl Qcow2 {
     /// The range ends beyond the disk, a table is damaged, or the device failed.
     pub fn extent(&self, offset: u64, length: u64) -> Result<Extent> {
         self.lock().extent(offset, length)
+    }
+
+    /// Reads the disk in order, from `offset` on: fills the beginning of `buf` with data up to the
+    /// next zeros, or, where zeros are, says how many and leaves `buf` as it is. The length is 0 at
+    /// the end of the disk only. Compressed clusters are decompressed on several threads.
+    ///
+    /// # Errors
+    /// The offset is beyond the disk, a table or a cluster is damaged, or the device failed.
+    pub fn read_extent(&self, offset: u64, buf: &mut [u8]) -> Result<Extent> {
+        self.lock().read_extent(offset, buf)
     }
 
     /// Makes the disk `size` bytes long; it can only grow. The new part reads as zeros. All that

@@ -26,11 +26,23 @@ enum Source {
 
 /// A part of a request.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+pub(crate) struct Piece {
     /// Bytes from the beginning of the request.
     at: usize,
     length: usize,
     source: Source,
+}
+
+impl Piece {
+    /// Whether all of it reads as zeros, and nothing needs to be read to know it.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.source == Source::Zero
+    }
+
+    /// Bytes from the beginning of the request to its end.
+    pub(crate) fn end(&self) -> usize {
+        self.at + self.length
+    }
 }
 
 impl Image {
@@ -51,7 +63,8 @@ impl Image {
         Ok(())
     }
 
-    fn pieces(&mut self, offset: u64, length: usize) -> Result<Vec<Piece>> {
+    /// Where the bytes of a range come from.
+    pub(crate) fn pieces(&mut self, offset: u64, length: usize) -> Result<Vec<Piece>> {
         let cluster_size = self.geo.cluster_size();
         let part_size = self.geo.part_size();
         let mut pieces: Vec<Piece> = Vec::new();
@@ -95,11 +108,17 @@ impl Image {
     /// The pieces of a range as lengths, and whether each is known to be zeros.
     pub(crate) fn zero_pieces(&mut self, offset: u64, length: usize) -> Result<Vec<(u64, bool)>> {
         let pieces = self.pieces(offset, length)?;
-        let one = |piece: &Piece| (piece.length as u64, piece.source == Source::Zero);
+        let one = |piece: &Piece| (piece.length as u64, piece.is_zero());
         Ok(pieces.iter().map(one).collect())
     }
 
-    fn read_pieces(&mut self, offset: u64, buf: &mut [u8], pieces: &[Piece]) -> Result<()> {
+    /// Fills `buf`, which begins at `offset` of the disk, with the bytes of its pieces.
+    pub(crate) fn read_pieces(
+        &mut self,
+        offset: u64,
+        buf: &mut [u8],
+        pieces: &[Piece],
+    ) -> Result<()> {
         let cluster_size = self.geo.cluster_size() as usize;
         let whole = |piece: &Piece| {
             matches!(piece.source, Source::Compressed { skip: 0, .. })

@@ -4,6 +4,7 @@
 use std::io::Read;
 
 use super::lzop::LzopError;
+use crate::limits::ZSTD_WINDOW_LOG;
 
 /// How a byte string is compressed, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,10 @@ pub fn unpack(
                 .map_err(|e| damaged(&e))?,
         ),
         Compression::Zstd => {
-            Box::new(ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|e| damaged(&e))?)
+            let mut decoder =
+                zstd::stream::read::Decoder::with_buffer(bytes).map_err(|e| damaged(&e))?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|e| damaged(&e))?;
+            Box::new(decoder.single_frame())
         }
         Compression::Lz4Legacy => return lz4_legacy(bytes, limit),
         Compression::Bzip2 => Box::new(bzip2::read::BzDecoder::new(bytes)),

@@ -49,8 +49,8 @@ pub(super) fn spool(
         })?;
         if position == 0 {
             // A wrong file is refused now and not when all of it is here.
-            let holds =
-                qcow2::virtual_size(&buf[..n]).ok_or_else(|| bad(qcow2::NOT_QCOW2.to_owned()))?;
+            let holds = snf_container::qcow2::virtual_size(&buf[..n])
+                .ok_or_else(|| bad(qcow2::NOT_QCOW2.to_owned()))?;
             if let Some(room) = room.filter(|room| holds > *room) {
                 return Err(bad(format!(
                     "holds a disk of {holds} bytes, and the instance's disk has {room}"
