@@ -1,14 +1,24 @@
 //! What the targets share: they are those of the stable harnesses (`fs/tests/fuzz_ext.rs`,
-//! `fs/tests/fuzz_ntfs.rs`, `partition/tests/hostile.rs`, `tests/fuzz_hives.rs`, `tests/fuzz_texts.rs`), with the fuzzer's
-//! bytes in place of a seed. The first byte chooses the image, the rest is what is damaged and how.
+//! `fs/tests/fuzz_ntfs.rs`, `partition/tests/hostile.rs`, `container/tests/hostile.rs`,
+//! `volume/tests/fuzz_volume.rs`, `host/tests/fuzz_helper.rs`, `tests/fuzz_hives.rs`,
+//! `tests/fuzz_texts.rs`), with the fuzzer's bytes in place of a seed. The first byte chooses the image, the rest is what is damaged and how.
 
 // As the stable harnesses see them: at the root of their crate.
 #[path = "../../partition/tests/common/mod.rs"]
 mod common;
+/// qcow2 images.
+#[path = "../../container/tests"]
+mod container {
+    pub mod hostile;
+    #[allow(dead_code)]
+    mod support;
+}
 #[path = "../../fs/tests/fuzz/mod.rs"]
 mod fuzz;
 #[path = "../../tests/hive_fuzz/mod.rs"]
 mod hive_fuzz;
+#[path = "../../host/tests/host_fuzz/mod.rs"]
+mod host_fuzz;
 #[path = "../../fs/tests/journal_support/mod.rs"]
 mod journal_support;
 #[path = "../../fs/tests/ntfs_fuzz/mod.rs"]
@@ -21,8 +31,15 @@ mod support;
 mod tables;
 #[path = "../../tests/text_fuzz/mod.rs"]
 mod text_fuzz;
+/// LVM and LUKS.
+#[path = "../../volume/tests"]
+mod volume {
+    pub mod hostile;
+    #[allow(dead_code)]
+    mod support;
+}
 
-pub(crate) use fuzz::{choices, mutate, run};
+pub(crate) use fuzz::{choices, device, mutate, run};
 
 use std::sync::OnceLock;
 
@@ -49,6 +66,14 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("ntfs_check", "NtfsCheck"),
     ("regf", "Regf"),
     ("text", "Text"),
+    ("qcow2", "cluster_size"),
+    ("lvm", "Lvm"),
+    ("luks", "Luks"),
+    ("packed", "Packed"),
+    ("kernel", "Kernel"),
+    ("lines", "Lines"),
+    ("qmp", "Qmp"),
+    ("nbd", "Nbd"),
 ];
 
 fn targets(prefix: &str) -> Vec<Box<dyn Target>> {
@@ -60,6 +85,11 @@ fn targets(prefix: &str) -> Vec<Box<dyn Target>> {
         (.., "Journal") => fuzz::journal::targets(),
         (.., "Regf") => hive_fuzz::targets(),
         (.., "Text") => text_fuzz::targets(),
+        (.., "cluster_size") => container::hostile::targets(),
+        (.., "Lvm") => volume::hostile::lvm::targets(),
+        (.., "Luks") => volume::hostile::luks::targets(),
+        (.., "Packed" | "Kernel") => host_fuzz::packed(),
+        (.., "Lines" | "Qmp" | "Nbd") => host_fuzz::peers(),
         _ => tables::targets(),
     };
     all.retain(|target| target.name().starts_with(prefix));

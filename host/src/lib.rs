@@ -11,5 +11,6 @@ pub mod backend;
 pub mod disk;
 pub mod helper;
 pub mod image;
+pub mod limits;
 pub mod node;
 pub mod scripts;

@@ -13,6 +13,7 @@ use super::start::{Way, start};
 use super::vm::Vm;
 use super::{Acceleration, HelperConfig, HelperError, HelperReport, HelperSink, VmRequest};
 use crate::node::cancel::Cancel;
+use crate::node::log;
 
 /// How long a helper under KVM may take to announce itself. A working one needs some hundred
 /// milliseconds; where KVM only seems to work it never speaks.
@@ -99,7 +100,7 @@ pub(super) fn attempt(
             vm.kill(sink)?;
             cancel.check()?;
             let qemu = vm.lines.stderr_text();
-            return Ok(Outcome::Unusable(format!("{reason}; QEMU: {qemu}")));
+            return Ok(Outcome::Unusable(format!("{}; QEMU: {qemu}", log::chain(&reason))));
         }
     } else if let Some(monitor) = vm.monitor.take() {
         // A QEMU that ends at once has no monitor; its status is heard below.

@@ -9,17 +9,62 @@ use std::time::{Duration, Instant};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
-use crate::node::cancel::Cancel;
+use crate::limits::QMP_BYTES;
+use crate::node::cancel::{Cancel, Cancelled};
 
-/// Longest message of QEMU's; the greeting has some hundred bytes.
-const LIMIT: usize = 64 << 10;
 /// How often a wait looks whether it was asked to stop.
 const STEP: Duration = Duration::from_millis(100);
 /// Between two questions whether something is done.
 const NAP: Duration = Duration::from_millis(2);
 
+/// Why the monitor does not do what it is asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QmpError {
+    /// Nothing can be said to it.
+    #[error("cannot talk to QEMU's monitor")]
+    Talk(#[source] io::Error),
+    /// It cannot be heard.
+    #[error("cannot hear QEMU's monitor")]
+    Hear(#[source] io::Error),
+    /// What it says is no message.
+    #[error("QEMU's monitor talks nonsense")]
+    Nonsense(#[source] serde_json::Error),
+    /// Its first message is another.
+    #[error("QEMU's monitor did not greet")]
+    NoGreeting,
+    /// A message without an end.
+    #[error("QEMU's monitor said more than {QMP_BYTES} bytes at once")]
+    TooLong,
+    /// QEMU takes longer than it may.
+    #[error("QEMU's monitor did not answer in time")]
+    Late,
+    /// QEMU is gone.
+    #[error("QEMU ended")]
+    Ended,
+    /// It does not do a command.
+    #[error("QEMU refuses {command}: {why}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// QEMU's words.
+        why: String,
+    },
+    /// It did a command badly.
+    #[error("QEMU says {status}: {why}")]
+    Failed {
+        /// The status that it gives.
+        status: String,
+        /// QEMU's words.
+        why: String,
+    },
+    /// A signal came.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
 /// A connection to the monitor of one QEMU.
-pub(super) struct Qmp<'a> {
+pub struct Qmp<'a> {
     stream: UnixStream,
     heard: Vec<u8>,
     deadline: Instant,
@@ -30,40 +75,57 @@ pub(super) struct Qmp<'a> {
 
 impl<'a> Qmp<'a> {
     /// Takes up the connection; everything that is asked for must be answered before the deadline.
-    pub(super) fn open(
+    ///
+    /// # Errors
+    ///
+    /// QEMU is gone, late, or says something else than the protocol.
+    pub fn open(
         stream: UnixStream,
         deadline: Instant,
         cancel: &'a Cancel,
-    ) -> Result<Self, String> {
-        stream.set_read_timeout(Some(STEP)).map_err(|e| e.to_string())?;
+    ) -> Result<Self, QmpError> {
+        stream.set_read_timeout(Some(STEP)).map_err(QmpError::Hear)?;
         let mut qmp = Self { stream, heard: Vec::new(), deadline, cancel, stopped: false };
         let greeting = qmp.message()?;
         if greeting.get("QMP").is_none() {
-            return Err("QEMU's monitor did not greet".to_owned());
+            return Err(QmpError::NoGreeting);
         }
         qmp.ask("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
 
     /// Has a command done and returns its answer.
-    pub(super) fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
+    ///
+    /// # Errors
+    ///
+    /// As of [`Qmp::open`], and QEMU's refusal.
+    pub fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
         self.send(command, arguments, None)
     }
 
     /// Gives QEMU a descriptor, under a name.
-    pub(super) fn give(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), String> {
+    ///
+    /// # Errors
+    ///
+    /// As of [`Qmp::ask`].
+    pub fn give(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), QmpError> {
         self.send("getfd", &json!({ "fdname": name }), Some(fd)).map(drop)
     }
 
     /// Asks a question until the answer's `status` is one of the two.
-    pub(super) fn wait_for(&mut self, question: &str, good: &str, bad: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    ///
+    /// As of [`Qmp::ask`], and the bad status.
+    pub fn wait_for(&mut self, question: &str, good: &str, bad: &str) -> Result<(), QmpError> {
         loop {
             let answer = self.ask(question, &json!({}))?;
             match answer.get("status").and_then(Value::as_str) {
                 Some(status) if status == good => return Ok(()),
                 Some(status) if status == bad => {
                     let why = answer.get("error-desc").and_then(Value::as_str);
-                    return Err(format!("QEMU says {bad}: {}", why.unwrap_or("no reason")));
+                    let why = why.unwrap_or("no reason").to_owned();
+                    return Err(QmpError::Failed { status: bad.to_owned(), why });
                 }
                 _ => std::thread::sleep(NAP),
             }
@@ -75,11 +137,10 @@ impl<'a> Qmp<'a> {
         command: &str,
         arguments: &Value,
         fd: Option<BorrowedFd<'_>>,
-    ) -> Result<Value, String> {
-        let fail = |error: io::Error| format!("cannot talk to QEMU's monitor: {error}");
+    ) -> Result<Value, QmpError> {
         let text = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
         match fd {
-            None => self.stream.write_all(text.as_bytes()).map_err(fail)?,
+            None => self.stream.write_all(text.as_bytes()).map_err(QmpError::Talk)?,
             Some(fd) => {
                 let fds = [fd];
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -87,15 +148,16 @@ impl<'a> Qmp<'a> {
                 control.push(SendAncillaryMessage::ScmRights(&fds));
                 let bytes = [IoSlice::new(text.as_bytes())];
                 let sent = sendmsg(&self.stream, &bytes, &mut control, SendFlags::NOSIGNAL)
-                    .map_err(|e| fail(e.into()))?;
-                self.stream.write_all(&text.as_bytes()[sent..]).map_err(fail)?;
+                    .map_err(|e| QmpError::Talk(e.into()))?;
+                self.stream.write_all(&text.as_bytes()[sent..]).map_err(QmpError::Talk)?;
             }
         }
         loop {
             let mut answer = self.message()?;
             if let Some(error) = answer.get("error") {
                 let why = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
-                return Err(format!("QEMU refuses {command}: {why}"));
+                let (command, why) = (command.to_owned(), why.to_owned());
+                return Err(QmpError::Refused { command, why });
             }
             // The other messages are events.
             if let Some(answer) = answer.get_mut("return") {
@@ -106,11 +168,11 @@ impl<'a> Qmp<'a> {
 
     /// Whether QEMU has stopped the VM: an error of KVM does that. Does not wait, and takes a
     /// monitor that talks nonsense for a silent one.
-    pub(super) fn has_stopped(&mut self) -> bool {
+    pub fn has_stopped(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let read = rustix::net::recv(&self.stream, &mut buffer[..], RecvFlags::DONTWAIT);
         if let Ok((count, _)) = read
-            && self.heard.len() <= LIMIT
+            && self.heard.len() <= QMP_BYTES
         {
             self.heard.extend_from_slice(&buffer[..count]);
         }
@@ -119,33 +181,36 @@ impl<'a> Qmp<'a> {
     }
 
     /// The first whole message of those that were heard.
-    fn heard_message(&mut self) -> Option<Result<Value, String>> {
+    fn heard_message(&mut self) -> Option<Result<Value, QmpError>> {
         let end = self.heard.iter().position(|&byte| byte == b'\n')?;
         let line: Vec<u8> = self.heard.drain(..=end).collect();
+        if end > QMP_BYTES {
+            return Some(Err(QmpError::TooLong));
+        }
         let message = serde_json::from_slice::<Value>(&line);
         if let Ok(message) = &message
             && message.get("event").and_then(Value::as_str) == Some("STOP")
         {
             self.stopped = true;
         }
-        Some(message.map_err(|e| format!("QEMU's monitor talks nonsense: {e}")))
+        Some(message.map_err(QmpError::Nonsense))
     }
 
-    fn message(&mut self) -> Result<Value, String> {
+    fn message(&mut self) -> Result<Value, QmpError> {
         loop {
             if let Some(message) = self.heard_message() {
                 return message;
             }
-            if self.heard.len() > LIMIT {
-                return Err(format!("QEMU's monitor said more than {LIMIT} bytes at once"));
+            if self.heard.len() > QMP_BYTES {
+                return Err(QmpError::TooLong);
             }
-            self.cancel.check().map_err(|e| e.to_string())?;
+            self.cancel.check()?;
             if Instant::now() >= self.deadline {
-                return Err("QEMU's monitor did not answer in time".to_owned());
+                return Err(QmpError::Late);
             }
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err("QEMU ended".to_owned()),
+                Ok(0) => return Err(QmpError::Ended),
                 Ok(count) => self.heard.extend_from_slice(&buffer[..count]),
                 Err(e)
                     if matches!(
@@ -154,7 +219,7 @@ impl<'a> Qmp<'a> {
                             | io::ErrorKind::TimedOut
                             | io::ErrorKind::Interrupted
                     ) => {}
-                Err(e) => return Err(format!("cannot hear QEMU's monitor: {e}")),
+                Err(e) => return Err(QmpError::Hear(e)),
             }
         }
     }
@@ -177,7 +242,7 @@ mod tests {
         ours
     }
 
-    fn open(stream: UnixStream, cancel: &Cancel) -> Result<Qmp<'_>, String> {
+    fn open(stream: UnixStream, cancel: &Cancel) -> Result<Qmp<'_>, QmpError> {
         Qmp::open(stream, Instant::now() + Duration::from_secs(20), cancel)
     }
 
@@ -197,8 +262,10 @@ mod tests {
         )
         .unwrap();
         qmp.wait_for("query-migrate", "completed", "failed").unwrap();
-        assert!(qmp.ask("cont", &json!({})).unwrap_err().contains("cont: no such thing"));
-        let error = qmp.wait_for("query-migrate", "completed", "failed").unwrap_err();
+        assert!(
+            qmp.ask("cont", &json!({})).unwrap_err().to_string().contains("cont: no such thing")
+        );
+        let error = qmp.wait_for("query-migrate", "completed", "failed").unwrap_err().to_string();
         assert!(error.contains("disk full"), "{error}");
         assert!(qmp.ask("stop", &json!({})).is_err(), "it has ended");
         assert!(qmp.has_stopped(), "an event among the answers");
@@ -230,15 +297,15 @@ mod tests {
             (&["<?xml?>\n"], "nonsense"),
             (&["{\"QMP\": {}}\n"], "QEMU ended"),
         ] {
-            let error = open(monitor(lines), &cancel).map(drop).unwrap_err();
+            let error = open(monitor(lines), &cancel).map(drop).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         std::thread::spawn(move || while theirs.write_all(&[b'x'; 4096]).is_ok() {});
-        let error = open(ours, &cancel).map(drop).unwrap_err();
+        let error = open(ours, &cancel).map(drop).unwrap_err().to_string();
         assert!(error.contains("more than"), "{error}");
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let error = Qmp::open(ours, Instant::now(), &cancel).map(drop).unwrap_err();
+        let error = Qmp::open(ours, Instant::now(), &cancel).map(drop).unwrap_err().to_string();
         assert!(error.contains("in time"), "{error}");
         cancel.request(15);
         let (ours, _theirs) = UnixStream::pair().unwrap();

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::image::HelperImage;
 use super::protocol::VmResult;
-use super::qmp::Qmp;
+use super::qmp::{Qmp, QmpError};
 use super::start::{Way, start};
 use super::update::{keep, new_file};
 use super::vm::Vm;
@@ -128,17 +128,30 @@ pub(super) fn words(run: &str) -> io::Result<Zeroizing<String>> {
     Ok(line)
 }
 
+/// Why a snapshot is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WakeError {
+    /// QEMU's monitor.
+    #[error(transparent)]
+    Monitor(#[from] QmpError),
+    /// The kernel gives no seed.
+    #[error("cannot get random bytes")]
+    Random(#[source] io::Error),
+    /// The init cannot be reached.
+    #[error("cannot tell the helper what to do")]
+    Say(#[source] io::Error),
+}
+
 impl Vm {
     /// Waits until the snapshot is loaded, tells the init about this run and lets it go on. The
     /// error says why that cannot be; nothing was done then.
-    pub(super) fn wake(&mut self, cancel: &Cancel) -> Result<(), String> {
+    pub(super) fn wake(&mut self, cancel: &Cancel) -> Result<(), WakeError> {
         let Some(monitor) = self.monitor.take() else { return Ok(()) };
         let mut qmp = Qmp::open(monitor, Instant::now() + LOAD_LIMIT, cancel)?;
         qmp.wait_for("query-status", "paused", "internal-error")?;
-        let line = words(&self.words).map_err(|e| format!("cannot get random bytes: {e}"))?;
-        let said = self.lines.say(line.as_bytes());
-        said.map_err(|e| format!("cannot tell the helper what to do: {e}"))?;
-        qmp.ask("cont", &json!({})).map(drop)
+        let line = words(&self.words).map_err(WakeError::Random)?;
+        self.lines.say(line.as_bytes()).map_err(WakeError::Say)?;
+        Ok(qmp.ask("cont", &json!({})).map(drop)?)
     }
 }
 
@@ -195,7 +208,7 @@ pub fn make(config: &HelperConfig, cancel: &Cancel) -> Result<u64, HelperError> 
     let Some(monitor) = vm.monitor.take() else {
         return Err(HelperError::Garbage("no monitor".to_owned()));
     };
-    let save = || -> Result<(), String> {
+    let save = || -> Result<(), QmpError> {
         let mut qmp = Qmp::open(monitor, deadline, cancel)?;
         qmp.ask("stop", &json!({}))?;
         // As fast as it goes; the default is what a network can take.

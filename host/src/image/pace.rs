@@ -11,13 +11,33 @@ const WINDOW: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     min_rate: u64,
+    /// The most time for all of it.
+    patience: Duration,
+    /// The time so far, of this window and of all.
     waited: Duration,
+    waited_in_all: Duration,
     bytes: u64,
 }
 
 impl Pace {
+    fn new(min_rate: u64, patience: Duration) -> Self {
+        let (waited, waited_in_all) = (Duration::ZERO, Duration::ZERO);
+        Self { min_rate, patience, waited, waited_in_all, bytes: 0 }
+    }
+
     fn add(&mut self, bytes: u64, waited: Duration) -> io::Result<()> {
         self.waited += waited;
+        self.waited_in_all += waited;
+        if self.waited_in_all > self.patience {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "the server takes too long: FETCH_IMAGE_TIMEOUT allows {} s of waiting for the \
+                     whole image",
+                    self.patience.as_secs()
+                ),
+            ));
+        }
         self.bytes = self.bytes.saturating_add(bytes);
         if self.waited < WINDOW {
             return Ok(());
@@ -47,9 +67,10 @@ pub struct Paced<R> {
 }
 
 impl<R: Read> Paced<R> {
-    /// Ends with an error when `inner` gives fewer than `min_rate` bytes a second.
-    pub fn new(inner: R, min_rate: u64) -> Self {
-        Self { inner, pace: Pace { min_rate, waited: Duration::ZERO, bytes: 0 } }
+    /// Ends with an error when `inner` gives fewer than `min_rate` bytes a second, or when all waiting
+    /// for it takes longer than `patience`.
+    pub fn new(inner: R, min_rate: u64, patience: Duration) -> Self {
+        Self { inner, pace: Pace::new(min_rate, patience) }
     }
 }
 
@@ -106,7 +127,7 @@ mod tests {
     #[test]
     fn a_byte_now_and_then_is_too_slow() {
         let second = Duration::from_secs(1);
-        let new = || Pace { min_rate: 1000, waited: Duration::ZERO, bytes: 0 };
+        let new = || Pace::new(1000, Duration::from_secs(3600));
         let mut slow = new();
         let failed = (0..60).map(|_| slow.add(999, second)).find_map(Result::err).unwrap();
         assert!(failed.to_string().contains("too slow: 59940 bytes in 60 s"), "{failed}");
@@ -116,6 +137,11 @@ mod tests {
         let mut tired = new();
         tired.add(1 << 40, WINDOW).unwrap();
         assert!((0..60).any(|_| tired.add(1, second).is_err()));
+        // Fast enough, and without an end.
+        let mut endless = Pace::new(0, Duration::from_secs(100));
+        assert!((0..100).all(|_| endless.add(1 << 30, second).is_ok()));
+        let failed = endless.add(1 << 30, second).unwrap_err();
+        assert!(failed.to_string().contains("FETCH_IMAGE_TIMEOUT allows 100 s"), "{failed}");
     }
 
     #[test]

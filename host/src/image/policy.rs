@@ -14,9 +14,6 @@ use crate::node::address;
 use crate::node::allow::{Files, Hosts, Request};
 use crate::node::config::Config;
 
-/// A URL longer than this is refused.
-pub const MAX_URL: usize = 4096;
-
 /// The places that may be fetched from, and the time it may take.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -28,6 +25,8 @@ pub struct Policy {
     pub patience: Duration,
     /// Fewest bytes a second of an image.
     pub min_rate: u64,
+    /// The most time that is spent waiting for all of an image.
+    pub image_patience: Duration,
 }
 
 impl Policy {
@@ -45,6 +44,7 @@ impl Policy {
             network_disabled: backends.disabled.contains("network"),
             patience: config.fetch_timeout,
             min_rate: config.fetch_min_rate,
+            image_patience: config.fetch_image_timeout,
         })
     }
 

@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 use snf_fs::BlockDevice;
 use snf_volume::luks::{Limits, Luks};
 
+use super::super::support::luks::{Container, PBKDF2, SECRET, seal};
 use super::damage_text;
 use crate::choices::Choices;
 use crate::device::Patched;
 use crate::mutate::mutate;
 use crate::run::{Outcome, Target};
-use crate::support::luks::{Container, PBKDF2, SECRET, seal};
 
 /// What is damaged.
 #[derive(Clone, Copy, Debug)]

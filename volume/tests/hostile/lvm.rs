@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 use snf_fs::BlockDevice;
 use snf_volume::lvm::{Change, Extent, Stamp, scan};
 
+use super::super::support::Disks;
 use super::damage_text;
 use crate::choices::Choices;
 use crate::device::Patched;
 use crate::mutate::mutate;
 use crate::run::{Outcome, Target};
-use crate::support::Disks;
 
 /// What is damaged.
 #[derive(Clone, Copy, Debug)]

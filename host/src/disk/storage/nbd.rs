@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::limits::{NBD_REPLIES, NBD_TEXT_BYTES};
 use crate::node::cancel::Cancel;
 
 const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
@@ -36,8 +37,6 @@ const CMD_FLAG_FAST_ZERO: u16 = 1 << 4;
 pub const MAX_REQUEST: usize = 4 << 20;
 /// Writes that are under way at once.
 const IN_FLIGHT: usize = 4;
-/// Longest text of an error that is looked at.
-const MAX_TEXT: u32 = 4096;
 /// How often a wait looks whether it was asked to stop.
 const TICK: Duration = Duration::from_millis(250);
 /// Longest silence of a server that owes an answer. Zeroing may take a while.
@@ -97,14 +96,14 @@ impl NbdClient {
 
     fn answers_to_go(&mut self) -> io::Result<()> {
         let mut found = false;
-        loop {
+        for _ in 0..NBD_REPLIES {
             let mut head = [0; 20];
             self.receive(&mut head)?;
             let (kind, length) = (be32(&head, 12), be32(&head, 16));
             if be64(&head, 0) != REPLY_MAGIC || be32(&head, 8) != OPT_GO {
                 return Err(protocol("its answer to NBD_OPT_GO is none"));
             }
-            if length > MAX_TEXT {
+            if length > NBD_TEXT_BYTES {
                 return Err(protocol(format!("it sends an option reply of {length} bytes")));
             }
             let mut data = vec![0; length as usize];
@@ -127,6 +126,7 @@ impl NbdClient {
                 }
             }
         }
+        Err(protocol("its answers to NBD_OPT_GO do not end"))
     }
 
     /// Size of the export in bytes.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::image::error::SourceError;
-use crate::image::policy::MAX_URL;
+use crate::limits::URL_BYTES;
 
 /// The place of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub struct ImageId {
 /// passwords (user part, query) and without the checksum.
 pub fn display(id: &str) -> String {
     let id = id.split_once('#').map_or(id, |(start, _)| start);
-    if id.len() > MAX_URL {
+    if id.len() > URL_BYTES {
         return format!("{}...", id.chars().take(40).collect::<String>());
     }
     let Some((scheme, rest)) = id.split_once("://") else { return id.to_owned() };
@@ -160,8 +160,8 @@ fn location(place: &str) -> Result<Location, String> {
     if place.is_empty() {
         return Err("it is empty; name an image beneath IMAGE_DIR, a URL, or null".into());
     }
-    if place.len() > MAX_URL {
-        return Err(format!("it is longer than {MAX_URL} bytes"));
+    if place.len() > URL_BYTES {
+        return Err(format!("it is longer than {URL_BYTES} bytes"));
     }
     if place.chars().any(char::is_control) {
         return Err("it has control characters in it".into());

@@ -20,7 +20,7 @@ pub mod raw;
 pub mod remote;
 mod spool;
 pub mod stream;
-mod sums;
+pub(crate) mod sums;
 
 pub use crate::image::error::SourceError;
 use id::{Compression, Container, ImageId, Location};
@@ -113,11 +113,11 @@ pub fn open(
         Location::Http(url) => {
             let io_error = |source| SourceError::Io { name: shown.clone(), offset: None, source };
             let (url, policy) = (url.clone(), Policy::of(config)?);
-            let min_rate = policy.min_rate;
+            let (min_rate, patience) = (policy.min_rate, policy.image_patience);
             let reader =
                 cancel.wait(move || http::HttpReader::open(&url, policy))?.map_err(io_error)?;
             let size = reader.size();
-            let reader = Paced::new(reader, min_rate);
+            let reader = Paced::new(reader, min_rate, patience);
             return open_stream(reader, size, image, &shown, config, room, cancel).map(Some);
         }
         Location::Foreign(scheme) => return Err(wrong(id::no_source(scheme))),

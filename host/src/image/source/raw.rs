@@ -208,7 +208,7 @@ mod tests {
             }
         };
         assert!(read(false).unwrap() == bytes);
-        let error = read(true).map(|bytes| bytes.len()).unwrap_err().to_string();
+        let error = crate::node::log::chain(&read(true).map(|bytes| bytes.len()).unwrap_err());
         assert!(error.contains("it became shorter while it was read"), "{error}");
     }
 }

@@ -6,12 +6,10 @@ use std::path::Path;
 use super::SourceError;
 use super::id::{Checksum, hex};
 use crate::image::local;
-
-/// A list of sums is text; a larger file is not one.
-const MAX_SIZE: u64 = 1 << 20;
+use crate::limits::SUMS_BYTES;
 
 /// The checksum of the image `name`, when there is one beside it.
-pub(super) fn beside(image_dir: &Path, name: &str) -> Result<Option<Checksum>, SourceError> {
+pub(crate) fn beside(image_dir: &Path, name: &str) -> Result<Option<Checksum>, SourceError> {
     let own = format!("{name}.sha256");
     if let Some(text) = read(image_dir, &own)? {
         // `sha256sum NAME >NAME.sha256` writes one line; some write the sum alone.
@@ -47,11 +45,18 @@ pub(super) fn beside(image_dir: &Path, name: &str) -> Result<Option<Checksum>, S
 fn read(image_dir: &Path, name: &str) -> Result<Option<String>, SourceError> {
     let Some(file) = local::open_if_there(image_dir, name)? else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(MAX_SIZE).read_to_end(&mut bytes).map_err(|source| SourceError::Io {
+    file.take(SUMS_BYTES + 1).read_to_end(&mut bytes).map_err(|source| SourceError::Io {
         name: format!("{name:?}"),
         offset: None,
         source,
     })?;
+    // The sum that is asked for may be in the rest.
+    if bytes.len() as u64 > SUMS_BYTES {
+        return Err(SourceError::Bad {
+            name: format!("{name:?}"),
+            problem: format!("is no list of checksums: it is larger than {SUMS_BYTES} bytes"),
+        });
+    }
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
