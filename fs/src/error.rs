@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the device said.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {length} bytes at byte {offset}: {source}")]
+#[error("cannot {operation} {length} bytes at byte {offset}")]
 pub struct DeviceError {
     /// `read`, `write`, `flush`.
     pub operation: &'static str,

@@ -448,6 +448,6 @@ mod tests {
         let overlay = Overlay::new(Arc::new(MemoryDevice::new(vec![0; 1 << 20])));
         let chunk = vec![1; 1 << 20];
         let error = (0..300).find_map(|_| overlay.write_at(0, &chunk).err()).unwrap();
-        assert!(error.to_string().contains("256 MiB"), "{error}");
+        assert!(error.source.to_string().contains("256 MiB"), "{error:?}");
     }
 }

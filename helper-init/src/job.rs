@@ -61,7 +61,7 @@ pub(crate) fn run(
     let clock = Clock::system();
     let done = customize_instance(instance, &plan, &mut entropy, &clock, events, Mode::Commit)
         .map_err(|e| sentence(&e))?;
-    disk.flush().map_err(|e| e.to_string())?;
+    disk.flush().map_err(|e| sentence(&e))?;
     tell(&done, events);
     Ok(())
 }
@@ -95,7 +95,7 @@ fn requested(
     let (outcome, result) = match result {
         Ok(done) => {
             if mode == Mode::Commit {
-                disk.flush().map_err(|e| e.to_string())?;
+                disk.flush().map_err(|e| sentence(&e))?;
             }
             tell(&done, events.events);
             (Outcome { report: Some(done), failure: None, warnings: Vec::new() }, Ok(()))
@@ -147,7 +147,7 @@ fn tell(report: &Report, events: &mut dyn EventSink) {
 struct ParameterDisk(Ext);
 
 fn fail(error: snf_fs::Error) -> String {
-    format!("cannot read the parameter disk: {error}")
+    format!("cannot read the parameter disk: {}", sentence(&error))
 }
 
 impl ParameterDisk {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use snf_fs::error::display_name;
 use snf_fs::{BlockDevice, FileType, Stat, Tree};
+use snf_image::failure::sentence;
 use snf_image::guest::disk::{Content, Disk};
 use snf_image::random::{Clock, Entropy};
 
@@ -178,7 +179,7 @@ impl Shell {
 
     fn list(&mut self, path: &str) -> Answer {
         let tree = self.tree()?;
-        let text = |e: snf_fs::Error| e.to_string();
+        let text = |e: snf_fs::Error| sentence(&e);
         let stat = tree.lstat(path).map_err(text)?;
         if !matches!(stat.file_type, FileType::Directory | FileType::Symlink)
             || stat.file_type == FileType::Symlink && !tree.is_dir(path).unwrap_or(false)
@@ -194,7 +195,8 @@ impl Shell {
             match tree.lstat(&full) {
                 Ok(stat) => out.push_str(&line(tree, &full, &entry.name, &stat)),
                 Err(error) => {
-                    out.push_str(&format!("{}: {error}\n", display_name(&entry.name)));
+                    let why = sentence(&error);
+                    out.push_str(&format!("{}: {why}\n", display_name(&entry.name)));
                 }
             }
         }
@@ -205,7 +207,7 @@ impl Shell {
     }
 
     fn show(&mut self, path: &str) -> Answer {
-        let content = self.tree()?.read(path, FILE_LIMIT).map_err(|e| e.to_string())?;
+        let content = self.tree()?.read(path, FILE_LIMIT).map_err(|e| sentence(&e))?;
         let mut out = String::new();
         for line in content.split_inclusive(|&byte| byte == b'\n') {
             let text = line.strip_suffix(b"\n").unwrap_or(line);
@@ -218,7 +220,7 @@ impl Shell {
 
     fn describe(&mut self, path: &str) -> Answer {
         let tree = self.tree()?;
-        let text = |e: snf_fs::Error| e.to_string();
+        let text = |e: snf_fs::Error| sentence(&e);
         let stat = tree.lstat(path).map_err(text)?;
         let mut out = line(tree, path, path.as_bytes(), &stat);
         out.push_str(&format!("node {}, {} blocks of 512 bytes\n", stat.node.0, stat.blocks));

@@ -31,7 +31,7 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// The disk failed.
-    #[error("cannot {operation} {length} bytes at byte {offset} of the disk: {source}")]
+    #[error("cannot {operation} {length} bytes at byte {offset} of the disk")]
     Io {
         /// `read`, `write`, `flush`.
         operation: &'static str,

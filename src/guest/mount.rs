@@ -11,6 +11,7 @@ use super::mounter::needs_helper;
 use super::names;
 use super::opened::Guest;
 use crate::ask::event::{Event, EventSink};
+use crate::craft::sentence::sentence;
 
 const FSTAB: &str = "/etc/fstab";
 
@@ -158,8 +159,12 @@ fn view(
         (Content::Container { role, .. }, _) => {
             format!("{place} is {role}, and holds no files itself")
         }
-        (Content::Broken(error), _) => format!("{place} cannot be opened: {error}"),
-        (Content::Closed(error), _) => format!("{place} cannot be opened: {error}"),
+        (Content::Broken(error), _) => {
+            format!("{place} cannot be opened: {}", sentence(&**error))
+        }
+        (Content::Closed(error), _) => {
+            format!("{place} cannot be opened: {}", sentence(&**error))
+        }
         (Content::Mounted, _) => format!("{place} is mounted elsewhere already"),
         (Content::Empty, _) => format!("{place} was never formatted"),
         _ => format!("{place} holds no file system that is known here"),
@@ -178,7 +183,10 @@ fn named(fs: &dyn FileSystem, path: &str, place: &str) -> Result<Box<dyn FileSys
     match fs.subvolume(path.as_bytes()) {
         Ok(Some(view)) => Ok(view),
         Ok(None) => Err(format!("{place} has no subvolume {path:?}")),
-        Err(error) => Err(format!("the subvolume {path:?} of {place} cannot be opened: {error}")),
+        Err(error) => {
+            let why = sentence(&error);
+            Err(format!("the subvolume {path:?} of {place} cannot be opened: {why}"))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::distro::Distro;
 use super::windows::Windows;
 use crate::ask::event::{Event, EventSink};
 use crate::ask::properties::Properties;
+use crate::craft::sentence::sentence;
 
 /// Files of configuration are read up to this size in bytes.
 pub(crate) const CONFIG_MAX: u64 = 16 << 20;
@@ -46,7 +47,7 @@ impl Guest {
     ) -> Result<Self, Box<Refused>> {
         let mut guest = Self::find(disk, properties, true)?;
         if let Err(error) = guest.mount(events) {
-            events.event(Event::Warning(error.to_string()));
+            events.event(Event::Warning(sentence(&error)));
         }
         Ok(guest)
     }

@@ -132,7 +132,7 @@ fn ntfs_volume(device: &dyn BlockDevice, out: &mut VolumeCheck) {
                 out.keep(severity, finding.code, finding.place, finding.detail);
             }
         }
-        Err(error) => out.error("unreadable", "the volume", error.to_string()),
+        Err(error) => out.error("unreadable", "the volume", sentence(&error)),
     }
 }
 
@@ -148,7 +148,7 @@ fn walk(fs: &dyn FileSystem, out: &mut VolumeCheck) {
         let entries = match fs.readdir(dir) {
             Ok(entries) => entries,
             Err(error) => {
-                out.error("directory", shown(&path), error.to_string());
+                out.error("directory", shown(&path), sentence(&error));
                 continue;
             }
         };
@@ -157,7 +157,7 @@ fn walk(fs: &dyn FileSystem, out: &mut VolumeCheck) {
             match fs.lookup(dir, &entry.name) {
                 Ok(Some(node)) if node == entry.node => {}
                 Ok(_) => out.error("lookup", &child, "it is listed and cannot be found by name"),
-                Err(error) => out.error("lookup", &child, error.to_string()),
+                Err(error) => out.error("lookup", &child, sentence(&error)),
             }
             let count = names.entry(entry.node).or_default();
             *count += 1;
@@ -169,7 +169,7 @@ fn walk(fs: &dyn FileSystem, out: &mut VolumeCheck) {
                     todo.push((child, entry.node));
                 }
                 Ok(_) => {}
-                Err(error) => out.error("node", &child, error.to_string()),
+                Err(error) => out.error("node", &child, sentence(&error)),
             }
         }
     }

@@ -191,7 +191,7 @@ fn summary(guest: &Guest, warnings: &mut Vec<String>) -> GuestSummary {
         host_keys(guest).map(|keys| summary.host_keys = keys),
         guest.has_cloud_init().map(|found| summary.cloud_init = found),
     ];
-    warnings.extend(results.into_iter().filter_map(Result::err).map(|error| error.to_string()));
+    warnings.extend(results.into_iter().filter_map(Result::err).map(|error| sentence(&error)));
     summary
 }
 

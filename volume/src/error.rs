@@ -25,8 +25,7 @@ pub enum Error {
     Refused {
         /// The volume (`logical volume rl/root`).
         subject: String,
-        /// The feature.
-        #[source]
+        /// The feature. It is a part of the sentence, and so no source.
         refusal: Refusal,
     },
     /// No volume has this name.

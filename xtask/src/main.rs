@@ -4,6 +4,7 @@ mod bench;
 mod deb;
 mod debian;
 mod demo;
+mod errors;
 mod fuzz;
 mod ganeti;
 mod linked;

@@ -54,7 +54,7 @@ pub struct Tree {
 /// Why a commit failed, and how far it had come.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot write the changes to the file system at {path}: {source}{}",
+    "cannot write the changes to the file system at {path}{}",
     describe_committed(.committed)
 )]
 #[non_exhaustive]
@@ -70,9 +70,9 @@ pub struct CommitError {
 
 fn describe_committed(committed: &[String]) -> String {
     if committed.is_empty() {
-        "; no other file system was changed".into()
+        " (no other file system was changed)".into()
     } else {
-        format!("; already written: {}", committed.join(", "))
+        format!(" (already written: {})", committed.join(", "))
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::limits::ANSWER_BYTES;
 use crate::node::cancel::{Cancel, Cancelled};
 use crate::node::child::Program;
 use crate::node::config::Config;
@@ -26,15 +27,13 @@ pub use source::ProgramSource;
 
 /// The priority of our own back-ends, and of programs whose names have no number.
 pub const OWN_PRIORITY: u8 = 50;
-/// Longest answer to a question, in bytes.
-const MAX_ANSWER: usize = 4096;
 
 /// Why a back-end cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
     /// The folder cannot be read.
-    #[error("cannot read the back-ends in {path}: {source}")]
+    #[error("cannot read the back-ends in {path}")]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -340,14 +339,14 @@ impl Backends {
         loop {
             let n = pipes.read(&mut buf).map_err(|error| self.broken(program, error, cancel))?;
             answer.extend_from_slice(&buf[..n]);
-            if n == 0 || answer.len() > MAX_ANSWER {
+            if n == 0 || answer.len() > ANSWER_BYTES {
                 break;
             }
             if Instant::now() > deadline {
                 return Err(late());
             }
         }
-        if answer.len() > MAX_ANSWER {
+        if answer.len() > ANSWER_BYTES {
             return Err(failed(program, format!("answers {} with far too much", args[0])));
         }
         let status = pipes.finish().map_err(|error| self.broken(program, error, cancel))?;

@@ -11,7 +11,7 @@ use crate::node::cancel::Cancelled;
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// It cannot be opened.
-    #[error("cannot open the disk {}: {source}{}", path.display(), hint(source))]
+    #[error("cannot open the disk {}{}", path.display(), hint(source))]
     Open {
         /// The path.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum TargetError {
     #[error("the disk {} is neither a block device nor a plain file", .0.display())]
     Kind(PathBuf),
     /// Reading or writing failed.
-    #[error("cannot {operation} the disk {} at byte {offset}: {source}{}", path.display(), hint(source))]
+    #[error("cannot {operation} the disk {} at byte {offset}{}", path.display(), hint(source))]
     Io {
         /// The path.
         path: PathBuf,
@@ -57,9 +57,9 @@ pub enum TargetError {
 /// Advice for some errors.
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::BUSY) => "; it is mounted or used by another device, release it first",
-        Some(Errno::NOSPC) => "; its storage is full",
-        Some(Errno::NOENT) => "; Ganeti should have made it: see gnt-instance activate-disks",
+        Some(Errno::BUSY) => " (it is mounted or used by another device; release it first)",
+        Some(Errno::NOSPC) => " (its storage is full)",
+        Some(Errno::NOENT) => " (Ganeti should have made it; see gnt-instance activate-disks)",
         _ => "",
     }
 }

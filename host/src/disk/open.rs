@@ -22,8 +22,8 @@ pub enum DiskError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// A system call.
-    #[error("cannot duplicate a descriptor: {0}")]
-    Duplicate(io::Error),
+    #[error("cannot duplicate a descriptor")]
+    Duplicate(#[source] io::Error),
 }
 
 /// The place of a disk.

@@ -37,7 +37,7 @@ pub enum HelperError {
         made_by: String,
     },
     /// QEMU is not installed, or not where it was looked for.
-    #[error("cannot run {qemu}: {source}; install qemu-system-x86 or set HELPER_QEMU")]
+    #[error("cannot run {qemu}; install qemu-system-x86 or set HELPER_QEMU")]
     QemuMissing {
         /// The program.
         qemu: PathBuf,
@@ -72,7 +72,7 @@ pub enum HelperError {
     #[error("{0}")]
     Failed(String),
     /// The monitor line broke the protocol.
-    #[error("the helper VM broke the monitor protocol with {0}")]
+    #[error("the helper VM broke the monitor protocol")]
     Protocol(#[from] ProtocolError),
     /// The soft time limit passed and SIGTERM ended the VM: the limit, and the task it was in as
     /// the end of the sentence.
@@ -106,7 +106,7 @@ pub enum HelperError {
     #[error(transparent)]
     Cancelled(#[from] crate::node::cancel::Cancelled),
     /// A system call of the host side.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     System {
         /// The action that failed.
         action: String,

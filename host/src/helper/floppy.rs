@@ -18,11 +18,11 @@ const LARGER_SIZES: [usize; 2] = [4 << 20, 16 << 20];
 pub enum FloppyError {
     /// The parameters do not fit, or the file system cannot be made.
     #[error(
-        "the parameters do not fit onto the largest parameter disk of 16 MiB ({0}); shorten img_personality or cloud_userdata"
+        "the parameters do not fit onto the largest parameter disk of 16 MiB; shorten img_personality or cloud_userdata"
     )]
     Format(#[from] snf_fs::Error),
     /// The system gave no memory file.
-    #[error("cannot make the parameter disk: {0}")]
+    #[error("cannot make the parameter disk")]
     Io(#[from] io::Error),
 }
 

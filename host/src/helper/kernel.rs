@@ -33,7 +33,7 @@ pub enum KernelError {
         modules: String,
     },
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum KernelError {
         problem: String,
     },
     /// The payload cannot be unpacked.
-    #[error("cannot unpack the kernel {path}: {source}")]
+    #[error("cannot unpack the kernel {path}")]
     Unpack {
         /// The file.
         path: PathBuf,

@@ -23,7 +23,7 @@ mod lzop;
 pub mod modules;
 pub mod protocol;
 pub mod qemu;
-mod qmp;
+pub mod qmp;
 mod room;
 mod run;
 mod snapshot;

@@ -12,7 +12,7 @@ use super::unpack::{Compression, UnpackError, unpack};
 #[derive(Debug, thiserror::Error)]
 pub enum ModulesError {
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,

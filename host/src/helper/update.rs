@@ -21,6 +21,7 @@ use super::trial;
 use super::{Acceleration, HelperConfig, HelperError};
 use crate::helper::cpio::{CpioWriter, TooLarge};
 use crate::node::cancel::Cancel;
+use crate::node::log;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
@@ -85,7 +86,7 @@ pub enum UpdateError {
     #[error(transparent)]
     Cpio(#[from] TooLarge),
     /// Reading or writing failed.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     Io {
         /// What was being done.
         action: String,
@@ -254,7 +255,9 @@ fn build_and_try(options: &Options, config: &HelperConfig) -> Result<(Built, Str
     let trial = match trial::run(&config) {
         Ok(text) => text,
         // Such as where a package is made: the node finds out.
-        Err(error @ HelperError::QemuMissing { .. }) => format!("not booted: {error}"),
+        Err(error @ HelperError::QemuMissing { .. }) => {
+            format!("not booted: {}", log::chain(&error))
+        }
         Err(error) => return Err(UpdateError::Trial(error)),
     };
     let description = &built.description;
@@ -287,7 +290,7 @@ fn take_snapshot(options: &Options, config: &HelperConfig) -> String {
                 size as f64 / f64::from(1 << 20)
             )
         }
-        Err(error) => format!("none, so runs without KVM boot: {error}"),
+        Err(error) => format!("none, so runs without KVM boot: {}", log::chain(&error)),
     }
 }
 

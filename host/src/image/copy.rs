@@ -66,14 +66,17 @@ pub enum CopyError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The buffers could not be had.
-    #[error("there is no memory for the buffers of the copy: {0}")]
+    #[error("there is no memory for the buffers of the copy")]
     Memory(#[source] std::io::Error),
     /// A signal came.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    /// The reading thread ended without a word, or could not be started.
-    #[error("the reader of the image stopped unexpectedly: {0}")]
-    Reader(String),
+    /// The reading thread could not be started.
+    #[error("cannot start the reader of the image")]
+    NoReader(#[source] std::io::Error),
+    /// The reading thread ended without a word.
+    #[error("the reader of the image stopped unexpectedly: see the lines above")]
+    Reader,
 }
 
 /// The result of a copy.
@@ -155,7 +158,7 @@ pub fn copy_image(
     let reader = std::thread::Builder::new()
         .name("image-reader".into())
         .spawn(move || read_all(image, &full_sender, &free_receiver))
-        .map_err(|error| CopyError::Reader(error.to_string()))?;
+        .map_err(CopyError::NoReader)?;
     let mut writer = Writer {
         target,
         start: offset,
@@ -170,7 +173,7 @@ pub fn copy_image(
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(CopyError::Reader("see the lines above".into()));
+                return Err(CopyError::Reader);
             }
         };
         match message {

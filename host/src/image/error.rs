@@ -48,7 +48,7 @@ pub enum SourceError {
         problem: String,
     },
     /// The image cannot be opened or read.
-    #[error("cannot read the image {name}{}: {source}", at(*.offset))]
+    #[error("cannot read the image {name}{}", at(*.offset))]
     Io {
         /// The image, as it was asked for.
         name: String,
@@ -64,6 +64,14 @@ pub enum SourceError {
         name: String,
         /// The problem with it.
         problem: String,
+    },
+    /// A qcow2 image that is damaged, or uses what cannot be read.
+    #[error("the qcow2 image {name} cannot be used")]
+    Qcow2 {
+        /// The image, as it was asked for.
+        name: String,
+        /// The problem with it.
+        source: snf_container::qcow2::Error,
     },
     /// The node's policy forbids it.
     #[error(transparent)]

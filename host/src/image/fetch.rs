@@ -9,12 +9,10 @@ use snf_image::secret::Secret;
 use crate::image::ftp;
 use crate::image::local;
 use crate::image::pace::Timed;
-use crate::image::policy::{MAX_URL, Policy};
+use crate::image::policy::Policy;
 use crate::image::source::id::{self, Location};
 use crate::image::source::{SourceError, http};
-
-/// A larger text is refused: it would not fit onto the parameter disk.
-const MAX_SIZE: u64 = 1 << 20;
+use crate::limits::{TEXT_BYTES, URL_BYTES};
 
 /// Why a text could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +24,7 @@ pub enum FetchError {
     )]
     Url(String),
     /// It cannot be read.
-    #[error("cannot read {url}: {source}")]
+    #[error("cannot read {url}")]
     Io {
         /// The URL, without passwords.
         url: String,
@@ -51,7 +49,7 @@ pub enum FetchError {
 /// The policy forbids it, or it cannot be read, is too large or takes too long.
 pub fn small(url: &str, policy: &Policy) -> Result<Secret, FetchError> {
     let shown = id::display(url);
-    if url.len() > MAX_URL {
+    if url.len() > URL_BYTES {
         return Err(FetchError::Url(shown));
     }
     let deadline = Instant::now() + policy.patience;
@@ -86,10 +84,10 @@ pub fn small_file(path: &Path) -> Result<Secret, FetchError> {
 fn read_bounded(reader: impl Read, shown: &str) -> Result<Secret, FetchError> {
     let mut bytes = Vec::new();
     reader
-        .take(MAX_SIZE + 1)
+        .take(TEXT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| FetchError::Io { url: shown.to_owned(), source })?;
-    if bytes.len() as u64 > MAX_SIZE {
+    if bytes.len() as u64 > TEXT_BYTES {
         return Err(FetchError::TooLarge(shown.to_owned()));
     }
     Ok(Secret::new(bytes))

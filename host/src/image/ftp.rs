@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::pace::left;
 use super::policy::{Policy, refused};
+use crate::limits::FTP_REPLY_BYTES;
 use crate::node::allow::Request;
 use crate::node::percent;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// A reply of more lines or longer ones is none.
-const MAX_REPLY: u64 = 16 << 10;
 
 /// The parts of `ftp://[USER[:PASSWORD]@]HOST[:PORT]/PATH`.
 struct Url<'a> {
@@ -136,7 +135,7 @@ impl Control {
 
     /// One reply: several lines if a hyphen follows its code.
     fn expect(&mut self, good: &[u16]) -> io::Result<(u16, String)> {
-        let mut limited = (&mut self.stream).take(MAX_REPLY);
+        let mut limited = (&mut self.stream).take(FTP_REPLY_BYTES);
         let mut first = String::new();
         loop {
             let mut line = Vec::new();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use snf_image::secret::Secret;
 
+use crate::limits::CONFIG_BYTES;
 use crate::node::allow::{Files, Hosts};
 use crate::node::parameters;
 use crate::node::shellvars::{self, Assignment};
@@ -23,14 +24,12 @@ pub const DEFAULT_VARIANTS_DIR: &str = "/etc/ganeti/snf-image/variants";
 pub const DEFAULT_BACKENDS_DIR: &str = "/etc/ganeti/snf-image/backends";
 /// Environment variable that names another configuration file.
 pub const PATH_VARIABLE: &str = "SNF_IMAGE_CONFIG";
-/// A configuration file is a page of text; anything larger is not one.
-const MAX_SIZE: u64 = 1 << 20;
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}: {source}", path.display())]
+    #[error("cannot read the configuration {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -46,7 +45,7 @@ pub enum ConfigError {
         source: Distrust,
     },
     /// The file is not a list of assignments.
-    #[error("{}, {source}", path.display())]
+    #[error("the configuration {} is no list of assignments", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -164,6 +163,8 @@ pub struct Config {
     pub image_hosts: Hosts,
     /// `FETCH_TIMEOUT`: all of a text that a URL leads to has to be here after this long.
     pub fetch_timeout: Duration,
+    /// `FETCH_IMAGE_TIMEOUT`: the most time that is spent waiting for all of an image.
+    pub fetch_image_timeout: Duration,
     /// `FETCH_MIN_RATE`: fewest bytes a second of an image from a web server.
     pub fetch_min_rate: u64,
     /// OS parameters that were set here or in the variant's file, by lower-case name.
@@ -205,6 +206,7 @@ impl Default for Config {
             image_files: Files::default(),
             image_hosts: Hosts::default(),
             fetch_timeout: Duration::from_secs(60),
+            fetch_image_timeout: Duration::from_secs(86_400),
             fetch_min_rate: 10_000,
             parameters: BTreeMap::new(),
             warnings: Vec::new(),
@@ -345,6 +347,7 @@ impl Config {
             "IMAGE_FILES" => self.image_files = value.parse()?,
             "IMAGE_HOSTS" => self.image_hosts = value.parse()?,
             "FETCH_TIMEOUT" => self.fetch_timeout = duration(value)?,
+            "FETCH_IMAGE_TIMEOUT" => self.fetch_image_timeout = duration(value)?,
             "FETCH_MIN_RATE" => self.fetch_min_rate = rate(value)?,
             "SPOOL_DIR" => self.spool_dir = absolute(value)?,
             _ => {
@@ -378,8 +381,8 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 fn read_bounded(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_SIZE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SIZE {
+    std::fs::File::open(path)?.take(CONFIG_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CONFIG_BYTES {
         return Err(io::Error::other("larger than 1 MiB: not a configuration file"));
     }
     Ok(text)
@@ -488,7 +491,7 @@ mod tests {
 
     fn apply(text: &str) -> Result<Config, String> {
         let mut config = Config::default();
-        config.apply(Path::new("/etc/x"), text).map_err(|e| e.to_string())?;
+        config.apply(Path::new("/etc/x"), text).map_err(|e| crate::node::log::chain(&e))?;
         Ok(config)
     }
 
@@ -542,7 +545,8 @@ mod tests {
             assert!(found.starts_with(&format!("/etc/x, line 2, {error}")), "{text}: {found}");
         }
         let found = apply("A=`x`").unwrap_err();
-        assert!(found.starts_with("/etc/x, line 1, A: "), "{found}");
+        let start = "the configuration /etc/x is no list of assignments: line 1, A: ";
+        assert!(found.starts_with(start), "{found}");
     }
 
     #[test]

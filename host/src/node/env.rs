@@ -7,10 +7,8 @@ use std::path::PathBuf;
 
 use snf_image::secret::Secret;
 
+use crate::limits::DEVICES;
 use crate::node::{log, scrub};
-
-/// More disks or NICs than this are taken for a mistake (Ganeti itself allows 16 and 8).
-const MAX_COUNT: usize = 64;
 
 /// An error in the environment, by variable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,8 +144,8 @@ impl Environment {
 
     fn count(&self, name: &str) -> Result<usize, EnvError> {
         let count: usize = self.number(name)?.ok_or_else(|| EnvError::Missing(name.to_owned()))?;
-        if count > MAX_COUNT {
-            return Err(wrong(name, format!("{count} is more than the {MAX_COUNT} supported")));
+        if count > DEVICES {
+            return Err(wrong(name, format!("{count} is more than the {DEVICES} supported")));
         }
         Ok(count)
     }

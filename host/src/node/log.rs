@@ -55,17 +55,5 @@ pub fn info(text: &str) {
     line(&format!("snf-image: {text}"));
 }
 
-/// An error and what caused it, as one sentence; a cause that the text already tells is left out.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let part = source.to_string();
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        next = source.source();
-    }
-    text
-}
+/// An error and what caused it, as one sentence.
+pub use snf_image::failure::sentence as chain;

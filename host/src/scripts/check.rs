@@ -87,7 +87,7 @@ pub fn check(config: Result<Config, ConfigError>, cancel: &Cancel) -> Vec<Findin
     let helper = helper_config(&config);
     out.push(qemu(&helper.qemu));
     match HelperImage::open(&helper.directory) {
-        Err(error) => out.push(Finding::Missing(error.to_string())),
+        Err(error) => out.push(Finding::Missing(log::chain(&error))),
         Ok(image) => {
             out.push(Finding::Good(format!(
                 "the helper is built (kernel {})",
@@ -253,7 +253,8 @@ fn boots(config: &HelperConfig, cancel: &Cancel) -> Finding {
     let request = match prepare() {
         Ok(request) => request,
         Err(error) => {
-            return Finding::Missing(format!("cannot prepare a test of the helper: {error}"));
+            let problem = log::chain(&error);
+            return Finding::Missing(format!("cannot prepare a test of the helper: {problem}"));
         }
     };
     let config = HelperConfig {
@@ -269,7 +270,9 @@ fn boots(config: &HelperConfig, cancel: &Cancel) -> Finding {
             ),
             (None, _) => Finding::Good("the helper VM boots with KVM".into()),
         },
-        Err(error) => Finding::Missing(format!("the helper VM does not work: {error}")),
+        Err(error) => {
+            Finding::Missing(format!("the helper VM does not work: {}", log::chain(&error)))
+        }
     }
 }
 

@@ -31,10 +31,10 @@ pub enum CustomizeVmError {
     #[error("customize-vm is called by snf-customize --vm: {0}")]
     Usage(String),
     /// Reading the request or writing the answer failed.
-    #[error("cannot {0}: {1}")]
+    #[error("cannot {0}")]
     Io(&'static str, #[source] io::Error),
     /// Signals cannot be watched.
-    #[error("cannot watch for signals: {0}")]
+    #[error("cannot watch for signals")]
     Signals(#[source] io::Error),
 }
 

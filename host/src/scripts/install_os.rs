@@ -26,7 +26,7 @@ pub enum InstallError {
     #[error("{} is in the way; remove it first", .0.display())]
     InTheWay(PathBuf),
     /// The system refused.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -36,7 +36,7 @@ pub enum TransferError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The receiver of the export went away, or its disk is full.
-    #[error("cannot write the export at byte {offset}: {source}")]
+    #[error("cannot write the export at byte {offset}")]
     Output {
         /// Bytes that were written.
         offset: u64,

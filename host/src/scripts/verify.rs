@@ -9,6 +9,7 @@ use crate::image::source::id::{self, ImageId, Location};
 use crate::node::cancel::Cancel;
 use crate::node::config;
 use crate::node::env::Environment;
+use crate::node::log;
 use crate::node::parameters;
 
 /// The problems, in the order of the parameters' names.
@@ -41,16 +42,16 @@ fn image_problem(env: &Environment, id: &str, cancel: &Cancel) -> Option<String>
     let id = match id.parse::<ImageId>() {
         Ok(id) => id,
         Err(SourceError::Id { problem, .. }) => return Some(problem),
-        Err(other) => return Some(other.to_string()),
+        Err(other) => return Some(log::chain(&other)),
     };
     let Location::Foreign(scheme) = &id.location else { return None };
     // Only a back-end can know it, and the configuration names their folder.
     let variant = env.variant().ok().flatten();
     let choice =
-        config::of_process(variant).map_err(|error| error.to_string()).and_then(|config| {
+        config::of_process(variant).map_err(|error| log::chain(&error)).and_then(|config| {
             Backends::read(&Settings::of(&config), Kind::Source)
                 .and_then(|backends| backends.choose(&id.place, None, cancel))
-                .map_err(|error| error.to_string())
+                .map_err(|error| log::chain(&error))
         });
     match choice {
         Ok(Choice::Program(_) | Choice::Own) => None,

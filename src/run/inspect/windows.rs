@@ -4,6 +4,7 @@ use serde::Serialize;
 use snf_fs::Tree;
 
 use super::{GuestSummary, UserSummary};
+use crate::craft::sentence::sentence;
 use crate::guest::windows::registry::FileTime;
 use crate::guest::windows::{RegistryError, SetupState, Windows, hives, sam};
 
@@ -41,7 +42,7 @@ pub(super) fn fill(
     let users = users(tree, windows).map(|users| guest.users = users);
     guest.windows = Some(summary);
     let errors = [state, name, users].into_iter().filter_map(Result::err);
-    warnings.extend(errors.map(|error| error.to_string()));
+    warnings.extend(errors.map(|error| sentence(&error)));
 }
 
 fn users(tree: &Tree, windows: &Windows) -> Result<Vec<UserSummary>, RegistryError> {

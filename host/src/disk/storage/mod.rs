@@ -47,8 +47,8 @@ pub enum StorageError {
     },
     /// The daemon is not installed.
     #[error(
-        "cannot run {program}: {source}; a disk that has only a URI needs it: install \
-         qemu-system-common (which has qemu-storage-daemon) or set STORAGE_DAEMON"
+        "cannot run {program}, which a disk needs that has only a URI; install qemu-system-common \
+         (which has qemu-storage-daemon) or set STORAGE_DAEMON"
     )]
     NoDaemon {
         /// The program.
@@ -65,7 +65,7 @@ pub enum StorageError {
         problem: String,
     },
     /// A system call.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     System {
         /// What was being done.
         action: &'static str,
