@@ -175,3 +175,32 @@ fn a_bad_source_date_epoch() {
     command.arg("apply").arg(&guest.image).args(["--machine-id", "new"]);
     Run::of(command.env("SOURCE_DATE_EPOCH", "yesterday")).fails(2, "SOURCE_DATE_EPOCH");
 }
+
+#[test]
+fn operations_of_sysprep() {
+    use crate::cli_support::{Guest, Run, snf_customize};
+    let list = Run::of(snf_customize().arg("--list-operations"));
+    assert!(
+        list.works().stdout.contains("* machine-id ") && list.stdout.contains("  firewall-rules ")
+    );
+    let guest = Guest::debian();
+    let before = guest.bytes();
+    let sysprep =
+        |options: &[&str]| Run::of(snf_customize().arg("sysprep").arg(&guest.image).args(options));
+    sysprep(&["--operations", "logs"]).fails(2, "no operation 'logs'");
+    sysprep(&["--operations", "fs-uuids"]).fails(2, "fs-uuids cannot be done");
+    sysprep(&["--sysprep", "utmp"]).fails(2, "itself has --operations");
+    let dry = sysprep(&["--dry-run"]);
+    assert!(dry.works().stdout.contains("/etc/ssh/ssh_host_rsa_key"), "{dry:?}");
+    assert!(guest.bytes() == before);
+    // What the run makes is not removed again.
+    let keys =
+        sysprep(&["--host-keys", "new", "--operations", "-logfiles", "--hostname", "template"]);
+    assert!(!keys.works().stderr.contains("warning"), "{keys:?}");
+    assert!(guest.cat("/etc/ssh/ssh_host_ed25519_key").contains("PRIVATE KEY"));
+    assert_eq!(guest.cat("/etc/machine-id"), "");
+    assert_eq!(guest.cat("/etc/hostname"), "template\n");
+    guest.check();
+    let again = sysprep(&["--operations", "machine-id,tmp-files"]);
+    assert!(again.works().stdout.contains("nothing changed"), "{again:?}");
+}

@@ -261,6 +261,9 @@ pub struct Plan {
     pub auth_keys: Vec<(Who, String)>,
     /// Files to write.
     pub personality: Vec<PersonalityFile>,
+    /// Operations of `sysprep`, by name ([`crate::task::prepare_system`]); done before everything else.
+    #[serde(default)]
+    pub sysprep: Vec<String>,
     /// Edits, in the order in which they are made.
     pub edits: Vec<Edit>,
     /// The machine id.

@@ -18,6 +18,8 @@ pub enum TaskId {
     FilesystemResizeUnmounted,
     /// Mounts the file systems of `/etc/fstab`.
     MountImage,
+    /// Removes what a clone must not share, before it gets an identity of its own.
+    PrepareSystem,
     /// Writes a seed for cloud-init.
     InitializeDatasource,
     /// Installs the answer file of Windows' setup.
@@ -61,10 +63,11 @@ fn names() -> String {
 
 impl TaskId {
     /// Every task, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::FixPartitionTable,
         Self::FilesystemResizeUnmounted,
         Self::MountImage,
+        Self::PrepareSystem,
         Self::InitializeDatasource,
         Self::InstallUnattend,
         Self::FilesystemResizeMounted,
@@ -88,6 +91,7 @@ impl TaskId {
             Self::FixPartitionTable => "FixPartitionTable",
             Self::FilesystemResizeUnmounted => "FilesystemResizeUnmounted",
             Self::MountImage => "MountImage",
+            Self::PrepareSystem => "PrepareSystem",
             Self::InitializeDatasource => "InitializeDatasource",
             Self::InstallUnattend => "InstallUnattend",
             Self::FilesystemResizeMounted => "FilesystemResizeMounted",
@@ -113,6 +117,7 @@ impl TaskId {
             Self::FixPartitionTable => 10,
             Self::FilesystemResizeUnmounted => 20,
             Self::MountImage => 30,
+            Self::PrepareSystem => 32,
             Self::InitializeDatasource | Self::InstallUnattend => 35,
             Self::FilesystemResizeMounted => 40,
             Self::AddSwap

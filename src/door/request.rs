@@ -185,6 +185,7 @@ mod tests {
                 origin: "--write /etc/x".into(),
                 keep_existing: true,
             }],
+            sysprep: vec!["logfiles".into()],
             edits: vec![crate::edit::Edit::of_option(
                 "write",
                 serde_json::from_str(r#"{"write": {"path": "/x", "base64": "/wA="}}"#).unwrap(),

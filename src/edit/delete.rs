@@ -64,7 +64,7 @@ impl Act for Delete {
 ///
 /// # Errors
 /// What the tree says.
-pub(super) fn remove(tree: &mut Tree, path: Vec<u8>) -> Result<(), TaskError> {
+pub(crate) fn remove(tree: &mut Tree, path: Vec<u8>) -> Result<(), TaskError> {
     let stat = tree.lstat(&path)?;
     if stat.file_type != FileType::Directory {
         return Ok(tree.unlink(&path)?);

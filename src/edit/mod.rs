@@ -35,6 +35,7 @@ mod write;
 
 pub use crate::craft::local_file::SourceError;
 pub use access::Access;
+pub(crate) use delete::remove;
 pub use error::BadEdit;
 pub use mode::Mode;
 pub use path::GuestPath;

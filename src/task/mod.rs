@@ -15,6 +15,7 @@ mod fix_partition_table;
 mod hostile;
 mod initialize_datasource;
 mod mount_image;
+pub mod prepare_system;
 mod run_custom_task;
 mod selinux_autorelabel;
 mod session;
@@ -298,10 +299,11 @@ const LINUX_AND_WINDOWS: &[OsFamily] =
     &[OsFamily::Linux, OsFamily::Windows, OsFamily::WindowsLegacy];
 
 /// All tasks, in their order.
-pub const TASKS: [&Task; 18] = [
+pub const TASKS: [&Task; 19] = [
     &fix_partition_table::TASK,
     &filesystem_resize_unmounted::TASK,
     &mount_image::TASK,
+    &prepare_system::TASK,
     &initialize_datasource::TASK,
     &windows::install_unattend::TASK,
     &windows::extend::TASK,

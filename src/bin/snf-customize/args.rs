@@ -28,6 +28,10 @@ pub(crate) struct Cli {
     #[arg(long, exclusive = true)]
     pub(crate) list_exit_codes: bool,
 
+    /// List the operations of sysprep (* marks the defaults), and end.
+    #[arg(long, exclusive = true)]
+    pub(crate) list_operations: bool,
+
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -37,6 +41,10 @@ pub(crate) enum Command {
     /// Change the image.
     #[command(after_help = Exit::help(), after_long_help = apply_help())]
     Apply(Box<Apply>),
+    /// Prepare a guest to be cloned: remove logs, keys, leases, its number and whatever else two machines
+    /// must not share. All options of apply can be given, too; they come after.
+    #[command(after_help = Exit::help())]
+    Sysprep(Box<Sysprep>),
     /// Tell what is on the disk: partitions, volume groups, file systems, operating system, users,
     /// keys.
     #[command(after_help = Exit::help())]
@@ -51,6 +59,24 @@ pub(crate) enum Command {
         /// bash, zsh, fish, elvish or powershell.
         shell: clap_complete::Shell,
     },
+}
+
+/// The options of `sysprep`.
+#[derive(Args, Debug)]
+pub(crate) struct Sysprep {
+    /// What is done: names of operations with commas between; defaults and all stand for several, and -NAME
+    /// takes one out. snf-customize --list-operations lists them.
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "defaults",
+        allow_hyphen_values = true,
+        help_heading = "What to change"
+    )]
+    pub(crate) operations: String,
+
+    #[command(flatten)]
+    pub(crate) apply: Apply,
 }
 
 /// The options of `apply`.
@@ -97,6 +123,11 @@ pub(crate) struct Apply {
     /// Add the public keys in a file to a user's authorized keys; may be given more than once.
     #[arg(long, value_name = "USER:file:PATH", help_heading = "What to change")]
     pub(crate) ssh_key: Vec<String>,
+
+    /// Prepare the guest to be cloned, before everything else: defaults, or a list as sysprep's
+    /// --operations.
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true, help_heading = "What to change")]
+    pub(crate) sysprep: Option<String>,
 
     /// Set the host name.
     #[arg(long, value_name = "NAME", help_heading = "What to change")]

@@ -57,11 +57,13 @@ fn main() -> ExitCode {
     };
     let exit = match cli.command {
         Some(Command::Apply(args)) => apply::run(&args),
+        Some(Command::Sysprep(args)) => sysprep(*args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Look(look)) => look::run(&look),
         Some(Command::Completions { shell }) => completions(shell),
         None if cli.list_tasks => list_tasks(),
+        None if cli.list_operations => list_operations(),
         None if cli.list_exit_codes => list_exit_codes(),
         None => output::fail(&Failure::usage(
             "nothing to do was named; see snf-customize --help for apply, inspect and check",
@@ -95,6 +97,28 @@ fn list_tasks() -> Exit {
     let mut text = String::new();
     for task in snf_image::task::TASKS {
         text.push_str(&format!("{:>2}  {:<26}  {}\n", task.id.number(), task.id, task.summary));
+    }
+    output::print(&text);
+    Exit::Done
+}
+
+/// `apply` with operations to begin with.
+fn sysprep(args: args::Sysprep) -> Exit {
+    let args::Sysprep { operations, mut apply } = args;
+    if apply.sysprep.is_some() {
+        return output::fail(&Failure::usage(
+            "--sysprep is for apply; sysprep itself has --operations",
+        ));
+    }
+    apply.sysprep = Some(operations);
+    apply::run(&apply)
+}
+
+fn list_operations() -> Exit {
+    let mut text = String::new();
+    for operation in snf_image::task::prepare_system::OPERATIONS {
+        let mark = if operation.default { '*' } else { ' ' };
+        text.push_str(&format!("{mark} {:<24}  {}\n", operation.name, operation.summary));
     }
     output::print(&text);
     Exit::Done

@@ -11,6 +11,7 @@ use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
 use snf_image::task::TaskId;
+use snf_image::task::prepare_system::select;
 use zeroize::Zeroizing;
 
 use crate::args::{Apply, GrowArg, HostKeysArg};
@@ -43,6 +44,7 @@ pub(crate) struct Parsed {
     passwords: Vec<(String, Selector)>,
     keys: Vec<(String, std::path::PathBuf)>,
     edits: Vec<Edit>,
+    sysprep: Vec<String>,
     machine_id: Option<MachineId>,
     product_key: Option<Selector>,
     properties: Properties,
@@ -62,6 +64,7 @@ impl Parsed {
             && args.ssh_key.is_empty()
             && args.hostname.is_none()
             && args.edits.is_empty()
+            && args.sysprep.is_none()
             && args.personality.is_none()
             && args.machine_id.is_none()
             && args.host_keys.is_none()
@@ -116,13 +119,18 @@ impl Parsed {
         let product_key = args.product_key.as_deref().map(product_key).transpose()?;
         let machine_id = args.machine_id.as_deref().map(machine_id).transpose()?;
         let luks_keys = KeySpec::parse_all(&args.stack.luks_key)?;
-        Ok(Self { passwords, keys, edits, machine_id, product_key, properties, luks_keys })
+        let sysprep = match &args.sysprep {
+            None => Vec::new(),
+            Some(list) => select(list)
+                .map_err(|error| Failure::usage(format!("operations of sysprep: {error}")))?,
+        };
+        Ok(Self { sysprep, passwords, keys, edits, machine_id, product_key, properties, luks_keys })
     }
 
     /// The tasks that the options ask for, each with the options.
     fn tasks(&self, args: &Apply) -> Tasks {
         let (size, grow) = (args.size.is_some(), args.grow.is_some());
-        let options: [(&str, bool, TaskId); 16] = [
+        let options: [(&str, bool, TaskId); 17] = [
             ("--size", size, TaskId::FixPartitionTable),
             ("--size", size, TaskId::FilesystemResizeUnmounted),
             ("--grow", grow, TaskId::FixPartitionTable),
@@ -149,6 +157,7 @@ impl Parsed {
             ("--time-zone", args.time_zone.is_some(), TaskId::InstallUnattend),
             ("--product-key", self.product_key.is_some(), TaskId::InstallUnattend),
             ("--personality", args.personality.is_some(), TaskId::EnforcePersonality),
+            ("--sysprep", args.sysprep.is_some(), TaskId::PrepareSystem),
         ];
         let mut tasks: BTreeMap<TaskId, Vec<String>> = BTreeMap::new();
         for (option, _, task) in options.into_iter().filter(|(_, given, _)| *given) {
@@ -214,6 +223,7 @@ impl Parsed {
             plan.windows.sysprep_inf = Some(text);
         }
         plan.windows.time_zone = args.time_zone.clone();
+        plan.sysprep = self.sysprep;
         plan.edits = self.edits;
         for edit in &mut plan.edits {
             if args.vm && edit.action.is_local() {
