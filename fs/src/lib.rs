@@ -36,6 +36,7 @@ pub mod filesystem;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod ntfs;
+mod num;
 pub mod overlay;
 mod ranges;
 mod shortname;

@@ -3,14 +3,19 @@
 //! The size of a volume stands in the boot sector and its copy after the last sector, in `$Bitmap`,
 //! and in the hole in `$BadClus:$Bad` that is as long as the volume.
 //!
-//! Order of the writes, with a flush between the steps, so that a cut leaves a volume that can be
-//! read and that Windows checks by itself:
-//! 1. beyond the old end: the new part of the bitmap, the new copy of the boot sector;
-//! 2. the flag that asks for a check (`$Volume` and its copy in the MFT's mirror);
-//! 3. the boot sector: from here the volume is large;
-//! 4. `$Bitmap` and `$BadClus`;
-//! 5. without a check asked for, the flag goes again.
+//! The volume becomes large with one write of its boot sector, which also leads to copies of the
+//! records that change ([`copies`]). The steps, with a flush after each:
+//! 1. beyond the old end, or in free clusters: the new part of the bitmap, the new copy of the boot
+//!    sector, the copies;
+//! 2. the boot sector has the new size and leads to the copies, which ask for a check;
+//! 3. the records in their own places, and `$MFTMirr`;
+//! 4. the boot sector leads to those again; the mark stays where a check is asked for;
+//! 5. the bitmap without the clusters of the copies.
+//!
+//! A cut leaves the old volume or the new one, which ntfs-3g and Windows mount. The bitmap may have
+//! a few clusters in use that are free.
 
+mod copies;
 mod record;
 mod state;
 
@@ -19,6 +24,7 @@ use std::ops::Range;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ntfs::check::raw::{Geometry, Reader, Run, Stream};
+use copies::Copies;
 use record::Record;
 
 /// How to grow.
@@ -28,7 +34,7 @@ pub struct Options {
     pub check: bool,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grown {
     /// Clusters before.
@@ -78,32 +84,44 @@ pub fn grow(device: &dyn BlockDevice, size: u64, options: Options) -> Result<Gro
     let mut bitmap = Record::read(&reader, BITMAP)?;
     let mut bad = Record::read(&reader, BAD_CLUSTERS)?;
     let mut volume = Record::read(&reader, VOLUME)?;
-    let plan = Bitmap::plan(&reader, &mut bitmap, clusters)?;
+    let mut plan = Bitmap::plan(&reader, &mut bitmap, clusters)?;
     enlarge_bad_clusters(&mut bad, &old, clusters)?;
-
-    // Beyond the old end.
-    plan.write_new_part(device)?;
-    let mut boot = vec![0; old.sector as usize];
+    set_dirty(&mut volume, true)?;
+    let copies = {
+        let mut changed = [&mut volume, &mut bitmap, &mut bad];
+        Copies::plan(&reader, plan.free(), &plan.stream, &mut changed)?
+    };
+    let mut boot = vec![0; usize::try_from(old.sector).unwrap_or(512)];
     device.read_at(0, &mut boot)?;
     boot[40..48].copy_from_slice(&sectors.to_le_bytes());
+    let mut switched = boot.clone();
+    switched[48..56].copy_from_slice(&copies.clusters.start.to_le_bytes());
+    switched[56..64].copy_from_slice(&copies.mirror.to_le_bytes());
+    set_dirty(&mut volume, options.check)?;
+
+    plan.meanwhile = vec![copies.clusters.clone(), plan.old_tail()];
+    plan.write(device, plan.first_byte()..plan.end())?;
+    copies.write(device, old.cluster)?;
     device.write_at(sectors * old.sector, &boot)?;
     device.flush()?;
-    set_dirty(&mut volume, true)?;
-    volume.write(&reader)?;
-    device.flush()?;
-    // 512 bytes are written whole or not at all.
-    device.write_at(0, &boot[..512.min(boot.len())])?;
-    device.flush()?;
-    plan.write_old_part(device)?;
-    bitmap.write(&reader)?;
-    bad.write(&reader)?;
-    device.flush()?;
-    if !options.check {
-        set_dirty(&mut volume, false)?;
-        volume.write(&reader)?;
-        device.flush()?;
+    write_boot(device, &switched)?;
+    for record in [&mut volume, &mut bitmap, &mut bad] {
+        record.write(&reader)?;
     }
+    device.flush()?;
+    write_boot(device, &boot)?;
+    let marked = plan.meanwhile.iter().map(|range| range.end.div_ceil(8)).max().unwrap_or(0);
+    plan.meanwhile = Vec::new();
+    plan.write(device, plan.first_byte()..marked.min(plan.end()))?;
+    copies.free(device)?;
+    device.flush()?;
     Ok(Grown { clusters, marked: options.check, ..unchanged })
+}
+
+/// Writes the first 512 bytes of the volume: a disk does so wholly or not at all.
+fn write_boot(device: &dyn BlockDevice, boot: &[u8]) -> Result<()> {
+    device.write_at(0, &boot[..512.min(boot.len())])?;
+    Ok(device.flush()?)
 }
 
 /// Sets or clears VOLUME_IS_DIRTY.
@@ -120,16 +138,19 @@ struct Bitmap {
     /// The volume's shape before.
     old: Geometry,
     clusters: u64,
-    /// Where its bytes are.
+    /// The places of its bytes.
     stream: Stream,
     /// Its size.
     bytes: u64,
     /// Clusters that it takes of the new space.
     taken: Range<u64>,
-    /// Bytes of it that lie in clusters that it had before.
-    in_place: u64,
-    /// The byte in which old and new clusters meet.
+    /// Its size before.
+    bytes_before: u64,
+    /// The bits of old clusters in the byte in which old and new clusters meet.
     joint: u8,
+    /// Further clusters that are in use until the end: those of the copies, and the bits beyond the
+    /// old end, which an old volume has set.
+    meanwhile: Vec<Range<u64>>,
 }
 
 impl Bitmap {
@@ -161,35 +182,51 @@ impl Bitmap {
         record.set_runs(DATA, &[], &runs, old.cluster, bytes, bytes)?;
         let mut stream = Stream::new(bytes);
         stream.extend(&runs);
-        let in_place = (have * old.cluster).min(bytes);
-        let mut plan = Self { old, clusters, stream, bytes, taken, in_place, joint: 0 };
+        let meanwhile = Vec::new();
+        let mut plan =
+            Self { old, clusters, stream, bytes, taken, bytes_before, joint: 0, meanwhile };
         // The clusters before the old end stay as they are.
         let at = plan.first_byte();
         let below = (1u8 << (old.clusters % 8)) - 1;
-        let byte = match reader.stream(&plan.stream, at, 1)? {
+        plan.joint = match reader.stream(&plan.stream, at, 1)? {
             Some(bytes) if below != 0 => bytes[0] & below,
             _ => 0,
         };
-        plan.joint = byte | plan.bits(at, 1)[0] & !below;
         Ok(plan)
     }
 
-    /// The bits from byte `first` on: in use are the clusters that the bitmap takes, and those
-    /// beyond the end.
+    /// The new clusters that nobody has taken. The first one holds the old copy of the boot sector.
+    fn free(&self) -> Range<u64> {
+        (self.old.clusters + 1).max(self.taken.end)..self.clusters
+    }
+
+    /// The bits after the old end in bytes that the old volume's bitmap has.
+    fn old_tail(&self) -> Range<u64> {
+        self.old.clusters..(self.bytes_before * 8).max(self.old.clusters)
+    }
+
+    /// The bits from byte `first` on: in use are the clusters that the bitmap takes, those that are
+    /// in use meanwhile, and those beyond the end.
     fn bits(&self, first: u64, count: usize) -> Vec<u8> {
         let mut out = vec![0u8; count];
-        let (from, to) = (first * 8, (first + count as u64) * 8);
-        for range in [self.taken.clone(), self.clusters..u64::MAX] {
+        let length = u64::try_from(count).unwrap_or(u64::MAX);
+        let (from, to) = (first * 8, (first + length) * 8);
+        let beyond = self.clusters..u64::MAX;
+        for range in [&self.taken, &beyond].into_iter().chain(&self.meanwhile) {
             for cluster in range.start.max(from)..range.end.min(to) {
-                out[((cluster - from) / 8) as usize] |= 1 << (cluster % 8);
+                let byte = usize::try_from((cluster - from) / 8).unwrap_or(usize::MAX);
+                if let Some(byte) = out.get_mut(byte) {
+                    *byte |= 1 << (cluster % 8);
+                }
             }
         }
         if let (Some(byte), true) = (out.first_mut(), first == self.first_byte()) {
             *byte |= self.joint;
         }
         // Bytes after its size become zeros, whatever the disk held before.
-        let over = (first + count as u64).saturating_sub(self.bytes).min(count as u64) as usize;
-        out[count - over..].fill(0);
+        let over = (first + length).saturating_sub(self.bytes).min(length);
+        let whole = count - usize::try_from(over).unwrap_or(count);
+        out[whole..].fill(0);
         out
     }
 
@@ -197,15 +234,9 @@ impl Bitmap {
         self.old.clusters / 8
     }
 
-    /// Writes the part that lies in clusters beyond the old end, to the end of its last cluster.
-    fn write_new_part(&self, device: &dyn BlockDevice) -> Result<()> {
-        let end = self.stream.clusters() * self.old.cluster;
-        self.write(device, self.in_place.max(self.first_byte())..end)
-    }
-
-    /// Writes the part that lies in clusters that the bitmap had before.
-    fn write_old_part(&self, device: &dyn BlockDevice) -> Result<()> {
-        self.write(device, self.first_byte()..self.in_place)
+    /// The byte after its last cluster.
+    fn end(&self) -> u64 {
+        self.stream.clusters() * self.old.cluster
     }
 
     fn write(&self, device: &dyn BlockDevice, bytes: Range<u64>) -> Result<()> {
@@ -216,7 +247,9 @@ impl Bitmap {
                 return Err(Error::corrupt("$Bitmap", "record 6", "its runs end too early"));
             };
             let count = rest.min(bytes.end - at).min(CHUNK);
-            device.write_at(place, &self.bits(at, count as usize))?;
+            // At most CHUNK.
+            let bits = self.bits(at, usize::try_from(count).unwrap_or(0));
+            device.write_at(place, &bits)?;
             at += count;
         }
         Ok(())

@@ -3,6 +3,7 @@
 use super::record::Record;
 use crate::error::{Error, Result};
 use crate::ntfs::check::raw::{Reader, Stream, le16, unfix};
+use crate::num::to_u64;
 
 const LOG: u64 = 2;
 const VOLUME: u64 = 3;
@@ -52,8 +53,8 @@ fn log_in_use(reader: &Reader<'_>) -> Result<bool> {
     stream.extend(&runs);
     let mut newest: Option<(u64, bool)> = None;
     for page in 0..2u64 {
-        let at = page * PAGE as u64;
-        if at + PAGE as u64 > size {
+        let at = page * to_u64(PAGE);
+        if at + to_u64(PAGE) > size {
             break;
         }
         let Some(mut bytes) = reader.stream(&stream, at, PAGE)? else {
