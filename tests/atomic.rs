@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::deployed::*;
+use crate::support::root::{hostname, place};
 use snf_fs::ext::{Ext, Options};
 use snf_fs::testing::{Event, Fault, FaultDevice, RecordingDevice};
-use snf_fs::{BlockDevice, DeviceError, FileSystem, MemoryDevice, Overlay, Slice};
+use snf_fs::{BlockDevice, FileSystem, MemoryDevice, Overlay};
 use snf_image::customize::{CustomizeError, Mode};
 use snf_image::disk_adapter::DiskAdapter;
 use snf_image::failure::sentence;
@@ -17,33 +18,8 @@ use snf_image::secret::Secret;
 /// The root partition as the disk's table has it.
 fn root_of(disk: &[u8], number: u32, what: &str) -> Vec<u8> {
     let device = MemoryDevice::new(disk.to_vec());
-    let table = snf_partition::read(&DiskAdapter(&device))
-        .unwrap_or_else(|error| panic!("{what}: {error}"))
-        .unwrap_or_else(|| panic!("{what}: no table"));
-    let (start, size) = table.byte_range(table.partition(number).unwrap());
+    let (start, size) = place(&device, Some(number), what);
     disk[start as usize..(start + size) as usize].to_vec()
-}
-
-/// Remembers every write.
-struct Recorder {
-    device: MemoryDevice,
-    writes: Mutex<Vec<(u64, Vec<u8>)>>,
-}
-
-impl BlockDevice for Recorder {
-    fn len(&self) -> u64 {
-        self.device.len()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
-        self.device.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
-        self.writes.lock().unwrap().push((offset, buf.to_vec()));
-        self.device.write_at(offset, buf)
-    }
-    fn flush(&self) -> Result<(), DeviceError> {
-        self.device.flush()
-    }
 }
 
 /// A cut after any write leaves a partition table and, in the root partition as the table then
@@ -53,12 +29,16 @@ fn a_cut_at_any_write_leaves_a_working_disk() {
     for layout in [Layout::Gpt, Layout::Logical] {
         let image = Image::new(layout, 90);
         let before = image.bytes();
-        let recorder = Arc::new(Recorder {
-            device: MemoryDevice::new(before.clone()),
-            writes: Mutex::default(),
-        });
+        let recorder = Arc::new(RecordingDevice::new(before.clone()));
         customize_on(recorder.clone(), Vec::new(), &plan(Some("6:16")), Mode::Commit).unwrap();
-        let writes = std::mem::take(&mut *recorder.writes.lock().unwrap());
+        let writes: Vec<(u64, Vec<u8>)> = recorder
+            .events()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Write(offset, bytes) => Some((offset, bytes)),
+                Event::Flush => None,
+            })
+            .collect();
         let mut disk = before;
         let mut seen = (false, false);
         for (index, (offset, bytes)) in writes.iter().enumerate() {
@@ -92,23 +72,6 @@ fn a_cut_at_any_write_leaves_a_working_disk() {
 /// The image as a run may change it: what is written stays in memory.
 fn scratch(base: &Arc<MemoryDevice>) -> Arc<Overlay> {
     Arc::new(Overlay::new(base.clone()))
-}
-
-/// What `/etc/hostname` says in the root partition of a disk.
-fn hostname(disk: &Arc<Overlay>, number: Option<u32>, what: &str) -> String {
-    let table = snf_partition::read(&DiskAdapter(&**disk))
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let (start, size) = match (table, number) {
-        (Some(table), Some(number)) => table.byte_range(table.partition(number).unwrap()),
-        _ => (0, disk.len()),
-    };
-    let slice = Arc::new(Slice::new(disk.clone(), start, size).unwrap());
-    let fs = Ext::open(slice, Options::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let etc = fs.lookup(fs.root(), b"etc").unwrap().unwrap();
-    let node = fs.lookup(etc, b"hostname").unwrap().unwrap();
-    let mut bytes = vec![0; 20];
-    let length = fs.read(node, 0, &mut bytes).unwrap();
-    String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
 /// Every read, write and flush of a whole run fails in turn, and the disk is full from every write

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use snf_container::qcow2::{Options, Qcow2};
 use snf_container::{GrowableDevice, MemoryFile};
-use snf_fs::ext::{Ext, Options as ExtOptions};
 use snf_fs::testing::Random;
-use snf_fs::{BlockDevice, DeviceError, FileSystem, MemoryDevice, Overlay, Slice};
+use snf_fs::{BlockDevice, DeviceError, MemoryDevice, Overlay};
 use snf_image::customize::Mode;
-use snf_image::disk_adapter::DiskAdapter;
 
 use crate::deployed::*;
+use crate::support::root::{hostname, place};
 
 #[derive(Clone)]
 enum Event {
@@ -88,28 +87,11 @@ impl GrowableDevice for Recorder {
     }
 }
 
-/// Where the guest's file system is, as the disk's table has it now: first byte and length.
-fn place(disk: &dyn BlockDevice, number: Option<u32>, what: &str) -> (u64, u64) {
-    let table = snf_partition::read(&DiskAdapter(disk)).unwrap_or_else(|e| panic!("{what}: {e}"));
-    match (table, number) {
-        (Some(table), Some(number)) => table.byte_range(table.partition(number).unwrap()),
-        _ => (0, disk.len()),
-    }
-}
-
-/// The host name of the guest in an image, its journal replayed in memory.
-fn hostname(image: &[u8], number: Option<u32>, what: &str) -> String {
+/// The host name of the guest in an image.
+fn name_in(image: &[u8], number: Option<u32>, what: &str) -> String {
     let file = MemoryFile::new(image.to_vec());
     let disk = Qcow2::open(file, Options::writable()).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let disk = Arc::new(Overlay::new(Arc::new(disk)));
-    let (start, size) = place(&*disk, number, what);
-    let slice = Arc::new(Slice::new(disk, start, size).unwrap());
-    let fs = Ext::open(slice, ExtOptions::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let etc = fs.lookup(fs.root(), b"etc").unwrap().unwrap();
-    let node = fs.lookup(etc, b"hostname").unwrap().unwrap();
-    let mut bytes = vec![0; 20];
-    let length = fs.read(node, 0, &mut bytes).unwrap();
-    String::from_utf8_lossy(&bytes[..length]).into_owned()
+    hostname(&Arc::new(Overlay::new(Arc::new(disk))), number, what)
 }
 
 #[test]
@@ -142,7 +124,7 @@ fn a_cut_at_any_write_leaves_at_worst_leaks_and_an_old_or_new_guest() {
             for keep in [4, 0, 2] {
                 let what = format!("{options}: cut after {at} of {count}, keep {keep}");
                 let cut = file.cut(at, keep, &mut random);
-                match hostname(&cut, image.number, &what).as_str() {
+                match name_in(&cut, image.number, &what).as_str() {
                     "image\n" => seen.0 = true,
                     "grown\n" => seen.1 = true,
                     other => panic!("{what}: {other:?}"),

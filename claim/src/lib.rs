@@ -27,7 +27,7 @@ use std::path::PathBuf;
 
 pub use users::user_of;
 
-/// What a disk is claimed for.
+/// The purpose of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// To look only: other readers are welcome.
@@ -36,7 +36,7 @@ pub enum Purpose {
     Write,
 }
 
-/// Who else has the disk.
+/// The other user of the disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Busy {

@@ -33,7 +33,7 @@ pub(crate) struct LoopInfo64 {
 
 const _: () = assert!(size_of::<LoopInfo64>() == 232);
 
-/// What a loop device shows.
+/// The file that a loop device shows.
 pub(crate) fn loop_info(device: &File) -> io::Result<LoopInfo64> {
     // SAFETY: the kernel fills one `struct loop_info64`, whose size is asserted above; every bit
     // pattern is a valid value of it. On a device of another kind the call fails.

@@ -11,7 +11,7 @@ use crate::{Busy, sys};
 /// A mount table larger than this is cut off.
 const MAX_MOUNTS: usize = 16 << 20;
 
-/// Who uses the disk: a loop device, a mounted file system, or a device made of it. `None` when
+/// The user of the disk: a loop device, a mounted file system, or a device made of it. `None` when
 /// nobody is found; locks are not looked at.
 pub fn user_of(disk: &Metadata) -> Option<Busy> {
     if let Some(device) = loop_device(disk) {
@@ -104,7 +104,7 @@ fn holder(device: u64) -> Option<String> {
     Some(entry.file_name().to_string_lossy().into_owned())
 }
 
-/// Where a file system on one of these devices is mounted.
+/// The mount point of a file system on one of these devices.
 fn mount_point(devices: &[u64]) -> Option<PathBuf> {
     use std::io::Read;
     let mut text = Vec::new();

@@ -1,4 +1,4 @@
-//! Who is seen on a disk, with the real programs. Needs root, loop devices, mount and qemu-utils.
+//! The users of a disk, with the real programs. Needs root, loop devices, mount and qemu-utils.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::{self, File, OpenOptions};

@@ -19,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! What is written becomes durable with [`flush`](snf_fs::BlockDevice::flush). When the power is
+//! Writes become durable with [`flush`](snf_fs::BlockDevice::flush). When the power is
 //! cut at any moment, the file holds the old or the new content of all that was not flushed, and
 //! at worst clusters that nothing uses ("leaked"). [`qcow2`] says how.
 #![forbid(unsafe_code)]

@@ -15,7 +15,7 @@ use crate::support::{
 
 const SIZE: usize = 400_384;
 
-/// What a sector of the disk may hold after a cut: its content at the last flush, and all that was
+/// The possible content of a sector of the disk after a cut: its content at the last flush, and all that was
 /// written since.
 struct History {
     /// Disk contents: first the durable one, then after each change.
@@ -73,7 +73,7 @@ fn session(disk: &Qcow2, file: &Recording, seed: u64, count: usize) -> Session {
     Session { changes }
 }
 
-/// What may be on the disk when the power goes after `count` events.
+/// The possible states of the disk when the power goes after `count` events.
 fn history(before: &[u8], session: &Session, count: usize) -> History {
     let mut now = before.to_vec();
     let mut states = vec![now.clone()];
@@ -183,7 +183,7 @@ fn failing(
             (_, Err(_)) => {
                 states.push(now.clone());
                 failed = true;
-                // What was written before is read as it was, or the image says no.
+                // Earlier writes are read as they were, or the image says no.
                 let mut bytes = vec![0; SIZE];
                 if disk.read_at(0, &mut bytes).is_ok() {
                     History { states: states.clone() }.allows(&bytes, "after a failure");

@@ -121,7 +121,7 @@ fn disks_grow() {
     }
 }
 
-/// What lies in the last cluster beyond the disk's end does not come to light.
+/// Bytes of the last cluster beyond the disk's end do not come to light.
 #[test]
 fn old_bytes_beyond_the_end_are_not_seen() {
     let place = Place::new();

@@ -59,7 +59,7 @@ impl GrowableDevice for Counting {
 struct Image {
     name: String,
     bytes: Vec<u8>,
-    /// Where the tables are: offsets of clusters worth damaging.
+    /// The places of the tables: offsets of clusters worth damaging.
     tables: Vec<usize>,
 }
 

@@ -14,7 +14,7 @@ pub enum Event {
     Flush,
 }
 
-/// What fails.
+/// The operation that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,

@@ -74,7 +74,7 @@ fn what_is_refused_is_named() {
     refused(&path, "not a qcow2 image");
 }
 
-/// What QEMU leaves when it is killed: refcounts that are behind.
+/// An image as QEMU leaves it when it is killed: its refcounts are out of date.
 #[test]
 fn a_dirty_image_is_read_and_not_changed() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! What all tests need: QEMU's tools, a model of the disk, random changes.
+//! Helpers of all tests: QEMU's tools, a model of the disk, random changes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -42,7 +42,7 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// What `qemu-img check` says.
+/// The result of `qemu-img check`.
 #[derive(Debug, PartialEq, Eq, Clone, Copy, PartialOrd, Ord)]
 pub enum Judgement {
     Clean,
@@ -115,7 +115,7 @@ pub fn read_all(disk: &dyn BlockDevice) -> Vec<u8> {
     bytes
 }
 
-/// Where they differ first; whole disks in a message help nobody.
+/// The first difference; whole disks in a message help nobody.
 pub fn assert_same(found: &[u8], expected: &[u8], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     if let Some(at) = (0..found.len()).find(|at| found[*at] != expected[*at]) {

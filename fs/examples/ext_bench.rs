@@ -170,7 +170,7 @@ fn ten_files(device: Arc<dyn BlockDevice>) {
     fs.commit().unwrap();
 }
 
-/// What a walk saw.
+/// The sum of a walk.
 #[derive(Default)]
 struct Seen {
     hash: DefaultHasher,

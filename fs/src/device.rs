@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::DeviceError;
+use crate::num::{to_u64, to_usize};
 
 /// A disk, a partition of one, or anything that behaves like one: addressed in bytes from 0 to
 /// [`BlockDevice::len`], written through `&self` as `pwrite` does, so that several file systems
@@ -82,7 +83,7 @@ fn check_range(
     length: usize,
     size: u64,
 ) -> Result<(), DeviceError> {
-    match offset.checked_add(length as u64) {
+    match offset.checked_add(to_u64(length)) {
         Some(end) if end <= size => Ok(()),
         _ => Err(DeviceError {
             operation,
@@ -177,18 +178,18 @@ impl MemoryDevice {
 
 impl BlockDevice for MemoryDevice {
     fn len(&self) -> u64 {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+        to_u64(self.bytes.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        check_range("read", offset, buf.len(), bytes.len() as u64)?;
-        buf.copy_from_slice(&bytes[offset as usize..offset as usize + buf.len()]);
+        check_range("read", offset, buf.len(), to_u64(bytes.len()))?;
+        buf.copy_from_slice(&bytes[to_usize(offset)..to_usize(offset) + buf.len()]);
         Ok(())
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        check_range("write", offset, buf.len(), bytes.len() as u64)?;
-        bytes[offset as usize..offset as usize + buf.len()].copy_from_slice(buf);
+        check_range("write", offset, buf.len(), to_u64(bytes.len()))?;
+        bytes[to_usize(offset)..to_usize(offset) + buf.len()].copy_from_slice(buf);
         Ok(())
     }
     fn flush(&self) -> Result<(), DeviceError> {

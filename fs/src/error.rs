@@ -1,4 +1,4 @@
-//! What can go wrong: the image is of a kind we do not support, the image is corrupt, the device
+//! Errors: the image is of a kind we do not support, the image is corrupt, the device
 //! failed, or the request itself cannot be met.
 
 use std::io;
@@ -8,7 +8,7 @@ pub use crate::text::display_name;
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the device said.
+/// The device's own failure.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {length} bytes at byte {offset}")]
 pub struct DeviceError {
@@ -32,7 +32,7 @@ pub enum Error {
     Unsupported {
         /// The feature, in the field's words (`encrypt`, `journal_dev`).
         what: String,
-        /// What the person can do about it.
+        /// The person's way out.
         remedy: String,
     },
     /// An on-disk structure contradicts itself or the rest of the file system.
@@ -40,9 +40,9 @@ pub enum Error {
     Corrupt {
         /// The structure, in the specification's words (`superblock`, `extent node`).
         structure: &'static str,
-        /// Where it is (`block 1234`, `inode 12`, `byte 1024`).
+        /// Its place (`block 1234`, `inode 12`, `byte 1024`).
         position: String,
-        /// What was found and what was expected.
+        /// The value that was found and the one that was expected.
         detail: String,
     },
     /// The device failed.
@@ -104,5 +104,67 @@ impl Error {
     /// Whether the thing asked for simply is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::tree::CommitError;
+
+    fn device() -> DeviceError {
+        let source = io::Error::other("the cause of all");
+        DeviceError { operation: "read", offset: 4096, length: 512, source }
+    }
+
+    /// Whether a kind of error has a cause. A new kind does not compile before it is named here.
+    fn has_source(error: &Error) -> bool {
+        match error {
+            Error::Device(_) | Error::Content(..) => true,
+            Error::Unsupported { .. }
+            | Error::Corrupt { .. }
+            | Error::NotFound(_)
+            | Error::Exists(_)
+            | Error::NotADirectory(_)
+            | Error::IsADirectory(_)
+            | Error::NotEmpty(_)
+            | Error::WrongType(..)
+            | Error::SymlinkLoop(_)
+            | Error::NameTooLong(_)
+            | Error::NoSpace(_)
+            | Error::ReadOnly(_)
+            | Error::Invalid(_) => false,
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_its_cause() {
+        let errors: [&dyn std::error::Error; 4] = [
+            &device(),
+            &Error::Content("/etc/motd".into(), io::Error::other("the cause of all")),
+            &Error::Device(device()),
+            &CommitError {
+                path: "/boot".into(),
+                source: Error::corrupt("superblock", "byte 1024", "the cause of all"),
+                committed: vec!["/".into()],
+            },
+        ];
+        for error in errors {
+            let source = error.source().expect("it has a cause").to_string();
+            let text = format!("{error}");
+            assert!(!text.contains(&source) && !text.contains("the cause of all"), "{text}");
+        }
+        assert!(has_source(&Error::Device(device())));
+        let other = Error::corrupt("superblock", "byte 1024", "damaged");
+        assert!(!has_source(&other) && other.source().is_none());
+    }
+
+    /// The test above knows every type of error there is.
+    #[test]
+    fn every_type_of_error_is_known() {
+        let types = crate::testing::error_types(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+        assert_eq!(types, ["CommitError", "DeviceError", "Error"]);
     }
 }

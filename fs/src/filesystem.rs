@@ -12,7 +12,7 @@ const HELD_MAX: u64 = 256 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
-/// What a node is.
+/// The type of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A regular file.
@@ -40,12 +40,12 @@ pub struct Timestamp {
     pub nanoseconds: u32,
 }
 
-/// What `lstat` would say.
+/// The answer of `lstat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// The node itself.
     pub node: NodeId,
-    /// What it is.
+    /// Its type.
     pub file_type: FileType,
     /// Permission bits, set-id and sticky bits (12 bits).
     pub mode: u16,
@@ -76,7 +76,7 @@ pub struct DirEntry {
     pub name: Vec<u8>,
     /// The node it names.
     pub node: NodeId,
-    /// What the directory says it is, where the file system keeps that in the entry.
+    /// Its type by the directory, where the file system keeps that in the entry.
     pub file_type: Option<FileType>,
 }
 
@@ -138,7 +138,7 @@ impl Kind {
     }
 }
 
-/// What identifies a file system and how full it is.
+/// The identity of a file system and its free space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     /// Which kind.
@@ -155,7 +155,7 @@ pub struct Info {
     pub free: u64,
 }
 
-/// What a commit did.
+/// The work of one commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CommitReport {
     /// Blocks of metadata that changed in place.
@@ -190,7 +190,7 @@ pub trait FileSystem: Send {
     /// # Errors
     /// [`Error::NotADirectory`] for another node; [`Error::Corrupt`] and [`Error::Device`].
     fn readdir(&self, dir: NodeId) -> Result<Vec<DirEntry>>;
-    /// What `lstat` would say.
+    /// The answer of `lstat`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] and [`Error::Device`].

@@ -8,6 +8,7 @@ use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
     Timestamp,
 };
+use crate::num::to_u64;
 
 const ROOT: NodeId = NodeId(2);
 const NAME_MAX: usize = 255;
@@ -300,8 +301,8 @@ impl FileSystem for MemoryFs {
             uid: node.attributes.uid,
             gid: node.attributes.gid,
             links: node.links,
-            size: size as u64,
-            blocks: (size as u64).div_ceil(512),
+            size: to_u64(size),
+            blocks: to_u64(size).div_ceil(512),
             device,
             atime: node.atime,
             mtime: node.mtime,

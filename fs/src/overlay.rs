@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::BlockDevice;
 use crate::error::DeviceError;
+use crate::num::{to_u64, to_usize};
 use crate::ranges::Ranges;
 
 /// Granularity of what is kept for reading.
@@ -32,7 +33,7 @@ pub struct Overlay {
 struct State {
     /// Whether writes go straight to the device.
     open: bool,
-    /// What to do at the commit.
+    /// The work of the commit.
     log: Vec<Operation>,
     /// The ranges that will be copied: reads of the copy see the original until the commit.
     copies: Vec<Copy>,
@@ -158,11 +159,11 @@ impl Copy {
     /// Copies on the device. Zeros that are there already are not written, so that a sparse file
     /// stays sparse.
     fn run(self, device: &dyn BlockDevice) -> Result<(), DeviceError> {
-        let mut buf = vec![0; Self::PIECE.min(self.length) as usize];
+        let mut buf = vec![0; to_usize(Self::PIECE.min(self.length))];
         let mut there = Vec::new();
         let mut done = 0;
         while done < self.length {
-            let piece = (self.length - done).min(Self::PIECE) as usize;
+            let piece = to_usize((self.length - done).min(Self::PIECE));
             let bytes = &mut buf[..piece];
             device.read_at(self.from + done, bytes)?;
             there.resize(if bytes.iter().all(|byte| *byte == 0) { piece } else { 0 }, 0);
@@ -172,7 +173,7 @@ impl Copy {
             if there != *bytes {
                 device.write_at(self.to + done, bytes)?;
             }
-            done += piece as u64;
+            done += to_u64(piece);
         }
         Ok(())
     }
@@ -184,12 +185,12 @@ impl Copy {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<(), DeviceError> {
-        let end = offset + buf.len() as u64;
+        let end = offset + to_u64(buf.len());
         let (first, last) = (self.to.max(offset), (self.to + self.length).min(end));
         if first >= last {
             return Ok(());
         }
-        let part = &mut buf[(first - offset) as usize..(last - offset) as usize];
+        let part = &mut buf[to_usize(first - offset)..to_usize(last - offset)];
         device.read_at(self.from + (first - self.to), part)
     }
 }
@@ -225,9 +226,9 @@ fn again(error: &DeviceError) -> DeviceError {
 fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
     let mut done = 0;
     std::iter::from_fn(move || {
-        let at = offset + done as u64;
-        let within = (at % BLOCK) as usize;
-        let count = (BLOCK as usize - within).min(length - done);
+        let at = offset + to_u64(done);
+        let within = to_usize(at % BLOCK);
+        let count = (to_usize(BLOCK) - within).min(length - done);
         let part = (at / BLOCK, within, done, count);
         done += count;
         (count > 0).then_some(part)
@@ -252,9 +253,9 @@ impl BlockDevice for Overlay {
             return Err(error);
         }
         if let Some(apart) = &state.apart {
-            let end = offset.saturating_add(buf.len() as u64);
+            let end = offset.saturating_add(to_u64(buf.len()));
             for run in apart.written.within(offset..end) {
-                let part = (run.start - offset) as usize..(run.end - offset) as usize;
+                let part = to_usize(run.start - offset)..to_usize(run.end - offset);
                 let length = part.len();
                 apart.file.read_exact_at(&mut buf[part], run.start).map_err(|source| {
                     DeviceError { operation: "read", offset: run.start, length, source }
@@ -265,7 +266,7 @@ impl BlockDevice for Overlay {
             return Ok(());
         }
         let first = offset / BLOCK;
-        let last = (offset + buf.len() as u64) / BLOCK;
+        let last = (offset + to_u64(buf.len())) / BLOCK;
         if state.blocks.range(first..=last).next().is_none() {
             return Ok(());
         }
@@ -283,33 +284,33 @@ impl BlockDevice for Overlay {
             return self.device.write_at(offset, buf);
         }
         let size = self.device.len();
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > size) {
+        if offset.checked_add(to_u64(buf.len())).is_none_or(|end| end > size) {
             let text = format!("beyond the end of the device ({size} bytes)");
             return Err(Self::error("write", offset, buf.len(), text));
         }
-        if state.held + buf.len() as u64 > MAX_HELD {
+        if state.held + to_u64(buf.len()) > MAX_HELD {
             let text = format!("more than {} MiB wait to be written", MAX_HELD >> 20);
             return Err(Self::error("hold", offset, buf.len(), text));
         }
         for (block, within, done, count) in parts(offset, buf.len()) {
             if !state.blocks.contains_key(&block) {
-                let mut bytes = vec![0; BLOCK as usize];
+                let mut bytes = vec![0; to_usize(BLOCK)];
                 let start = block * BLOCK;
-                let there = (size - start).min(BLOCK) as usize;
+                let there = to_usize((size - start).min(BLOCK));
                 state.read_below(&*self.device, start, &mut bytes[..there])?;
                 state.blocks.insert(block, bytes);
             }
             let Some(bytes) = state.blocks.get_mut(&block) else { continue };
             bytes[within..within + count].copy_from_slice(&buf[done..done + count]);
         }
-        state.held += buf.len() as u64;
+        state.held += to_u64(buf.len());
         state.log.push(Operation::Write { offset, bytes: buf.to_vec() });
         Ok(())
     }
 
     fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         let mut state = self.state();
-        let end = offset.saturating_add(buf.len() as u64);
+        let end = offset.saturating_add(to_u64(buf.len()));
         // What waits for the same place must come before, and what is to be copied must stay.
         let meets = |start: u64, length: u64| start < end && offset < start.saturating_add(length);
         let copied = |copy: &Copy| meets(copy.from, copy.length) || meets(copy.to, copy.length);

@@ -4,6 +4,8 @@
 //! characters and `~1` to `~4`, then two characters, a sum of the long name in four hexadecimal
 //! digits, and `~1` to `~9`.
 
+use crate::num::low16;
+
 /// Most numbers that are tried before there is no short name.
 const MOST: u32 = 1000;
 
@@ -64,7 +66,7 @@ pub fn short_name(
     Ok(None)
 }
 
-/// What a character of a long name becomes: nothing for blanks and dots, a capital letter, or an
+/// A character of a long name in a short one: nothing for blanks and dots, a capital letter, or an
 /// underscore for what a short name cannot hold.
 fn short_char(unit: u16) -> Option<u8> {
     match u8::try_from(unit) {
@@ -78,7 +80,7 @@ fn short_char(unit: u16) -> Option<u8> {
 fn checksum(name: &[u16]) -> u16 {
     let sum = name.iter().fold(0u16, |sum, &unit| sum.wrapping_mul(37).wrapping_add(unit));
     let mixed = i32::from(sum).wrapping_mul(314_159_269).unsigned_abs() % 1_000_000_007;
-    let mixed = mixed as u16;
+    let mixed = low16(mixed);
     // The digits come in reverse.
     (mixed & 0xf000) >> 12 | (mixed & 0x0f00) >> 4 | (mixed & 0x00f0) << 4 | (mixed & 0x000f) << 12
 }

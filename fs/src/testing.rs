@@ -36,7 +36,7 @@ impl RecordingDevice {
         Self { before: bytes.clone(), now: MemoryDevice::new(bytes), events: Mutex::default() }
     }
 
-    /// What happened so far.
+    /// The events so far.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -173,7 +173,7 @@ impl BlockDevice for RecordingDevice {
     }
 }
 
-/// What a [`FaultDevice`] does not do.
+/// The operation that a [`FaultDevice`] fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The read with this number, from 0, fails with EIO.
@@ -319,6 +319,25 @@ impl Random {
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next_u64() % limit.max(1) as u64) as usize
     }
+}
+
+/// The names of all types that a folder of Rust sources derives as errors, in order.
+#[cfg(test)]
+pub(crate) fn error_types(folder: &str) -> Vec<String> {
+    let (mut out, mut todo) = (Vec::new(), vec![std::path::PathBuf::from(folder)]);
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for after in text.split(concat!("thiserror", "::Error)]\n")).skip(1) {
+            let line = after.lines().find(|line| line.starts_with("pub ")).unwrap();
+            out.push(line.split([' ', '(']).nth(2).unwrap().to_owned());
+        }
+    }
+    out.sort();
+    out
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result, display_name};
+use crate::num::low8;
 
 /// Most UTF-16 units of a name.
 pub const NAME_MAX: usize = 255;
@@ -90,8 +91,8 @@ pub fn to_utf8(name: &[u16]) -> Vec<u8> {
             Ok(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             Err(half) => {
                 let half = half.unpaired_surrogate();
-                let low = |shift: u32| 0x80 | (half >> shift & 0x3f) as u8;
-                out.extend([0xe0 | (half >> 12) as u8, low(6), low(0)]);
+                let low = |shift: u32| 0x80 | low8(half >> shift & 0x3f);
+                out.extend([0xe0 | low8(half >> 12), low(6), low(0)]);
             }
         }
     }

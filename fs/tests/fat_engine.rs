@@ -61,7 +61,7 @@ impl Image {
         must_be_clean(&self.path, what);
     }
 
-    /// What mtools copies out: path and content of every file.
+    /// The files that mtools copies out: path and content of each.
     fn by_mtools(&self) -> BTreeMap<String, Option<Vec<u8>>> {
         let out = self.dir.path().join("out");
         let _ = std::fs::remove_dir_all(&out);

@@ -15,7 +15,7 @@ use crate::support::{Image, Random, run};
 use snf_fs::ext::{Ext, Options};
 use snf_fs::{Attributes, Error, FileDevice, FileSystem, NodeId, Timestamp};
 
-/// What happens to an image after mke2fs.
+/// The change of an image after mke2fs.
 #[derive(Clone, Copy)]
 enum Then {
     Nothing,

@@ -17,7 +17,7 @@ struct Case {
     args: &'static [&'static str],
     from: &'static str,
     to: u64,
-    /// Whether resize2fs comes to the same number of free blocks. Where not, the difference is that
+    /// Whether resize2fs comes to the same number of free blocks. If not, the difference is that
     /// of the copies of descriptors; the largest cases hold it to the block.
     same: bool,
 }
@@ -68,7 +68,7 @@ fn descriptor_blocks(text: &str) -> u64 {
     };
     let each = everywhere + optional("Reserved GDT blocks:");
     let copies = (0..groups).filter(|&group| has_copy(group));
-    // Where descriptors are in the meta_bg way there is the superblock alone.
+    // With meta_bg there is the superblock alone.
     let copied: u64 =
         copies.map(|group| 1 + if group < everywhere * per_block { each } else { 0 }).sum();
     let meta = (everywhere..all).map(|index| (groups - index * per_block).min(3).min(per_block));
@@ -94,7 +94,7 @@ fn check(dir: &Path, case: &Case) {
     }
     args.extend(["-d", tree.to_str().unwrap(), ours.to_str().unwrap(), case.from]);
     must("mke2fs", &args);
-    // mke2fs -d leaves the quota files behind what it copied.
+    // mke2fs -d leaves the quota files as they were before it copied.
     assert!(run("e2fsck", &["-fy", ours.to_str().unwrap()]).0 <= 1);
     File::options().write(true).open(&ours).unwrap().set_len(case.to).unwrap();
     must("cp", &["--sparse=always", ours.to_str().unwrap(), theirs.to_str().unwrap()]);
@@ -239,7 +239,7 @@ fn two_tebibytes_in_one_go() {
     check(dir.path(), &case(&["-t", "ext4"], "1G", 2 * 1024 * GIB, false));
 }
 
-/// What is written follows the number of new groups, whatever the file system holds.
+/// The number of writes follows the number of new groups, whatever the file system holds.
 #[test]
 fn writes_grow_with_the_groups_not_with_the_data() {
     let dir = scratch();

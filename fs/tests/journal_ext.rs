@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::journal_support::*;
 use snf_fs::ext::Ext;
-use snf_fs::ext::internals::units::{FsBlock, Ino};
+use snf_fs::ext::internals::units::{FsBlock, GroupNo, Ino};
 use snf_fs::testing::{Fault, FaultDevice, RecordingDevice};
 use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice, NodeId, Result};
 
@@ -57,7 +57,7 @@ fn change(ext: &mut Ext) -> Result<()> {
     Ok(())
 }
 
-/// What the customization changed, each as it is: all must be old or all new.
+/// The files that the customization changed, each as it is: all must be old or all new.
 fn state(ext: &Ext) -> Vec<bool> {
     vec![
         content(ext, "etc/shadow").unwrap() == shadow(),
@@ -82,7 +82,7 @@ fn ext(bytes: Vec<u8>) -> Ext {
     Ext::open(Arc::new(MemoryDevice::new(bytes)), options()).unwrap()
 }
 
-/// What a power cut can leave: every prefix of the writes, and for each one in which what was not
+/// The states that a power cut can leave: every prefix of the writes, and for each one in which what was not
 /// flushed was lost or reordered (and with `torn`, written in part). Each image once.
 fn cuts<'d>(
     device: &'d RecordingDevice,
@@ -232,8 +232,8 @@ fn a_map_of_the_journal_in_the_wrong_place_is_refused() {
     let dir = scratch();
     let mut image = make(dir.path(), &FLAVOURS[0], 4096, 1024);
     let (vol, _) = open(image.clone());
-    let reserved = vol.descriptor_position(0).0.get() + 1;
-    let group = vol.group(0).unwrap();
+    let reserved = vol.descriptor_position(GroupNo::FIRST).0.get() + 1;
+    let group = vol.group(GroupNo::FIRST).unwrap();
     let bitmap = vol.read_block(group.block_bitmap()).unwrap();
     let free = (0..8192u64)
         .find(|bit| bitmap[*bit as usize / 8] >> (bit % 8) & 1 == 0)

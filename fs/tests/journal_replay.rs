@@ -129,7 +129,7 @@ fn hard_work(at: &Path) -> Vec<File> {
     vec![orphan]
 }
 
-/// What a deployment does with such a copy in one run: replay, edits, growth. The kernel takes the
+/// A deployment's work on such a copy in one run: replay, edits, growth. The kernel takes the
 /// result.
 fn edit_and_grow(dir: &Path, copy: &[u8], what: &str) {
     let mut bytes = copy.to_vec();
@@ -420,7 +420,7 @@ fn orphans_are_finished() {
         journal: (0, 0),
     };
     for flavour in [&FLAVOURS[0], &FLAVOURS[2], &quota] {
-        // mke2fs -d leaves quota files behind what it copied.
+        // mke2fs -d leaves quota files as they were before it copied.
         let image = repair(dir.path(), &make(dir.path(), flavour, 8192, 1024), flavour.name);
         let path = dir.path().join("orphans.img");
         std::fs::write(&path, &image).unwrap();

@@ -6,9 +6,9 @@ use crate::support::{Image, Random, commit, content, files};
 use snf_fs::Error;
 use snf_fs::ext::internals::alloc;
 use snf_fs::ext::internals::map::{self, Mapping};
-use snf_fs::ext::internals::units::{FsBlock, Ino};
+use snf_fs::ext::internals::units::{FsBlock, GroupNo, Ino};
 
-/// What each file system is made with: label, mke2fs arguments, size in MiB.
+/// The file systems: label, mke2fs arguments, size in MiB.
 const SHAPES: &[(&str, &str, u64)] = &[
     ("ext2 1k", "-t ext2 -b 1024", 48),
     ("ext2 4k", "-t ext2 -b 4096", 64),
@@ -87,7 +87,7 @@ fn inodes_come_and_go() {
         let mut made = Vec::new();
         for group in [0, groups - 1, groups / 2, groups - 1] {
             for is_dir in [false, true] {
-                let ino = alloc::alloc_inode(&mut vol, group, is_dir).unwrap();
+                let ino = alloc::alloc_inode(&mut vol, GroupNo::new(group), is_dir).unwrap();
                 assert!(ino > vol.sb.first_ino());
                 assert!(!made.contains(&(ino, is_dir)));
                 made.push((ino, is_dir));
@@ -108,7 +108,7 @@ fn inodes_come_and_go() {
 fn metadata_and_free_blocks_are_not_freed() {
     let image = Image::make("-t ext4", 64, &[]);
     let mut vol = image.open();
-    let table = vol.group(0).unwrap().inode_table().get();
+    let table = vol.group(GroupNo::FIRST).unwrap().inode_table().get();
     for (block, len) in
         [(0, 1), (1, 1), (table + 3, 1), (vol.sb.blocks_count() - 1, 2), (u64::MAX, 1)]
     {
@@ -118,7 +118,7 @@ fn metadata_and_free_blocks_are_not_freed() {
     let (start, len) = alloc::alloc_blocks(&mut vol, FsBlock::default(), 100).unwrap();
     alloc::free_blocks(&mut vol, start, len).unwrap();
     assert!(alloc::free_blocks(&mut vol, start, len).is_err());
-    // What this transaction freed is not given out while there is anything else.
+    // Blocks that this transaction freed are not given out while there are any others.
     let (again, _) = alloc::alloc_blocks(&mut vol, start, 1).unwrap();
     assert!(!(start..start + u64::from(len)).contains(&again));
 }
@@ -206,7 +206,7 @@ fn huge_sparse_files() {
     }
 }
 
-/// What a small edit costs in blocks written.
+/// The cost of a small edit in blocks written.
 #[test]
 fn a_small_edit_touches_few_blocks() {
     let image = Image::make("-t ext4 -b 4096", 256, &files(300, 20_000, 1));

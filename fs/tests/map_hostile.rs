@@ -8,7 +8,7 @@ use crate::support::{Image, Random, commit};
 use snf_fs::ext::Options;
 use snf_fs::ext::internals::alloc;
 use snf_fs::ext::internals::map::{self, Mapping};
-use snf_fs::ext::internals::units::{FsBlock, Ino};
+use snf_fs::ext::internals::units::{FsBlock, GroupNo, Ino};
 use snf_fs::ext::internals::volume::Volume;
 use snf_fs::{Error, MemoryDevice};
 
@@ -41,7 +41,7 @@ fn base(args: &str) -> Base {
         vol.write_inode(inode).unwrap();
     }
     let mut blocks = [0, 1, 2].map(FsBlock::new).to_vec();
-    for group in 0..vol.sb.group_count() {
+    for group in vol.sb.groups() {
         let descriptor = vol.group(group).unwrap();
         blocks.extend([descriptor.block_bitmap(), descriptor.inode_bitmap()]);
     }
@@ -100,7 +100,7 @@ fn exercise(vol: &mut Volume, inos: &[Ino]) -> Vec<Error> {
         errors.extend(map::clear(vol, &mut inode).err());
     }
     for group in 0..3 {
-        match alloc::alloc_inode(vol, group, true) {
+        match alloc::alloc_inode(vol, GroupNo::new(group), true) {
             Ok(ino) => errors.extend(alloc::free_inode(vol, ino, true).err()),
             Err(error) => errors.push(error),
         }
@@ -195,7 +195,7 @@ fn a_file_cannot_own_metadata() {
     let vol = open(base.bytes.clone()).unwrap();
     let (block, at) = vol.inode_position(base.inos[0]).unwrap();
     let start = block.byte(1024) as usize + at + 40 + 12 + 8;
-    let group = vol.group(0).unwrap();
+    let group = vol.group(GroupNo::FIRST).unwrap();
     let own = [group.block_bitmap(), group.inode_bitmap(), group.inode_table() + 2];
     for target in [1, 2].into_iter().chain(own.map(FsBlock::get)) {
         let mut bytes = base.bytes.clone();

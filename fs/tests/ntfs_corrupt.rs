@@ -42,7 +42,7 @@ fn get64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// Where an attribute begins in a record.
+/// The offset of an attribute in a record.
 #[track_caller]
 fn at(record: &[u8], kind: u32) -> usize {
     let list = attributes(record, &mut |_, _| {});
@@ -50,7 +50,7 @@ fn at(record: &[u8], kind: u32) -> usize {
     place.unwrap_or_else(|| panic!("no {kind:#x} among {list:?}"))
 }
 
-/// Where a resident attribute's value begins.
+/// The offset of a resident attribute's value.
 #[track_caller]
 fn value(record: &[u8], kind: u32) -> usize {
     let at = at(record, kind);
@@ -148,7 +148,7 @@ impl Lab {
     }
 }
 
-/// Where the first entry of a block is, and the second.
+/// The offsets of a block's first entry and its second.
 fn entries(block: &[u8]) -> (usize, usize) {
     let first = 24 + get32(block, 24) as usize;
     (first, first + usize::from(get16(block, first + 8)))

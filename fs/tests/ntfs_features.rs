@@ -1,4 +1,4 @@
-//! What NTFS has and other file systems do not: short names, junctions, and what the engine does not
+//! Features that other file systems do not have: short names, junctions, and those that the engine does not
 //! make.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -10,7 +10,7 @@ use crate::ntfs_support::{Image, fill};
 use snf_fs::FileSystem;
 use snf_fs::testing::Random;
 
-/// What a tar archive keeps, and both show alike: no reparse points, whose targets ntfs3 writes in its
+/// Files that a tar archive keeps, and both show alike: no reparse points, whose targets ntfs3 writes in its
 /// own way, no halves of surrogate pairs, which it has no form for, and times only in seconds.
 fn comparable(walk: &Walk) -> Walk {
     let alike = walk.iter().filter(|(path, seen)| {

@@ -1,4 +1,4 @@
-//! What the NTFS engine reads against what ntfs-3g's mount shows.
+//! The NTFS engine's reading against ntfs-3g's mount.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::ntfs_support;

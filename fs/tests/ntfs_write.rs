@@ -1,4 +1,4 @@
-//! What the NTFS engine writes, judged by the checker, ntfsfix and ntfs-3g, which then edits it.
+//! Volumes that the NTFS engine wrote, judged by the checker, ntfsfix and ntfs-3g, which then edits them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! One field of a good image changed at a time, its checksum right again. What is then done to the
+//! One field of a good image changed at a time, its checksum right again. The work that is then done to the
 //! image must be refused with an error that names the field (or the one beside it that it no longer
 //! fits), or it must be right: every other file reads as before, the changes are there, and all that
 //! again after the commit.

@@ -1,4 +1,4 @@
-//! What an edit costs the device: blocks read and written.
+//! The cost of an edit: blocks read and written.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;

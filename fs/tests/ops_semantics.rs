@@ -1,4 +1,4 @@
-//! What each operation promises and refuses, with the kernel as the model where it has an opinion.
+//! The promises and refusals of each operation, with the kernel as the model where it has an opinion.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::Command;

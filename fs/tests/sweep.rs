@@ -99,7 +99,7 @@ fn silent(path: &Path, what: &str) {
     assert_eq!(code, 0, "{what}: {text}");
 }
 
-/// What dumpe2fs says of sizes, and whether meta_bg is on.
+/// The sizes that dumpe2fs gives, and whether meta_bg is on.
 fn numbers(path: &Path) -> (Vec<u64>, bool) {
     let text = must("dumpe2fs", &["-h", path.to_str().unwrap()]);
     let names = ["Block count:", "Inode count:", "Free inodes:", "Free blocks:"];
@@ -139,7 +139,7 @@ fn one(dir: &Path, random: &mut Random) -> bool {
     let their_name = theirs.to_str().unwrap();
     if run("resize2fs", &["-f", their_name]).0 == 0 && run("e2fsck", &["-fn", their_name]).0 == 0 {
         let ((mine, mine_meta), (their, their_meta)) = (numbers(&ours), numbers(&theirs));
-        // Where descriptors or clusters are laid out otherwise, the free blocks are others: grow.rs.
+        // With another layout of descriptors or clusters, the free blocks are others: grow.rs.
         let same = mine_meta == their_meta && !what.contains("bigalloc");
         let count = if same { 4 } else { 3 };
         assert_eq!(mine[..count], their[..count], "{what}");

@@ -207,7 +207,7 @@ fn acls() {
     }
 }
 
-/// Inodes of a file system that was ext3 with large inodes: nothing behind the first 128 bytes.
+/// Inodes of a file system that was ext3 with large inodes: nothing after the first 128 bytes.
 #[test]
 fn inodes_without_an_extra_part() {
     let disk = Disk::make("-t ext3 -I 256", 48);

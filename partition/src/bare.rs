@@ -3,6 +3,7 @@
 
 use crate::disk::{Disk, read_if_there};
 use crate::error::Result;
+use crate::num::to_usize;
 use crate::signature::{SIGNATURES, WINDOW};
 
 /// The name of the file system (or other whole-device format) that begins at the first byte of
@@ -12,7 +13,7 @@ use crate::signature::{SIGNATURES, WINDOW};
 /// # Errors
 /// [`crate::Error::Io`] where the disk fails.
 pub fn file_system(disk: &dyn Disk) -> Result<Option<&'static str>> {
-    let length = usize::try_from(disk.len()).unwrap_or(usize::MAX).min(WINDOW as usize);
+    let length = usize::try_from(disk.len()).unwrap_or(usize::MAX).min(to_usize(WINDOW));
     let Some(window) = read_if_there(disk, 0, length)? else { return Ok(None) };
     Ok(signature_of(&window))
 }
@@ -22,7 +23,8 @@ fn signature_of(window: &[u8]) -> Option<&'static str> {
         return Some("ext2/3/4");
     }
     for signature in SIGNATURES {
-        let rest = window.get(signature.offset as usize..);
+        let offset = signature.offset().and_then(|offset| usize::try_from(offset).ok());
+        let rest = offset.and_then(|offset| window.get(offset..));
         if rest.is_some_and(|rest| rest.starts_with(signature.magic)) {
             return Some(signature.name);
         }

@@ -72,7 +72,7 @@ const CODE: [u8; 139] = [
     0xeb, 0xfd, // jmp stop
 ];
 
-/// What it says when it cannot go on, in the order in which the code expects the texts.
+/// Its last words when it cannot go on, in the order in which the code expects the texts.
 const MESSAGES: &[u8] = b"No active partition\r\n\0\
       Cannot read the active partition\r\n\0\
       The active partition is not bootable\r\n\0";

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// A disk, addressed in bytes. The crate that has the devices adapts them to this.
 pub trait Disk {
@@ -34,7 +35,7 @@ pub trait Disk {
 
 /// Reads `length` bytes at `offset`. The caller has bounded `length`.
 pub(crate) fn read_bytes(disk: &dyn Disk, offset: u64, length: usize) -> Result<Vec<u8>> {
-    let fits = offset.checked_add(length as u64).is_some_and(|end| end <= disk.len());
+    let fits = offset.checked_add(to_u64(length)).is_some_and(|end| end <= disk.len());
     if !fits {
         return Err(Error::Io {
             operation: "read",
@@ -62,7 +63,7 @@ pub(crate) fn read_if_there(
     offset: u64,
     length: usize,
 ) -> Result<Option<Vec<u8>>> {
-    match offset.checked_add(length as u64) {
+    match offset.checked_add(to_u64(length)) {
         Some(end) if end <= disk.len() => read_bytes(disk, offset, length).map(Some),
         _ => Ok(None),
     }
@@ -86,7 +87,7 @@ impl MemoryDisk {
 
     /// A disk that holds `bytes`.
     pub fn from_bytes(bytes: &[u8], sector_size: u32) -> Self {
-        let disk = Self::new(bytes.len() as u64, sector_size);
+        let disk = Self::new(to_u64(bytes.len()), sector_size);
         disk.copy(0, &mut WriteFrom(bytes));
         disk
     }
@@ -99,7 +100,7 @@ impl MemoryDisk {
     }
 
     fn check(&self, offset: u64, length: usize) -> io::Result<()> {
-        match offset.checked_add(length as u64) {
+        match offset.checked_add(to_u64(length)) {
             Some(end) if end <= self.size => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the disk")),
         }
@@ -109,10 +110,10 @@ impl MemoryDisk {
         let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = 0;
         while done < direction.len() {
-            let at = offset + done as u64;
-            let within = (at % CHUNK) as usize;
-            let count = (CHUNK as usize - within).min(direction.len() - done);
-            direction.chunk(&mut chunks, at - within as u64, within, done, count);
+            let at = offset + to_u64(done);
+            let within = to_usize(at % CHUNK);
+            let count = (to_usize(CHUNK) - within).min(direction.len() - done);
+            direction.chunk(&mut chunks, at - to_u64(within), within, done, count);
             done += count;
         }
     }
@@ -151,7 +152,7 @@ impl Direction for WriteFrom<'_> {
         if !chunks.contains_key(&at) && source.iter().all(|byte| *byte == 0) {
             return;
         }
-        let chunk = chunks.entry(at).or_insert_with(|| vec![0; CHUNK as usize]);
+        let chunk = chunks.entry(at).or_insert_with(|| vec![0; to_usize(CHUNK)]);
         chunk[within..within + count].copy_from_slice(source);
     }
 }

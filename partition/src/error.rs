@@ -1,4 +1,4 @@
-//! What can go wrong with a partition table.
+//! Errors of partition tables.
 
 use std::io;
 
@@ -14,17 +14,17 @@ pub enum Error {
     Corrupt {
         /// The structure, in the specification's words (`GPT header`, `EBR`).
         structure: &'static str,
-        /// Where it is (`sector 1`, `partition entry 3`).
+        /// Its place (`sector 1`, `partition entry 3`).
         position: String,
-        /// What was found and what was expected.
+        /// The value that was found and the one that was expected.
         detail: String,
     },
     /// The table uses something that this crate does not handle. Nothing is wrong with it.
     #[error("{what} is not supported; {remedy}")]
     Unsupported {
-        /// What it is.
+        /// The feature.
         what: String,
-        /// What the person can do about it.
+        /// The person's way out.
         remedy: String,
     },
     /// The request cannot be met on this table.
@@ -53,5 +53,36 @@ impl Error {
         detail: impl Into<String>,
     ) -> Self {
         Self::Corrupt { structure, position: position.into(), detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// The kinds of errors with their cause's text. A new kind does not compile before it is named
+    /// here.
+    fn cause(error: &Error) -> Option<String> {
+        match error {
+            Error::Io { source, .. } => Some(source.to_string()),
+            Error::Corrupt { .. } | Error::Unsupported { .. } | Error::Invalid(_) => None,
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_its_cause() {
+        let source = io::Error::other("the cause of all");
+        for error in [
+            Error::Io { operation: "read", offset: 512, length: 512, source },
+            Error::corrupt("EBR", "sector 1", "damaged"),
+            Error::Unsupported { what: "it".into(), remedy: "leave it".into() },
+            Error::Invalid("no".into()),
+        ] {
+            let text = format!("{error}");
+            assert_eq!(error.source().map(ToString::to_string), cause(&error));
+            assert!(cause(&error).is_none_or(|cause| !text.contains(&cause)), "{text}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::boot_code::boot_code;
 use crate::error::{Error, Result};
 use crate::layout::{MBR_SIGNATURE, MasterBootRecord, PartitionRecord};
 use crate::mbr_grow::chs;
+use crate::num::{to_u32, to_usize};
 use crate::plan::{Change, Plan};
 use crate::table::{Partition, PartitionType, Role, TableKind};
 
@@ -14,7 +15,7 @@ use crate::table::{Partition, PartitionType, Role, TableKind};
 pub const TYPE_LINUX: u8 = 0x83;
 /// Type byte for NTFS.
 pub const TYPE_NTFS: u8 = 0x07;
-/// Where the partition of a [`fresh_mbr`] begins.
+/// The first sector of the partition of a [`fresh_mbr`].
 pub const FRESH_START: u64 = 2048;
 
 /// Plans an MBR for a disk that holds (or will hold) one bare file system from sector 2048 on:
@@ -55,11 +56,11 @@ pub fn fresh_mbr(disk_size: u64, sector_size: u32, os_type: u8, disk_id: u32) ->
         starting_chs: chs(FRESH_START),
         os_type,
         ending_chs: chs(end - 1),
-        starting_lba: U32::new(FRESH_START as u32),
+        starting_lba: U32::new(to_u32(FRESH_START)),
         size_in_lba: U32::new(u32::try_from(size).unwrap_or(u32::MAX)),
     };
     mbr.signature = U16::new(MBR_SIGNATURE);
-    let mut sector = vec![0; sector_size as usize];
+    let mut sector = vec![0; to_usize(sector_size)];
     mbr.put(&mut sector);
     let partition = Partition {
         number: 1,

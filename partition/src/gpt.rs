@@ -6,6 +6,7 @@ use crate::disk::{Disk, read_bytes, read_if_there};
 use crate::error::{Error, Result};
 use crate::guid::Guid;
 use crate::layout::{GPT_SIGNATURE, GptEntry, GptHeader, MasterBootRecord, OS_TYPE_GPT_PROTECTIVE};
+use crate::num::{to_u32, to_u64, to_usize};
 use crate::table::{
     Partition, PartitionType, Raw, Role, Table, TableKind, find_overlap, overlap_error,
 };
@@ -59,7 +60,7 @@ pub(crate) fn header_crc(header_bytes: &[u8]) -> u32 {
 fn read_copy(disk: &dyn Disk, sector_size: u32, lba: u64) -> Result<Attempt> {
     let unit = u64::from(sector_size);
     let disk_sectors = disk.len() / unit;
-    let Some(sector) = read_if_there(disk, lba.saturating_mul(unit), sector_size as usize)? else {
+    let Some(sector) = read_if_there(disk, lba.saturating_mul(unit), to_usize(sector_size))? else {
         return Ok(Err("it lies beyond the end of the disk".to_owned()));
     };
     let Ok((header, _)) = GptHeader::read_from_prefix(&sector) else {
@@ -69,13 +70,13 @@ fn read_copy(disk: &dyn Disk, sector_size: u32, lba: u64) -> Result<Attempt> {
         return Ok(Err("there is no signature \"EFI PART\"".to_owned()));
     }
     let header_size = header.header_size.get();
-    if header_size < size_of::<GptHeader>() as u32 || header_size > sector_size {
+    if header_size < to_u32(size_of::<GptHeader>()) || header_size > sector_size {
         return Ok(Err(format!(
             "the header size is {header_size}, expected {} to {sector_size}",
             size_of::<GptHeader>()
         )));
     }
-    let header_bytes = sector[..header_size as usize].to_vec();
+    let header_bytes = sector[..to_usize(header_size)].to_vec();
     let crc = header_crc(&header_bytes);
     if crc != header.header_crc32.get() {
         return Ok(Err(format!(
@@ -114,7 +115,7 @@ fn read_copy(disk: &dyn Disk, sector_size: u32, lba: u64) -> Result<Attempt> {
             array_end - 1
         )));
     }
-    let entries = read_bytes(disk, array_start * unit, length as usize)?;
+    let entries = read_bytes(disk, array_start * unit, to_usize(length))?;
     let crc = crc32fast::hash(&entries);
     if crc != header.partition_entry_array_crc32.get() {
         return Ok(Err(format!(
@@ -177,7 +178,7 @@ pub(crate) fn read(disk: &dyn Disk, sizes: &[u32; 2], mbr: &MasterBootRecord) ->
     ))
 }
 
-/// Where a backup may be when the primary header cannot tell: in the last sector; or, when the
+/// The places of a backup when the primary header cannot tell: in the last sector; or, when the
 /// disk was enlarged, where the protective MBR says that the disk ended.
 fn backup_places(disk: &dyn Disk, sector_size: u32, mbr: &MasterBootRecord) -> Vec<u64> {
     let mut places = Vec::new();
@@ -199,7 +200,7 @@ fn backup_places(disk: &dyn Disk, sector_size: u32, mbr: &MasterBootRecord) -> V
     places
 }
 
-/// What is wrong with the backup of a good primary copy.
+/// The faults of the backup of a good primary copy.
 fn check_backup(disk: &dyn Disk, sector_size: u32, primary: &GptCopy) -> Result<Vec<String>> {
     let lba = primary.header.alternate_lba.get();
     let last = (disk.len() / u64::from(sector_size)).saturating_sub(1);
@@ -230,7 +231,7 @@ fn table(
     let backup_is_right = from_primary && warnings.is_empty();
     let disk_sectors = disk.len() / u64::from(sector_size);
     let header = &copy.header;
-    let entry_size = header.size_of_partition_entry.get() as usize;
+    let entry_size = to_usize(header.size_of_partition_entry.get());
     let first_usable = header.first_usable_lba.get();
     let last_usable = header.last_usable_lba.get();
     let mut partitions = Vec::new();
@@ -253,7 +254,7 @@ fn table(
             ));
         }
         let array_start = header.partition_entry_lba.get();
-        let array_end = array_start + (copy.entries.len() as u64).div_ceil(u64::from(sector_size));
+        let array_end = array_start + to_u64(copy.entries.len()).div_ceil(u64::from(sector_size));
         if start < 2 || (start < array_end && array_start <= end) {
             return Err(Error::corrupt(
                 "GPT",

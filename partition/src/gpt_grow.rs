@@ -9,6 +9,7 @@ use crate::grow::{Layout, SwapLayout};
 use crate::guid::Guid;
 use crate::layout::{GptEntry, GptHeader, MasterBootRecord, OS_TYPE_GPT_PROTECTIVE};
 use crate::mbr_grow::chs;
+use crate::num::{to_u64, to_usize};
 use crate::plan::{Change, Plan, Write};
 use crate::table::{Partition, PartitionType, Role, Table};
 use crate::types::GPT_LINUX_SWAP;
@@ -18,7 +19,7 @@ const SWAP_NAME: &str = "Linux swap";
 
 /// Sectors that the entry array takes.
 fn array_sectors(table: &Table, raw: &RawGpt) -> u64 {
-    (raw.copy.entries.len() as u64).div_ceil(u64::from(table.sector_size))
+    to_u64(raw.copy.entries.len()).div_ceil(u64::from(table.sector_size))
 }
 
 /// The last usable sector once the backup is at the end of the disk.
@@ -42,7 +43,7 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
     let mut partitions = table.partitions.clone();
     let mut changes = Vec::new();
     let mut entries = raw.copy.entries.clone();
-    let entry_size = raw.copy.header.size_of_partition_entry.get() as usize;
+    let entry_size = to_usize(raw.copy.header.size_of_partition_entry.get());
     let mut mirrored = Vec::new();
     if let Some((number, end)) = layout.last
         && let Some(partition) = partitions.iter_mut().find(|p| p.number == number)
@@ -103,7 +104,7 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
     let backup_changes = !raw.backup_is_right || primary_changes;
 
     let write = |header: Vec<u8>, lba: u64, array: u64| -> Vec<Write> {
-        let mut sector = vec![0; unit as usize];
+        let mut sector = vec![0; to_usize(unit)];
         sector[..header.len()].copy_from_slice(&header);
         vec![(array * unit, entries.clone()), (lba * unit, sector)]
     };
@@ -140,7 +141,7 @@ pub(crate) fn plan(table: &Table, raw: &RawGpt, layout: Layout) -> Result<Plan> 
 /// The entry of a partition number.
 fn slot(entries: &mut [u8], entry_size: usize, number: u32) -> Result<&mut [u8]> {
     let count = entries.len() / entry_size;
-    let index = (number as usize).checked_sub(1);
+    let index = to_usize(number).checked_sub(1);
     index
         .filter(|index| *index < count)
         .and_then(|index| entries.get_mut(index * entry_size..(index + 1) * entry_size))
@@ -181,7 +182,7 @@ fn add_swap(entry: &mut [u8], swap: &SwapLayout) -> Result<Partition> {
     })
 }
 
-/// Where the entries of a primary GPT go whose header is lost: at its usual place, if that is free.
+/// The place of the entries of a primary GPT whose header is lost: the usual one, if that is free.
 fn restored_array(table: &Table, raw: &RawGpt) -> Result<u64> {
     let end = 2 + array_sectors(table, raw);
     let first = table.partitions.iter().map(|p| p.start).min().unwrap_or(u64::MAX);
@@ -195,7 +196,7 @@ fn restored_array(table: &Table, raw: &RawGpt) -> Result<u64> {
     )))
 }
 
-/// What both headers have in common.
+/// The fields that both headers have in common.
 struct Fields<'a> {
     last_lba: u64,
     last_usable: u64,

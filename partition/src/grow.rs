@@ -52,7 +52,7 @@ pub struct GrowRequest {
     pub movable: Vec<(u32, Carry)>,
 }
 
-/// Where everything will be, in sectors.
+/// The new places of everything, in sectors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
     /// Number of the partition that grows and its new end.
@@ -61,15 +61,15 @@ pub(crate) struct Layout {
     pub(crate) extended: Option<(u32, u64)>,
     /// The swap partition.
     pub(crate) swap: Option<SwapLayout>,
-    /// What moves, and how far.
+    /// The partitions that move, and the distance.
     pub(crate) shift: Option<Shift>,
     /// Why nothing moves.
     pub(crate) obstacle: Option<Obstacle>,
-    /// What the person should know.
+    /// Notes for the person.
     pub(crate) notes: Vec<String>,
 }
 
-/// Where the swap partition goes.
+/// The place of the swap partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SwapLayout {
     pub(crate) number: u32,

@@ -22,6 +22,7 @@ mod guid;
 mod layout;
 mod mbr;
 mod mbr_grow;
+mod num;
 mod plan;
 mod relocate;
 pub mod signature;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::disk::{Disk, read_if_there};
 use crate::error::{Error, Result};
 use crate::layout::{MBR_SIGNATURE, MasterBootRecord, PartitionRecord};
+use crate::num::to_usize;
 use crate::table::{
     Partition, PartitionType, Raw, Role, Table, TableKind, find_overlap, overlap_error,
 };
@@ -180,7 +181,7 @@ impl Chain<'_> {
                 )));
             }
             let offset = lba.saturating_mul(u64::from(self.sector_size));
-            let sector = read_if_there(self.disk, offset, self.sector_size as usize)?
+            let sector = read_if_there(self.disk, offset, to_usize(self.sector_size))?
                 .ok_or_else(|| corrupt("it lies beyond the end of the disk".to_owned()))?;
             let record = MasterBootRecord::of(&sector)
                 .ok_or_else(|| corrupt("the sector is too short".to_owned()))?;

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::grow::Layout;
 use crate::layout::{MBR_SIGNATURE, MasterBootRecord, PartitionRecord};
 use crate::mbr::{RawEbr, RawMbr};
+use crate::num::{low8, to_usize};
 use crate::plan::{Change, Plan, Write};
 use crate::relocate::Shift;
 use crate::table::{Partition, PartitionType, Raw, Role, Table};
@@ -24,7 +25,7 @@ pub(crate) fn chs(lba: u64) -> [u8; 3] {
     }
     let head = lba / 63 % 255;
     let sector = lba % 63 + 1;
-    [head as u8, (cylinder >> 8 << 6) as u8 | sector as u8, cylinder as u8]
+    [low8(head), low8(cylinder >> 8 << 6) | low8(sector), low8(cylinder)]
 }
 
 /// A record's 32-bit field.
@@ -133,7 +134,7 @@ pub(crate) fn plan(table: &Table, raw: &RawMbr, layout: Layout) -> Result<Plan> 
             }
             new_ebr = work.add_logical(&partition, ebr)?;
         } else {
-            let slot = work.mbr.partition_record.get_mut(swap.number as usize - 1);
+            let slot = work.mbr.partition_record.get_mut(to_usize(swap.number) - 1);
             *slot.ok_or_else(|| {
                 Error::Invalid(format!("an MBR has no primary partition {}", swap.number))
             })? = record(MBR_LINUX_SWAP, swap.start, 0, swap.size)?;
@@ -194,7 +195,7 @@ impl Work<'_> {
         let start = partition.start;
         self.changes.push(Change::Resize { before, after: partition.clone() });
         if number <= 4 {
-            if let Some(record) = self.mbr.partition_record.get_mut(number as usize - 1) {
+            if let Some(record) = self.mbr.partition_record.get_mut(to_usize(number) - 1) {
                 resize(record, start, end)?;
             }
             return Ok(());
@@ -230,7 +231,7 @@ impl Work<'_> {
             partition.start += delta;
             if partition.number <= 4
                 && let Some(record) =
-                    self.mbr.partition_record.get_mut(partition.number as usize - 1)
+                    self.mbr.partition_record.get_mut(to_usize(partition.number) - 1)
             {
                 place(record, partition.start, 0, partition.size)?;
             }
@@ -271,7 +272,7 @@ impl Work<'_> {
             attributes: 0,
             role: Role::Extended,
         };
-        if let Some(slot) = self.mbr.partition_record.get_mut(number as usize - 1) {
+        if let Some(slot) = self.mbr.partition_record.get_mut(to_usize(number) - 1) {
             *slot = record(EXTENDED, start, 0, end - start)?;
         }
         self.changes.push(Change::Add(partition.clone()));
@@ -304,7 +305,7 @@ impl Work<'_> {
         Ok(Some((lba, ebr)))
     }
 
-    /// What must be written, in an order that leaves a table without contradictions after each
+    /// The writes, in an order that leaves a table without contradictions after each
     /// sector: EBRs that nothing points to yet, the MBR (its extended partition covers what
     /// comes), then the other EBRs from the last to the first.
     fn stages(
@@ -314,7 +315,7 @@ impl Work<'_> {
     ) -> Vec<Vec<Write>> {
         let mut stages = Vec::new();
         if let Some((lba, ebr)) = &new_ebr {
-            let mut sector = vec![0; sector_size as usize];
+            let mut sector = vec![0; to_usize(sector_size)];
             ebr.put(&mut sector);
             stages.push(vec![(lba * u64::from(sector_size), sector)]);
         }

@@ -134,7 +134,7 @@ impl Plan {
         &self.partitions
     }
 
-    /// What will change, in the order in which a person wants to read it.
+    /// The changes, in the order in which a person wants to read them.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
@@ -155,7 +155,7 @@ impl Plan {
         })
     }
 
-    /// What the person should know besides: why something was not done.
+    /// Further notes for the person: why something was not done.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -178,7 +178,7 @@ impl Plan {
     /// what moves ([`Plan::moves`]) is the caller's to carry, before this.
     ///
     /// # Errors
-    /// [`Error::Io`] where the disk fails. What was written before is a table that works.
+    /// [`Error::Io`] where the disk fails. The table that was written until then works.
     pub fn write(&self, disk: &dyn Disk) -> Result<()> {
         for stage in &self.stages {
             for (offset, bytes) in stage {

@@ -5,9 +5,11 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::{Error, Result};
+use crate::num::to_u64;
 
 /// Page size of the machines that this is for; a swap area counts in it.
-pub const PAGE_SIZE: u64 = 4096;
+pub const PAGE_SIZE: u64 = to_u64(PAGE);
+const PAGE: usize = 4096;
 /// Fewest pages that `mkswap` takes.
 const MIN_PAGES: u64 = 10;
 
@@ -29,7 +31,7 @@ const _: () = assert!(size_of::<Header>() == 1540);
 
 /// `magic`, the last bytes of the first page.
 const MAGIC: [u8; 10] = *b"SWAPSPACE2";
-const MAGIC_OFFSET: usize = PAGE_SIZE as usize - MAGIC.len();
+const MAGIC_OFFSET: usize = PAGE - MAGIC.len();
 
 /// A swap area that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ pub fn first_page(size: u64, uuid: [u8; 16], label: &[u8]) -> Result<Vec<u8>> {
     header.last_page = U32::new(u32::try_from(pages - 1).unwrap_or(u32::MAX));
     header.sws_uuid = uuid;
     header.sws_volume[..label.len()].copy_from_slice(label);
-    let mut page = vec![0; PAGE_SIZE as usize];
+    let mut page = vec![0; PAGE];
     page[..size_of::<Header>()].copy_from_slice(header.as_bytes());
     page[MAGIC_OFFSET..].copy_from_slice(&MAGIC);
     Ok(page)
@@ -86,7 +88,7 @@ pub fn first_page(size: u64, uuid: [u8; 16], label: &[u8]) -> Result<Vec<u8>> {
 
 /// The swap area whose first page (4096 bytes) is given, if it is one of version 1.
 pub fn parse(page: &[u8]) -> Option<SwapArea> {
-    if page.get(MAGIC_OFFSET..PAGE_SIZE as usize) != Some(&MAGIC) {
+    if page.get(MAGIC_OFFSET..PAGE) != Some(&MAGIC) {
         return None;
     }
     let (header, _) = Header::read_from_prefix(page).ok()?;

@@ -9,6 +9,7 @@ use crate::gpt::{self, RawGpt};
 use crate::guid::Guid;
 use crate::layout::{MBR_SIGNATURE, MasterBootRecord, OS_TYPE_GPT_PROTECTIVE};
 use crate::mbr::{self, RawMbr};
+use crate::num::to_usize;
 use crate::types;
 
 /// Which kind of partition table.
@@ -29,7 +30,7 @@ impl fmt::Display for TableKind {
     }
 }
 
-/// What a partition is for.
+/// The purpose of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PartitionType {
     /// The type byte of an MBR record.
@@ -70,7 +71,7 @@ impl fmt::Display for PartitionType {
     }
 }
 
-/// Where in the table's structure a partition stands.
+/// The place of a partition in the table's structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A GPT entry or one of the four MBR records.
@@ -90,7 +91,7 @@ pub struct Partition {
     pub start: u64,
     /// Length in sectors; never 0.
     pub size: u64,
-    /// What it is for.
+    /// Its purpose.
     pub partition_type: PartitionType,
     /// GPT's unique GUID.
     pub guid: Option<Guid>,
@@ -103,7 +104,7 @@ pub struct Partition {
     pub bootable: bool,
     /// GPT's attribute bits; 0 for an MBR.
     pub attributes: u64,
-    /// Where in the structure it stands.
+    /// Its place in the structure.
     pub role: Role,
 }
 
@@ -138,7 +139,7 @@ pub struct Table {
     pub disk_id: Option<String>,
     /// All partitions by number, extended ones included.
     pub partitions: Vec<Partition>,
-    /// What is not as it should be and does no harm to reading: a backup GPT that does not match,
+    /// Faults that do no harm to reading: a backup GPT that does not match,
     /// for example. One sentence each.
     pub warnings: Vec<String>,
     /// The table's own bytes.
@@ -201,7 +202,7 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Table>> {
     if disk.len() < 2 * u64::from(sizes[0]) {
         return Ok(None);
     }
-    let sector = read_bytes(disk, 0, sizes[0] as usize)?;
+    let sector = read_bytes(disk, 0, to_usize(sizes[0]))?;
     let Some(record) = MasterBootRecord::of(&sector) else { return Ok(None) };
     if record.signature.get() != MBR_SIGNATURE {
         return without_signature(disk, &sizes);

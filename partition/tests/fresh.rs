@@ -1,4 +1,4 @@
-//! The fresh MBR boots what lies behind it, and swap areas are what mkswap's relatives expect.
+//! The fresh MBR boots the system after it, and mkswap's relatives accept the swap areas.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::{Command, Stdio};

@@ -99,7 +99,7 @@ const END_400: u64 = 400 * 2048 - 2048;
 
 #[test]
 fn mbr_primary_chosen_by_position() {
-    // Partition 1 lies behind partition 2.
+    // Partition 1 lies after partition 2.
     let disk = mbr(
         100,
         "1: start=40960, size=60000, type=83, bootable\n2: start=2048, size=20000, type=82\n",
@@ -195,7 +195,7 @@ fn mbr_swap_as_logical_behind_a_logical() {
     let after = dump(&disk);
     assert_eq!(after.len(), before.len() + 1);
     assert!(after.last().unwrap().contains("type=82"), "{after:?}");
-    // A primary one behind the extended partition.
+    // A primary one after the extended partition.
     let plan = grow(&other, &swap(3, 64));
     assert_eq!(plan.added().unwrap().role, Role::Primary);
     assert_eq!(plan.partitions()[1].end(), plan.added().unwrap().start);

@@ -1,7 +1,7 @@
 //! The file system or container on a device, by its signature.
 
 use snf_fs::{BlockDevice, DeviceError};
-use snf_partition::signature::SIGNATURES;
+use snf_partition::signature::{SIGNATURES, WRAPPED};
 use uuid::Uuid;
 
 /// The facts in a signature.
@@ -39,30 +39,9 @@ pub const NTFS: &str = "ntfs";
 /// FAT12, FAT16 or FAT32.
 pub const FAT: &str = "vfat";
 
-/// Formats that a disk comes in before it is raw: kind, offset, bytes. Such a file was most likely
-/// given by mistake; it is named, and never unpacked on the strength of its bytes.
-const WRAPPED: &[(&str, u64, &[u8])] = &[
-    ("qcow2", 0, b"QFI\xfb"),
-    ("vmdk", 0, b"KDMV"),
-    ("vhdx", 0, b"vhdxfile"),
-    ("vpc", 0, b"conectix"),
-    ("vdi", 64, b"\x7f\x10\xda\xbe"),
-    ("gzip", 0, b"\x1f\x8b\x08"),
-    ("xz", 0, b"\xfd7zXZ\0"),
-    ("zstd", 0, b"\x28\xb5\x2f\xfd"),
-    ("bzip2", 0, b"BZh91AY&SY"),
-];
-
 /// The command that makes a raw disk of a file of this kind; none for other kinds.
 pub fn unwrapping(kind: &str) -> Option<&'static str> {
-    Some(match kind {
-        "qcow2" | "vmdk" | "vhdx" | "vpc" | "vdi" => "convert it with qemu-img convert -O raw",
-        "gzip" => "unpack it with gunzip",
-        "xz" => "unpack it with unxz",
-        "zstd" => "unpack it with unzstd",
-        "bzip2" => "unpack it with bunzip2",
-        _ => return None,
-    })
+    WRAPPED.iter().find(|format| format.kind == kind)?.remedy
 }
 
 /// Looks at the device. Only its first 68 KiB and, for ext, no more than the first 4 are read.
@@ -120,10 +99,10 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
             label: btrfs.get(299..555).and_then(text),
         });
     }
-    let plain = SIGNATURES.iter().map(|known| (known.kind, known.offset, known.magic));
-    for (kind, offset, magic) in plain.chain(WRAPPED.iter().copied()) {
-        if read(device, offset, magic.len())? == magic {
-            return known(Signature::plain(kind));
+    for format in SIGNATURES.iter().chain(WRAPPED) {
+        let Some(offset) = format.offset() else { continue };
+        if read(device, offset, format.magic.len())? == format.magic {
+            return known(Signature::plain(format.kind));
         }
     }
     if head.iter().all(|byte| *byte == 0) {
@@ -194,8 +173,9 @@ mod tests {
 
     #[test]
     fn every_wrapped_format_says_what_to_do() {
-        for (kind, offset, magic) in WRAPPED {
-            assert_eq!(of(&[(*offset as usize, magic)]), Probe::Known(Signature::plain(kind)));
+        for format in WRAPPED {
+            let (kind, offset) = (format.kind, format.offset().unwrap() as usize);
+            assert_eq!(of(&[(offset, format.magic)]), Probe::Known(Signature::plain(kind)));
             assert!(unwrapping(kind).is_some(), "{kind}");
         }
         assert_eq!(unwrapping("xfs"), None);

@@ -41,7 +41,7 @@ fn run(disk: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> 
             if !matches!(wanted, Some(Swap::Partition { .. }))
                 && !session.plan.growth.is_insisted_on() =>
         {
-            session.warn(format!("the partition table stays as it is: {error}"));
+            session.warn(format!("the partition table stays as it is: {}", sentence(&error)));
             return Ok(());
         }
         Err(error) => return Err(error.into()),

@@ -1,10 +1,11 @@
-//! What the end-to-end tests share.
+//! Helpers of the end-to-end tests.
 #![allow(dead_code)] // each test binary uses its own part
 
 pub mod console;
 pub mod disk;
 pub mod ganeti;
 pub mod hives;
+pub mod root;
 pub mod walk;
 pub mod windows;
 

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (version, slots) = (container.version(), container.key_slots());
             println!("{path}: LUKS{version}, UUID {}, {slots} key slots", container.uuid());
         } else if let Some(foreign) = signature::identify(&**device)? {
-            println!("{path}: {}; {}", foreign.name, foreign.remedy);
+            println!("{path}: {}; {}", foreign.name, foreign.remedy.unwrap_or_default());
         }
     }
     let found = lvm::scan(&devices);

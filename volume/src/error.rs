@@ -15,7 +15,7 @@ pub enum Error {
     Corrupt {
         /// The structure (`label`, `metadata text`, `LUKS2 header`).
         structure: &'static str,
-        /// Where it is (`byte 4096`, `line 12`, `logical volume root`).
+        /// Its place (`byte 4096`, `line 12`, `logical volume root`).
         position: String,
         /// The value that was found and the one that was expected.
         detail: String,

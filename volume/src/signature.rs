@@ -1,142 +1,23 @@
-//! Volumes and containers that this crate does not open, told by their signatures, so that a
-//! refusal can name them.
+//! Volumes and containers that this crate does not open, found by their signatures, so that a
+//! refusal can name them. The signatures themselves are in [`snf_partition::signature`].
 
 use snf_fs::BlockDevice;
+use snf_partition::signature::SIGNATURES;
+pub use snf_partition::signature::{Place, Signature};
 
 use crate::Result;
 
-/// Where a signature lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// This byte.
-    At(u64),
-    /// The device's size rounded down to a multiple of the second number, less the first.
-    BeforeEnd(u64, u64),
-    /// Any multiple of the step in a range of bytes.
-    Every {
-        /// First byte.
-        start: u64,
-        /// Byte after the last one.
-        end: u64,
-        /// Bytes from one place to the next.
-        step: u64,
-    },
+/// Every kind that [`identify`] knows, in the order in which it looks: those with a remedy.
+pub fn foreign() -> impl Iterator<Item = &'static Signature> {
+    SIGNATURES.iter().filter(|signature| signature.remedy.is_some())
 }
-
-/// A kind of volume that is named and not opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreign {
-    /// The kind, as `blkid` names it where it does.
-    pub kind: &'static str,
-    /// The name that people know.
-    pub name: &'static str,
-    /// Where the signature lies.
-    pub place: Place,
-    /// The bytes there.
-    pub magic: &'static [u8],
-    /// The way to go on.
-    pub remedy: &'static str,
-}
-
-const MD: &[u8] = b"\xfc\x4e\x2b\xa9";
-const MD_REMEDY: &str = "assemble the array in a running system and give its device";
-const ZFS_REMEDY: &str = "import the pool in a running system and edit the files there";
-/// The uberblocks of the first label.
-const UBERBLOCKS: Place = Place::Every { start: 128 << 10, end: 256 << 10, step: 1 << 10 };
-
-const fn foreign(
-    kind: &'static str,
-    name: &'static str,
-    place: Place,
-    magic: &'static [u8],
-    remedy: &'static str,
-) -> Foreign {
-    Foreign { kind, name, place, magic, remedy }
-}
-
-/// Every kind that [`identify`] knows, in the order in which it looks.
-pub const FOREIGN: &[Foreign] = &[
-    foreign(
-        "BitLocker",
-        "BitLocker",
-        Place::At(3),
-        b"-FVE-FS-",
-        "decrypt it in Windows with manage-bde -off",
-    ),
-    foreign("ReFS", "ReFS", Place::At(3), b"ReFS\0\0\0\0", "only Windows edits ReFS"),
-    foreign("LVM1_member", "LVM1", Place::At(0), b"HM\x01\0", "convert it with vgconvert"),
-    foreign("LVM1_member", "LVM1", Place::At(0), b"HM\x02\0", "convert it with vgconvert"),
-    foreign("linux_raid_member", "Linux software RAID", Place::At(4096), MD, MD_REMEDY),
-    foreign("linux_raid_member", "Linux software RAID", Place::At(0), MD, MD_REMEDY),
-    // Version 1.0: 8 KiB before the end, at a multiple of 4 KiB.
-    foreign(
-        "linux_raid_member",
-        "Linux software RAID",
-        Place::BeforeEnd(8 << 10, 4 << 10),
-        MD,
-        MD_REMEDY,
-    ),
-    // Version 0.90: in the last whole 64 KiB.
-    foreign(
-        "linux_raid_member",
-        "Linux software RAID",
-        Place::BeforeEnd(64 << 10, 64 << 10),
-        MD,
-        MD_REMEDY,
-    ),
-    foreign(
-        "bcache",
-        "bcache",
-        Place::At(4096 + 24),
-        b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81",
-        "detach the cache and edit the device in a running system",
-    ),
-    foreign(
-        "bcachefs",
-        "bcachefs",
-        Place::At(4096 + 24),
-        b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef",
-        "mount it in a running system and edit the files there",
-    ),
-    foreign("zfs_member", "ZFS", UBERBLOCKS, b"\x0c\xb1\xba\0\0\0\0\0", ZFS_REMEDY),
-    foreign("zfs_member", "ZFS", UBERBLOCKS, b"\0\0\0\0\0\xba\xb1\x0c", ZFS_REMEDY),
-    foreign(
-        "stratis",
-        "Stratis",
-        Place::At(512 + 4),
-        b"!Stra0tis\x86\xff\x02^\x41rh",
-        "edit the file system in a running system",
-    ),
-    foreign("vdo", "VDO", Place::At(0), b"dmvdo001", "edit the volume in a running system"),
-    foreign(
-        "DM_integrity",
-        "dm-integrity",
-        Place::At(0),
-        b"integrt\0",
-        "open it in a running system with integritysetup",
-    ),
-    foreign(
-        "DM_verity_hash",
-        "dm-verity hashes",
-        Place::At(0),
-        b"verity\0\0",
-        "a verified image must not change",
-    ),
-    foreign(
-        "ceph_bluestore",
-        "Ceph BlueStore",
-        Place::At(0),
-        b"bluestore block device",
-        "it holds a part of a cluster's objects, and no file system",
-    ),
-];
 
 /// The foreign kind that a device holds. Reads a few sectors, and 128 KiB for ZFS.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
-pub fn identify(device: &dyn BlockDevice) -> Result<Option<&'static Foreign>> {
-    for foreign in FOREIGN {
+pub fn identify(device: &dyn BlockDevice) -> Result<Option<&'static Signature>> {
+    for foreign in foreign() {
         if holds(device, foreign)? {
             return Ok(Some(foreign));
         }
@@ -144,7 +25,7 @@ pub fn identify(device: &dyn BlockDevice) -> Result<Option<&'static Foreign>> {
     Ok(None)
 }
 
-fn holds(device: &dyn BlockDevice, foreign: &Foreign) -> Result<bool> {
+fn holds(device: &dyn BlockDevice, foreign: &Signature) -> Result<bool> {
     let length = foreign.magic.len();
     let (start, end, step) = match foreign.place {
         Place::At(at) => (at, at + length as u64, 1 << 10),
@@ -175,7 +56,7 @@ mod tests {
 
     const SIZE: usize = (1 << 20) + 5 * 4096;
 
-    fn disk(foreign: &Foreign) -> Vec<u8> {
+    fn disk(foreign: &Signature) -> Vec<u8> {
         let mut bytes = vec![0; SIZE];
         let at = match foreign.place {
             Place::At(at) => at as usize,
@@ -190,7 +71,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_found() {
-        for foreign in FOREIGN {
+        for foreign in foreign() {
             let found = identify(&MemoryDevice::new(disk(foreign))).unwrap();
             assert_eq!(found.map(|found| found.kind), Some(foreign.kind));
         }
@@ -205,7 +86,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         let mut agreed = 0;
-        for foreign in FOREIGN {
+        for foreign in foreign() {
             std::fs::write(&path, disk(foreign)).unwrap();
             let mut blkid = Command::new("blkid");
             let output = blkid.args(["-p", "-o", "value", "-s", "TYPE"]).arg(&path).output();

@@ -42,7 +42,7 @@ fn judge(container: &Container, cipher: &str, sector: u64) {
     let mut back = vec![0; 20_000];
     unlock(container).read_at(777, &mut back).unwrap();
     assert!(back == plain[777..20_777]);
-    // What nobody wrote decrypts to the same as Python has it.
+    // Sectors that nobody wrote decrypt to the same as Python has them.
     let mut noise = vec![0; 4096];
     device.read_at(1 << 20, &mut noise).unwrap();
     assert!(container.python(cipher, sector, data, 1 << 20, 4096) == noise);

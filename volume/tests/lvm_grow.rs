@@ -145,7 +145,7 @@ fn striped_volumes_and_several_disks() {
     assert_eq!(grow(&disks.devices(), "s", Extent::AllFree).unwrap(), 30 * EXTENT);
     disks.check("vg");
     assert_eq!(segments(&disks, "vg/s"), ["disk0:0-2 disk1:0-2", "disk0:3-14 disk1:4-15"]);
-    // x goes on behind s on its own disk, then on the third one.
+    // x goes on after s on its own disk, then on the third one.
     assert_eq!(grow(&disks.devices(), "x", Extent::AllFree).unwrap(), 19 * EXTENT);
     assert_eq!(segments(&disks, "vg/x"), ["disk1:3-3", "disk1:16-18", "disk2:0-14"]);
     disks.check("vg");

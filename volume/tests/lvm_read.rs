@@ -17,7 +17,7 @@ fn pattern(volume: usize, offset: u64) -> [u8; 16] {
     bytes
 }
 
-/// Where each byte of a volume lies, from lvm2's report: disk and byte.
+/// The place of each byte of a volume, from lvm2's report: disk and byte.
 fn place(disks: &Disks, group: &str, volume: &str, offset: u64) -> (usize, u64) {
     let report = disks.lvm(&[
         "lvs",
@@ -246,7 +246,7 @@ fn mirrored_volumes() {
         let error = Change::new(group).unwrap().extend(name, Extent::AllFree).unwrap_err();
         assert_eq!(error.refusal(), Some(&Refusal::GrowMirror));
     }
-    // The first leg failed once and was left behind: what it holds is old.
+    // The first leg failed once and is out of date.
     let superblock = |position: u32, events: u64, failed: u64| {
         let mut bytes = vec![0; 512];
         bytes[..4].copy_from_slice(&0x6452_6d44u32.to_le_bytes());

@@ -25,7 +25,7 @@ const FLAGS_AT: u64 = 12;
 /// A bitmap's entry in the directory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bitmap {
-    /// Where the entry is in the file, in bytes.
+    /// The offset of the entry in the file, in bytes.
     at: u64,
     flags: u32,
     pub(crate) table_offset: u64,

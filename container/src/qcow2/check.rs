@@ -19,7 +19,7 @@ const MOST_FINDINGS: usize = 100;
 /// Refcount blocks in memory, in bytes.
 const CACHE: u64 = 4 << 20;
 
-/// What the checker found.
+/// The checker's finding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
@@ -34,7 +34,7 @@ pub struct CheckReport {
 /// Something wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Where in the file, in bytes.
+    /// The offset in the file, in bytes.
     pub offset: u64,
     /// In words.
     pub problem: String,

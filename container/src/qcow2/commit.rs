@@ -49,7 +49,7 @@ impl Image {
             file.write_at(block.offset, &block.bytes)?;
         }
         file.flush()?;
-        // 2. What is newly used is counted.
+        // 2. Newly used clusters are counted.
         let table = !refcounts.table_dirty.is_empty();
         if write_blocks(file, refcounts)? | table {
             let sectors = sectors(refcounts.table_dirty.iter().copied(), refcounts.table.len());

@@ -16,7 +16,7 @@ const KEPT: usize = 4 << 20;
 
 /// A cluster to decompress.
 pub(crate) struct Job<'a> {
-    /// Where it is in the file, in bytes.
+    /// Its offset in the file, in bytes.
     pub(crate) offset: u64,
     pub(crate) input: Vec<u8>,
     /// Exactly one cluster.

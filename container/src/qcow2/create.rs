@@ -13,7 +13,7 @@ use crate::file::GrowableDevice;
 
 /// The header with the compression type and its padding, as QEMU writes it.
 const HEADER_LENGTH: usize = HEADER_V3 + 8;
-/// What QEMU calls the features: kind, bit, name.
+/// QEMU's names of the features: kind, bit, name.
 const FEATURES: [(u8, u8, &str); 8] = [
     (0, 0, "dirty bit"),
     (0, 1, "corrupt bit"),
@@ -25,7 +25,7 @@ const FEATURES: [(u8, u8, &str); 8] = [
     (2, 1, "raw external data"),
 ];
 
-/// What a new image is like.
+/// The properties of a new image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CreateOptions {
@@ -89,7 +89,7 @@ impl CreateOptions {
     }
 }
 
-/// Makes an empty image with a disk of `size` bytes in `file`. What was in the file is lost. The
+/// Makes an empty image with a disk of `size` bytes in `file`. The old content of the file is lost. The
 /// header is written last, so that a cut leaves no half image.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use super::layout::{ALL_ZERO, COMPRESSED, COPIED, Geometry, MAX_OFFSET, OFFSET_MASK, SECTOR};
 
-/// Where the bytes of one guest cluster are.
+/// The place of the bytes of one guest cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mapping {
     /// As they are, or not there, or zeros.

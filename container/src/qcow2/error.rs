@@ -17,9 +17,9 @@ pub enum Error {
     /// The image uses something that this crate does not handle. Nothing is wrong with the image.
     #[error("{what}; {remedy}")]
     Unsupported {
-        /// What the image has or is, as the subject of a sentence has it: `is encrypted`.
+        /// The image's property, as the rest of a sentence about it: `is encrypted`.
         what: String,
-        /// What the person can do about it.
+        /// The person's way out.
         remedy: &'static str,
     },
     /// A structure contradicts itself or the rest of the image.
@@ -27,9 +27,9 @@ pub enum Error {
     Corrupt {
         /// The structure, in the specification's words.
         structure: &'static str,
-        /// Where it is, in bytes from the beginning of the file.
+        /// Its offset in bytes from the beginning of the file.
         offset: u64,
-        /// What was found.
+        /// The value that was found.
         detail: String,
     },
     /// The image must be repaired before it can be changed.
@@ -71,9 +71,9 @@ pub enum Error {
     /// A compressed cluster does not decompress.
     #[error("the compressed cluster at byte {offset} of the file is damaged")]
     Compressed {
-        /// Where its data begin, in bytes from the beginning of the file.
+        /// The offset of its data in bytes from the beginning of the file.
         offset: u64,
-        /// What the decompressor said.
+        /// The decompressor's error.
         #[source]
         source: io::Error,
     },
@@ -86,7 +86,7 @@ pub enum Error {
     /// A range ends beyond the disk.
     #[error("{length} bytes at byte {offset} end beyond the disk of {size} bytes")]
     OutOfBounds {
-        /// Where the range begins on the virtual disk.
+        /// The first byte of the range on the virtual disk.
         offset: u64,
         /// How long it is.
         length: u64,
@@ -96,7 +96,7 @@ pub enum Error {
     /// The format or this crate has a limit below what was asked for.
     #[error("{what}: at most {limit} are possible")]
     TooLarge {
-        /// What was too large, with its size.
+        /// The thing that was too large, with its size.
         what: String,
         /// The limit, with its unit.
         limit: String,

@@ -15,7 +15,7 @@ pub(crate) const FEATURE_ENTRY: usize = 48;
 /// More extensions than these are not looked at: each known one appears once.
 const MAX_EXTENSIONS: usize = 256;
 
-/// What the header extensions say.
+/// The content of the header extensions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extensions {
     /// `raw`, `qcow2`, ...: printable.

@@ -165,7 +165,7 @@ fn check_features(
             "convert it with qemu-img convert -O qcow2",
         ));
     }
-    // A field of one byte behind the fixed header: absent means 0.
+    // A field of one byte after the fixed header: absent means 0.
     let method = if header_length > HEADER_V3 as u64 { sector[HEADER_V3] } else { 0 };
     match (features & incompatible::COMPRESSION_TYPE != 0, method) {
         (false, 0) => Ok(false),

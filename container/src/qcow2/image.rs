@@ -214,7 +214,7 @@ impl Image {
         (cluster / entries, cluster % entries)
     }
 
-    /// Where guest cluster `cluster` is.
+    /// The place of guest cluster `cluster`.
     pub(crate) fn mapping(&mut self, cluster: u64) -> Result<Mapping> {
         let (index, within) = self.position(cluster);
         match self.tables.entry(&*self.file, index, within)? {

@@ -107,7 +107,7 @@ impl Qcow2 {
     }
 
     /// How far the disk is of one kind, zeros or data, from `offset` on and within `length` bytes.
-    /// What the backing file has counts as data.
+    /// The backing file's content counts as data.
     ///
     /// # Errors
     /// The range ends beyond the disk, a table is damaged, or the device failed.

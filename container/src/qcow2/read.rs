@@ -9,7 +9,7 @@ use super::image::Image;
 /// Bytes that are looked up at once: bounds the list of pieces with small clusters.
 pub(crate) const STEP: usize = 8 << 20;
 
-/// Where the bytes of a piece come from.
+/// The source of a piece's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Zero,

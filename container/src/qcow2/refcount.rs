@@ -15,7 +15,7 @@ use crate::file::GrowableDevice;
 /// A refcount block in memory.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Where it is in the file, in bytes.
+    /// Its offset in the file, in bytes.
     pub(crate) offset: u64,
     pub(crate) bytes: Vec<u8>,
     /// Bytes that differ from those on disk.
@@ -25,7 +25,7 @@ pub(crate) struct Block {
     used: u64,
 }
 
-/// What a search for free clusters found.
+/// The result of a search for free clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// Clusters from this number on; they now have the refcount one.
@@ -38,7 +38,7 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Refcounts {
     geo: Geometry,
-    /// Where the table is in the file, in bytes.
+    /// The offset of the table in the file, in bytes.
     pub(crate) table_offset: u64,
     pub(crate) table: Vec<u64>,
     /// Entries of the table that differ from those on disk.

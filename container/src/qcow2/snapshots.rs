@@ -24,13 +24,13 @@ pub struct Snapshot {
     pub name: String,
     /// Size of the disk at the time in bytes, where the image says it.
     pub disk_size: Option<u64>,
-    /// Where its level 1 table is in the file, in bytes.
+    /// The offset of its level 1 table in the file, in bytes.
     pub(crate) l1_offset: u64,
     /// Entries of that table.
     pub(crate) l1_size: u64,
 }
 
-/// Where the snapshot table is, and what is in it.
+/// The snapshot table's place and content.
 pub(crate) struct SnapshotTable {
     /// Bytes of the table, from the offset in the header.
     pub(crate) length: u64,

@@ -10,7 +10,7 @@ use crate::file::GrowableDevice;
 /// A level 2 table in memory.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// Where it is in the file, in bytes.
+    /// Its offset in the file, in bytes.
     pub(crate) offset: u64,
     pub(crate) words: Vec<u64>,
     /// Words that differ from those on disk.
@@ -24,7 +24,7 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct Tables {
     geo: Geometry,
-    /// Where the level 1 table is in the file, in bytes.
+    /// The offset of the level 1 table in the file, in bytes.
     pub(crate) l1_offset: u64,
     pub(crate) l1: Vec<u64>,
     /// Entries of the level 1 table that differ from those on disk.
@@ -77,7 +77,7 @@ impl Tables {
         self.changed_tables = 0;
     }
 
-    /// Where table number `index` is; `None` when there is none.
+    /// The offset of table number `index`; `None` when there is none.
     pub(crate) fn offset_of(&self, index: u64) -> Result<Option<u64>> {
         let entry = usize::try_from(index).ok().and_then(|index| self.l1.get(index)).copied();
         let entry = entry.unwrap_or(0);

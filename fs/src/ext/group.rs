@@ -7,8 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::checksum::{crc16, crc32c};
 use super::superblock::{Superblock, ro_compat};
-use super::units::FsBlock;
+use super::units::{FsBlock, GroupNo};
 use crate::error::{Error, Result};
+use crate::num::{low16, low32, to_usize};
 
 /// `bg_flags`: the inode bitmap and table are not initialised.
 pub const BG_INODE_UNINIT: u16 = 0x1;
@@ -66,9 +67,9 @@ macro_rules! split_u32 {
         }
         /// Sets it.
         pub fn $set(&mut self, value: u32) {
-            self.raw.$lo = U16::new(value as u16);
+            self.raw.$lo = U16::new(low16(value));
             if self.wide {
-                self.raw.$hi = U16::new((value >> 16) as u16);
+                self.raw.$hi = U16::new(low16(value >> 16));
             }
         }
     };
@@ -83,9 +84,9 @@ macro_rules! split_block {
         /// Sets it.
         pub fn $set(&mut self, block: FsBlock) {
             // The two halves of the number.
-            self.raw.$lo = U32::new(block.get() as u32);
+            self.raw.$lo = U32::new(low32(block.get()));
             if self.wide {
-                self.raw.$hi = U32::new((block.get() >> 32) as u32);
+                self.raw.$hi = U32::new(low32(block.get() >> 32));
             }
         }
     };
@@ -93,7 +94,7 @@ macro_rules! split_block {
 
 impl GroupDescriptor {
     /// Parses the `desc_size` bytes of group `group` and verifies their checksum.
-    pub fn parse(bytes: &[u8], group: u32, sb: &Superblock) -> Result<Self> {
+    pub fn parse(bytes: &[u8], group: GroupNo, sb: &Superblock) -> Result<Self> {
         let descriptor = Self::parse_unverified(bytes, sb);
         if sb.has_group_csum() {
             let found = descriptor.raw.bg_checksum.get();
@@ -112,7 +113,7 @@ impl GroupDescriptor {
     /// Parses without looking at the checksum.
     pub fn parse_unverified(bytes: &[u8], sb: &Superblock) -> Self {
         let mut buf = [0u8; 64];
-        let size = (sb.desc_size() as usize).min(64).min(bytes.len());
+        let size = to_usize(sb.desc_size()).min(64).min(bytes.len());
         buf[..size].copy_from_slice(&bytes[..size]);
         let raw = RawGroupDescriptor::read_from_bytes(&buf).unwrap_or_default();
         Self { raw, wide: sb.desc_size() >= 64 }
@@ -125,8 +126,8 @@ impl GroupDescriptor {
 
     /// Writes the descriptor into its place (`desc_size` bytes; bytes past 64 stay), with a fresh
     /// checksum where the file system has them.
-    pub fn write_to(&self, bytes: &mut [u8], group: u32, sb: &Superblock) {
-        let size = (sb.desc_size() as usize).min(64).min(bytes.len());
+    pub fn write_to(&self, bytes: &mut [u8], group: GroupNo, sb: &Superblock) {
+        let size = to_usize(sb.desc_size()).min(64).min(bytes.len());
         let mut copy = self.clone();
         bytes[..size].copy_from_slice(&copy.raw.as_bytes()[..size]);
         if sb.has_group_csum() {
@@ -136,16 +137,16 @@ impl GroupDescriptor {
     }
 
     /// `bg_checksum` for these on-disk bytes (all `desc_size` of them count).
-    fn checksum(&self, bytes: &[u8], group: u32, sb: &Superblock) -> u16 {
+    fn checksum(&self, bytes: &[u8], group: GroupNo, sb: &Superblock) -> u16 {
         const AT: usize = 0x1E;
-        let size = (sb.desc_size() as usize).min(bytes.len());
+        let size = to_usize(sb.desc_size()).min(bytes.len());
         let bytes = &bytes[..size];
         if sb.has_metadata_csum() {
             let mut crc = crc32c(sb.checksum_seed(), &group.to_le_bytes());
             crc = crc32c(crc, &bytes[..AT]);
             crc = crc32c(crc, &[0, 0]);
             crc = crc32c(crc, &bytes[AT + 2..]);
-            crc as u16
+            low16(crc)
         } else if sb.has_ro_compat(ro_compat::GDT_CSUM) {
             let mut crc = crc16(!0, &sb.raw.s_uuid);
             crc = crc16(crc, &group.to_le_bytes());

@@ -7,6 +7,7 @@
 use super::inode::Inode;
 use super::xattr::body::{inline_tail, set_inline_tail};
 use crate::error::Result;
+use crate::num::to_u64;
 
 /// Bytes of content in `i_block`.
 const IN_INODE: usize = 60;
@@ -28,7 +29,7 @@ pub fn store(inode: &mut Inode, content: &[u8]) -> Result<bool> {
     let mut block = [0; IN_INODE];
     block[..first.len()].copy_from_slice(first);
     inode.raw.i_block = block;
-    inode.set_size(content.len() as u64);
+    inode.set_size(to_u64(content.len()));
     Ok(true)
 }
 

@@ -10,6 +10,7 @@ use super::superblock::{Superblock, ro_compat};
 use super::units::{FsBlock, Ino};
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, Timestamp};
+use crate::num::{low16, low32, to_u16, to_usize};
 
 /// The first 160 bytes of an inode: the 128 of ext2, and what ext4 adds. A 128-byte inode has
 /// zeros in the second part, and they are not written.
@@ -106,7 +107,7 @@ impl Inode {
     /// Parses the `s_inode_size` bytes of inode `ino` and verifies their checksum.
     pub fn parse(bytes: &[u8], ino: Ino, sb: &Superblock) -> Result<Self> {
         let corrupt = |detail: String| Error::corrupt("inode", format!("inode {ino}"), detail);
-        let size = sb.inode_size() as usize;
+        let size = to_usize(sb.inode_size());
         if bytes.len() != size || size < GOOD_OLD_INODE_SIZE {
             return Err(corrupt(format!("{} bytes, {size} expected", bytes.len())));
         }
@@ -149,7 +150,7 @@ impl Inode {
 
     /// A zeroed inode of the file system's inode size, with `i_extra_isize` as new inodes have it.
     pub fn new(ino: Ino, sb: &Superblock) -> Self {
-        let size = sb.inode_size() as usize;
+        let size = to_usize(sb.inode_size());
         let mut raw = RawInode::new_zeroed();
         let mut tail = Vec::new();
         let mut unknown = Vec::new();
@@ -164,7 +165,7 @@ impl Inode {
                     known
                 }
                 .min(room);
-            raw.i_extra_isize = U16::new(extra as u16);
+            raw.i_extra_isize = U16::new(to_u16(extra));
             unknown = vec![0; extra.saturating_sub(known)];
             tail = vec![0; room - extra];
         }
@@ -178,9 +179,9 @@ impl Inode {
         let mut bytes = copy.layout();
         if sb.has_metadata_csum() {
             let crc = copy.checksum(&bytes, sb);
-            copy.raw.i_checksum_lo = U16::new(crc as u16);
+            copy.raw.i_checksum_lo = U16::new(low16(crc));
             if copy.has_checksum_hi() {
-                copy.raw.i_checksum_hi = U16::new((crc >> 16) as u16);
+                copy.raw.i_checksum_hi = U16::new(low16(crc >> 16));
             }
             bytes = copy.layout();
         }
@@ -218,7 +219,7 @@ impl Inode {
     pub fn use_extra(&mut self) {
         const EXTRA: usize = RAW_SIZE - GOOD_OLD_INODE_SIZE;
         if self.extra_isize() == 0 && self.size >= RAW_SIZE {
-            self.raw.i_extra_isize = U16::new(EXTRA as u16);
+            self.raw.i_extra_isize = U16::new(to_u16(EXTRA));
             self.tail = vec![0; self.size - RAW_SIZE];
         }
     }
@@ -300,8 +301,8 @@ impl Inode {
 
     /// Sets the size in bytes.
     pub fn set_size(&mut self, size: u64) {
-        self.raw.i_size_lo = U32::new(size as u32);
-        self.raw.i_size_high = U32::new((size >> 32) as u32);
+        self.raw.i_size_lo = U32::new(low32(size));
+        self.raw.i_size_high = U32::new(low32(size >> 32));
     }
 
     /// Owner.
@@ -316,10 +317,10 @@ impl Inode {
 
     /// Sets owner and group.
     pub fn set_owner(&mut self, uid: u32, gid: u32) {
-        self.raw.i_uid = U16::new(uid as u16);
-        self.raw.i_uid_high = U16::new((uid >> 16) as u16);
-        self.raw.i_gid = U16::new(gid as u16);
-        self.raw.i_gid_high = U16::new((gid >> 16) as u16);
+        self.raw.i_uid = U16::new(low16(uid));
+        self.raw.i_uid_high = U16::new(low16(uid >> 16));
+        self.raw.i_gid = U16::new(low16(gid));
+        self.raw.i_gid_high = U16::new(low16(gid >> 16));
     }
 
     /// Space taken in units of 512 bytes, whatever unit the inode keeps it in.
@@ -339,7 +340,7 @@ impl Inode {
     /// Sets the space taken, in units of 512 bytes.
     pub fn set_blocks_512(&mut self, blocks: u64, sb: &Superblock) -> Result<()> {
         if blocks <= u64::from(u32::MAX) {
-            self.raw.i_blocks_lo = U32::new(blocks as u32);
+            self.raw.i_blocks_lo = U32::new(low32(blocks));
             self.raw.i_blocks_high = U16::new(0);
             self.set_flag(flags::HUGE_FILE, false);
             return Ok(());
@@ -355,8 +356,8 @@ impl Inode {
         } else {
             (blocks / u64::from(sb.block_size() / 512), true)
         };
-        self.raw.i_blocks_lo = U32::new(value as u32);
-        self.raw.i_blocks_high = U16::new((value >> 32) as u16);
+        self.raw.i_blocks_lo = U32::new(low32(value));
+        self.raw.i_blocks_high = U16::new(low16(value >> 32));
         self.set_flag(flags::HUGE_FILE, huge);
         Ok(())
     }
@@ -383,8 +384,8 @@ impl Inode {
     /// Sets the block of the external xattr block.
     pub fn set_file_acl(&mut self, block: FsBlock) {
         // The number has 48 bits: both halves.
-        self.raw.i_file_acl_lo = U32::new(block.get() as u32);
-        self.raw.i_file_acl_high = U16::new((block.get() >> 32) as u16);
+        self.raw.i_file_acl_lo = U32::new(low32(block.get()));
+        self.raw.i_file_acl_high = U16::new(low16(block.get() >> 32));
     }
 
     /// Hard links; 1 on a directory means more than fit (dir_nlink).
@@ -457,7 +458,7 @@ impl Inode {
 
 /// The low 32 bits are signed seconds; the extra word adds two epoch bits and nanoseconds.
 fn decode_time(lo: u32, extra: u32, has_extra: bool) -> Timestamp {
-    let mut seconds = i64::from(lo as i32);
+    let mut seconds = i64::from(lo.cast_signed());
     let mut nanoseconds = 0;
     if has_extra {
         seconds += i64::from(extra & 3) << 32;
@@ -469,10 +470,12 @@ fn decode_time(lo: u32, extra: u32, has_extra: bool) -> Timestamp {
 fn encode_time(time: Timestamp, has_extra: bool) -> (u32, u32) {
     if has_extra {
         let seconds = time.seconds.clamp(i64::from(i32::MIN), 0x3_7FFF_FFFF);
-        let epoch = ((seconds - i64::from(seconds as i32)) >> 32) as u32 & 3;
-        (seconds as u32, epoch | time.nanoseconds << 2)
+        let low = low32(seconds.cast_unsigned());
+        let epochs = (seconds - i64::from(low.cast_signed())) >> 32;
+        (low, low32(epochs.cast_unsigned()) & 3 | time.nanoseconds << 2)
     } else {
-        (time.seconds.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32 as u32, 0)
+        let seconds = time.seconds.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+        (low32(seconds.cast_unsigned()), 0)
     }
 }
 

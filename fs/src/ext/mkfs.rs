@@ -14,14 +14,16 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::group::GroupDescriptor;
 use super::inode::{Inode, ROOT_INO};
 use super::superblock::{EXT_MAGIC, RawSuperblock, STATE_VALID, Superblock, incompat, ro_compat};
-use super::units::{FsBlock, Ino};
+use super::units::{FsBlock, GroupNo, Ino};
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::Timestamp;
+use crate::num::{to_u8, to_u16, to_u32, to_u64, to_usize};
 
+const BLOCK_SIZE: u32 = 1024;
 const BLOCK: usize = 1024;
-const BLOCKS_PER_GROUP: u32 = BLOCK as u32 * 8;
+const BLOCKS_PER_GROUP: u32 = BLOCK_SIZE * 8;
 const INODE_SIZE: u32 = 128;
-const INODES_PER_BLOCK: u32 = BLOCK as u32 / INODE_SIZE;
+const INODES_PER_BLOCK: u32 = BLOCK_SIZE / INODE_SIZE;
 /// Inode of lost+found, the first that is not reserved.
 const LOST_AND_FOUND: u32 = 11;
 const FIRST_FILE: u32 = LOST_AND_FOUND + 1;
@@ -87,9 +89,9 @@ pub fn format_ext2(image: &mut [u8], files: &[NewFile<'_>], spec: &Ext2Spec<'_>)
         )));
     }
     check_names(files)?;
-    let layout = Layout::new(image.len() as u64, files.len(), spec)?;
+    let layout = Layout::new(to_u64(image.len()), files.len(), spec)?;
     let mut builder = Builder { layout, image, next: 0, used: Vec::new(), dirs: 2 };
-    builder.used = vec![0; builder.layout.blocks as usize];
+    builder.used = vec![0; to_usize(builder.layout.blocks)];
     builder.reserve_metadata();
     let result = builder.build(files, spec);
     if result.is_err() {
@@ -138,7 +140,7 @@ struct Layout {
 impl Layout {
     fn new(size: u64, files: usize, spec: &Ext2Spec<'_>) -> Result<Self> {
         let too_small = || Error::NoSpace(format!("{size} bytes are too few for an ext2"));
-        let mut blocks = size / BLOCK as u64;
+        let mut blocks = size / to_u64(BLOCK);
         let per_group = u64::from(BLOCKS_PER_GROUP);
         let inodes = u32::try_from(files).ok().and_then(|n| n.checked_add(FIRST_FILE - 1));
         let inodes = inodes.ok_or_else(|| Error::Invalid(format!("{files} files are too many")))?;
@@ -147,7 +149,7 @@ impl Layout {
             if blocks < 2 {
                 return Err(too_small());
             }
-            let groups = (blocks - 1).div_ceil(per_group) as u32;
+            let groups = to_u32((blocks - 1).div_ceil(per_group));
             // All inodes could be in the first group, but every group has as many; and the
             // reserved ones must fit in the first.
             let in_group = inodes.div_ceil(groups).max(LOST_AND_FOUND);
@@ -159,7 +161,7 @@ impl Layout {
                 sb: superblock(blocks, groups, inodes_per_group, spec)?,
                 blocks,
                 groups,
-                descriptor_blocks: (u64::from(groups) * 32).div_ceil(BLOCK as u64),
+                descriptor_blocks: (u64::from(groups) * 32).div_ceil(to_u64(BLOCK)),
                 inode_blocks: u64::from(inodes_per_group / INODES_PER_BLOCK),
             };
             let last = groups - 1;
@@ -187,7 +189,7 @@ impl Layout {
 
     /// Blocks of superblock and descriptors at the start of the group.
     fn group_header(&self, group: u32) -> u64 {
-        if self.sb.group_has_super(group) { 1 + self.descriptor_blocks } else { 0 }
+        if self.sb.group_has_super(GroupNo::new(group)) { 1 + self.descriptor_blocks } else { 0 }
     }
 
     fn group_overhead(&self, group: u32) -> u64 {
@@ -217,7 +219,7 @@ fn superblock(
         return Err(Error::NameTooLong(display_name(spec.label.as_bytes())));
     }
     let too_large = || Error::Invalid(format!("an ext2 of {blocks} blocks is too large"));
-    let now = spec.now.seconds.clamp(0, i64::from(i32::MAX)) as u32;
+    let now = to_u32(spec.now.seconds.clamp(0, i64::from(i32::MAX)));
     let mut raw = RawSuperblock::new_zeroed();
     raw.s_inodes_count = U32::new(groups.checked_mul(inodes_per_group).ok_or_else(too_large)?);
     raw.s_blocks_count_lo = U32::new(u32::try_from(blocks).map_err(|_| too_large())?);
@@ -234,7 +236,7 @@ fn superblock(
     raw.s_errors = U16::new(1); // go on after an error: the disk lives for one boot
     raw.s_rev_level = U32::new(1);
     raw.s_first_ino = U32::new(LOST_AND_FOUND);
-    raw.s_inode_size = U16::new(INODE_SIZE as u16);
+    raw.s_inode_size = U16::new(to_u16(INODE_SIZE));
     raw.s_feature_incompat = U32::new(incompat::FILETYPE.bits());
     raw.s_feature_ro_compat = U32::new(ro_compat::SPARSE_SUPER.bits());
     raw.s_uuid = spec.uuid;
@@ -254,21 +256,21 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn block(&mut self, number: u64) -> &mut [u8] {
-        let at = number as usize * BLOCK;
+        let at = to_usize(number) * BLOCK;
         &mut self.image[at..at + BLOCK]
     }
 
     fn reserve_metadata(&mut self) {
         self.used[0] = 1; // the boot block is not part of any group
         for group in 0..self.layout.groups {
-            let first = self.layout.group_first(group) as usize;
-            let count = self.layout.group_overhead(group) as usize;
+            let first = to_usize(self.layout.group_first(group));
+            let count = to_usize(self.layout.group_overhead(group));
             self.used[first..first + count].fill(1);
         }
     }
 
     fn allocate(&mut self, what: &str) -> Result<u64> {
-        let from = self.next as usize;
+        let from = to_usize(self.next);
         let free = self.used[from..].iter().position(|&used| used == 0).ok_or_else(|| {
             Error::NoSpace(format!(
                 "{} does not fit on a disk of {} bytes",
@@ -277,8 +279,8 @@ impl Builder<'_> {
             ))
         })?;
         self.used[from + free] = 1;
-        self.next = (from + free + 1) as u64;
-        Ok((from + free) as u64)
+        self.next = to_u64(from + free + 1);
+        Ok(to_u64(from + free))
     }
 
     fn build(&mut self, files: &[NewFile<'_>], spec: &Ext2Spec<'_>) -> Result<()> {
@@ -298,7 +300,7 @@ impl Builder<'_> {
             let mode = 0x8000 | file.mode & 0o7777;
             self.write_node(ino, mode, 1, file.content, file.name, spec)?;
         }
-        self.write_groups(FIRST_FILE + files.len() as u32);
+        self.write_groups(FIRST_FILE + to_u32(files.len()));
         Ok(())
     }
 
@@ -314,7 +316,7 @@ impl Builder<'_> {
         let mut inode = Inode::new(Ino::new(ino), &self.layout.sb);
         inode.raw.i_mode = U16::new(mode);
         inode.set_links(links);
-        inode.set_size(content.len() as u64);
+        inode.set_size(to_u64(content.len()));
         inode.set_atime(spec.now);
         inode.set_ctime(spec.now);
         inode.set_mtime(spec.now);
@@ -330,13 +332,13 @@ impl Builder<'_> {
                 if at == 0 {
                     single = self.allocate(name)?;
                     taken += 1;
-                    map[12] = single as u32;
+                    map[12] = to_u32(single);
                 } else if at.is_multiple_of(POINTERS) {
                     let above = at / POINTERS - 1;
                     if above == 0 {
                         double = self.allocate(name)?;
                         taken += 1;
-                        map[13] = double as u32;
+                        map[13] = to_u32(double);
                     }
                     single = self.allocate(name)?;
                     taken += 1;
@@ -347,7 +349,7 @@ impl Builder<'_> {
             taken += 1;
             self.block(data)[..chunk.len()].copy_from_slice(chunk);
             if index < DIRECT {
-                map[index] = data as u32;
+                map[index] = to_u32(data);
             } else {
                 self.point(single, (index - DIRECT) % POINTERS, data);
             }
@@ -360,24 +362,24 @@ impl Builder<'_> {
         let per_group = self.layout.sb.raw.s_inodes_per_group.get();
         let (group, index) = ((ino - 1) / per_group, (ino - 1) % per_group);
         let number = self.layout.inode_table(group) + u64::from(index / INODES_PER_BLOCK);
-        let at = (index % INODES_PER_BLOCK * INODE_SIZE) as usize;
+        let at = to_usize(index % INODES_PER_BLOCK * INODE_SIZE);
         let bytes = inode.to_bytes(&self.layout.sb);
         self.block(number)[at..at + bytes.len()].copy_from_slice(&bytes);
         Ok(())
     }
 
     fn point(&mut self, block: u64, index: usize, to: u64) {
-        self.block(block)[index * 4..index * 4 + 4].copy_from_slice(&(to as u32).to_le_bytes());
+        self.block(block)[index * 4..index * 4 + 4].copy_from_slice(&to_u32(to).to_le_bytes());
     }
 
     /// Bitmaps, descriptors and superblocks. Inodes below `next_ino` are in use.
     fn write_groups(&mut self, next_ino: u32) {
         let per_group = self.layout.sb.raw.s_inodes_per_group.get();
-        let mut descriptors = vec![0u8; self.layout.descriptor_blocks as usize * BLOCK];
+        let mut descriptors = vec![0u8; to_usize(self.layout.descriptor_blocks) * BLOCK];
         let (mut free_blocks, mut free_inodes) = (0u64, 0u32);
         for group in 0..self.layout.groups {
-            let first = self.layout.group_first(group) as usize;
-            let count = self.layout.group_blocks(group) as usize;
+            let first = to_usize(self.layout.group_first(group));
+            let count = to_usize(self.layout.group_blocks(group));
             let mut bitmap = [0xFFu8; BLOCK];
             let mut free = 0;
             for bit in (0..count).filter(|bit| self.used[first + bit] == 0) {
@@ -389,7 +391,7 @@ impl Builder<'_> {
 
             let used = (next_ino - 1).saturating_sub(group * per_group).min(per_group);
             let mut bitmap = [0xFFu8; BLOCK];
-            for bit in used as usize..per_group as usize {
+            for bit in to_usize(used)..to_usize(per_group) {
                 bitmap[bit / 8] &= !(1 << (bit % 8));
             }
             let number = self.layout.inode_bitmap(group);
@@ -402,18 +404,23 @@ impl Builder<'_> {
             descriptor.set_free_blocks_count(free);
             descriptor.set_free_inodes_count(per_group - used);
             descriptor.set_used_dirs_count(if group == 0 { self.dirs } else { 0 });
-            let at = group as usize * 32;
-            descriptor.write_to(&mut descriptors[at..at + 32], group, &self.layout.sb);
+            let at = to_usize(group) * 32;
+            descriptor.write_to(
+                &mut descriptors[at..at + 32],
+                GroupNo::new(group),
+                &self.layout.sb,
+            );
             free_blocks += u64::from(free);
             free_inodes += per_group - used;
         }
         self.layout.sb.set_free_blocks_count(free_blocks);
         self.layout.sb.raw.s_free_inodes_count = U32::new(free_inodes);
-        for group in (0..self.layout.groups).filter(|&group| self.layout.sb.group_has_super(group))
+        for group in (0..self.layout.groups)
+            .filter(|&group| self.layout.sb.group_has_super(GroupNo::new(group)))
         {
             let mut raw = self.layout.sb.raw.clone();
-            raw.s_block_group_nr = U16::new(group as u16);
-            let at = self.layout.group_first(group) as usize * BLOCK;
+            raw.s_block_group_nr = U16::new(to_u16(group));
+            let at = to_usize(self.layout.group_first(group)) * BLOCK;
             let sb = raw.as_bytes();
             self.image[at..at + sb.len()].copy_from_slice(sb);
             let at = at + BLOCK;
@@ -434,8 +441,8 @@ fn directory(entries: &[(u32, &[u8], u8)]) -> Vec<u8> {
         }
         last = out.len();
         out.extend(ino.to_le_bytes());
-        out.extend((length as u16).to_le_bytes());
-        out.push(name.len() as u8);
+        out.extend(to_u16(length).to_le_bytes());
+        out.push(to_u8(name.len()));
         out.push(file_type);
         out.extend(name);
         out.resize(last + length, 0);
@@ -449,7 +456,7 @@ fn stretch(out: &mut Vec<u8>, last: usize) {
     let end = out.len().next_multiple_of(BLOCK);
     out.resize(end, 0);
     if let Some(field) = out.get_mut(last + 4..last + 6) {
-        field.copy_from_slice(&((end - last) as u16).to_le_bytes());
+        field.copy_from_slice(&to_u16(end - last).to_le_bytes());
     }
 }
 

@@ -12,6 +12,7 @@ use super::units::FsBlock;
 use crate::cache::Cache;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 use crate::ranges::Ranges;
 
 /// The content of one block; cheap to clone.
@@ -101,9 +102,9 @@ impl Store {
     pub fn new(device: Arc<dyn BlockDevice>, block_size: u32, blocks_count: u64) -> Self {
         Self {
             device,
-            block_size: block_size as usize,
+            block_size: to_usize(block_size),
             blocks_count,
-            cache: RefCell::new(Cache::new((CACHE_BYTES / block_size.max(1) as usize).max(16))),
+            cache: RefCell::new(Cache::new((CACHE_BYTES / to_usize(block_size.max(1))).max(16))),
             replayed: BTreeMap::new(),
             latest: BTreeMap::new(),
             current: Transaction::default(),
@@ -170,7 +171,7 @@ impl Store {
     /// Reads consecutive blocks of file content into `buf` (a whole number of blocks) past the
     /// cache, in one device read where nothing is pending.
     pub fn read_run(&self, first: FsBlock, buf: &mut [u8]) -> Result<()> {
-        let count = (buf.len() / self.block_size) as u64;
+        let count = to_u64(buf.len() / self.block_size);
         if count == 0 {
             return Ok(());
         }
@@ -178,7 +179,7 @@ impl Store {
         self.check(first.saturating_add(count - 1))?;
         self.device.read_at(first.byte(self.block_size), buf)?;
         // Less than the length of `buf`.
-        let place = |number: FsBlock| (number - first) as usize * self.block_size;
+        let place = |number: FsBlock| to_usize(number - first) * self.block_size;
         for number in first.run(if self.zeroing.is_empty() { 0 } else { count }) {
             if self.is_zeroed(number) {
                 buf[place(number)..][..self.block_size].fill(0);

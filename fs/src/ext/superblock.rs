@@ -7,8 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::feature::{Compat, Incompat, RoCompat};
 pub use super::feature::{compat, incompat, ro_compat};
-use super::units::Ino;
+use super::units::{GroupNo, Ino};
 use crate::error::{Error, Result};
+use crate::num::{low32, to_u32};
 
 /// Byte offset of the primary superblock on the device.
 pub const SUPERBLOCK_OFFSET: u64 = 1024;
@@ -257,7 +258,7 @@ impl Superblock {
                 raw.s_inodes_count
             ));
         }
-        // Where groups have eight inodes each, the reserved ones reach into the second.
+        // With eight inodes in each group, the reserved ones reach into the second.
         if raw.s_rev_level.get() >= 1
             && (raw.s_first_ino.get() < 11 || raw.s_first_ino.get() > raw.s_inodes_count.get())
         {
@@ -341,9 +342,9 @@ impl Superblock {
 
     /// Sets the number of blocks.
     pub fn set_blocks_count(&mut self, count: u64) {
-        self.raw.s_blocks_count_lo = U32::new(count as u32);
+        self.raw.s_blocks_count_lo = U32::new(low32(count));
         if self.has_incompat(incompat::BIT64) {
-            self.raw.s_blocks_count_hi = U32::new((count >> 32) as u32);
+            self.raw.s_blocks_count_hi = U32::new(low32(count >> 32));
         }
     }
 
@@ -359,9 +360,9 @@ impl Superblock {
 
     /// Sets the number of free blocks.
     pub fn set_free_blocks_count(&mut self, count: u64) {
-        self.raw.s_free_blocks_count_lo = U32::new(count as u32);
+        self.raw.s_free_blocks_count_lo = U32::new(low32(count));
         if self.has_incompat(incompat::BIT64) {
-            self.raw.s_free_blocks_count_hi = U32::new((count >> 32) as u32);
+            self.raw.s_free_blocks_count_hi = U32::new(low32(count >> 32));
         }
     }
 
@@ -374,16 +375,21 @@ impl Superblock {
 
     /// Sets the number of blocks that only root may take.
     pub fn set_r_blocks_count(&mut self, count: u64) {
-        self.raw.s_r_blocks_count_lo = U32::new(count as u32);
+        self.raw.s_r_blocks_count_lo = U32::new(low32(count));
         if self.has_incompat(incompat::BIT64) {
-            self.raw.s_r_blocks_count_hi = U32::new((count >> 32) as u32);
+            self.raw.s_r_blocks_count_hi = U32::new(low32(count >> 32));
         }
+    }
+
+    /// All block groups.
+    pub fn groups(&self) -> impl DoubleEndedIterator<Item = GroupNo> + Clone + use<> {
+        GroupNo::all(0..self.group_count())
     }
 
     /// Number of block groups.
     pub fn group_count(&self) -> u32 {
         let first = u64::from(self.raw.s_first_data_block.get());
-        (self.blocks_count() - first).div_ceil(u64::from(self.raw.s_blocks_per_group.get())) as u32
+        to_u32((self.blocks_count() - first).div_ceil(u64::from(self.raw.s_blocks_per_group.get())))
     }
 
     /// Features that anybody may ignore.
@@ -467,7 +473,8 @@ impl Superblock {
     }
 
     /// Whether group `group` holds a copy of the superblock and the group descriptors.
-    pub fn group_has_super(&self, group: u32) -> bool {
+    pub fn group_has_super(&self, group: GroupNo) -> bool {
+        let group = group.get();
         if group == 0 {
             return true;
         }

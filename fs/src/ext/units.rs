@@ -1,10 +1,12 @@
-//! Numbers that name things: a block of the device, a block of a file, an inode. Each is a type of its
+//! Numbers that name things: a block of the device, a block of a file, an inode, a group. Each is a type of its
 //! own, so that one cannot take another's place. Counts stay plain integers.
 
 use std::fmt;
-use std::ops::{Add, AddAssign, Sub};
+use std::ops::{Add, AddAssign, Range, Sub};
 
 use zerocopy::little_endian::U32;
+
+use crate::num::to_u64;
 
 /// A block of the file system, counted from the start of its device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,12 +43,12 @@ impl FsBlock {
 
     /// The byte of the device where it begins.
     pub const fn byte(self, block_size: usize) -> u64 {
-        self.0 * block_size as u64
+        self.0 * to_u64(block_size)
     }
 
     /// The block that a byte of the device is in, and the byte within it.
     pub const fn of_byte(at: u64, block_size: usize) -> (Self, usize) {
-        let size = block_size as u64;
+        let size = to_u64(block_size);
         // The remainder is less than the size, which is a usize.
         (Self(at / size), (at % size) as usize)
     }
@@ -183,6 +185,62 @@ impl From<U32> for Ino {
     }
 }
 
+/// A block group, counted from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupNo(u32);
+
+impl GroupNo {
+    /// The first group of a file system.
+    pub const FIRST: Self = Self(0);
+
+    /// Group `number`.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number, which is also the number of groups before it.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The groups of a range of numbers.
+    pub fn all(numbers: Range<u32>) -> impl DoubleEndedIterator<Item = Self> + Clone {
+        numbers.map(Self)
+    }
+
+    /// The group `step` after this one, of `count`; after the last one comes the first.
+    pub fn around(self, step: u32, count: u32) -> Self {
+        let number = (u64::from(self.0) + u64::from(step)) % u64::from(count.max(1));
+        // Less than `count`.
+        Self(u32::try_from(number).unwrap_or(0))
+    }
+
+    /// The four bytes as they are under a checksum.
+    pub const fn to_le_bytes(self) -> [u8; 4] {
+        self.0.to_le_bytes()
+    }
+}
+
+impl fmt::Display for GroupNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<GroupNo> for u64 {
+    fn from(group: GroupNo) -> Self {
+        group.0.into()
+    }
+}
+
+impl Add<u32> for GroupNo {
+    type Output = Self;
+
+    fn add(self, count: u32) -> Self {
+        Self(self.0 + count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,5 +254,12 @@ mod tests {
         assert_eq!((block + 4) - block, 4);
         assert_eq!(FsBlock::new(u64::MAX).checked_add(1), None);
         assert_eq!(FileBlock::new(7) - FileBlock::new(5), 2);
+    }
+
+    #[test]
+    fn groups_go_around() {
+        let around: Vec<u32> = (0..4).map(|step| GroupNo::new(2).around(step, 3).get()).collect();
+        assert_eq!(around, [2, 0, 1, 2]);
+        assert_eq!(GroupNo::new(u32::MAX).around(u32::MAX, u32::MAX), GroupNo::FIRST);
     }
 }

@@ -15,10 +15,11 @@ use super::superblock::{
     STATE_ERROR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock, compat, incompat,
     ro_compat,
 };
-use super::units::{FsBlock, Ino};
+use super::units::{FsBlock, GroupNo, Ino};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
+use crate::num::{low32, to_u32, to_u64, to_usize};
 
 /// Time and randomness for an engine. The engine itself asks neither the clock nor the kernel's
 /// random pool.
@@ -36,7 +37,7 @@ pub(super) type Zones = Arc<[(FsBlock, FsBlock)]>;
 impl Options {
     /// `i_dtime` for inodes that are deleted now. Never 0, which would mean "in use".
     pub fn deletion_time(&self) -> u32 {
-        self.now.seconds.clamp(1, i64::from(u32::MAX)) as u32
+        to_u32(self.now.seconds.clamp(1, i64::from(u32::MAX)))
     }
 }
 
@@ -63,7 +64,7 @@ impl Volume {
     /// Reads and verifies the superblock. A dirty journal is not replayed here: see
     /// [`super::journal`].
     pub fn open(device: Arc<dyn BlockDevice>, options: Options) -> Result<Self> {
-        if device.len() < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE as u64 {
+        if device.len() < SUPERBLOCK_OFFSET + to_u64(SUPERBLOCK_SIZE) {
             return Err(Error::corrupt(
                 "superblock",
                 "byte 1024",
@@ -163,60 +164,66 @@ impl Volume {
         let mut z = self.generation_state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) as u32
+        low32(z ^ (z >> 31))
     }
 
     /// First block of a group.
-    pub fn group_first_block(&self, group: u32) -> FsBlock {
+    pub fn group_first_block(&self, group: GroupNo) -> FsBlock {
         FsBlock::from(self.sb.raw.s_first_data_block.get())
             + u64::from(group) * u64::from(self.sb.raw.s_blocks_per_group.get())
     }
 
     /// Blocks of a group; the last one may be shorter.
-    pub fn group_blocks(&self, group: u32) -> u32 {
+    pub fn group_blocks(&self, group: GroupNo) -> u32 {
         let per_group = u64::from(self.sb.raw.s_blocks_per_group.get());
         let left = self.sb.blocks_count().saturating_sub(self.group_first_block(group).get());
-        left.min(per_group) as u32
+        to_u32(left.min(per_group))
     }
 
     /// The block after the last of a group.
-    pub fn group_end(&self, group: u32) -> FsBlock {
+    pub fn group_end(&self, group: GroupNo) -> FsBlock {
         self.group_first_block(group) + u64::from(self.group_blocks(group))
     }
 
     /// The group that a block belongs to.
-    pub fn group_of_block(&self, block: FsBlock) -> u32 {
+    pub fn group_of_block(&self, block: FsBlock) -> GroupNo {
         let first = u64::from(self.sb.raw.s_first_data_block.get());
-        (block.get().saturating_sub(first) / u64::from(self.sb.raw.s_blocks_per_group.get())) as u32
+        let per_group = u64::from(self.sb.raw.s_blocks_per_group.get());
+        let number = block.get().saturating_sub(first) / per_group;
+        // A block that a pointer of the image names may be anywhere.
+        GroupNo::new(u32::try_from(number).unwrap_or(u32::MAX))
     }
 
     /// Block that holds the descriptor of `group`, and the byte in it.
-    pub fn descriptor_position(&self, group: u32) -> (FsBlock, usize) {
+    pub fn descriptor_position(&self, group: GroupNo) -> (FsBlock, usize) {
         let desc_size = self.sb.desc_size();
         let per_block = self.sb.block_size() / desc_size;
-        let index = group / per_block;
-        let at = (group % per_block * desc_size) as usize;
+        let index = group.get() / per_block;
+        let at = to_usize(group.get() % per_block * desc_size);
         let sb_block = SUPERBLOCK_OFFSET / u64::from(self.sb.block_size());
         let meta =
             self.sb.has_incompat(incompat::META_BG) && index >= self.sb.raw.s_first_meta_bg.get();
         if !meta {
             return (FsBlock::new(sb_block + 1 + u64::from(index)), at);
         }
-        let first_group = index * per_block;
+        let first_group = GroupNo::new(index * per_block);
         let mut block = self.group_first_block(first_group);
         if self.sb.group_has_super(first_group) {
             block += 1;
             // With 1 KiB blocks and a first data block of 0 (bigalloc), block 0 is the boot block.
-            if first_group == 0 && sb_block == 1 && self.sb.raw.s_first_data_block.get() == 0 {
+            if first_group == GroupNo::FIRST
+                && sb_block == 1
+                && self.sb.raw.s_first_data_block.get() == 0
+            {
                 block += 1;
             }
         }
         (block, at)
     }
 
-    fn check_group(&self, group: u32) -> Result<()> {
+    fn check_group(&self, group: GroupNo) -> Result<()> {
         let count = self.sb.group_count();
-        if group < count {
+        if group.get() < count {
             return Ok(());
         }
         Err(Error::corrupt(
@@ -227,11 +234,11 @@ impl Volume {
     }
 
     /// The descriptor of a group, its three pointers checked to be within the file system.
-    pub fn group(&self, group: u32) -> Result<GroupDescriptor> {
+    pub fn group(&self, group: GroupNo) -> Result<GroupDescriptor> {
         self.check_group(group)?;
         let (number, at) = self.descriptor_position(group);
         let block = self.store.read(number)?;
-        let size = self.sb.desc_size() as usize;
+        let size = to_usize(self.sb.desc_size());
         let descriptor = GroupDescriptor::parse(&block[at..at + size], group, &self.sb)?;
         let table_blocks = self.inode_table_blocks();
         let first = FsBlock::from(self.sb.raw.s_first_data_block.get());
@@ -253,11 +260,11 @@ impl Volume {
     }
 
     /// Changes the descriptor of a group.
-    pub fn set_group(&mut self, group: u32, descriptor: &GroupDescriptor) -> Result<()> {
+    pub fn set_group(&mut self, group: GroupNo, descriptor: &GroupDescriptor) -> Result<()> {
         self.check_group(group)?;
         let (number, at) = self.descriptor_position(group);
         let mut block = self.store.read(number)?.to_vec();
-        let size = self.sb.desc_size() as usize;
+        let size = to_usize(self.sb.desc_size());
         descriptor.write_to(&mut block[at..at + size], group, &self.sb);
         self.store.write_meta(number, block)
     }
@@ -266,11 +273,11 @@ impl Volume {
     pub fn inode_table_blocks(&self) -> u64 {
         let bytes =
             u64::from(self.sb.raw.s_inodes_per_group.get()) * u64::from(self.sb.inode_size());
-        bytes.div_ceil(self.block_size() as u64)
+        bytes.div_ceil(to_u64(self.block_size()))
     }
 
     /// The group of an inode and its index in it.
-    pub fn inode_group(&self, ino: Ino) -> Result<(u32, u32)> {
+    pub fn inode_group(&self, ino: Ino) -> Result<(GroupNo, u32)> {
         if ino.is_none() || ino.get() > self.sb.raw.s_inodes_count.get() {
             return Err(Error::corrupt(
                 "inode number",
@@ -280,7 +287,7 @@ impl Volume {
         }
         let per_group = self.sb.raw.s_inodes_per_group.get();
         let index = ino.get() - 1;
-        Ok((index / per_group, index % per_group))
+        Ok((GroupNo::new(index / per_group), index % per_group))
     }
 
     /// Block that holds an inode, and the byte in it.
@@ -307,7 +314,7 @@ impl Volume {
         }
         let (number, at) = self.inode_position(ino)?;
         let block = self.store.read(number)?;
-        Inode::parse(&block[at..at + self.sb.inode_size() as usize], ino, &self.sb)
+        Inode::parse(&block[at..at + to_usize(self.sb.inode_size())], ino, &self.sb)
     }
 
     /// Reads an inode that something refers to: it must be in use and of a known type.

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, transmute};
 use super::layout::{BootSector, Fat32, Identity};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u32, to_u64, to_usize};
 
 /// Entries of a table that is kept in memory as a whole: 8 Mi clusters.
 const MOST_CLUSTERS: u32 = 8 << 20;
@@ -31,7 +32,7 @@ impl Width {
     }
 }
 
-/// What the boot sector says, checked.
+/// The facts of the boot sector, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Geometry {
     pub(super) width: Width,
@@ -126,7 +127,7 @@ impl Geometry {
         let Some(data_sectors) = sectors.checked_sub(first_data).filter(|&count| count > 0) else {
             return bad(format!("{sectors} sectors, and the data begin at the {first_data}th"));
         };
-        let clusters = (data_sectors / per_cluster).min(u64::from(u32::MAX)) as u32;
+        let clusters = to_u32((data_sectors / per_cluster).min(u64::from(u32::MAX)));
         let width = match (is_32, clusters) {
             (true, _) => Width::Fat32,
             (false, ..FAT12_BELOW) => Width::Fat12,
@@ -135,7 +136,7 @@ impl Geometry {
         // A table too short for all clusters makes those at the end unusable.
         let table_size = table_sectors * sector;
         let most = (table_size * 8 / width.bits()).saturating_sub(2);
-        let clusters = u64::from(clusters).min(most) as u32;
+        let clusters = to_u32(u64::from(clusters).min(most));
         let limit = if width == Width::Fat16 { 0xfff5 } else { MOST_CLUSTERS };
         if clusters == 0 || clusters > limit {
             return Err(Error::unsupported(
@@ -166,28 +167,30 @@ impl Geometry {
         Ok(Self {
             width,
             sector,
-            cluster: (sector * per_cluster) as usize,
+            cluster: to_usize(sector * per_cluster),
             table: reserved * sector,
             table_size,
             tables,
             active,
-            fixed_root: (!is_32).then_some((root_at, 32 * roots as usize)),
+            fixed_root: (!is_32).then_some((root_at, 32 * to_usize(roots))),
             root_cluster,
             data: first_data * sector,
             end,
             info,
             serial: identity.vol_id.get(),
             label: identity.vol_lab,
-            state: (offset_of!(BootSector, rest)
-                + if is_32 { size_of::<Fat32>() } else { 0 }
-                + offset_of!(Identity, reserved1)) as u64,
+            state: to_u64(
+                offset_of!(BootSector, rest)
+                    + if is_32 { size_of::<Fat32>() } else { 0 }
+                    + offset_of!(Identity, reserved1),
+            ),
             size: sectors * sector,
         })
     }
 
     /// First byte of a cluster.
     pub(super) fn place(&self, cluster: u32) -> u64 {
-        self.data + u64::from(cluster.saturating_sub(2)) * self.cluster as u64
+        self.data + u64::from(cluster.saturating_sub(2)) * to_u64(self.cluster)
     }
 
     /// First byte of each table that is written.

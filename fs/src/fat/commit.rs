@@ -6,6 +6,7 @@ use super::layout::FsInfo;
 use super::volume::Volume;
 use crate::error::Result;
 use crate::filesystem::CommitReport;
+use crate::num::to_u64;
 
 /// FSI_LeadSig, FSI_StrucSig: what the sector with the count of free clusters begins with.
 const LEAD: [u8; 4] = *b"RRaA";
@@ -57,14 +58,14 @@ impl Volume {
             return Ok(report);
         }
         let state = self.mark()?;
-        // What nothing points to yet.
+        // Clusters that nothing points to yet.
         let numbers = self.clusters.keys().copied();
         let (new, old): (Vec<u32>, Vec<u32>) = numbers.partition(|&one| self.table.is_new(one));
         for cluster in &new {
             self.device.write_at(self.geometry.place(*cluster), &self.clusters[cluster])?;
         }
         self.device.flush()?;
-        report.data_blocks = new.len() as u64;
+        report.data_blocks = to_u64(new.len());
         report.metadata_blocks += self.write_table()?;
         for cluster in &old {
             self.device.write_at(self.geometry.place(*cluster), &self.clusters[cluster])?;
@@ -73,7 +74,7 @@ impl Volume {
             self.device.write_at(at, root)?;
         }
         self.device.flush()?;
-        report.metadata_blocks += old.len() as u64 + u64::from(self.root.is_some());
+        report.metadata_blocks += to_u64(old.len()) + u64::from(self.root.is_some());
         // Now nothing points to what was replaced.
         self.table.free_released();
         report.metadata_blocks += self.write_table()?;

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, transmute};
 use super::layout::{LongEntry, ShortEntry};
 use super::name;
 use crate::filesystem::Timestamp;
+use crate::num::{to_u8, to_u16};
 
 /// DIR_Attr.
 pub(super) const READ_ONLY: u8 = 0x01;
@@ -46,7 +47,7 @@ impl Entry {
         self.attributes & DIRECTORY != 0
     }
 
-    /// Where the short entry is: what the node's number is made of.
+    /// The slot of the short entry, of which the node's number is made.
     pub(super) fn slot(&self) -> usize {
         self.slots.end - 1
     }
@@ -134,7 +135,7 @@ pub(super) fn label(bytes: &[u8]) -> Option<[u8; 11]> {
     entries.into_iter().find(is_label).map(|raw| std::array::from_fn(|index| raw[index]))
 }
 
-/// Where `count` entries in a row are free. `avoid` has slots that are free but not to be used;
+/// The place of `count` free entries in a row. `avoid` has slots that are free but not to be used;
 /// slots after the last entry are free. `None` where the directory must become longer: then
 /// the second value says from which slot on.
 pub(super) fn room(
@@ -155,7 +156,7 @@ pub(super) fn room(
     (None, total - run)
 }
 
-/// Writes entries from `slot` on. What follows the end of the directory stays hidden.
+/// Writes entries from `slot` on. Slots after the end of the directory stay hidden.
 pub(super) fn put(bytes: &mut [u8], slot: usize, entries: &[[u8; ENTRY]]) {
     let total = bytes.len() / ENTRY;
     let end = bytes.chunks_exact(ENTRY).position(|raw| raw[0] == 0).unwrap_or(total);
@@ -245,10 +246,10 @@ fn to_dos(time: Timestamp) -> (u16, u16) {
         day -= days_of(month, year);
         month += 1;
     }
-    let date = (year - 1980) << 9 | (month as i64 + 1) << 5 | (day + 1);
+    let date = (year - 1980) << 9 | (i64::from(to_u8(month)) + 1) << 5 | (day + 1);
     let (hour, minute) = (second / 3600, second / 60 % 60);
     let time = hour << 11 | minute << 5 | (second % 60 / 2);
-    (date as u16, time as u16)
+    (to_u16(date), to_u16(time))
 }
 
 /// The point in time that date and time of FAT mean; the begin of 1980 where they mean none.

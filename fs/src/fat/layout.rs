@@ -4,7 +4,7 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What every boot sector begins with: the BIOS parameter block.
+/// The BIOS parameter block, with which every boot sector begins.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct BootSector {
@@ -27,7 +27,7 @@ pub(super) struct BootSector {
     pub signature: [u8; 2],
 }
 
-/// What follows the BIOS parameter block with FAT32.
+/// The fields that FAT32 has after the BIOS parameter block.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct Fat32 {
@@ -40,7 +40,7 @@ pub(super) struct Fat32 {
     pub reserved: [u8; 12],
 }
 
-/// What identifies the volume.
+/// The identity of the volume.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct Identity {

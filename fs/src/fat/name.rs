@@ -4,6 +4,7 @@ use zerocopy::transmute;
 
 use super::layout::LongEntry;
 use crate::error::{Error, Result, display_name};
+use crate::num::{low8, to_u8};
 use crate::shortname::{is_short, short_name};
 use crate::utf16::{UpCase, check_windows_name, to_utf8, to_utf16};
 
@@ -75,7 +76,7 @@ pub(super) fn long_entries(name: &[u16], short: &[u8; 11]) -> Vec<[u8; 32]> {
     let count = name.len().div_ceil(UNITS);
     let entry = |number: usize| -> [u8; 32] {
         let mut entry: LongEntry = transmute!([0u8; 32]);
-        entry.ord = number as u8 | if number == count { 0x40 } else { 0 };
+        entry.ord = to_u8(number) | if number == count { 0x40 } else { 0 };
         entry.attr = super::dir::LONG_NAME;
         entry.chksum = sum;
         entry.set_units(std::array::from_fn(|index| {
@@ -132,7 +133,7 @@ fn eleven(name: &[u16]) -> ([u8; 11], bool) {
     let mut capitals = true;
     for (places, part) in parts {
         for (place, &unit) in places.zip(part) {
-            let byte = unit as u8;
+            let byte = low8(unit);
             capitals &= !byte.is_ascii_lowercase();
             out[place] = byte.to_ascii_uppercase();
         }

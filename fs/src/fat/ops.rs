@@ -16,6 +16,7 @@ use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
     Timestamp,
 };
+use crate::num::{low32, to_u32, to_u64, to_usize};
 use crate::utf16::{to_utf8, to_utf16};
 
 const ROOT: NodeId = NodeId(0);
@@ -56,7 +57,7 @@ pub struct Fat {
 
 /// A node's number is where its entry is.
 fn number(dir: DirId, slot: usize) -> u64 {
-    (u64::from(dir) << 32 | slot as u64) + 1
+    (u64::from(dir) << 32 | to_u64(slot)) + 1
 }
 
 impl Fat {
@@ -83,7 +84,7 @@ impl Fat {
         let place = self.moved.get(&node.0).copied().unwrap_or(node.0);
         let gone = || Error::NotFound(format!("node {}", node.0));
         let place = place.checked_sub(1).ok_or_else(gone)?;
-        let (dir, slot) = ((place >> 32) as DirId, place as u32 as usize);
+        let (dir, slot) = (low32(place >> 32), to_usize(low32(place)));
         let entries = self.volume.entries(dir)?;
         let entry = entries.into_iter().find(|entry| entry.slot() == slot).ok_or_else(gone)?;
         Ok((dir, entry))
@@ -262,9 +263,9 @@ impl FileSystem for Fat {
             kind: Kind::Fat,
             uuid: format!("{:04X}-{:04X}", geometry.serial >> 16, geometry.serial & 0xffff),
             label,
-            block_size: geometry.cluster as u32,
+            block_size: to_u32(geometry.cluster),
             size: geometry.size,
-            free: u64::from(self.volume.table.free()) * geometry.cluster as u64,
+            free: u64::from(self.volume.table.free()) * to_u64(geometry.cluster),
         })
     }
 
@@ -295,16 +296,16 @@ impl FileSystem for Fat {
         let mut file_type = FileType::Directory;
         let mut bytes = 0;
         if node == ROOT {
-            bytes = self.volume.dir_bytes(0)?.len() as u64;
+            bytes = to_u64(self.volume.dir_bytes(0)?.len());
         } else {
             let (_, entry) = self.entry(node)?;
             times = entry.raw.times();
             if entry.is_directory() {
-                bytes = self.volume.dir_bytes(self.dir_of(&entry)?)?.len() as u64;
+                bytes = to_u64(self.volume.dir_bytes(self.dir_of(&entry)?)?.len());
             } else {
                 file_type = FileType::Regular;
                 size = u64::from(entry.size);
-                bytes += size.next_multiple_of(self.volume.geometry.cluster as u64);
+                bytes += size.next_multiple_of(to_u64(self.volume.geometry.cluster));
             }
             if entry.attributes & READ_ONLY != 0 {
                 mode &= !0o222;
@@ -332,7 +333,7 @@ impl FileSystem for Fat {
 
     fn read(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let (_, entry) = self.file(node)?;
-        let left = u64::from(entry.size).saturating_sub(offset).min(buf.len() as u64) as usize;
+        let left = to_usize(u64::from(entry.size).saturating_sub(offset).min(to_u64(buf.len())));
         if left > 0 {
             let chain = self.volume.file_chain(&entry)?;
             self.volume.read_chain(&chain, offset, &mut buf[..left])?;
@@ -380,11 +381,11 @@ impl FileSystem for Fat {
     fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
         let (_, entry) = self.file(node)?;
         let chain = self.volume.file_chain(&entry)?;
-        if (chain.len() * self.volume.geometry.cluster) < entry.size as usize {
+        if (chain.len() * self.volume.geometry.cluster) < to_usize(entry.size) {
             let detail = format!("{} bytes in {} clusters", entry.size, chain.len());
             return Err(Error::corrupt("file", self.text(&entry), detail));
         }
-        let mut all = vec![0; entry.size as usize];
+        let mut all = vec![0; to_usize(entry.size)];
         self.volume.read_chain(&chain, 0, &mut all)?;
         all.extend_from_slice(content);
         self.set_content(node, &all)

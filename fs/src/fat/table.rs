@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::boot::{Geometry, Width};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{low8, to_u32, to_u64, to_usize};
 
 /// The bits of an entry of FAT32 that count.
 const MASK: u32 = 0x0fff_ffff;
 /// Entries from here on end a chain, whatever the width (they are widened when read).
 const LAST: u32 = 0x0fff_fff8;
-/// What we end a chain with.
+/// The entry that ends a chain of ours.
 const END: u32 = MASK;
 /// A cluster that cannot be used.
 const BAD: u32 = 0x0fff_fff7;
@@ -20,20 +21,20 @@ pub(super) struct Table {
     /// As they are to be, but that freed ones keep their chains.
     entries: Vec<u32>,
     width: Width,
-    /// What the device has, of those that changed.
+    /// The device's entries, of those that changed.
     old: BTreeMap<u32, u32>,
     /// Clusters that become free at the commit, and are not used before.
     freed: BTreeSet<u32>,
-    /// Where the search for a free cluster begins.
+    /// The start of the search for a free cluster.
     next: u32,
     free: u32,
 }
 
 impl Table {
     pub(super) fn read(device: &dyn BlockDevice, geometry: &Geometry) -> Result<Self> {
-        let count = geometry.end as usize;
-        let bytes = (count as u64 * geometry.width.bits()).div_ceil(8);
-        let mut raw = vec![0; bytes as usize];
+        let count = to_usize(geometry.end);
+        let bytes = (to_u64(count) * geometry.width.bits()).div_ceil(8);
+        let mut raw = vec![0; to_usize(bytes)];
         let at = geometry.table + geometry.active.unwrap_or(0) * geometry.table_size;
         device.read_at(at, &mut raw)?;
         let byte = |at: usize| u32::from(raw.get(at).copied().unwrap_or(0));
@@ -50,14 +51,14 @@ impl Table {
             }
         };
         let entries: Vec<u32> = (0..count).map(entry).collect();
-        let free = entries[2..].iter().filter(|&&entry| entry & MASK == 0).count() as u32;
+        let free = to_u32(entries[2..].iter().filter(|&&entry| entry & MASK == 0).count());
         let width = geometry.width;
         Ok(Self { entries, width, old: BTreeMap::new(), freed: BTreeSet::new(), next: 2, free })
     }
 
     /// Free clusters, those among them that become free at the commit.
     pub(super) fn free(&self) -> u32 {
-        self.free + self.freed.len() as u32
+        self.free + to_u32(self.freed.len())
     }
 
     pub(super) fn is_changed(&self) -> bool {
@@ -65,7 +66,7 @@ impl Table {
     }
 
     fn set(&mut self, cluster: u32, value: u32) {
-        let entry = &mut self.entries[cluster as usize];
+        let entry = &mut self.entries[to_usize(cluster)];
         let new = *entry & !MASK | value & MASK;
         if new != *entry {
             self.old.entry(cluster).or_insert(*entry);
@@ -81,14 +82,14 @@ impl Table {
         };
         let (mut out, mut at) = (Vec::new(), first);
         loop {
-            if !(2..self.entries.len() as u32).contains(&at) {
+            if !(2..to_u32(self.entries.len())).contains(&at) {
                 return bad(format!("it leads to cluster {at} of {}", self.entries.len()));
             }
             if out.len() >= most.min(self.entries.len()) {
                 return bad(format!("it has more than {} clusters, or is a loop", out.len()));
             }
             out.push(at);
-            match self.entries[at as usize] & MASK {
+            match self.entries[to_usize(at)] & MASK {
                 LAST.. => return Ok(out),
                 0 => return bad(format!("it leads to cluster {at}, which is free")),
                 BAD => return bad(format!("it leads to cluster {at}, which is marked as bad")),
@@ -99,13 +100,13 @@ impl Table {
 
     /// Takes `count` free clusters and makes them a chain; nothing changes when there are too few.
     pub(super) fn allocate(&mut self, count: usize) -> Result<Vec<u32>> {
-        if count > self.free as usize {
+        if count > to_usize(self.free) {
             return Err(Error::NoSpace(format!("{count} clusters wanted, {} are free", self.free)));
         }
-        let end = self.entries.len() as u32;
+        let end = to_u32(self.entries.len());
         let order = (self.next..end).chain(2..self.next);
         let free = |cluster: &u32| {
-            self.entries[*cluster as usize] & MASK == 0 && !self.freed.contains(cluster)
+            self.entries[to_usize(*cluster)] & MASK == 0 && !self.freed.contains(cluster)
         };
         let taken: Vec<u32> = order.filter(free).take(count).collect();
         if taken.len() < count {
@@ -118,7 +119,7 @@ impl Table {
             self.set(last, END);
             self.next = if last + 1 < end { last + 1 } else { 2 };
         }
-        self.free -= count as u32;
+        self.free -= to_u32(count);
         Ok(taken)
     }
 
@@ -162,7 +163,7 @@ impl Table {
             .collect()
     }
 
-    /// What was replaced becomes free.
+    /// Frees the clusters that were replaced.
     pub(super) fn free_released(&mut self) {
         for cluster in std::mem::take(&mut self.freed) {
             self.set(cluster, 0);
@@ -172,8 +173,8 @@ impl Table {
 
     /// Bytes of the table from `from`. Bytes after the last entry are not ours and are cut off.
     fn encode(&self, from: u64, length: u64) -> Vec<u8> {
-        let end = (self.entries.len() as u64 * self.width.bits()) / 8;
-        let entry = |index: u64| self.entries.get(index as usize).copied().unwrap_or(0);
+        let end = (to_u64(self.entries.len()) * self.width.bits()) / 8;
+        let entry = |index: u64| self.entries.get(to_usize(index)).copied().unwrap_or(0);
         let byte = |at: u64| match self.width {
             Width::Fat12 => {
                 let pair = at / 3 * 2;
@@ -188,11 +189,11 @@ impl Table {
         };
         // Half an entry at the very end of FAT12 shares its byte with nothing.
         let end = if self.width == Width::Fat12 {
-            end.max((self.entries.len() as u64 * 3).div_ceil(2))
+            end.max((to_u64(self.entries.len()) * 3).div_ceil(2))
         } else {
             end
         };
-        (from..(from + length).min(end)).map(|at| byte(at) as u8).collect()
+        (from..(from + length).min(end)).map(|at| low8(byte(at))).collect()
     }
 }
 

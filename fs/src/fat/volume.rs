@@ -11,6 +11,7 @@ use super::layout::ShortEntry;
 use super::table::Table;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::to_usize;
 
 /// No directory is larger: 65,536 entries.
 const MOST_DIRECTORY: usize = 65_536 * ENTRY;
@@ -65,7 +66,7 @@ impl Volume {
     pub(super) fn read_chain(&self, chain: &[u32], offset: u64, buf: &mut [u8]) -> Result<()> {
         let size = self.geometry.cluster;
         let mut cluster = vec![0; size];
-        let (mut index, mut within) = (offset as usize / size, offset as usize % size);
+        let (mut index, mut within) = (to_usize(offset) / size, to_usize(offset) % size);
         let mut done = 0;
         while done < buf.len() {
             let Some(&number) = chain.get(index) else {

@@ -13,6 +13,7 @@ use super::runs::{Run, Runs};
 use super::units::Lcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u8, to_u64, to_usize};
 
 /// Bytes of the bitmap that are looked at at once.
 const CHUNK: u64 = 64 << 10;
@@ -32,9 +33,9 @@ pub(super) fn change_bits(bytes: &mut [u8], bits: Range<u64>, value: bool) -> bo
     let mut all_changed = true;
     let mut bit = bits.start;
     while bit < bits.end {
-        let at = (bit / 8) as usize;
+        let at = to_usize(bit / 8);
         let count = (8 - bit % 8).min(bits.end - bit);
-        let mask = (((1u16 << count) - 1) << (bit % 8)) as u8;
+        let mask = to_u8(((1u16 << count) - 1) << (bit % 8));
         let Some(byte) = bytes.get_mut(at) else { return false };
         if value {
             all_changed &= *byte & mask == 0;
@@ -90,10 +91,10 @@ impl Volume {
         let mut at = range.start / 8;
         let end = range.end.div_ceil(8);
         while at < end {
-            let mut bytes = vec![0; CHUNK.min(end - at) as usize];
+            let mut bytes = vec![0; to_usize(CHUNK.min(end - at))];
             self.read_metadata(data, at, &mut bytes)?;
             for (index, &byte) in bytes.iter().enumerate() {
-                let first = (at + index as u64) * 8;
+                let first = (at + to_u64(index)) * 8;
                 match (byte, open) {
                     (0xff, None) => continue,
                     (0, Some(_)) if first + 8 <= range.end => continue,
@@ -117,7 +118,7 @@ impl Volume {
                     }
                 }
             }
-            at += bytes.len() as u64;
+            at += to_u64(bytes.len());
         }
         Ok(open.is_none_or(|start| give(start..range.end)))
     }
@@ -234,7 +235,7 @@ impl Volume {
         let (first, last) = (clusters.start / 8, (clusters.end - 1) / 8);
         let from = first / SECTOR * SECTOR;
         let to = (last + 1).next_multiple_of(SECTOR);
-        let mut bytes = vec![0; (to - from) as usize];
+        let mut bytes = vec![0; to_usize(to - from)];
         self.read_runs(&mapping.runs, from, &mut bytes)?;
         let bits = clusters.start - from * 8..clusters.end - from * 8;
         if !change_bits(&mut bytes, bits, value) {

@@ -6,6 +6,7 @@ use super::layout::BootSector;
 use super::units::Lcn;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u32, to_usize};
 
 /// The volume's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,9 @@ fn corrupt(detail: String) -> Error {
 
 /// A count of units (positive), or the power of two of a size in bytes (negative).
 fn coded(code: u8, unit: u64) -> Option<u64> {
-    match code as i8 {
+    match code.cast_signed() {
         0 => None,
-        count @ 1.. => (count as u64).checked_mul(unit),
+        count @ 1.. => u64::from(count.unsigned_abs()).checked_mul(unit),
         power => 1u64.checked_shl(u32::from(power.unsigned_abs())),
     }
 }
@@ -98,11 +99,11 @@ impl Geometry {
             }
         }
         Ok(Self {
-            sector: sector as u32,
+            sector: to_u32(sector),
             cluster,
             clusters,
             size,
-            record: record as usize,
+            record: to_usize(record),
             mft_lcn,
             mirror_lcn,
             serial: boot.serial_number.get(),

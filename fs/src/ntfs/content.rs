@@ -10,6 +10,7 @@ use super::save::UNNUMBERED;
 use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// Clusters are filled up with zeros to the next boundary of this size.
 const SECTOR: usize = 512;
@@ -19,11 +20,11 @@ const GAP_MAX: u64 = 256 << 20;
 impl Volume {
     /// Writes a value to new clusters.
     pub(super) fn write_new(&mut self, value: &[u8]) -> Result<Mapping> {
-        let size = value.len() as u64;
+        let size = to_u64(value.len());
         let runs = self.allocate(self.geometry.clusters_for(size), None)?;
         let mut done = 0;
         for run in runs.iter() {
-            let room = (run.count * self.geometry.cluster) as usize;
+            let room = to_usize(run.count * self.geometry.cluster);
             let part = &value[done..value.len().min(done + room)];
             self.write_at_run(run.lcn.unwrap_or_default().byte(self.geometry.cluster), part)?;
             done += part.len();
@@ -99,19 +100,19 @@ impl Volume {
         }
         let mut mapping = mapping.clone();
         let cluster = self.geometry.cluster;
-        // What was never written is zeros from now on.
-        let mut bytes = vec![0; gap as usize];
+        // Bytes that were never written are zeros from now on.
+        let mut bytes = vec![0; to_usize(gap)];
         bytes.extend_from_slice(more);
         let start = mapping.valid;
-        let end = start + bytes.len() as u64;
+        let end = start + to_u64(bytes.len());
         let have = mapping.runs.clusters();
         let wanted = self.geometry.clusters_for(end).saturating_sub(have);
         let new = self.allocate(wanted, end_of(&mapping))?;
         new.iter().for_each(|run| mapping.runs.push(run));
         // The sector in which old and new meet is written whole. Behind the valid end it holds
         // nothing that counts, so that it may be written before the commit.
-        let from = start / SECTOR as u64 * SECTOR as u64;
-        let mut all = vec![0; (start - from) as usize];
+        let from = start / to_u64(SECTOR) * to_u64(SECTOR);
+        let mut all = vec![0; to_usize(start - from)];
         if !all.is_empty() {
             let old = Attribute { body: Body::Mapped(mapping.clone()), ..attribute.clone() };
             self.read_content(&old, from, &mut all)?;
@@ -120,7 +121,7 @@ impl Volume {
         all.resize(all.len().next_multiple_of(SECTOR), 0);
         let mut done = 0;
         while done < all.len() {
-            let at = from + done as u64;
+            let at = from + to_u64(done);
             let Some(place) = mapping.runs.find(Vcn::of_byte(at, cluster)) else {
                 return Err(inode.corrupt("its clusters end before its size"));
             };
@@ -128,7 +129,7 @@ impl Volume {
                 return Err(inode.corrupt("it has a hole and is not sparse"));
             };
             let rest = place.count.saturating_mul(cluster) - at % cluster;
-            let count = rest.min((all.len() - done) as u64) as usize;
+            let count = to_usize(rest.min(to_u64(all.len() - done)));
             let part = all[done..done + count].to_vec();
             self.store.write(lcn.byte(cluster) + at % cluster, part, Step::Fresh)?;
             done += count;

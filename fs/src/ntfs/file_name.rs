@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{FileNameHeader, Reference};
+use crate::num::to_u8;
 use crate::utf16::{unit_bytes, units};
 
 /// Which rules a name follows: Flags of `$FILE_NAME`.
@@ -10,11 +11,11 @@ use crate::utf16::{unit_bytes, units};
 pub enum Namespace {
     /// Anything but `/` and zero.
     Posix,
-    /// What Windows takes.
+    /// A name that Windows takes.
     Win32,
     /// Eight and three capitals.
     Dos,
-    /// What Windows takes and is short, too.
+    /// A name that Windows takes and that is short, too.
     Both,
 }
 
@@ -73,7 +74,7 @@ impl FileName {
     /// The value of `$FILE_NAME`, and the key.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut head = self.head;
-        head.file_name_length = self.name.len().min(255) as u8;
+        head.file_name_length = to_u8(self.name.len().min(255));
         let mut out = head.as_bytes().to_vec();
         out.extend(unit_bytes(&self.name));
         out

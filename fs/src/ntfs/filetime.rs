@@ -1,6 +1,7 @@
 //! Times of NTFS: 64 bits that count tenths of microseconds since 1601-01-01 00:00 UTC.
 
 use crate::filesystem::Timestamp;
+use crate::num::to_u32;
 
 /// Tenths of microseconds in a second.
 const TICKS: i128 = 10_000_000;
@@ -12,8 +13,8 @@ pub fn from_filetime(time: u64) -> Timestamp {
     let ticks = i128::from(time) - EPOCH * TICKS;
     Timestamp {
         // 2^64 tenths of microseconds are less than 2^41 seconds.
-        seconds: ticks.div_euclid(TICKS) as i64,
-        nanoseconds: ticks.rem_euclid(TICKS) as u32 * 100,
+        seconds: i64::try_from(ticks.div_euclid(TICKS)).unwrap_or(i64::MAX),
+        nanoseconds: to_u32(ticks.rem_euclid(TICKS)) * 100,
     }
 }
 
@@ -21,7 +22,7 @@ pub fn from_filetime(time: u64) -> Timestamp {
 pub fn to_filetime(time: Timestamp) -> u64 {
     let ticks = (i128::from(time.seconds) + EPOCH) * TICKS + i128::from(time.nanoseconds / 100);
     // Windows takes times with the highest bit set for none.
-    ticks.clamp(0, i128::from(i64::MAX)) as u64
+    u64::try_from(ticks.clamp(0, i128::from(i64::MAX))).unwrap_or(0)
 }
 
 #[cfg(test)]

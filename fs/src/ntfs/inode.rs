@@ -14,6 +14,7 @@ use super::record::{Record, corrupt};
 use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u8, to_u16, to_usize};
 use crate::utf16::units;
 
 /// No attribute list is larger; Windows has the same limit.
@@ -39,7 +40,7 @@ pub struct Inode {
 }
 
 impl Inode {
-    /// What names it.
+    /// The reference that names it.
     pub fn reference(&self) -> Reference {
         Reference::new(self.number, self.sequence)
     }
@@ -171,9 +172,9 @@ impl ListEntry {
         let length = Self::size(self.name.len());
         let head = AttributeListEntry {
             attribute_type_code: self.type_code.into(),
-            record_length: (length as u16).into(),
-            attribute_name_length: self.name.len().min(255) as u8,
-            attribute_name_offset: ENTRY_HEAD as u8,
+            record_length: to_u16(length).into(),
+            attribute_name_length: to_u8(self.name.len().min(255)),
+            attribute_name_offset: to_u8(ENTRY_HEAD),
             lowest_vcn: self.lowest_vcn.0.into(),
             segment_reference: self.segment.0.into(),
             instance: self.instance.into(),
@@ -263,7 +264,7 @@ pub(super) fn read_list(volume: &Volume, number: u64, list: &Attribute) -> Resul
     }) {
         return Err(corrupt(number, "its attribute list has too few clusters"));
     }
-    let mut bytes = vec![0; list.size() as usize];
+    let mut bytes = vec![0; to_usize(list.size())];
     volume.read_metadata(list, 0, &mut bytes)?;
     ListEntry::parse_all(&bytes).map_err(|text| corrupt(number, text))
 }

@@ -2,6 +2,7 @@
 //! have them (MS-FSCC, "Master File Table" in the Win32 reference) and, where those are silent, as
 //! the linux-ntfs documentation has them. All numbers are little-endian.
 
+use crate::num::low16;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -64,7 +65,7 @@ pub mod records {
 pub mod attribute_flags {
     /// LZNT1.
     pub const COMPRESSED: u16 = 0x0001;
-    /// What says how it is compressed.
+    /// The bits that name the way of compression.
     pub const COMPRESSION_MASK: u16 = 0x00ff;
     /// EFS.
     pub const ENCRYPTED: u16 = 0x4000;
@@ -155,7 +156,7 @@ pub struct AttributeHeader {
     pub instance: U16,
 }
 
-/// What follows the header of a resident attribute.
+/// The fields after the header of a resident attribute.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -166,7 +167,7 @@ pub struct Resident {
     pub reserved: u8,
 }
 
-/// What follows the header of a non-resident attribute. `total_allocated` follows where the
+/// The fields after the header of a non-resident attribute. `total_allocated` follows where the
 /// attribute is compressed or sparse.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -289,6 +290,6 @@ impl Reference {
     }
     /// SequenceNumber.
     pub fn sequence(self) -> u16 {
-        (self.0 >> 48) as u16
+        low16(self.0 >> 48)
     }
 }

@@ -118,7 +118,7 @@ mod tests {
                         Some((length, back)) if length >= 3 => {
                             body[flags] |= 1 << bit;
                             let token = (back - 1) << length_bits(at) | (length - 3);
-                            body.extend((token as u16).to_le_bytes());
+                            body.extend(crate::num::to_u16(token).to_le_bytes());
                             at += length;
                         }
                         _ => {
@@ -130,7 +130,8 @@ mod tests {
             }
             let packed = body.len() < part.len();
             let body = if packed { &body[..] } else { part };
-            let header = 0x3000 | (body.len() - 1) as u16 | if packed { COMPRESSED } else { 0 };
+            let header =
+                0x3000 | crate::num::to_u16(body.len() - 1) | if packed { COMPRESSED } else { 0 };
             out.extend(header.to_le_bytes());
             out.extend(body);
         }

@@ -13,6 +13,7 @@ use super::runs::Runs;
 use super::units::Lcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// The MFT grows by at least as many records.
 const GROW: u64 = 64;
@@ -43,17 +44,17 @@ impl Volume {
         let mut at = range.start / 8;
         let end = range.end.div_ceil(8);
         while at < end {
-            let mut bytes = vec![0; CHUNK.min(end - at) as usize];
+            let mut bytes = vec![0; to_usize(CHUNK.min(end - at))];
             self.read_metadata(bitmap, at, &mut bytes)?;
             for (index, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte != 0xff) {
                 for bit in (0..8).filter(|bit| byte >> bit & 1 == 0) {
-                    let number = (at + index as u64) * 8 + bit;
+                    let number = (at + to_u64(index)) * 8 + bit;
                     if range.contains(&number) && !self.space.freed_records.contains(&number) {
                         return Ok(Some(number));
                     }
                 }
             }
-            at += bytes.len() as u64;
+            at += to_u64(bytes.len());
         }
         Ok(None)
     }
@@ -153,7 +154,7 @@ impl Volume {
 
     /// Makes the MFT larger and gives the number of the first new record.
     fn grow_mft(&mut self) -> Result<u64> {
-        let (cluster, size) = (self.geometry.cluster, self.geometry.record as u64);
+        let (cluster, size) = (self.geometry.cluster, to_u64(self.geometry.record));
         let first = self.record_count();
         let clusters = self.geometry.clusters_for(GROW * size);
         let count = clusters * cluster / size;
@@ -187,8 +188,8 @@ impl Volume {
             return Err(mft.corrupt("the MFT has no $BITMAP"));
         };
         match &mut bitmap.body {
-            Body::Resident(bytes) if (bytes.len() as u64) < wanted => {
-                bytes.resize(wanted as usize, 0);
+            Body::Resident(bytes) if to_u64(bytes.len()) < wanted => {
+                bytes.resize(to_usize(wanted), 0);
             }
             Body::Mapped(mapping) if mapping.size < wanted => {
                 let have = mapping.runs.clusters();
@@ -203,7 +204,7 @@ impl Volume {
                 let mut at = mapping.size / 512 * 512;
                 while at < wanted {
                     let mut bytes = [0; 512];
-                    let keep = mapping.size.saturating_sub(at).min(512) as usize;
+                    let keep = to_usize(mapping.size.saturating_sub(at).min(512));
                     self.read_runs(&runs, at, &mut bytes[..keep])?;
                     let fresh = at >= have * cluster;
                     let step = if fresh { Step::Fresh } else { Step::Bitmap };

@@ -1,10 +1,11 @@
 //! Bytes that wait to be written, as pieces that do not overlap.
 
+use crate::num::{to_u64, to_usize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// When, within a commit, a piece is written. What each step is for: [`super::commit`].
+/// When, within a commit, a piece is written. [`super::commit`] explains the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Content of clusters that were free: files, and index blocks nobody points to yet.
@@ -38,11 +39,11 @@ impl Piece {
     }
 
     fn len(&self) -> u64 {
-        (self.part.end - self.part.start) as u64
+        to_u64(self.part.end - self.part.start)
     }
 
     fn cut(&self, from: u64, to: u64) -> Self {
-        let part = self.part.start + from as usize..self.part.start + to as usize;
+        let part = self.part.start + to_usize(from)..self.part.start + to_usize(to);
         Self { bytes: self.bytes.clone(), part, step: self.step }
     }
 }
@@ -69,7 +70,7 @@ impl Pieces {
         self.by_offset.clear();
     }
 
-    /// Where the pieces begin that have bytes in a range.
+    /// The beginnings of the pieces that have bytes in a range.
     fn touching(&self, range: &Range<u64>) -> Vec<u64> {
         let before = self.by_offset.range(..range.start).next_back();
         before
@@ -85,14 +86,13 @@ impl Pieces {
         if self.by_offset.is_empty() {
             return;
         }
-        let range = offset..offset + buf.len() as u64;
+        let range = offset..offset + to_u64(buf.len());
         let before = self.by_offset.range(..range.start).next_back();
         for (&start, piece) in before.into_iter().chain(self.by_offset.range(range.clone())) {
             let (from, to) = (start.max(range.start), (start + piece.len()).min(range.end));
             if from < to {
-                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(
-                    &piece.bytes()[(from - start) as usize..(to - start) as usize],
-                );
+                buf[to_usize(from - offset)..to_usize(to - offset)]
+                    .copy_from_slice(&piece.bytes()[to_usize(from - start)..to_usize(to - start)]);
             }
         }
     }
@@ -121,7 +121,7 @@ impl Pieces {
     /// Puts bytes in place of what was there, which comes back.
     pub fn insert(&mut self, offset: u64, bytes: Arc<[u8]>, step: Step) -> Vec<(u64, Piece)> {
         let length = bytes.len();
-        let old = self.remove(offset..offset + length as u64);
+        let old = self.remove(offset..offset + to_u64(length));
         if length > 0 {
             self.by_offset.insert(offset, Piece { bytes, part: 0..length, step });
         }

@@ -7,6 +7,7 @@ use super::boot::Geometry;
 use super::fixup;
 use super::layout::{AttributeHeader, END, FileRecord, Reference, Resident, record_flags};
 use crate::error::{Error, Result};
+use crate::num::{low32, to_u16, to_u32, to_usize};
 
 /// Bytes after the last attribute: the end mark, and four bytes of padding.
 pub const END_MARK: usize = 8;
@@ -56,19 +57,19 @@ impl Record {
         let first = (HEAD + 2 * array).next_multiple_of(8);
         let head = FileRecord {
             signature: *b"FILE",
-            update_sequence_array_offset: (HEAD as u16).into(),
-            update_sequence_array_size: (array as u16).into(),
+            update_sequence_array_offset: to_u16(HEAD).into(),
+            update_sequence_array_size: to_u16(array).into(),
             lsn: 0.into(),
             sequence_number: 1.into(),
             reference_count: 0.into(),
-            first_attribute_offset: (first as u16).into(),
+            first_attribute_offset: to_u16(first).into(),
             flags: 0.into(),
-            first_free_byte: ((first + END_MARK) as u32).into(),
-            bytes_available: (geometry.record as u32).into(),
+            first_free_byte: to_u32(first + END_MARK).into(),
+            bytes_available: to_u32(geometry.record).into(),
             base_file_record_segment: 0.into(),
             next_attribute_instance: 0.into(),
             unused: 0.into(),
-            segment_number: (number as u32).into(),
+            segment_number: low32(number).into(),
         };
         let mut bytes = vec![0; geometry.record];
         // No attributes.
@@ -98,7 +99,7 @@ impl Record {
         (base != 0).then_some(Reference(base))
     }
 
-    /// What names this record.
+    /// The reference that names this record.
     pub fn reference(&self) -> Reference {
         Reference::new(self.number, self.head.sequence_number.get())
     }
@@ -126,7 +127,7 @@ impl Record {
         self.bytes[first..end].copy_from_slice(attributes);
         self.bytes[end..].fill(0);
         self.bytes[end..end + 4].copy_from_slice(&END.to_le_bytes());
-        self.head.first_free_byte = ((end + END_MARK) as u32).into();
+        self.head.first_free_byte = to_u32(end + END_MARK).into();
         Ok(())
     }
 
@@ -149,9 +150,9 @@ impl Record {
                 (found, head.form_code, Resident::read_from_prefix(after))
             {
                 let from = at + usize::from(form.value_offset.get());
-                return Ok(self.bytes.get_mut(from..from + form.value_length.get() as usize));
+                return Ok(self.bytes.get_mut(from..from + to_usize(form.value_length.get())));
             }
-            at += head.record_length.get() as usize;
+            at += to_usize(head.record_length.get());
         }
         Ok(None)
     }

@@ -14,7 +14,7 @@ pub const LX_SYMLINK: u32 = 0xa000_001d;
 /// IO_REPARSE_TAG_WOF: a file that CompactOS or WIMBoot keeps compressed or elsewhere.
 pub const WOF: u32 = 0x8000_0017;
 
-/// What `$REPARSE_POINT` says.
+/// The content of `$REPARSE_POINT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reparse {
     /// A link to a path, by one of the three tags for that.
@@ -25,7 +25,7 @@ pub enum Reparse {
     Other(u32),
 }
 
-/// Where a link leads.
+/// The target of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A path from the directory of the link, `/` between its parts.
@@ -172,13 +172,14 @@ mod tests {
         let mut data = Vec::new();
         // The print name stands first, as some programs put it.
         for number in [8, wide.len(), 0, 6] {
-            data.extend((number as u16).to_le_bytes());
+            data.extend(crate::num::to_u16(number).to_le_bytes());
         }
         data.extend(flags.map(u32::to_le_bytes).into_iter().flatten());
         data.extend(b"p\0r\0i\0\0\0");
         data.extend(&wide);
         data.extend([0, 0]);
-        [&tag.to_le_bytes()[..], &(data.len() as u16).to_le_bytes(), &[0, 0], &data].concat()
+        [&tag.to_le_bytes()[..], &crate::num::to_u16(data.len()).to_le_bytes(), &[0, 0], &data]
+            .concat()
     }
 
     fn target(tag: u32, flags: Option<u32>, name: &str) -> Target {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::boot::Geometry;
 use super::units::{Lcn, Vcn};
+use crate::num::to_u8;
 
 /// Most runs of one attribute: 64 MiB of them in memory at the worst. The largest attribute list
 /// leads to some two million.
@@ -26,7 +27,7 @@ pub struct Runs {
     clusters: u64,
 }
 
-/// Where a virtual cluster is.
+/// The place of a virtual cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The cluster; `None` in a hole.
@@ -108,7 +109,7 @@ impl Runs {
         Vcn(self.clusters)
     }
 
-    /// Where a virtual cluster is; `None` beyond the end.
+    /// The place of a virtual cluster; `None` beyond the end.
     pub fn find(&self, vcn: Vcn) -> Option<Place> {
         let index = self.list.partition_point(|&(first, _)| first <= vcn).checked_sub(1)?;
         let (first, run) = *self.list.get(index)?;
@@ -177,7 +178,7 @@ impl Runs {
             if count <= 0 || end.is_none_or(|end| end > 1 << 52) || self.list.len() >= RUNS_MAX {
                 return Err(format!("run {} has {count} clusters", self.list.len()));
             }
-            let count = count as u64;
+            let count = count.unsigned_abs();
             let run = if offset == 0 {
                 Run { lcn: None, count }
             } else {
@@ -206,18 +207,18 @@ impl Runs {
     pub fn encode(&self, from: usize, room: usize) -> (Vec<u8>, usize) {
         let (mut out, mut last, mut index) = (Vec::new(), 0i64, from);
         for &(_, run) in self.list.iter().skip(from) {
-            let (count, length) = shortest(run.count as i64);
+            let (count, length) = shortest(run.count.cast_signed());
             let (delta, offset) = match run.lcn {
-                Some(lcn) => shortest((lcn.0 as i64).wrapping_sub(last)),
+                Some(lcn) => shortest((lcn.0.cast_signed()).wrapping_sub(last)),
                 None => ([0; 8], 0),
             };
             if out.len() + 1 + length + offset + 1 > room {
                 break;
             }
-            out.push(length as u8 | (offset as u8) << 4);
+            out.push(to_u8(length) | to_u8(offset) << 4);
             out.extend_from_slice(&count[..length]);
             out.extend_from_slice(&delta[..offset]);
-            last = run.lcn.map_or(last, |lcn| lcn.0 as i64);
+            last = run.lcn.map_or(last, |lcn| lcn.0.cast_signed());
             index += 1;
         }
         out.push(0);

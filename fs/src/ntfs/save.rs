@@ -18,6 +18,7 @@ use super::record::Record;
 use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::to_u16;
 
 /// An attribute's instance that has no number yet.
 pub(super) const UNNUMBERED: u16 = u16::MAX;
@@ -34,7 +35,7 @@ struct Part {
     bytes: Vec<u8>,
 }
 
-/// What each record of a file will hold: the first is the base record.
+/// The content of each record of a file: the first is the base record.
 type Layout = Vec<Vec<Part>>;
 
 impl Volume {
@@ -67,7 +68,7 @@ impl Volume {
             self.release(mapping.runs.iter())?;
         }
         if inode.number == records::MFT {
-            // Where its records are may have changed.
+            // The places of its records may have changed.
             self.mft = Arc::new(inode.clone());
         }
         let step = match self.space.new_records.contains(&inode.number) {
@@ -159,7 +160,7 @@ impl Volume {
         let first = layout.remove(0);
         for parts in &layout {
             let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect();
-            let count = parts.len() as u16;
+            let count = to_u16(parts.len());
             let number = self.place_extension(inode, &bytes, count, &mut reusable)?;
             segments.push(number);
         }
@@ -183,7 +184,7 @@ impl Volume {
                     name: attribute.name.clone(),
                     lowest_vcn,
                     segment: segments[slot],
-                    instance: index as u16 + u16::from(slot == 0),
+                    instance: to_u16(index) + u16::from(slot == 0),
                 };
                 entries.push((part.attribute, part.from, entry));
             }
@@ -214,7 +215,7 @@ impl Volume {
             )));
         }
         base.set_attributes(&bytes)?;
-        base.head.next_attribute_instance = (layout[0].len() as u16 + 1).into();
+        base.head.next_attribute_instance = (to_u16(layout[0].len()) + 1).into();
         inode.list = Some(list);
         Ok(())
     }
@@ -224,11 +225,11 @@ impl Volume {
     fn lay_out(&self, inode: &Inode, room: usize, capacity: usize) -> Result<(Layout, usize)> {
         let is_mft = inode.number == records::MFT;
         let attributes = &inode.attributes;
-        // What is wanted first stays nearest.
+        // Attributes that are wanted first stay nearest.
         let rank = |index: usize| match attributes[index].type_code {
             STANDARD_INFORMATION => 0,
             INDEX_ROOT => 1,
-            // Where the MFT is must be known before its other records can be read.
+            // The MFT's clusters must be known before its other records can be read.
             DATA if is_mft => 3,
             FILE_NAME => 2,
             _ => 4,
@@ -291,7 +292,7 @@ impl Volume {
         let mut size = 0;
         for (slot, index, from, limit) in places {
             // Instance 0 of the base record is the list.
-            let instance = layout[slot].len() as u16 + u16::from(slot == 0);
+            let instance = to_u16(layout[slot].len()) + u16::from(slot == 0);
             let bytes = attributes[index].encode(instance, from, limit, &self.geometry).0;
             layout[slot].push(Part { attribute: index, from, bytes });
             size += ListEntry::size(attributes[index].name.len());

@@ -9,10 +9,11 @@ use super::layout::{RestartArea, RestartPage, VOLUME_INFORMATION, records};
 use super::ops::find_in_root;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// Flags of `$VOLUME_INFORMATION`.
 pub(super) const DIRTY: u16 = 0x0001;
-/// What Windows has still to do when it mounts the volume: resize the log, upgrade, delete the
+/// Work that Windows has still to do when it mounts the volume: resize the log, upgrade, delete the
 /// change journal, repair object ids, go on with chkdsk.
 const UNFINISHED: u16 = 0x0002 | 0x0004 | 0x0010 | 0x0020 | 0x4000;
 /// Byte of the flags in `$VOLUME_INFORMATION`.
@@ -101,7 +102,7 @@ impl Volume {
                 .filter(|size| &head[..4] == b"RSTR" && PAGES.contains(size))
                 .filter(|size| size.is_power_of_two());
             let bytes = match size {
-                Some(size) => self.log_page(data, at, size as usize)?,
+                Some(size) => self.log_page(data, at, to_usize(size))?,
                 None => None,
             };
             let area = bytes.and_then(restart_area);
@@ -121,7 +122,7 @@ impl Volume {
     }
 
     fn log_page(&self, data: &Attribute, at: u64, size: usize) -> Result<Option<Vec<u8>>> {
-        if at + size as u64 > data.size() {
+        if at + to_u64(size) > data.size() {
             return Ok(None);
         }
         let mut bytes = vec![0; size];

@@ -9,11 +9,12 @@ use super::pieces::{Piece, Pieces, Step};
 use crate::cache::Cache;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// Bytes of clean metadata kept. The MFT of a Windows image has some hundred MiB, most of it
 /// looked at once; the hot part is the upper directories and the records being worked on.
 const CACHE_BYTES: usize = 16 << 20;
-/// What the cache reads at once: neighbours in the MFT are wanted soon.
+/// Bytes that the cache reads at once: neighbours in the MFT are wanted soon.
 const PAGE: u64 = 16 << 10;
 
 /// A change to take back: the range that it covered, and what was pending there before.
@@ -40,7 +41,7 @@ impl Store {
         Self {
             device,
             size,
-            cache: RefCell::new(Cache::new(CACHE_BYTES / PAGE as usize)),
+            cache: RefCell::new(Cache::new(CACHE_BYTES / to_usize(PAGE))),
             pending: Pieces::default(),
             undo: Vec::new(),
             depth: 0,
@@ -53,7 +54,7 @@ impl Store {
     }
 
     fn check(&self, offset: u64, length: usize) -> Result<()> {
-        match offset.checked_add(length as u64) {
+        match offset.checked_add(to_u64(length)) {
             Some(end) if end <= self.size => Ok(()),
             _ => Err(Error::corrupt(
                 "run list",
@@ -68,9 +69,9 @@ impl Store {
         self.check(offset, buf.len())?;
         let mut done = 0;
         while done < buf.len() {
-            let at = offset + done as u64;
+            let at = offset + to_u64(done);
             let page = self.page(at / PAGE)?;
-            let from = (at % PAGE) as usize;
+            let from = to_usize(at % PAGE);
             let count = page.len().saturating_sub(from).min(buf.len() - done);
             buf[done..done + count].copy_from_slice(&page[from..from + count]);
             done += count;
@@ -98,7 +99,7 @@ impl Store {
             return Ok(bytes);
         }
         let start = number * PAGE;
-        let mut bytes = vec![0; PAGE.min(self.size - start) as usize];
+        let mut bytes = vec![0; to_usize(PAGE.min(self.size - start))];
         self.device.read_at(start, &mut bytes)?;
         let bytes: Arc<[u8]> = bytes.into();
         self.cache.borrow_mut().insert(number, bytes.clone());
@@ -109,7 +110,7 @@ impl Store {
     pub fn write(&mut self, offset: u64, bytes: impl Into<Arc<[u8]>>, step: Step) -> Result<()> {
         let bytes = bytes.into();
         self.check(offset, bytes.len())?;
-        let range = offset..offset + bytes.len() as u64;
+        let range = offset..offset + to_u64(bytes.len());
         let before = self.pending.insert(offset, bytes, step);
         self.note(range, before);
         Ok(())
@@ -151,7 +152,7 @@ impl Store {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    /// What waits to be written.
+    /// The writes that wait.
     pub fn pending(&self) -> &Pieces {
         &self.pending
     }
@@ -160,7 +161,7 @@ impl Store {
     pub fn committed(&mut self) {
         let mut written = BTreeSet::new();
         for (offset, piece) in self.pending.iter() {
-            let end = offset + piece.bytes().len() as u64;
+            let end = offset + to_u64(piece.bytes().len());
             written.extend(offset / PAGE..end.div_ceil(PAGE));
         }
         self.cache.borrow_mut().retain(|number| !written.contains(&number));

@@ -5,6 +5,7 @@ use super::lznt1;
 use super::units::Vcn;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// No compression unit is larger: 16 clusters of 4 KiB.
 const UNIT_BYTES_MAX: u64 = 1 << 20;
@@ -36,7 +37,7 @@ impl Volume {
 
     /// Reads from a value; the count is less than `buf.len()` only at its end.
     pub fn read_value(&self, attribute: &Attribute, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let count = attribute.size().saturating_sub(offset).min(buf.len() as u64) as usize;
+        let count = to_usize(attribute.size().saturating_sub(offset).min(to_u64(buf.len())));
         self.read_content(attribute, offset, &mut buf[..count])?;
         Ok(count)
     }
@@ -47,7 +48,7 @@ impl Volume {
             let detail = format!("it has {} bytes, and {most} are the most", attribute.size());
             return Err(corrupt(attribute, &detail));
         }
-        let mut bytes = vec![0; attribute.size() as usize];
+        let mut bytes = vec![0; to_usize(attribute.size())];
         self.read_content(attribute, 0, &mut bytes)?;
         Ok(bytes)
     }
@@ -65,19 +66,19 @@ impl Volume {
                 "decrypt it in Windows, whose keys it needs",
             ));
         }
-        let end = offset.checked_add(buf.len() as u64);
+        let end = offset.checked_add(to_u64(buf.len()));
         if end.is_none_or(|end| end > attribute.size()) {
             return Err(corrupt(attribute, "it is shorter than what uses it wants"));
         }
         match &attribute.body {
             Body::Resident(value) => {
-                let from = offset as usize;
+                let from = to_usize(offset);
                 buf.copy_from_slice(&value[from..from + buf.len()]);
                 Ok(())
             }
             Body::Mapped(mapping) => {
                 // Behind the valid part are zeros, whatever the clusters hold.
-                let valid = mapping.valid.saturating_sub(offset).min(buf.len() as u64) as usize;
+                let valid = to_usize(mapping.valid.saturating_sub(offset).min(to_u64(buf.len())));
                 buf[valid..].fill(0);
                 if attribute.is_compressed() && mapping.unit > 0 {
                     self.read_compressed(attribute, mapping, offset, &mut buf[..valid])
@@ -99,12 +100,12 @@ impl Volume {
         let cluster = self.geometry.cluster;
         let mut done = 0;
         while done < buf.len() {
-            let at = offset + done as u64;
+            let at = offset + to_u64(done);
             let Some(place) = mapping.runs.find(Vcn::of_byte(at, cluster)) else {
                 return Err(corrupt(attribute, "its clusters end before its size"));
             };
             let rest = place.count.saturating_mul(cluster) - at % cluster;
-            let count = rest.min((buf.len() - done) as u64) as usize;
+            let count = to_usize(rest.min(to_u64(buf.len() - done)));
             let part = &mut buf[done..done + count];
             match (place.lcn, way) {
                 (None, _) => part.fill(0),
@@ -135,11 +136,11 @@ impl Volume {
         if size > UNIT_BYTES_MAX {
             return Err(corrupt(attribute, &format!("its compression units have {size} bytes")));
         }
-        let mut unit = vec![0; size as usize];
+        let mut unit = vec![0; to_usize(size)];
         let mut done = 0;
         while done < buf.len() {
-            let at = offset + done as u64;
-            let within = (at % size) as usize;
+            let at = offset + to_u64(done);
+            let within = to_usize(at % size);
             let count = (unit.len() - within).min(buf.len() - done);
             self.read_unit(attribute, mapping, Vcn(at / size * clusters), &mut unit)?;
             buf[done..done + count].copy_from_slice(&unit[within..within + count]);
@@ -156,7 +157,7 @@ impl Volume {
         unit: &mut [u8],
     ) -> Result<()> {
         let cluster = self.geometry.cluster;
-        let clusters = unit.len() as u64 / cluster;
+        let clusters = to_u64(unit.len()) / cluster;
         let mut taken: u64 = 0;
         while taken < clusters {
             match mapping.runs.find(first + taken) {
@@ -173,7 +174,7 @@ impl Volume {
         if taken == 0 {
             return Ok(());
         }
-        let mut packed = vec![0; (taken * cluster) as usize];
+        let mut packed = vec![0; to_usize(taken * cluster)];
         self.read_clusters(attribute, mapping, offset, &mut packed, Way::Content)?;
         lznt1::expand_unit(&packed, unit)
             .map_err(|text| corrupt(attribute, &format!("the unit at byte {offset}: {text}")))

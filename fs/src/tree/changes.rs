@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::display_name;
 
-/// What happened to one path.
+/// The change of one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
     /// It is new.
@@ -34,7 +34,7 @@ impl ChangeKind {
 pub struct Change {
     /// The canonical guest path.
     pub path: Vec<u8>,
-    /// What happened to it.
+    /// The kind of change.
     pub kind: ChangeKind,
 }
 
@@ -57,7 +57,7 @@ impl Changes {
         self.paths.iter().map(|(path, kind)| Change { path: path.clone(), kind: *kind })
     }
 
-    /// What happened to one canonical path.
+    /// The change of one canonical path.
     pub fn get(&self, path: impl AsRef<[u8]>) -> Option<ChangeKind> {
         self.paths.get(path.as_ref()).copied()
     }

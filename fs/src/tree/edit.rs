@@ -6,6 +6,7 @@ use super::resolve::{Place, Walk};
 use super::{ChangeKind, Tree, Written, at_path};
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::{Attributes, FileType, NodeId, Times};
+use crate::num::to_u64;
 
 /// The extended attribute that holds an SELinux label.
 const SELINUX: &[u8] = b"security.selinux";
@@ -20,7 +21,7 @@ impl Tree {
     /// at the end, whose target is then made.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says. [`Error::IsADirectory`] or [`Error::WrongType`]
     /// where something else is there.
     pub fn write(
@@ -45,7 +46,7 @@ impl Tree {
         }
         let place = self.regular(&walk)?;
         let size = self.stat_place(place).map_err(at_path(&full))?.size;
-        if size == content.len() as u64
+        if size == to_u64(content.len())
             && size <= COMPARE_MAX
             && self.read(&full, COMPARE_MAX)? == content
         {
@@ -172,7 +173,7 @@ impl Tree {
     /// Adds to the end of a file that exists.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn append(&mut self, path: impl AsRef<[u8]>, content: &[u8]) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
@@ -189,7 +190,7 @@ impl Tree {
     /// Makes a directory whose parent exists.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
     pub fn mkdir(&mut self, path: impl AsRef<[u8]>, attributes: Attributes) -> Result<()> {
         let walk = self.walk(path.as_ref(), false)?;
@@ -206,7 +207,7 @@ impl Tree {
     /// that is not a directory is an error.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn mkdir_all(&mut self, path: impl AsRef<[u8]>, attributes: Attributes) -> Result<usize> {
         let mut walk = self.walk(path.as_ref(), true)?;
@@ -233,7 +234,7 @@ impl Tree {
     /// Removes a file, a symbolic link (not what it leads to) or a device node.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn unlink(&mut self, path: impl AsRef<[u8]>) -> Result<()> {
         let walk = self.walk(path.as_ref(), false)?;
@@ -248,7 +249,7 @@ impl Tree {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says. [`Error::NotEmpty`] where it has entries.
     pub fn rmdir(&mut self, path: impl AsRef<[u8]>) -> Result<()> {
         let walk = self.walk(path.as_ref(), false)?;
@@ -263,7 +264,7 @@ impl Tree {
     /// Gives a node another name on the same file system, replacing a file that has it.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn rename(&mut self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         let from = self.walk(from.as_ref(), false)?;
@@ -293,7 +294,7 @@ impl Tree {
     /// Makes a symbolic link.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
     pub fn symlink(
         &mut self,
@@ -319,7 +320,7 @@ impl Tree {
     /// Sets permission bits; nothing is recorded when they are right already.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn chmod(&mut self, path: impl AsRef<[u8]>, mode: u16) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
@@ -335,7 +336,7 @@ impl Tree {
     /// Sets owner and group; nothing is recorded when they are right already.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn chown(&mut self, path: impl AsRef<[u8]>, uid: u32, gid: u32) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
@@ -356,7 +357,7 @@ impl Tree {
     /// Sets times.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn set_times(&mut self, path: impl AsRef<[u8]>, times: Times) -> Result<()> {
         let walk = self.walk(path.as_ref(), true)?;
@@ -374,7 +375,7 @@ impl Tree {
     /// the path ends with one.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn set_xattr(
         &mut self,
@@ -397,7 +398,7 @@ impl Tree {
     /// The label that a new node gets: what the [`super::Labeler`] says, else its directory's.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
+    /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
     /// system cannot be changed, and what it says.
     pub fn label_for(
         &self,

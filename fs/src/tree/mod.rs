@@ -24,7 +24,7 @@ use resolve::Place;
 /// leaves the default, which is a copy of its directory's label.
 pub type Labeler = Box<dyn Fn(&[u8], FileType) -> Option<Vec<u8>> + Send>;
 
-/// What a write did.
+/// The effect of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The file is new.
@@ -59,9 +59,9 @@ pub struct Tree {
 )]
 #[non_exhaustive]
 pub struct CommitError {
-    /// Where the file system that failed is mounted.
+    /// The mount point of the file system that failed.
     pub path: String,
-    /// What went wrong.
+    /// The failure.
     #[source]
     pub source: Error,
     /// Mount points of the file systems that had been written before.
@@ -95,7 +95,7 @@ impl Tree {
     /// not be changed, if so.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]); [`Error::NotADirectory`] where it
+    /// The error of the path's resolution ([`Tree::stat`]); [`Error::NotADirectory`] where it
     /// is no directory.
     pub fn mount(
         &mut self,
@@ -113,7 +113,7 @@ impl Tree {
     /// what the directory shows here is not what the guest sees there.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]).
+    /// The error of the path's resolution ([`Tree::stat`]).
     pub fn block(&mut self, path: impl AsRef<[u8]>, reason: impl Into<String>) -> Result<()> {
         let (place, _) = self.mount_point(path.as_ref())?;
         self.blocked.push((place, reason.into()));
@@ -150,7 +150,7 @@ impl Tree {
         self.labeler = Some(labeler);
     }
 
-    /// What changed so far.
+    /// The changes so far.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
@@ -163,7 +163,7 @@ impl Tree {
     /// Marks a consistent point in every file system: see [`FileSystem::seal`].
     ///
     /// # Errors
-    /// What the file systems say.
+    /// The errors of the file systems.
     pub fn seal(&mut self) -> Result<()> {
         self.mounts.iter_mut().try_for_each(|mount| mount.fs.seal())
     }

@@ -33,7 +33,7 @@ pub(super) struct Walk {
     requested: Vec<u8>,
 }
 
-/// Where a path leads.
+/// The end of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The canonical path: no symbolic link, no `.` or `..` in it.

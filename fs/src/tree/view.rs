@@ -3,12 +3,13 @@
 use super::{Resolved, Tree, at_path};
 use crate::error::{Error, Result};
 use crate::filesystem::{DirEntry, FileType, Stat};
+use crate::num::{to_u64, to_usize};
 
 /// How much is read from an engine at once.
 const CHUNK: u64 = 1 << 20;
 
 impl Tree {
-    /// What `stat` would say: a symbolic link at the end is followed.
+    /// The answer of `stat`: a symbolic link at the end is followed.
     ///
     /// # Errors
     /// [`Error::NotFound`] and [`Error::NotADirectory`] for a path that leads nowhere,
@@ -19,7 +20,7 @@ impl Tree {
         self.stat_place(walk.existing()?).map_err(at_path(&walk.path()))
     }
 
-    /// What `lstat` would say: a symbolic link at the end is not followed.
+    /// The answer of `lstat`: a symbolic link at the end is not followed.
     ///
     /// # Errors
     /// As [`Tree::stat`].
@@ -28,7 +29,7 @@ impl Tree {
         self.stat_place(walk.existing()?).map_err(at_path(&walk.path()))
     }
 
-    /// What `stat` would say, or `None` when there is nothing.
+    /// The answer of `stat`, or `None` when there is nothing.
     ///
     /// # Errors
     /// As [`Tree::stat`].
@@ -60,7 +61,7 @@ impl Tree {
         Ok(self.stat_optional(path)?.is_some_and(|stat| stat.file_type == FileType::Regular))
     }
 
-    /// Where the path leads, symbolic links followed to the end. The last name may be missing.
+    /// The place that the path leads to, symbolic links followed to the end. The last name may be missing.
     ///
     /// # Errors
     /// As [`Tree::stat`].
@@ -89,7 +90,7 @@ impl Tree {
         Ok(walk.path())
     }
 
-    /// Where a path would lead after [`Tree::mkdir_all`] of its directory: the canonical path,
+    /// The place that a path would lead to after [`Tree::mkdir_all`] of its directory: the canonical path,
     /// with all that is missing.
     ///
     /// # Errors
@@ -121,13 +122,14 @@ impl Tree {
             )));
         }
         let mut content = Vec::new();
-        while (content.len() as u64) < stat.size {
+        while to_u64(content.len()) < stat.size {
             let start = content.len();
-            let wanted = (stat.size - start as u64).min(CHUNK) as usize;
+            let wanted = to_usize((stat.size - to_u64(start)).min(CHUNK));
             content.resize(start + wanted, 0);
             let fs = self.fs(place);
-            let count =
-                fs.read(place.node, start as u64, &mut content[start..]).map_err(at_path(&path))?;
+            let count = fs
+                .read(place.node, to_u64(start), &mut content[start..])
+                .map_err(at_path(&path))?;
             content.truncate(start + count.min(wanted));
             if count == 0 {
                 break;
@@ -154,12 +156,12 @@ impl Tree {
         if stat.file_type != FileType::Regular {
             return Err(Error::WrongType(walk.display(), "not a regular file"));
         }
-        let wanted = stat.size.saturating_sub(offset).min(length as u64) as usize;
+        let wanted = to_usize(stat.size.saturating_sub(offset).min(to_u64(length)));
         let mut content = vec![0; wanted];
         let mut filled = 0;
         while filled < wanted {
             let part = content.get_mut(filled..).unwrap_or_default();
-            match self.fs(place).read(place.node, offset + filled as u64, part) {
+            match self.fs(place).read(place.node, offset + to_u64(filled), part) {
                 Ok(0) => break,
                 Ok(count) => filled += count.min(wanted - filled),
                 Err(error) => return Err(at_path(&path)(error)),

@@ -42,7 +42,7 @@ impl Area {
         }
     }
 
-    /// Where in a structure the damage begins: the attributes of an inode are behind its fields.
+    /// The byte of a structure from which on it is damaged: the attributes of an inode follow its fields.
     fn skip(self, place: Place, length: usize) -> usize {
         match (self, place) {
             (Self::Xattr, Place::Inode(_)) if length > 160 => 128,
@@ -66,7 +66,7 @@ pub struct AreaTarget {
     area: Area,
     corpus: Arc<Corpus>,
     places: Vec<Place>,
-    /// What the undamaged image refuses (no room for some attributes, say).
+    /// The operations that the undamaged image refuses (no room for some attributes, say).
     refusals: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Where the harness takes its decisions from: a seed, or bytes that a fuzzer made up.
+//! The source of the harness's decisions: a seed, or bytes that a fuzzer made up.
 
 /// A stream of decisions. Both kinds spend the same bytes for the same decision, so that what a seed
 /// decided can be given to a fuzzer to start from.

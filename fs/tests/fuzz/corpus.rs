@@ -140,11 +140,11 @@ fn make(name: &'static str, args: &str) -> Corpus {
 /// Everything but file content, each with what its checksum needs.
 fn places(vol: &Volume, inos: &[u32]) -> Vec<Place> {
     let mut out = vec![Place::Superblock; 3];
-    for group in 0..vol.sb.group_count() {
+    for group in vol.sb.groups() {
         let descriptor = vol.group(group).unwrap();
-        out.push(Place::Descriptor(group));
-        out.push(Place::BlockBitmap(group, descriptor.block_bitmap().get()));
-        out.push(Place::InodeBitmap(group, descriptor.inode_bitmap().get()));
+        out.push(Place::Descriptor(group.get()));
+        out.push(Place::BlockBitmap(group.get(), descriptor.block_bitmap().get()));
+        out.push(Place::InodeBitmap(group.get(), descriptor.inode_bitmap().get()));
     }
     let raw = &vol.sb.raw;
     let hidden =
@@ -221,7 +221,7 @@ impl Corpus {
         Arc::new(Patched::new(self.bytes.clone()))
     }
 
-    /// The image with one to four of `places` hit (behind the bytes that `skip` tells), their checksums
+    /// The image with one to four of `places` hit (after the bytes that `skip` tells), their checksums
     /// right again (but for one hit in eight).
     pub fn damaged(
         &self,

@@ -1,4 +1,4 @@
-//! What a damaged image is put through. The targets of cargo-fuzz use this file, too.
+//! The exercise of a damaged image. The targets of cargo-fuzz use this file, too.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ const MOST_NODES: usize = 2_000;
 
 const FILE: Attributes = Attributes { mode: 0o600, uid: 0, gid: 0 };
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Default)]
 pub struct Found {
     pub dirs: Vec<NodeId>,

@@ -3,7 +3,7 @@
 
 use snf_fs::BlockDevice;
 use snf_fs::ext::internals::checksum::{crc16, crc32c};
-use snf_fs::ext::internals::units::Ino;
+use snf_fs::ext::internals::units::{GroupNo, Ino};
 use snf_fs::ext::internals::volume::Volume;
 
 use super::device::Patched;
@@ -22,7 +22,7 @@ pub enum Place {
     Plain(u64),
 }
 
-/// What is needed to find and seal structures in the undamaged image.
+/// The facts with which structures in the undamaged image are found and sealed.
 pub struct Fixup {
     block_size: usize,
     seed: u32,
@@ -48,7 +48,7 @@ impl Fixup {
                 (block.byte(block_size) + at as u64, generation)
             })
             .collect();
-        let (block, at) = vol.descriptor_position(0);
+        let (block, at) = vol.descriptor_position(GroupNo::FIRST);
         Self {
             block_size,
             seed: vol.sb.checksum_seed(),
@@ -68,7 +68,7 @@ impl Fixup {
         self.first_descriptor + u64::from(group) * self.desc_size as u64
     }
 
-    /// Where a structure is: byte and length.
+    /// The place of a structure: byte and length.
     pub fn range(&self, place: Place) -> (u64, usize) {
         let size = self.block_size;
         match place {
@@ -154,7 +154,7 @@ impl Fixup {
         bytes[0x1E..0x20].copy_from_slice(&sum.to_le_bytes());
     }
 
-    /// A leaf ends in a false entry of 12 bytes with the checksum; an index has it behind its room.
+    /// A leaf ends in a false entry of 12 bytes with the checksum; an index has it after its room.
     fn seal_directory(&self, ino: u32, bytes: &mut [u8]) {
         let seed = self.inode_seed(ino);
         let half = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);

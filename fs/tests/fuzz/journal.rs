@@ -55,10 +55,10 @@ fn places(image: &[u8]) -> (Vec<(u64, usize, Kind)>, u32, bool) {
     let device: Arc<dyn BlockDevice> = Arc::new(Patched::new(Arc::new(image.to_vec())));
     let (vol, _) = open_replayed(device, options()).unwrap();
     let mut out = vec![(1024, 1024, Kind::Superblock); 6];
-    for group in 0..vol.sb.group_count() {
+    for group in vol.sb.groups() {
         let (block, at) = vol.descriptor_position(group);
         let size = vol.sb.desc_size() as usize;
-        out.push((block.byte(1024) + at as u64, size, Kind::Descriptor(group)));
+        out.push((block.byte(1024) + at as u64, size, Kind::Descriptor(group.get())));
     }
     for ino in [7, 8] {
         let (block, at) = vol.inode_position(Ino::new(ino)).unwrap();
@@ -188,7 +188,7 @@ fn exercise(device: &Arc<Patched>) -> bool {
     match commit(&mut vol) {
         Ok(_) => {
             drop(vol);
-            // What was committed must be something that we open again.
+            // We must be able to open the committed image again.
             if let Err(error) = open_volume(shared, options()) {
                 panic!("committed, and now: {error}");
             }

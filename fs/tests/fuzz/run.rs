@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::choices::Choices;
 use super::memory;
 
-/// What one run may allocate on top of the block cache: README and issue promise 64 MiB for any
+/// The bytes that one run may allocate on top of the block cache: README and issue promise 64 MiB for any
 /// image, so that a helper VM of 256 MiB never fails for want of it.
 pub const MOST_MEMORY: usize = 64 << 20;
 /// Device reads of one run. The images have at most 32,000 blocks, and a run looks at each a few times
@@ -19,7 +19,7 @@ pub const MOST_READS: u64 = 100_000;
 /// that is busy with other things.
 pub const MOST_TIME: Duration = Duration::from_secs(60);
 
-/// What a run came to.
+/// The result of a run.
 pub struct Outcome {
     /// Device reads.
     pub reads: u64,

@@ -1,4 +1,4 @@
-//! What the journal tests share: images made by e2fsprogs, a change between two of them, e2fsck.
+//! Helpers of the journal tests: images made by e2fsprogs, a change between two of them, e2fsck.
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeSet;
@@ -73,7 +73,7 @@ pub fn repair(dir: &Path, bytes: &[u8], what: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap()
 }
 
-/// What a boot does: `e2fsck -p` repairs without a question and finds nothing that a person must
+/// The check of a boot: `e2fsck -p` repairs without a question and finds nothing that a person must
 /// decide. The result must be clean.
 pub fn preen(dir: &Path, bytes: &[u8], what: &str) -> Vec<u8> {
     let path = dir.join("preen.img");
@@ -243,14 +243,14 @@ pub fn difference(old: &[u8], new: &[u8]) -> Difference {
     let block_size = vol.block_size();
     let mut free = BTreeSet::new();
     let mut skip = BTreeSet::from([0, vol.superblock_position().0.get()]);
-    for group in 0..vol.sb.group_count() {
+    for group in vol.sb.groups() {
         let descriptor = vol.group(group).unwrap();
         let first = vol.group_first_block(group).get();
-        if vol.sb.group_has_super(group) && group > 0 {
+        if vol.sb.group_has_super(group) && group.get() > 0 {
             skip.insert(first);
         }
         let uninit = vol.sb.has_group_csum() && descriptor.has_flag(2);
-        assert!(!uninit || group > 0);
+        assert!(!uninit || group.get() > 0);
         let bitmap = vol.read_block(descriptor.block_bitmap()).unwrap();
         for bit in 0..vol.group_blocks(group) as usize {
             let used = if uninit { false } else { bitmap[bit / 8] >> (bit % 8) & 1 == 1 };

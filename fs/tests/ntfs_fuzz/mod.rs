@@ -208,7 +208,7 @@ impl Corpus {
                 mutate(&mut bytes[..used], choices);
             }
             if let Some(magic) = magic {
-                // What protects it stays right, the rest is as damaged as it is.
+                // The fields that protect it stay right, the rest is as damaged as it is.
                 let original = device.bytes(at, 8);
                 bytes[4..8].copy_from_slice(&original[4..8]);
                 if bytes.starts_with(magic) {

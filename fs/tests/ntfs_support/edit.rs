@@ -20,7 +20,7 @@ pub fn at(fs: &dyn FileSystem, path: &str) -> NodeId {
     })
 }
 
-/// Where the two see a file or directory, they see the same.
+/// The two see the same of each file or directory that both see.
 pub fn same(theirs: &Walk, ours: &Walk, what: &str) {
     for (path, seen) in theirs {
         let name = String::from_utf8_lossy(path);

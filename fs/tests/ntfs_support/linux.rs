@@ -57,7 +57,7 @@ fn initramfs(dir: &Path, root: &Path, version: &str, init: &str) -> PathBuf {
     packed
 }
 
-/// What ntfs3 shows of each image before and after it has run `edit` (shell text, in the root of the
+/// Each image as ntfs3 shows it before and after it has run `edit` (shell text, in the root of the
 /// volume), as directories with copies of the two trees. One start of the machine is for all.
 pub fn through_ntfs3(images: &[&Image], edit: &str, dir: &Path) -> Vec<[PathBuf; 2]> {
     let (root, version) = kernel();

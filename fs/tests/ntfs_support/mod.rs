@@ -1,4 +1,4 @@
-//! What the tests of NTFS share: volumes made by mkntfs, filled through ntfs-3g's FUSE mount.
+//! Helpers of the NTFS tests: volumes made by mkntfs, filled through ntfs-3g's FUSE mount.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod edit;
@@ -184,7 +184,7 @@ pub fn bytes(random: &mut Random, count: usize) -> Vec<u8> {
     (0..count).map(|_| random.next_u64() as u8).collect()
 }
 
-/// What [`fill`] made, as the walk through the mount counts it.
+/// The work of [`fill`], as the walk through the mount counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filled {
     /// Different files and directories, the root not among them.

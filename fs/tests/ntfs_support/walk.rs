@@ -6,7 +6,7 @@ use std::path::Path;
 
 use snf_fs::{FileSystem, FileType, NodeId};
 
-/// What a name leads to.
+/// The file that a name leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     File {
@@ -16,7 +16,7 @@ pub enum Seen {
     },
     Directory,
     Link(Vec<u8>),
-    /// What the two show differently.
+    /// A file that the two show differently.
     Other,
 }
 

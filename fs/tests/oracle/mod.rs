@@ -1,4 +1,4 @@
-//! What the tests of directories, attributes and operations share: images that the kernel mounts,
+//! Helpers of the tests of directories, attributes and operations: images that the kernel mounts,
 //! and walks through its eyes and ours.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -114,7 +114,7 @@ pub fn commit(ext: &mut Ext) {
     ext.commit().unwrap();
 }
 
-/// What both walks say about a path.
+/// A path as both walks show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub file_type: char,

@@ -1,4 +1,4 @@
-//! What the tests of the ext engine share: images made by mke2fs, and the judges.
+//! Helpers of the ext engine's tests: images made by mke2fs, and the judges.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What the tests share: image files, and the tools that judge our tables.
+//! Helpers of the tests: image files, and the tools that judge our tables.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;
@@ -77,7 +77,7 @@ impl Disk for ImageDisk {
     }
 }
 
-/// Where a tool is: `/usr/sbin` is not on every user's path.
+/// The path of a tool: `/usr/sbin` is not on every user's path.
 fn tool(name: &str) -> PathBuf {
     ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]
         .iter()

@@ -126,7 +126,7 @@ pub fn repair_checksums(disk: &MemoryDisk) {
     }
 }
 
-/// Whatever was read must be safe to use and to grow; whatever is grown must read back. Reads, and
+/// Every table that was read must be safe to use and to grow; every grown one must read back. Reads, and
 /// whether the table was refused.
 fn exercise(disk: &MemoryDisk, choices: &mut Choices<'_>) -> Outcome {
     let size = match choices.below(4) {
@@ -222,7 +222,7 @@ impl Target for TableTarget {
     }
 }
 
-/// Primary partitions, logical ones in their chain of EBRs, and GPT behind its checksums and without.
+/// Primary partitions, logical ones in their chain of EBRs, and GPT with right checksums and without.
 pub fn targets() -> Vec<Box<dyn Target>> {
     let ebrs = [4096, 8192, 18432].map(|sector| (sector * 512 + 446, 66));
     let gpt = gpt();

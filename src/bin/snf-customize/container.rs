@@ -12,14 +12,12 @@ use snf_container::qcow2::{Backing, DirectoryResolver, Error, Options, Qcow2};
 use snf_container::{GrowableDevice, GrowableFile};
 use snf_fs::{BlockDevice, DeviceError};
 use snf_image::failure::sentence;
+use snf_partition::signature::QCOW2;
 
 use crate::args::{BackingArg, Format, Wrapping};
 use crate::disk::{Access, OpenDisk};
 use crate::exit::{Exit, Failure};
 use crate::signals::{Progress, Watched};
-
-/// How every qcow2 image begins.
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// The format of an open disk: as the command line says, or by the beginning of a regular file. A
 /// block device is raw: its bytes belong to a guest, who could write anything there.
@@ -27,12 +25,12 @@ pub(crate) fn format(disk: &OpenDisk, wrapping: Wrapping) -> io::Result<Format> 
     if let Some(format) = wrapping.format {
         return Ok(format);
     }
-    if disk.block || disk.size < QCOW2_MAGIC.len() as u64 {
+    if disk.block || disk.size < QCOW2.len() as u64 {
         return Ok(Format::Raw);
     }
-    let mut magic = [0; QCOW2_MAGIC.len()];
+    let mut magic = [0; QCOW2.len()];
     disk.file.read_exact_at(&mut magic, 0)?;
-    Ok(if magic == QCOW2_MAGIC { Format::Qcow2 } else { Format::Raw })
+    Ok(if magic == QCOW2 { Format::Qcow2 } else { Format::Raw })
 }
 
 /// Opens the qcow2 image in an open and claimed file.

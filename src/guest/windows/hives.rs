@@ -3,6 +3,7 @@
 use snf_fs::{Attributes, Tree};
 
 use super::path;
+use crate::craft::sentence::sentence;
 use crate::guest::windows::registry::{FileTime, Hive, HiveError, Peek, Recovery, needs_logs};
 
 /// The directory of the hives, below that of Windows.
@@ -139,7 +140,7 @@ pub fn peek<'a>(
     };
     let text = shown(&path);
     let read = move |offset, length| {
-        tree.read_range(&path, offset, length).map_err(|error| error.to_string())
+        tree.read_range(&path, offset, length).map_err(|error| sentence(&error))
     };
     let read: Read<'a> = Box::new(read);
     match Peek::open(read) {

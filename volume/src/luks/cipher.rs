@@ -122,7 +122,7 @@ impl Aes {
     }
 }
 
-/// Where the initialisation vector of a CBC sector comes from.
+/// The source of a CBC sector's initialisation vector.
 pub(crate) enum Vector {
     Plain(Numbers),
     Essiv(Box<Aes>),

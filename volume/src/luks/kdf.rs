@@ -6,7 +6,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::hash::Hash;
 use crate::{Error, Refusal, Result};
 
-/// What a header may make this machine do. The header of an image is not trusted: it could ask
+/// The work that a header may ask of this machine. The header of an image is not trusted: it could ask
 /// for all memory and for years of computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -65,7 +65,7 @@ pub(crate) struct Data {
     pub(crate) iv_offset: u64,
 }
 
-/// What both versions of the header come to.
+/// The facts that both versions of the header have.
 pub(crate) struct Header {
     pub(crate) version: u16,
     pub(crate) uuid: String,

@@ -18,7 +18,7 @@ const IGNORED: u32 = 1;
 /// Most bytes of a text. A group of several thousand volumes stays below.
 pub(crate) const MAX_TEXT: u64 = 4 << 20;
 
-/// Where a text lies in the area.
+/// The place of a text in the area.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
 #[repr(C)]
 struct RawLocation {

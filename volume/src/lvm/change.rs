@@ -15,11 +15,11 @@ use crate::{Error, Refusal, Result};
 /// A metadata area at the end of a physical volume begins at a multiple of this.
 const AREA_ALIGNMENT: u64 = 1 << 20;
 
-/// Who made a change, and when: the metadata records it. The caller supplies it, so that a run can
+/// The author and time of a change: the metadata records them. The caller supplies them, so that a run can
 /// be repeated bit for bit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// What was done, in words.
+    /// The change in words.
     pub description: String,
     /// The machine's name.
     pub host: String,

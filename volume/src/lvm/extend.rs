@@ -8,7 +8,7 @@ use super::segment::Kind;
 use super::text::{Item, Section, Value};
 use crate::{Error, Refusal, Result};
 
-/// Where a volume may take extents from.
+/// The physical volumes that a volume may take extents from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Policy {
     /// Only directly after its end.

@@ -24,7 +24,7 @@ struct LabelHeader {
     /// The sector that the label lies in.
     sector: U64,
     crc: U32,
-    /// Where the physical volume's header begins in the sector.
+    /// The offset of the physical volume's header in the sector.
     offset: U32,
     kind: [u8; 8],
 }

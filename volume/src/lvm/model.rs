@@ -1,4 +1,4 @@
-//! What a metadata text says, with types: a group, its physical volumes and its logical volumes.
+//! The content of a metadata text, with types: a group, its physical volumes and its logical volumes.
 
 use std::collections::BTreeMap;
 

@@ -19,11 +19,11 @@ use crate::{Error, Result};
 pub struct Problem {
     /// The index of the device.
     pub device: usize,
-    /// What is wrong.
+    /// The problem.
     pub error: Error,
 }
 
-/// What [`scan`] found.
+/// The result of [`scan`].
 #[derive(Debug, Default)]
 pub struct Scan {
     /// The groups, by identifier.

@@ -6,7 +6,7 @@ use crate::Refusal;
 /// Most stripes or legs of a segment; device-mapper's RAID has at most 253.
 const MAX_AREAS: usize = 256;
 
-/// Where a stripe lies.
+/// The place of a stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StripeArea {
     /// Name of the physical volume in the text (`pv0`), or of a logical volume.

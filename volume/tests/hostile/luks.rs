@@ -12,7 +12,7 @@ use crate::device::Patched;
 use crate::mutate::mutate;
 use crate::run::{Outcome, Target};
 
-/// What is damaged.
+/// The part that is damaged.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Luks1Header,
@@ -27,7 +27,7 @@ pub fn targets() -> Vec<Box<dyn Target>> {
     all.map(|part| Box::new(Damaged(part)) as _).into()
 }
 
-/// What a header may ask for here: milliseconds, and 8 MiB.
+/// The limits of a header here: milliseconds, and 8 MiB.
 const LIMITS: Limits =
     Limits { argon2_memory: 8 << 10, argon2_work: 32 << 10, pbkdf2_rounds: 5_000 };
 

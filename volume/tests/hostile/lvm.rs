@@ -12,7 +12,7 @@ use crate::device::Patched;
 use crate::mutate::mutate;
 use crate::run::{Outcome, Target};
 
-/// What is damaged.
+/// The part that is damaged.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Label,

@@ -1,4 +1,4 @@
-//! Disks as files behind loop devices, and lvm2's tools on them. The tools run without
+//! Disks as files with loop devices, and lvm2's tools on them. The tools run without
 //! device-mapper and see these loop devices only.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -4,17 +4,18 @@ use super::layout::metadata_of_group;
 use crate::error::{Error, Result};
 use crate::ext::checksum::crc32c;
 use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_UNINIT, GroupDescriptor};
-use crate::ext::units::FsBlock;
+use crate::ext::units::{FsBlock, GroupNo};
 use crate::ext::volume::Volume;
+use crate::num::{to_u32, to_usize};
 
 /// Whether bit `bit` is set.
 pub(super) fn get(bits: &[u8], bit: u32) -> bool {
-    bits.get(bit as usize / 8).is_some_and(|byte| byte & 1 << (bit % 8) != 0)
+    bits.get(to_usize(bit) / 8).is_some_and(|byte| byte & 1 << (bit % 8) != 0)
 }
 
 /// Sets or clears bit `bit`.
 pub(super) fn put(bits: &mut [u8], bit: u32, on: bool) {
-    if let Some(byte) = bits.get_mut(bit as usize / 8) {
+    if let Some(byte) = bits.get_mut(to_usize(bit) / 8) {
         let mask = 1 << (bit % 8);
         *byte = if on { *byte | mask } else { *byte & !mask };
     }
@@ -25,7 +26,7 @@ pub(in crate::ext) fn fill(bits: &mut [u8], from: u32, to: u32) {
     let mut bit = from;
     while bit < to {
         if bit.is_multiple_of(8) && to - bit >= 8 {
-            if let Some(byte) = bits.get_mut(bit as usize / 8) {
+            if let Some(byte) = bits.get_mut(to_usize(bit) / 8) {
                 *byte = 0xFF;
             }
             bit += 8;
@@ -38,9 +39,9 @@ pub(in crate::ext) fn fill(bits: &mut [u8], from: u32, to: u32) {
 
 /// Clear bits among the first `count`.
 pub(in crate::ext) fn count_clear(bits: &[u8], count: u32) -> u32 {
-    let whole = count as usize / 8;
+    let whole = to_usize(count) / 8;
     let set: u32 = bits.iter().take(whole).map(|byte| byte.count_ones()).sum();
-    let rest = (whole as u32 * 8..count).filter(|&bit| get(bits, bit)).count() as u32;
+    let rest = to_u32((to_u32(whole) * 8..count).filter(|&bit| get(bits, bit)).count());
     count - set - rest
 }
 
@@ -48,7 +49,7 @@ pub(in crate::ext) fn count_clear(bits: &[u8], count: u32) -> u32 {
 pub(super) fn next_clear(bits: &[u8], from: u32, to: u32) -> Option<u32> {
     let mut bit = from;
     while bit < to {
-        if bit.is_multiple_of(8) && bits.get(bit as usize / 8) == Some(&0xFF) {
+        if bit.is_multiple_of(8) && bits.get(to_usize(bit) / 8) == Some(&0xFF) {
             bit += 8;
         } else if get(bits, bit) {
             bit += 1;
@@ -63,7 +64,7 @@ pub(super) fn next_clear(bits: &[u8], from: u32, to: u32) -> Option<u32> {
 pub(super) fn next_set(bits: &[u8], from: u32, to: u32) -> u32 {
     let mut bit = from;
     while bit < to {
-        if bit.is_multiple_of(8) && bits.get(bit as usize / 8) == Some(&0) {
+        if bit.is_multiple_of(8) && bits.get(to_usize(bit) / 8) == Some(&0) {
             bit += 8;
         } else if get(bits, bit) {
             return bit;
@@ -75,12 +76,12 @@ pub(super) fn next_set(bits: &[u8], from: u32, to: u32) -> u32 {
 }
 
 /// Clusters in `group`; the last group may have fewer than the others.
-pub(in crate::ext) fn clusters_in_group(vol: &Volume, group: u32) -> u32 {
+pub(in crate::ext) fn clusters_in_group(vol: &Volume, group: GroupNo) -> u32 {
     let bits = vol.sb.cluster_bits();
-    (u64::from(vol.group_blocks(group)).div_ceil(1 << bits)) as u32
+    to_u32(u64::from(vol.group_blocks(group)).div_ceil(1 << bits))
 }
 
-fn mismatch(what: &'static str, group: u32, block: FsBlock, detail: String) -> Error {
+fn mismatch(what: &'static str, group: GroupNo, block: FsBlock, detail: String) -> Error {
     Error::corrupt(
         what,
         format!("block {block} (group {group})"),
@@ -91,7 +92,7 @@ fn mismatch(what: &'static str, group: u32, block: FsBlock, detail: String) -> E
 /// Compares a bitmap's checksum; `expected` has 32 bits, a narrow descriptor keeps 16.
 fn check_sum(
     what: &'static str,
-    group: u32,
+    group: GroupNo,
     block: FsBlock,
     descriptor: &GroupDescriptor,
     found: u32,
@@ -112,13 +113,13 @@ fn check_sum(
 
 /// crc32c of the bytes of a bitmap that count.
 pub(in crate::ext) fn block_bitmap_sum(vol: &Volume, bits: &[u8]) -> u32 {
-    let bytes = vol.sb.clusters_per_group() as usize / 8;
+    let bytes = to_usize(vol.sb.clusters_per_group()) / 8;
     crc32c(vol.sb.checksum_seed(), bits.get(..bytes).unwrap_or(bits))
 }
 
 /// crc32c of the bytes of a bitmap that count.
 pub(in crate::ext) fn inode_bitmap_sum(vol: &Volume, bits: &[u8]) -> u32 {
-    let bytes = vol.sb.raw.s_inodes_per_group.get() as usize / 8;
+    let bytes = to_usize(vol.sb.raw.s_inodes_per_group.get()) / 8;
     crc32c(vol.sb.checksum_seed(), bits.get(..bytes).unwrap_or(bits))
 }
 
@@ -126,7 +127,7 @@ pub(in crate::ext) fn inode_bitmap_sum(vol: &Volume, bits: &[u8]) -> u32 {
 /// then loses BLOCK_UNINIT, and [`store_blocks`] must follow.
 pub(super) fn load_blocks(
     vol: &Volume,
-    group: u32,
+    group: GroupNo,
     descriptor: &mut GroupDescriptor,
 ) -> Result<Vec<u8>> {
     let shift = vol.sb.cluster_bits();
@@ -134,11 +135,11 @@ pub(super) fn load_blocks(
     let count = clusters_in_group(vol, group);
     let own = metadata_of_group(vol, group)?;
     let to_bits = |&(from, to): &(FsBlock, FsBlock)| {
-        (((from - first) >> shift) as u32, ((to - first).div_ceil(1 << shift)) as u32)
+        (to_u32((from - first) >> shift), to_u32((to - first).div_ceil(1 << shift)))
     };
     if vol.sb.has_group_csum() && descriptor.has_flag(BG_BLOCK_UNINIT) {
         let mut bits = vec![0; vol.block_size()];
-        let end = bits.len() as u32 * 8;
+        let end = to_u32(bits.len()) * 8;
         fill(&mut bits, count, end);
         for zone in &own {
             let (from, to) = to_bits(zone);
@@ -175,7 +176,7 @@ pub(super) fn load_blocks(
 /// Writes a block bitmap, its checksum and its group's descriptor.
 pub(super) fn store_blocks(
     vol: &mut Volume,
-    group: u32,
+    group: GroupNo,
     descriptor: &mut GroupDescriptor,
     bits: Vec<u8>,
 ) -> Result<()> {
@@ -190,13 +191,13 @@ pub(super) fn store_blocks(
 /// then loses INODE_UNINIT, and [`store_inodes`] must follow.
 pub(super) fn load_inodes(
     vol: &Volume,
-    group: u32,
+    group: GroupNo,
     descriptor: &mut GroupDescriptor,
 ) -> Result<Vec<u8>> {
     let count = vol.sb.raw.s_inodes_per_group.get();
     if vol.sb.has_group_csum() && descriptor.has_flag(BG_INODE_UNINIT) {
         let mut bits = vec![0; vol.block_size()];
-        let end = bits.len() as u32 * 8;
+        let end = to_u32(bits.len()) * 8;
         fill(&mut bits, count, end);
         descriptor.set_flag(BG_INODE_UNINIT, false);
         descriptor.set_free_inodes_count(count);
@@ -232,7 +233,7 @@ pub(super) fn load_inodes(
 /// Writes an inode bitmap, its checksum and its group's descriptor.
 pub(super) fn store_inodes(
     vol: &mut Volume,
-    group: u32,
+    group: GroupNo,
     descriptor: &mut GroupDescriptor,
     bits: Vec<u8>,
 ) -> Result<()> {

@@ -7,8 +7,9 @@ use super::layout::is_metadata;
 use crate::error::{Error, Result};
 use crate::ext::group::GroupDescriptor;
 use crate::ext::inode::Inode;
-use crate::ext::units::FsBlock;
+use crate::ext::units::{FsBlock, GroupNo};
 use crate::ext::volume::Volume;
+use crate::num::to_u32;
 
 /// Groups whose bitmaps are read in search of a run that is long enough, once a shorter one is
 /// known. More would read a bitmap for every group of a large, fragmented file system.
@@ -17,13 +18,13 @@ const GROUPS_SEARCHED: u32 = 16;
 /// A run of clear bits.
 #[derive(Clone, Copy)]
 struct Run {
-    group: u32,
+    group: GroupNo,
     bit: u32,
     len: u32,
 }
 
 /// The first run of at least `want` clear bits in `from..to`, or the longest one there.
-fn find_run(bits: &[u8], group: u32, from: u32, to: u32, want: u32) -> Option<Run> {
+fn find_run(bits: &[u8], group: GroupNo, from: u32, to: u32, want: u32) -> Option<Run> {
     let mut best: Option<Run> = None;
     let mut at = from;
     while let Some(bit) = next_clear(bits, at, to) {
@@ -44,13 +45,13 @@ fn find_run(bits: &[u8], group: u32, from: u32, to: u32, want: u32) -> Option<Ru
 fn search(vol: &Volume, goal: FsBlock, want: u32, use_freed: bool) -> Result<Option<Run>> {
     let groups = vol.sb.group_count();
     let shift = vol.sb.cluster_bits();
-    let goal_group = vol.group_of_block(goal).min(groups - 1);
+    let goal_group = vol.group_of_block(goal).min(GroupNo::new(groups - 1));
     let goal_bit = (goal.get().saturating_sub(vol.group_first_block(goal_group).get()) >> shift)
         .min(u64::from(u32::MAX));
     let mut best: Option<Run> = None;
     let mut searched = 0;
     for step in 0..groups {
-        let group = ((u64::from(goal_group) + u64::from(step)) % u64::from(groups)) as u32;
+        let group = goal_group.around(step, groups);
         let mut descriptor = vol.group(group)?;
         if descriptor.free_blocks_count() == 0 {
             continue;
@@ -61,12 +62,12 @@ fn search(vol: &Volume, goal: FsBlock, want: u32, use_freed: bool) -> Result<Opt
             let first = vol.group_first_block(group);
             let end = vol.group_end(group);
             for run in vol.store.freed_in(first..end) {
-                let from = ((run.start - first) >> shift) as u32;
-                let to = (run.end - first).div_ceil(1 << shift) as u32;
+                let from = to_u32((run.start - first) >> shift);
+                let to = to_u32((run.end - first).div_ceil(1 << shift));
                 fill(&mut bits, from, to);
             }
         }
-        let start = if step == 0 { (goal_bit as u32).min(count) } else { 0 };
+        let start = if step == 0 { to_u32(goal_bit).min(count) } else { 0 };
         let mut found = find_run(&bits, group, start, count, want);
         if start > 0 && found.is_none_or(|run| run.len < want) {
             let before = find_run(&bits, group, 0, start, want);
@@ -131,7 +132,7 @@ pub fn alloc_blocks(vol: &mut Volume, goal: FsBlock, want: u32) -> Result<(FsBlo
     let len = (u64::from(run.len) << shift).min(u64::from(want));
     // The last cluster of the file system may be cut short.
     let len = len.min(FsBlock::new(vol.sb.blocks_count()) - start);
-    Ok((start, len as u32))
+    Ok((start, to_u32(len)))
 }
 
 /// Gives `len` blocks from `start` back (with bigalloc: all clusters that they touch). They must be
@@ -163,8 +164,8 @@ pub fn free_blocks(vol: &mut Volume, start: FsBlock, len: u32) -> Result<()> {
         let group_first = vol.group_first_block(group);
         let group_end = vol.group_end(group);
         let stop = end.min(group_end);
-        let from = ((at - group_first) >> shift) as u32;
-        let to = ((stop - group_first).div_ceil(1 << shift)) as u32;
+        let from = to_u32((at - group_first) >> shift);
+        let to = to_u32((stop - group_first).div_ceil(1 << shift));
         let mut descriptor = vol.group(group)?;
         let mut bits = load_blocks(vol, group, &mut descriptor)?;
         for bit in from..to {
@@ -187,9 +188,9 @@ pub fn free_blocks(vol: &mut Volume, start: FsBlock, len: u32) -> Result<()> {
 
 /// Makes the blocks of `group` from `start` to its end free: they were after the end of the file
 /// system, and their bits were set for that reason.
-pub(in crate::ext) fn extend_group(vol: &mut Volume, group: u32, start: FsBlock) -> Result<()> {
+pub(in crate::ext) fn extend_group(vol: &mut Volume, group: GroupNo, start: FsBlock) -> Result<()> {
     let first = vol.group_first_block(group);
-    let from = (start.get().saturating_sub(first.get()) >> vol.sb.cluster_bits()) as u32;
+    let from = to_u32(start.get().saturating_sub(first.get()) >> vol.sb.cluster_bits());
     let to = clusters_in_group(vol, group);
     let mut descriptor = vol.group(group)?;
     let mut bits = load_blocks(vol, group, &mut descriptor)?;
@@ -208,7 +209,7 @@ pub(in crate::ext) fn extend_group(vol: &mut Volume, group: u32, start: FsBlock)
 
 fn give_back(
     vol: &mut Volume,
-    group: u32,
+    group: GroupNo,
     descriptor: &mut GroupDescriptor,
     bits: Vec<u8>,
     clusters: u32,
@@ -250,10 +251,11 @@ mod tests {
         for bit in [3, 4, 10, 11, 12, 40, 41] {
             put(&mut bits, bit, false);
         }
-        let found = |want| find_run(&bits, 0, 0, 64, want).map(|run| (run.bit, run.len));
+        let found =
+            |want| find_run(&bits, GroupNo::FIRST, 0, 64, want).map(|run| (run.bit, run.len));
         assert_eq!(found(1), Some((3, 1)));
         assert_eq!(found(3), Some((10, 3)));
         assert_eq!(found(9), Some((10, 3)));
-        assert!(find_run(&bits, 0, 13, 40, 1).is_none());
+        assert!(find_run(&bits, GroupNo::FIRST, 13, 40, 1).is_none());
     }
 }

@@ -5,25 +5,26 @@ use zerocopy::little_endian::U32;
 use super::bitmap::{get, load_blocks, load_inodes, next_clear, put, store_blocks, store_inodes};
 use crate::error::{Error, Result};
 use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_ZEROED};
-use crate::ext::units::Ino;
+use crate::ext::units::{GroupNo, Ino};
 use crate::ext::volume::Volume;
+use crate::num::to_u32;
 
 /// Takes a free inode, in `parent_group` if it has one, else in the nearest group after it. The
 /// inode table is not touched, except for a block that was never zeroed: the caller writes the whole
 /// inode.
-pub fn alloc_inode(vol: &mut Volume, parent_group: u32, is_dir: bool) -> Result<Ino> {
+pub fn alloc_inode(vol: &mut Volume, parent_group: GroupNo, is_dir: bool) -> Result<Ino> {
     let groups = vol.sb.group_count();
     let per_group = vol.sb.raw.s_inodes_per_group.get();
     let reserved = vol.sb.first_ino().get() - 1;
     for step in 0..groups {
-        let group = ((u64::from(parent_group) + u64::from(step)) % u64::from(groups)) as u32;
+        let group = parent_group.around(step, groups);
         let mut descriptor = vol.group(group)?;
         if descriptor.free_inodes_count() == 0 {
             continue;
         }
         let mut bits = load_inodes(vol, group, &mut descriptor)?;
         let from = u64::from(reserved).saturating_sub(u64::from(group) * u64::from(per_group));
-        let from = from.min(u64::from(per_group)) as u32;
+        let from = to_u32(from.min(u64::from(per_group)));
         let Some(index) = next_clear(&bits, from, per_group) else { continue };
         let table = descriptor.inode_table();
         if vol.sb.has_group_csum() {
@@ -57,7 +58,7 @@ pub fn alloc_inode(vol: &mut Volume, parent_group: u32, is_dir: bool) -> Result<
         })?;
         vol.sb.raw.s_free_inodes_count = U32::new(free);
         store_inodes(vol, group, &mut descriptor, bits)?;
-        return Ok(Ino::new(group * per_group + index + 1));
+        return Ok(Ino::new(group.get() * per_group + index + 1));
     }
     Err(Error::NoSpace(format!("all {} inodes are in use", vol.sb.raw.s_inodes_count)))
 }

@@ -3,12 +3,13 @@
 
 use crate::error::{Error, Result};
 use crate::ext::superblock::{SUPERBLOCK_OFFSET, incompat};
-use crate::ext::units::FsBlock;
+use crate::ext::units::{FsBlock, GroupNo};
 use crate::ext::volume::{Volume, Zones};
+use crate::num::to_u32;
 
 /// Superblock copy, group descriptors (or their copy) and the blocks reserved for more of them at
 /// the start of `group`: first block and one past the last.
-pub fn base_metadata(vol: &Volume, group: u32) -> (FsBlock, FsBlock) {
+pub fn base_metadata(vol: &Volume, group: GroupNo) -> (FsBlock, FsBlock) {
     let sb = &vol.sb;
     let first = vol.group_first_block(group);
     let has_super = sb.group_has_super(group);
@@ -21,7 +22,7 @@ pub fn base_metadata(vol: &Volume, group: u32) -> (FsBlock, FsBlock) {
     let per_block = sb.block_size() / sb.desc_size();
     let descriptor_blocks = u64::from(sb.group_count().div_ceil(per_block));
     let meta_bg = sb.has_incompat(incompat::META_BG);
-    if !meta_bg || group / per_block < sb.raw.s_first_meta_bg.get() {
+    if !meta_bg || group.get() / per_block < sb.raw.s_first_meta_bg.get() {
         if has_super {
             blocks += if meta_bg {
                 u64::from(sb.raw.s_first_meta_bg.get())
@@ -30,7 +31,7 @@ pub fn base_metadata(vol: &Volume, group: u32) -> (FsBlock, FsBlock) {
             };
         }
     } else {
-        let index = group % per_block;
+        let index = group.get() % per_block;
         blocks += u64::from(index == 0 || index == 1 || index == per_block - 1);
     }
     (first, first.saturating_add(blocks).min(FsBlock::new(vol.sb.blocks_count())))
@@ -38,13 +39,13 @@ pub fn base_metadata(vol: &Volume, group: u32) -> (FsBlock, FsBlock) {
 
 /// Bitmaps and inode tables of all groups of the flex group that `group` is in, as sorted pairs of
 /// first block and one past the last. Without flex_bg, those of the group alone.
-fn zones(vol: &Volume, group: u32) -> Result<Zones> {
+fn zones(vol: &Volume, group: GroupNo) -> Result<Zones> {
     let log = if vol.sb.has_incompat(incompat::FLEX_BG) {
         u32::from(vol.sb.raw.s_log_groups_per_flex)
     } else {
         0
     };
-    let flex = group >> log;
+    let flex = group.get() >> log;
     if let Some(known) = vol.zones.borrow().get(&flex) {
         return Ok(known.clone());
     }
@@ -52,7 +53,8 @@ fn zones(vol: &Volume, group: u32) -> Result<Zones> {
     let end = (first + (1u64 << log)).min(u64::from(vol.sb.group_count()));
     let table = vol.inode_table_blocks();
     let mut list = Vec::new();
-    for member in first as u32..end as u32 {
+    let (first, end) = (to_u32(first), to_u32(end));
+    for member in GroupNo::all(first..end) {
         let descriptor = vol.group(member)?;
         for (start, len) in [
             (descriptor.block_bitmap(), 1),
@@ -77,7 +79,7 @@ fn zones(vol: &Volume, group: u32) -> Result<Zones> {
 
 /// The file system's own blocks in `group`, as pairs of first block and one past the last, clipped
 /// to the group.
-pub(super) fn metadata_of_group(vol: &Volume, group: u32) -> Result<Vec<(FsBlock, FsBlock)>> {
+pub(super) fn metadata_of_group(vol: &Volume, group: GroupNo) -> Result<Vec<(FsBlock, FsBlock)>> {
     let start = vol.group_first_block(group);
     let end = vol.group_end(group);
     let mut out = Vec::new();
@@ -104,10 +106,9 @@ pub(super) fn metadata_of_group(vol: &Volume, group: u32) -> Result<Vec<(FsBlock
 /// Whether any of `len` blocks from `start` belongs to the file system itself.
 pub fn is_metadata(vol: &Volume, start: FsBlock, len: u64) -> Result<bool> {
     let end = start.saturating_add(len);
-    let last = vol
-        .group_of_block(start.saturating_add(len.saturating_sub(1)))
-        .min(vol.sb.group_count() - 1);
-    for group in vol.group_of_block(start)..=last {
+    let last = vol.group_of_block(start.saturating_add(len.saturating_sub(1))).get();
+    let end_group = last.saturating_add(1).min(vol.sb.group_count());
+    for group in GroupNo::all(vol.group_of_block(start).get()..end_group) {
         if metadata_of_group(vol, group)?.iter().any(|&(from, to)| from < end && start < to) {
             return Ok(true);
         }

@@ -7,10 +7,11 @@ use crate::ext::map::{self, Mapping};
 use crate::ext::store::Block;
 use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
+use crate::num::{to_u32, to_u64};
 
 /// Number of logical blocks.
 pub(super) fn blocks_of(volume: &Volume, dir: &Inode) -> Result<u32> {
-    let block_size = volume.block_size() as u64;
+    let block_size = to_u64(volume.block_size());
     let size = dir.size();
     let blocks = size / block_size;
     if !size.is_multiple_of(block_size) || blocks == 0 || blocks > u64::from(u32::MAX) {
@@ -20,7 +21,7 @@ pub(super) fn blocks_of(volume: &Volume, dir: &Inode) -> Result<u32> {
             format!("i_size is {size}, a multiple of {block_size} from {block_size} expected"),
         ));
     }
-    Ok(blocks as u32)
+    Ok(to_u32(blocks))
 }
 
 /// A block of a directory, with no look at what is in it.

@@ -7,6 +7,7 @@ use super::super::superblock::{Superblock, incompat};
 use crate::error::{Error, Result, display_name};
 use crate::ext::units::Ino;
 use crate::filesystem::FileType;
+use crate::num::{to_u8, to_usize};
 
 /// Bytes of an entry before its name.
 pub const HEADER: usize = 8;
@@ -34,7 +35,7 @@ impl Layout {
     /// The layout of a file system.
     pub fn of(sb: &Superblock) -> Self {
         Self {
-            block_size: sb.block_size() as usize,
+            block_size: to_usize(sb.block_size()),
             filetype: sb.has_incompat(incompat::FILETYPE),
             checksums: sb.has_metadata_csum(),
             inodes_count: sb.raw.s_inodes_count.get(),
@@ -226,7 +227,7 @@ pub fn put(
 ) {
     region[at..at + 4].copy_from_slice(&inode.to_le_bytes());
     region[at + 4..at + 6].copy_from_slice(&layout.encode_rec_len(rec_len).to_le_bytes());
-    region[at + 6] = name.len() as u8;
+    region[at + 6] = to_u8(name.len());
     region[at + 7] = if layout.filetype { file_type } else { 0 };
     region[at + HEADER..at + HEADER + name.len()].copy_from_slice(name);
 }
@@ -337,7 +338,7 @@ pub fn verify_tail(block: &[u8], layout: Layout, place: &Place, seed: u32) -> Re
     }
     let at = block.len() - TAIL;
     let tail = &block[at..];
-    if tail[..8] != [0, 0, 0, 0, TAIL as u8, 0, 0, TAIL_FILE_TYPE] {
+    if tail[..8] != [0, 0, 0, 0, to_u8(TAIL), 0, 0, TAIL_FILE_TYPE] {
         return Err(place.corrupt(
             "directory block",
             at,
@@ -360,7 +361,7 @@ pub fn verify_tail(block: &[u8], layout: Layout, place: &Place, seed: u32) -> Re
 pub fn seal_tail(block: &mut [u8], layout: Layout, seed: u32) {
     if layout.checksums {
         let at = block.len() - TAIL;
-        block[at..at + 8].copy_from_slice(&[0, 0, 0, 0, TAIL as u8, 0, 0, TAIL_FILE_TYPE]);
+        block[at..at + 8].copy_from_slice(&[0, 0, 0, 0, to_u8(TAIL), 0, 0, TAIL_FILE_TYPE]);
         let crc = leaf_checksum(block, seed);
         block[at + 8..].copy_from_slice(&crc.to_le_bytes());
     }

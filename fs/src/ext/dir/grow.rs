@@ -11,6 +11,7 @@ use super::hash::Hasher;
 use super::index::{self, Path};
 use super::name::Wanted;
 use crate::error::{Error, Result};
+use crate::num::to_u64;
 
 /// Without `large_dir` a directory's size has 32 bits on disk, and the kernel takes 2 GiB.
 const MAX_SIZE: u64 = 1 << 31;
@@ -19,7 +20,7 @@ const MAX_ROUNDS: usize = 16;
 
 /// Adds a block to the directory.
 fn append(volume: &mut Volume, dir: &mut Inode, content: Vec<u8>) -> Result<(u32, FsBlock)> {
-    let after = dir.size() + volume.block_size() as u64;
+    let after = dir.size() + to_u64(volume.block_size());
     if after > MAX_SIZE && !volume.sb.has_incompat(incompat::LARGEDIR) {
         return Err(Error::NoSpace(format!(
             "directory inode {} would be larger than 2 GiB, which needs the large_dir feature",

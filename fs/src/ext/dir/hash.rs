@@ -3,6 +3,8 @@
 //! Source: the kernel's Documentation/filesystems/ext4/directory.rst (hash versions), the published
 //! TEA and MD4 round functions.
 
+use crate::num::to_u32;
+
 /// `hash_version` of a directory root and `s_def_hash_version`.
 #[allow(missing_docs)]
 pub mod version {
@@ -58,7 +60,7 @@ impl Hasher {
     }
 
     fn widen(&self, byte: u8) -> u32 {
-        if self.unsigned { u32::from(byte) } else { i32::from(byte as i8) as u32 }
+        if self.unsigned { u32::from(byte) } else { i32::from(byte.cast_signed()).cast_unsigned() }
     }
 
     fn legacy(&self, name: &[u8]) -> u32 {
@@ -79,7 +81,7 @@ impl Hasher {
     /// The next `N` words of a name: four bytes each, most significant first, and where the name
     /// ends, its remaining length in every byte.
     fn words<const N: usize>(&self, rest: &[u8]) -> [u32; N] {
-        let length = rest.len() as u32;
+        let length = to_u32(rest.len());
         let pad = length | length << 8;
         let pad = pad | pad << 16;
         let mut out = [pad; N];

@@ -11,6 +11,7 @@ use super::blocks::{blocks_of, read_raw};
 use super::entry::{HEADER, Layout, Place};
 use super::hash::{Hasher, version};
 use crate::error::{Error, Result};
+use crate::num::{to_u8, to_u16};
 
 /// Byte of `dx_root_info` in the root: after the entries of `.` and `..`.
 const INFO: usize = 24;
@@ -100,7 +101,7 @@ impl Node {
     fn set_count(&mut self, count: usize) {
         self.count = count;
         let at = self.entries_at;
-        self.block[at + 2..at + 4].copy_from_slice(&(count as u16).to_le_bytes());
+        self.block[at + 2..at + 4].copy_from_slice(&to_u16(count).to_le_bytes());
     }
 
     fn set_entry(&mut self, i: usize, hash: u32, child: u32) {
@@ -157,8 +158,8 @@ fn node_block(layout: Layout, list: &[(u32, u32)]) -> Vec<u8> {
     super::entry::put(&mut block, layout, 0, layout.block_size, Ino::default(), b"", 0);
     let limit = limit(layout, NODE_ENTRIES);
     let at = NODE_ENTRIES;
-    block[at..at + 2].copy_from_slice(&(limit as u16).to_le_bytes());
-    block[at + 2..at + 4].copy_from_slice(&(list.len() as u16).to_le_bytes());
+    block[at..at + 2].copy_from_slice(&to_u16(limit).to_le_bytes());
+    block[at + 2..at + 4].copy_from_slice(&to_u16(list.len()).to_le_bytes());
     for (i, &(hash, child)) in list.iter().enumerate() {
         let at = NODE_ENTRIES + i * ENTRY;
         if i != 0 {
@@ -173,10 +174,10 @@ fn node_block(layout: Layout, list: &[(u32, u32)]) -> Vec<u8> {
 pub fn make_root(block: &mut [u8], layout: Layout, hash_version: u8, child: u32) {
     block[INFO..].fill(0);
     block[INFO + 4] = hash_version;
-    block[INFO + 5] = INFO_LENGTH as u8;
+    block[INFO + 5] = to_u8(INFO_LENGTH);
     let limit = limit(layout, ROOT_ENTRIES);
     let at = ROOT_ENTRIES;
-    block[at..at + 2].copy_from_slice(&(limit as u16).to_le_bytes());
+    block[at..at + 2].copy_from_slice(&to_u16(limit).to_le_bytes());
     block[at + 2..at + 4].copy_from_slice(&1u16.to_le_bytes());
     block[at + 4..at + 8].copy_from_slice(&child.to_le_bytes());
 }
@@ -238,7 +239,7 @@ pub fn load(volume: &Volume, dir: &Inode, lblk: u32) -> Result<Node> {
     let entries_at = if lblk == 0 { ROOT_ENTRIES } else { NODE_ENTRIES };
     if lblk == 0 {
         check_dots(&block, layout, &place)?;
-        if block[INFO + 5] != INFO_LENGTH as u8 {
+        if block[INFO + 5] != to_u8(INFO_LENGTH) {
             return Err(place.corrupt(
                 "directory index",
                 INFO + 5,
@@ -319,7 +320,7 @@ fn check_dots(block: &[u8], layout: Layout, place: &Place) -> Result<()> {
         && block[18] == 2
         && &block[20..22] == b".."
         && (usize::from(length(12)) == layout.block_size - 12
-            || (layout.block_size >= 0x1_0000 && length(12) == (layout.block_size - 12) as u16));
+            || (layout.block_size >= 0x1_0000 && length(12) == to_u16(layout.block_size - 12)));
     if good {
         return Ok(());
     }

@@ -11,6 +11,7 @@ use super::entry::{self, Layout, Place, Raw, entries};
 use crate::error::{Error, Result};
 use crate::ext::units::Ino;
 use crate::filesystem::FileType;
+use crate::num::{to_u64, to_usize};
 
 /// Bytes of inline data in `i_block`.
 const IN_INODE: usize = 60;
@@ -42,14 +43,14 @@ pub fn walk(
 ) -> Result<()> {
     let second = body::inline_tail(dir)?.unwrap_or_default();
     let size = dir.size();
-    if size < IN_INODE as u64 || size - IN_INODE as u64 > second.len() as u64 {
+    if size < to_u64(IN_INODE) || size - to_u64(IN_INODE) > to_u64(second.len()) {
         return Err(Error::corrupt(
             "directory",
             format!("inode {}", dir.ino),
             format!("i_size is {size}, but {} bytes are inside the inode", IN_INODE + second.len()),
         ));
     }
-    let used = (size as usize - IN_INODE).min(second.len());
+    let used = (to_usize(size) - IN_INODE).min(second.len());
     let here = place(dir);
     for (region, part) in
         [(&dir.raw.i_block[PARENT..], Part::First), (&second[..used], Part::Second)]
@@ -126,7 +127,7 @@ pub fn insert(
     if !body::set_inline_tail(dir, Some(&value))? {
         return Ok(false);
     }
-    dir.set_size((IN_INODE + value.len()) as u64);
+    dir.set_size(to_u64(IN_INODE + value.len()));
     Ok(true)
 }
 

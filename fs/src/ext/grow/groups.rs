@@ -10,8 +10,9 @@ use crate::ext::alloc::{
 use crate::ext::group::{BG_BLOCK_UNINIT, BG_INODE_UNINIT, GroupDescriptor};
 use crate::ext::store::Block;
 use crate::ext::superblock::incompat;
-use crate::ext::units::FsBlock;
+use crate::ext::units::{FsBlock, GroupNo};
 use crate::ext::volume::Volume;
+use crate::num::{to_u32, to_usize};
 
 /// The amounts that new groups add to the superblock's counters.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +40,7 @@ pub(super) fn add(vol: &mut Volume, plan: &Plan) -> Result<Added> {
     let mut first = plan.old_groups;
     while first < plan.groups {
         let flex_end = ((u64::from(first) >> log) + 1) << log;
-        let end = flex_end.min(u64::from(plan.groups)) as u32;
+        let end = to_u32(flex_end.min(u64::from(plan.groups)));
         builder.chunk(first, end)?;
         first = end;
     }
@@ -62,10 +63,10 @@ impl<'a> Builder<'a> {
     fn new(vol: &'a mut Volume, plan: &'a Plan) -> Self {
         let size = vol.block_size();
         let mut inodes = vec![0; size];
-        fill(&mut inodes, vol.sb.raw.s_inodes_per_group.get(), size as u32 * 8);
+        fill(&mut inodes, vol.sb.raw.s_inodes_per_group.get(), to_u32(size) * 8);
         let inode_bitmap_sum = inode_bitmap_sum(vol, &inodes);
         let mut empty = vec![0; size];
-        fill(&mut empty, vol.sb.clusters_per_group(), size as u32 * 8);
+        fill(&mut empty, vol.sb.clusters_per_group(), to_u32(size) * 8);
         Self {
             vol,
             plan,
@@ -81,7 +82,7 @@ impl<'a> Builder<'a> {
     fn chunk(&mut self, first: u32, end: u32) -> Result<()> {
         let places = match self.packed(first, end) {
             Some(places) if end - first > 1 => places,
-            _ => (first..end).map(|group| self.own(group)).collect::<Result<_>>()?,
+            _ => GroupNo::all(first..end).map(|group| self.own(group)).collect::<Result<_>>()?,
         };
         let table = self.vol.inode_table_blocks();
         // All metadata of the chunk, to find the part in each group.
@@ -92,7 +93,7 @@ impl<'a> Builder<'a> {
             zones.push((place.inode_table, place.inode_table + table));
         }
         zones.sort_unstable();
-        for (group, place) in (first..end).zip(&places) {
+        for (group, place) in GroupNo::all(first..end).zip(&places) {
             self.group(group, place, &zones)?;
         }
         Ok(())
@@ -102,9 +103,9 @@ impl<'a> Builder<'a> {
     /// its first new group on. `None` when they do not fit that way.
     fn packed(&self, first: u32, end: u32) -> Option<Vec<Place>> {
         let count = u64::from(end - first);
-        let mut cursor =
-            Cursor { vol: self.vol, group: first, end, at: base_metadata(self.vol, first).1 };
-        let mut places = vec![Place::default(); count as usize];
+        let group = GroupNo::new(first);
+        let mut cursor = Cursor { vol: self.vol, group, end, at: base_metadata(self.vol, group).1 };
+        let mut places = vec![Place::default(); to_usize(count)];
         for place in &mut places {
             place.block_bitmap = cursor.take(1)?;
         }
@@ -119,7 +120,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The metadata of a group in the group itself.
-    fn own(&self, group: u32) -> Result<Place> {
+    fn own(&self, group: GroupNo) -> Result<Place> {
         let at = base_metadata(self.vol, group).1;
         let end = at + 2 + self.vol.inode_table_blocks();
         if end > self.vol.group_end(group) {
@@ -128,7 +129,7 @@ impl<'a> Builder<'a> {
         Ok(Place { block_bitmap: at, inode_bitmap: at + 1, inode_table: at + 2 })
     }
 
-    fn group(&mut self, group: u32, place: &Place, zones: &[(FsBlock, FsBlock)]) -> Result<()> {
+    fn group(&mut self, group: GroupNo, place: &Place, zones: &[(FsBlock, FsBlock)]) -> Result<()> {
         let vol = &mut *self.vol;
         let has_csum = vol.sb.has_group_csum();
         let shift = vol.sb.cluster_bits();
@@ -150,7 +151,7 @@ impl<'a> Builder<'a> {
         let per_group = vol.sb.raw.s_inodes_per_group.get();
         descriptor.set_free_inodes_count(per_group);
 
-        let last = group + 1 == self.plan.groups;
+        let last = group.get() + 1 == self.plan.groups;
         let free = if inside.is_empty() && has_csum && !last {
             descriptor.set_flag(BG_BLOCK_UNINIT, true);
             clusters
@@ -159,10 +160,10 @@ impl<'a> Builder<'a> {
                 self.empty.clone()
             } else {
                 let mut bits = vec![0; vol.block_size()];
-                fill(&mut bits, clusters, vol.block_size() as u32 * 8);
+                fill(&mut bits, clusters, to_u32(vol.block_size()) * 8);
                 for (from, to) in inside {
-                    let to = (to - start).div_ceil(1 << shift) as u32;
-                    fill(&mut bits, ((from - start) >> shift) as u32, to);
+                    let to = to_u32((to - start).div_ceil(1 << shift));
+                    fill(&mut bits, to_u32((from - start) >> shift), to);
                 }
                 bits.into()
             };
@@ -189,10 +190,10 @@ impl<'a> Builder<'a> {
         self.descriptor(group, &descriptor)
     }
 
-    fn descriptor(&mut self, group: u32, descriptor: &GroupDescriptor) -> Result<()> {
-        let size = self.vol.sb.desc_size() as usize;
+    fn descriptor(&mut self, group: GroupNo, descriptor: &GroupDescriptor) -> Result<()> {
+        let size = to_usize(self.vol.sb.desc_size());
         let per_block = self.vol.block_size() / size;
-        let index = (group as usize / per_block) as u32;
+        let index = to_u32(to_usize(group.get()) / per_block);
         if self.open.as_ref().is_none_or(|open| open.0 != index) {
             self.finish_block()?;
             let content = if index < self.plan.old_desc_blocks {
@@ -204,7 +205,7 @@ impl<'a> Builder<'a> {
             self.open = Some((index, content));
         }
         if let Some((_, content)) = &mut self.open {
-            let at = group as usize % per_block * size;
+            let at = to_usize(group.get()) % per_block * size;
             descriptor.write_to(&mut content[at..at + size], group, &self.vol.sb);
         }
         Ok(())
@@ -214,12 +215,12 @@ impl<'a> Builder<'a> {
     fn finish_block(&mut self) -> Result<()> {
         let Some((index, content)) = self.open.take() else { return Ok(()) };
         let per_block = self.vol.sb.block_size() / self.vol.sb.desc_size();
-        let first = index * per_block;
+        let first = GroupNo::new(index * per_block);
         let (number, _) = self.vol.descriptor_position(first);
         let sb = &self.vol.sb;
         if sb.has_incompat(incompat::META_BG) && index >= sb.raw.s_first_meta_bg.get() {
-            for group in [first + 1, first + per_block - 1] {
-                if group < self.plan.groups && group != first {
+            for group in [first + 1, first + (per_block - 1)] {
+                if group.get() < self.plan.groups && group != first {
                     let start = self.vol.group_first_block(group);
                     let copy = start + u64::from(self.vol.sb.group_has_super(group));
                     put(self.vol, self.plan, copy, content.clone())?;
@@ -238,7 +239,7 @@ impl<'a> Builder<'a> {
 /// Hands out runs of blocks in the new groups of a flex group, none across two groups.
 struct Cursor<'a> {
     vol: &'a Volume,
-    group: u32,
+    group: GroupNo,
     end: u32,
     at: FsBlock,
 }
@@ -252,8 +253,8 @@ impl Cursor<'_> {
                 self.at += len;
                 return Some(at);
             }
-            self.group += 1;
-            if self.group >= self.end {
+            self.group = self.group + 1;
+            if self.group.get() >= self.end {
                 return None;
             }
             self.at = base_metadata(self.vol, self.group).1;

@@ -26,9 +26,10 @@ use super::alloc::{base_metadata, extend_group, free_blocks};
 use super::journal::{seal, transaction_capacity};
 use super::store::Block;
 use super::superblock::{STATE_VALID, Superblock, incompat};
-use super::units::FsBlock;
+use super::units::{FsBlock, GroupNo};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{low16, to_u32, to_u64, to_usize};
 use plan::Plan;
 
 /// The result of a growth.
@@ -51,7 +52,7 @@ pub struct GrowReport {
 /// Blocks that the file system has room for on its device, in whole units of 4 KiB as resize2fs
 /// counts them.
 pub fn device_blocks(vol: &Volume) -> u64 {
-    let block_size = vol.block_size() as u64;
+    let block_size = to_u64(vol.block_size());
     let unit = (4096 / block_size).max(1);
     let blocks = vol.store.device().len() / block_size;
     blocks - blocks % unit
@@ -66,7 +67,7 @@ pub fn grow(vol: &mut Volume, new_blocks: u64) -> Result<GrowReport> {
             "the file system has {old_blocks} blocks; it can be made larger, not {new_blocks}"
         )));
     }
-    let device_blocks = vol.store.device().len() / vol.block_size() as u64;
+    let device_blocks = vol.store.device().len() / to_u64(vol.block_size());
     if new_blocks > device_blocks {
         return Err(Error::Invalid(format!(
             "the device has {device_blocks} blocks, the file system cannot have {new_blocks}"
@@ -94,7 +95,7 @@ pub fn grow(vol: &mut Volume, new_blocks: u64) -> Result<GrowReport> {
 
 fn enlarge(vol: &mut Volume, plan: &Plan) -> Result<()> {
     // Blocks that the old layout had in the last group and the new one has not (sparse_super2).
-    let last = plan.old_groups - 1;
+    let last = GroupNo::new(plan.old_groups - 1);
     let before = base_metadata(vol, last);
     resize_inode::check(vol)?;
     let resize = resize_inode::Unit::of(vol)?;
@@ -111,8 +112,8 @@ fn enlarge(vol: &mut Volume, plan: &Plan) -> Result<()> {
 
     extend_last_group(vol, plan, last)?;
     let after = base_metadata(vol, last);
-    if after.1 < before.1 && last > 0 {
-        free_blocks(vol, after.1, (before.1 - after.1) as u32)?;
+    if after.1 < before.1 && last > GroupNo::FIRST {
+        free_blocks(vol, after.1, to_u32(before.1 - after.1))?;
     }
     resize.update(vol, plan)?;
     write_new_copies(vol, plan)?;
@@ -121,7 +122,7 @@ fn enlarge(vol: &mut Volume, plan: &Plan) -> Result<()> {
 }
 
 /// Frees the blocks after the old end of the file system in the group that was its last.
-fn extend_last_group(vol: &mut Volume, plan: &Plan, last: u32) -> Result<()> {
+fn extend_last_group(vol: &mut Volume, plan: &Plan, last: GroupNo) -> Result<()> {
     let old_end = FsBlock::new(plan.old_blocks);
     if vol.group_end(last) > old_end {
         extend_group(vol, last, old_end)?;
@@ -130,9 +131,9 @@ fn extend_last_group(vol: &mut Volume, plan: &Plan, last: u32) -> Result<()> {
 }
 
 /// The superblock as group `group` has it.
-fn superblock_copy(vol: &Volume, group: u32) -> Block {
+fn superblock_copy(vol: &Volume, group: GroupNo) -> Block {
     let mut sb = Superblock { raw: vol.sb.raw.clone() };
-    sb.raw.s_block_group_nr = U16::new(group as u16);
+    sb.raw.s_block_group_nr = U16::new(low16(group.get()));
     sb.raw.s_state = U16::new(sb.raw.s_state.get() & !STATE_VALID);
     sb.set_incompat(incompat::RECOVER, false);
     let mut block = vec![0; vol.block_size()];
@@ -151,18 +152,18 @@ fn copied_descriptor_blocks(vol: &Volume) -> u32 {
 }
 
 /// Writes the superblock and descriptor copies of a group.
-fn write_copies(vol: &mut Volume, group: u32, fresh: bool) -> Result<()> {
+fn write_copies(vol: &mut Volume, group: GroupNo, fresh: bool) -> Result<()> {
     let per_block = vol.sb.block_size() / vol.sb.desc_size();
     let first = vol.group_first_block(group);
     let copy = superblock_copy(vol, group);
     vol.store.write_shared(first, copy, fresh)?;
     let is_meta = vol.sb.has_incompat(incompat::META_BG)
-        && group / per_block >= vol.sb.raw.s_first_meta_bg.get();
+        && group.get() / per_block >= vol.sb.raw.s_first_meta_bg.get();
     if is_meta {
         return Ok(());
     }
     for index in 0..copied_descriptor_blocks(vol) {
-        let (primary, _) = vol.descriptor_position(index * per_block);
+        let (primary, _) = vol.descriptor_position(GroupNo::new(index * per_block));
         let block = vol.store.read(primary)?;
         vol.store.write_shared(first + 1 + u64::from(index), block, fresh)?;
     }
@@ -170,7 +171,7 @@ fn write_copies(vol: &mut Volume, group: u32, fresh: bool) -> Result<()> {
 }
 
 fn write_new_copies(vol: &mut Volume, plan: &Plan) -> Result<()> {
-    for group in plan.old_groups..plan.groups {
+    for group in GroupNo::all(plan.old_groups..plan.groups) {
         if vol.sb.group_has_super(group) {
             write_copies(vol, group, true)?;
         }
@@ -181,8 +182,8 @@ fn write_new_copies(vol: &mut Volume, plan: &Plan) -> Result<()> {
 /// Brings the copies in old groups up to date, in as many transactions as it takes.
 fn refresh_backups(vol: &mut Volume, plan: &Plan) -> Result<()> {
     let capacity = transaction_capacity(vol)?;
-    let blocks = copied_descriptor_blocks(vol) as usize + 1;
-    for group in 1..plan.old_groups {
+    let blocks = to_usize(copied_descriptor_blocks(vol)) + 1;
+    for group in GroupNo::all(1..plan.old_groups) {
         if !vol.sb.group_has_super(group) {
             continue;
         }

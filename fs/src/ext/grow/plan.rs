@@ -4,7 +4,9 @@ use zerocopy::little_endian::{U16, U32};
 
 use crate::error::{Error, Result};
 use crate::ext::superblock::{Superblock, compat, incompat};
+use crate::ext::units::GroupNo;
 use crate::ext::volume::Volume;
+use crate::num::{to_u16, to_u32};
 
 /// Blocks beyond its own metadata that a last group must have to be worth it, as resize2fs and the
 /// kernel see it.
@@ -60,7 +62,7 @@ impl Plan {
             blocks: blocks.max(old_blocks),
             groups: if blocks > old_blocks { groups } else { old_groups },
             desc_blocks: old_desc_blocks,
-            reserved: reserved as u16,
+            reserved: to_u16(reserved),
             first_meta_bg: None,
             backup_bgs: backup_bgs(sb, if blocks > old_blocks { groups } else { old_groups }),
         };
@@ -69,7 +71,7 @@ impl Plan {
         if sb.has_incompat(incompat::META_BG) {
             plan.first_meta_bg = Some(sb.raw.s_first_meta_bg.get());
         } else if more <= reserved {
-            plan.reserved = (reserved - more) as u16;
+            plan.reserved = to_u16(reserved - more);
         } else if sb.raw.s_rev_level.get() == 0 {
             return Err(Error::unsupported(
                 "growing a revision 0 file system by this much",
@@ -90,7 +92,8 @@ impl Plan {
     /// Changes everything in the superblock but the counters that follow from the new groups.
     pub(super) fn apply(&self, sb: &mut Superblock) {
         let ratio = u128::from(sb.r_blocks_count()) * u128::from(self.blocks);
-        let reserved = (ratio / u128::from(self.old_blocks.max(1))) as u64;
+        let reserved =
+            u64::try_from(ratio / u128::from(self.old_blocks.max(1))).unwrap_or(u64::MAX);
         sb.set_blocks_count(self.blocks);
         sb.set_r_blocks_count(reserved);
         sb.raw.s_reserved_gdt_blocks = U16::new(self.reserved);
@@ -134,7 +137,7 @@ fn size(vol: &Volume, wanted: u64) -> Result<(u64, u32)> {
             }
             continue;
         }
-        let groups = groups as u32;
+        let groups = to_u32(groups);
         let rest = (blocks - first) % per_group;
         let mut overhead = 2 + vol.inode_table_blocks();
         if last_has_super(sb, groups) {
@@ -154,7 +157,7 @@ fn last_has_super(sb: &Superblock, groups: u32) -> bool {
     if sb.has_compat(compat::SPARSE_SUPER2) {
         return backup_bgs(sb, groups).contains(&(groups - 1));
     }
-    sb.group_has_super(groups - 1)
+    sb.group_has_super(GroupNo::new(groups - 1))
 }
 
 /// Which groups have copies with sparse_super2: the second and the last, as far as they had them.

@@ -6,8 +6,9 @@ use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ext::alloc::free_blocks;
 use crate::ext::inode::Inode;
-use crate::ext::units::{FsBlock, Ino};
+use crate::ext::units::{FsBlock, GroupNo, Ino};
 use crate::ext::volume::Volume;
+use crate::num::{to_u32, to_u64, to_usize};
 
 /// `EXT4_RESIZE_INO`.
 const RESIZE_INO: Ino = Ino::new(7);
@@ -28,9 +29,9 @@ fn first_descriptor(vol: &Volume) -> FsBlock {
 }
 
 /// Groups with copies, in the order in which the reserved blocks list them.
-fn backups(vol: &Volume) -> Vec<u32> {
-    let mut groups: Vec<u32> =
-        (1..vol.sb.group_count()).filter(|&group| vol.sb.group_has_super(group)).collect();
+fn backups(vol: &Volume) -> Vec<GroupNo> {
+    let mut groups: Vec<GroupNo> =
+        vol.sb.groups().skip(1).filter(|&group| vol.sb.group_has_super(group)).collect();
     groups.dedup();
     groups
 }
@@ -59,7 +60,7 @@ pub(super) fn check(vol: &Volume) -> Result<()> {
     let descriptors = vol.sb.group_count().div_ceil(vol.sb.block_size() / vol.sb.desc_size());
     for index in descriptors..descriptors + reserved {
         let want = first_descriptor(vol) + u64::from(index);
-        let found = pointer(&table, index as usize % per_block);
+        let found = pointer(&table, to_usize(index) % per_block);
         if found != want {
             return Err(corrupt(format!(
                 "reserved descriptor block {index} is block {found}, {want} expected"
@@ -113,7 +114,7 @@ impl Unit {
         let backups = backups(vol);
         let mut table = vol.store.read(table_block)?.to_vec();
         for index in plan.old_desc_blocks..plan.desc_blocks {
-            let at = index as usize % per_block * 4;
+            let at = to_usize(index) % per_block * 4;
             table[at..at + 4].fill(0);
         }
         if *table != *vol.store.read(table_block)? {
@@ -127,7 +128,7 @@ impl Unit {
                 let block =
                     number + u64::from(group) * u64::from(vol.sb.raw.s_blocks_per_group.get());
                 // A file system with a resize inode has block numbers of 32 bits there.
-                slot.copy_from_slice(&(block.get() as u32).to_le_bytes());
+                slot.copy_from_slice(&to_u32(block.get()).to_le_bytes());
             }
             if *list != *vol.store.read(number)? {
                 vol.store.write_meta(number, list)?;
@@ -141,5 +142,5 @@ impl Unit {
 /// Blocks that the resize inode has by the superblock: the double indirect one, and for each
 /// reserved block the primary and its copies.
 fn blocks(vol: &Volume) -> u64 {
-    1 + u64::from(vol.sb.raw.s_reserved_gdt_blocks.get()) * (1 + backups(vol).len() as u64)
+    1 + u64::from(vol.sb.raw.s_reserved_gdt_blocks.get()) * (1 + to_u64(backups(vol).len()))
 }

@@ -13,6 +13,7 @@ use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::checksum::crc32c;
 use crate::ext::units::FsBlock;
+use crate::num::{to_u64, to_usize};
 
 /// Below this jbd2 does not work, and mke2fs makes none.
 const MIN_BLOCKS: u32 = 1024;
@@ -104,9 +105,9 @@ impl Area {
     /// commit block they must leave one block of the log free.
     pub(super) fn capacity(&self, form: &Form) -> usize {
         let room = u64::from(self.log_blocks().saturating_sub(2));
-        let tags = form.tags_per_block() as u64;
+        let tags = to_u64(form.tags_per_block());
         // At most 2^32 times 4096.
-        (room * tags / (tags + 1)) as usize
+        to_usize(room * tags / (tags + 1))
     }
 
     /// Blocks of the log.
@@ -237,7 +238,7 @@ fn check_superblock(
             ));
         }
     }
-    if sb.s_blocksize.get() as usize != block_size {
+    if to_usize(sb.s_blocksize.get()) != block_size {
         return bad(format!("s_blocksize is {}, {block_size} expected", sb.s_blocksize));
     }
     let maxlen = sb.s_maxlen.get();

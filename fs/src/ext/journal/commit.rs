@@ -24,6 +24,7 @@ use crate::ext::units::FsBlock;
 use crate::ext::volume::Volume;
 use crate::ext::{mmp, quota};
 use crate::filesystem::CommitReport;
+use crate::num::{low8, low32, to_u32, to_u64};
 
 /// Writes all changes, and what the replay of a dirty journal has to write. After an error the
 /// device holds the state before or after a whole transaction, once its journal is replayed; the
@@ -44,9 +45,9 @@ pub fn commit(vol: &mut Volume) -> Result<CommitReport> {
     if !vol.store.is_dirty() {
         return Ok(CommitReport::default());
     }
-    let now = vol.options.now.seconds;
-    vol.sb.raw.s_wtime.set(now as u32);
-    vol.sb.raw.s_wtime_hi = (now >> 32) as u8;
+    let now = vol.options.now.seconds.cast_unsigned();
+    vol.sb.raw.s_wtime.set(low32(now));
+    vol.sb.raw.s_wtime_hi = low8(now >> 32);
     vol.store_superblock()?;
     vol.store.seal();
     mmp::check(vol)?;
@@ -143,7 +144,7 @@ impl<'a> Journalled<'a> {
                 writer.write(number, content)?;
             }
             writer.finish()?;
-            report.data_blocks += transaction.data.len() as u64 + transaction.written;
+            report.data_blocks += to_u64(transaction.data.len()) + transaction.written;
             if transaction.meta.is_empty() {
                 continue;
             }
@@ -168,7 +169,7 @@ impl<'a> Journalled<'a> {
             self.device.flush()?;
             self.area.next_sequence = sequence.wrapping_add(1);
             self.area.write_superblock(&self.device, 0, self.area.next_sequence)?;
-            report.metadata_blocks += transaction.meta.len() as u64;
+            report.metadata_blocks += to_u64(transaction.meta.len());
             report.transactions += 1;
         }
         // The empty log is durable before the flag goes. A replay would change nothing now, but a log
@@ -220,7 +221,7 @@ impl<'a> Journalled<'a> {
         let form = &self.area.form;
         let per_block = form.tags_per_block();
         let length = meta.len() + meta.len().div_ceil(per_block) + 1;
-        let sequence = self.pick_sequence(length as u32)?;
+        let sequence = self.pick_sequence(to_u32(length))?;
         let mut log = LogWriter {
             area: &self.area,
             writer: Writer::new(&self.device, form.block_size),

@@ -11,6 +11,7 @@ use crate::ext::inode::{Inode, flags};
 use crate::ext::map;
 use crate::ext::units::{FsBlock, Ino};
 use crate::ext::volume::Volume;
+use crate::num::to_u64;
 
 /// Bytes of the journal's superblock; its block may be larger.
 const SUPERBLOCK_SIZE: usize = 1024;
@@ -40,7 +41,7 @@ pub(super) fn find(vol: &Volume) -> Result<Area> {
         return Err(corrupt("journal", &in_inode, "it is not a regular file in use".into()));
     }
     let block_size = vol.block_size();
-    let blocks = inode.size() / block_size as u64;
+    let blocks = inode.size() / to_u64(block_size);
     let blocks = u32::try_from(blocks.min(vol.sb.blocks_count())).unwrap_or(u32::MAX);
     let (runs, nodes) = if inode.has_flag(flags::EXTENTS) {
         extent_runs(vol, &inode)?

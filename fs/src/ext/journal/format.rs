@@ -6,6 +6,7 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::ext::checksum::crc32c;
+use crate::num::{low16, low32, to_usize};
 
 /// `h_magic` of every block that is not a copy of a file system block.
 pub const JBD2_MAGIC_NUMBER: u32 = 0xC03B_3998;
@@ -239,19 +240,19 @@ impl Form {
         out.fill(0);
         if self.v3 {
             let raw = RawTag3 {
-                t_blocknr: U32::new(tag.block as u32),
+                t_blocknr: U32::new(low32(tag.block)),
                 t_flags: U32::new(tag.flags),
-                t_blocknr_high: U32::new((tag.block >> 32) as u32),
+                t_blocknr_high: U32::new(low32(tag.block >> 32)),
                 t_checksum: U32::new(tag.checksum),
             };
             out.copy_from_slice(raw.as_bytes());
             return;
         }
         let raw = RawTag {
-            t_blocknr: U32::new(tag.block as u32),
-            t_checksum: U16::new(if self.v2 { tag.checksum as u16 } else { 0 }),
-            t_flags: U16::new(tag.flags as u16),
-            t_blocknr_high: U32::new((tag.block >> 32) as u32),
+            t_blocknr: U32::new(low32(tag.block)),
+            t_checksum: U16::new(if self.v2 { low16(tag.checksum) } else { 0 }),
+            t_flags: U16::new(low16(tag.flags)),
+            t_blocknr_high: U32::new(low32(tag.block >> 32)),
         };
         let length = if self.wide { 12 } else { 8 };
         out[..length].copy_from_slice(&raw.as_bytes()[..length]);
@@ -298,7 +299,7 @@ impl Form {
     pub fn revoked(&self, block: &[u8]) -> Option<Vec<u64>> {
         const AT: usize = 16;
         let used = block.get(12..AT).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)?;
-        let used = used as usize;
+        let used = to_usize(used);
         if used < AT || used > self.usable() {
             return None;
         }
@@ -316,21 +317,22 @@ impl Form {
 pub fn crc32_be(mut crc: u32, data: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
-        let mut index = 0;
+        // The same number twice: it counts bytes, and is an index.
+        let (mut index, mut byte) = (0, 0u32);
         while index < 256 {
-            let mut value = (index as u32) << 24;
+            let mut value = byte << 24;
             let mut bit = 0;
             while bit < 8 {
                 value = if value >> 31 != 0 { value << 1 ^ 0x04C1_1DB7 } else { value << 1 };
                 bit += 1;
             }
             table[index] = value;
-            index += 1;
+            (index, byte) = (index + 1, byte + 1);
         }
         table
     };
     for &byte in data {
-        crc = crc << 8 ^ TABLE[(crc >> 24) as usize ^ usize::from(byte)];
+        crc = crc << 8 ^ TABLE[to_usize(crc >> 24) ^ usize::from(byte)];
     }
     crc
 }

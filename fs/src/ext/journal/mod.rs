@@ -127,7 +127,7 @@ fn recount(vol: &mut Volume) {
     if groups > MAX_GROUPS {
         return;
     }
-    for group in 0..groups {
+    for group in vol.sb.groups() {
         // A damaged group is reported when it is needed.
         let Ok(descriptor) = vol.group(group) else { return };
         clusters = clusters.saturating_add(u64::from(descriptor.free_blocks_count()));

@@ -21,9 +21,10 @@ use super::writer::{Writer, read_superblock, zero};
 use crate::error::Result;
 use crate::ext::store::{Block, Transaction};
 use crate::ext::superblock::{STATE_VALID, SUPERBLOCK_OFFSET};
-use crate::ext::units::FsBlock;
+use crate::ext::units::{FsBlock, GroupNo};
 use crate::ext::volume::Volume;
 use crate::filesystem::CommitReport;
+use crate::num::to_u64;
 
 /// Steps after the first superblock write and before the last.
 const STEPS: usize = 4;
@@ -49,8 +50,8 @@ pub(super) fn commit(vol: &Volume, report: &mut CommitReport) -> Result<()> {
             writer.finish()?;
             device.flush()?;
         }
-        report.metadata_blocks += transaction.meta.len() as u64;
-        report.data_blocks += transaction.data.len() as u64 + transaction.written;
+        report.metadata_blocks += to_u64(transaction.meta.len());
+        report.data_blocks += to_u64(transaction.data.len()) + transaction.written;
     }
     device.write_at(SUPERBLOCK_OFFSET, &vol.sb.to_bytes())?;
     device.flush()?;
@@ -102,11 +103,11 @@ impl Places {
         places.bookkeeping.insert(vol.superblock_position().0);
         let groups = vol.sb.group_count();
         let flex = 1u32.checked_shl(u32::from(vol.sb.raw.s_log_groups_per_flex)).unwrap_or(1);
-        let mut wanted: BTreeSet<u32> = BTreeSet::new();
+        let mut wanted: BTreeSet<GroupNo> = BTreeSet::new();
         for &number in transaction.meta.keys() {
             let group = vol.group_of_block(number);
-            let first = group - group % flex;
-            wanted.extend(first..first.saturating_add(flex).min(groups));
+            let first = group.get() - group.get() % flex;
+            wanted.extend(GroupNo::all(first..first.saturating_add(flex).min(groups)));
         }
         for group in wanted {
             let descriptor = vol.group(group)?;

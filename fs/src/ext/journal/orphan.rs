@@ -16,6 +16,7 @@ use crate::ext::superblock::{compat, ro_compat};
 use crate::ext::units::Ino;
 use crate::ext::volume::Volume;
 use crate::ext::{map, remove};
+use crate::num::to_u64;
 
 /// Orphans finished at most. A list that is longer is a loop, or the rest can wait.
 const MAX_ORPHANS: usize = 100_000;
@@ -56,7 +57,7 @@ fn clean_file(vol: &mut Volume) -> Result<()> {
         return Ok(());
     }
     let file = vol.read_inode(vol.sb.raw.s_orphan_file_inum.into())?;
-    let blocks = file.size() / vol.block_size() as u64;
+    let blocks = file.size() / to_u64(vol.block_size());
     if !file.is_file() || blocks > MAX_FILE_BLOCKS {
         return Err(Error::corrupt(
             "orphan file",

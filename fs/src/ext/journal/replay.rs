@@ -17,6 +17,7 @@ use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::store::Replayed;
 use crate::ext::units::FsBlock;
+use crate::num::{to_u32, to_u64};
 
 /// Copies and revocations that are noted at most. A journal of 1 GiB in 4 KiB blocks, the largest that
 /// mke2fs makes by itself, has 262,144 blocks; each costs us about 100 bytes.
@@ -151,7 +152,7 @@ impl Walk<'_> {
         let ahead = u64::from(self.at) + u64::from(blocks);
         let last = u64::from(self.area.last);
         let wrapped = if ahead >= last { ahead - u64::from(self.area.log_blocks()) } else { ahead };
-        self.at = if wrapped < last { wrapped as u32 } else { self.area.first };
+        self.at = if wrapped < last { to_u32(wrapped) } else { self.area.first };
     }
 
     /// Notes the copies that a descriptor block announces. False when the log ends in them.
@@ -229,7 +230,7 @@ impl Walk<'_> {
 
     /// The last copy of every block that is not revoked after it, with its checksum verified.
     fn finish(self) -> Result<Replay> {
-        let device_blocks = self.device.len() / self.area.form.block_size as u64;
+        let device_blocks = self.device.len() / to_u64(self.area.form.block_size);
         let mut newest: BTreeMap<FsBlock, &Copy> = BTreeMap::new();
         for copy in &self.copies {
             let revoked = self.revoked.get(&copy.home);

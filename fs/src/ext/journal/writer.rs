@@ -7,6 +7,7 @@ use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::ext::superblock::{RawSuperblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
 use crate::ext::units::FsBlock;
+use crate::num::{to_u64, to_usize};
 
 /// Bytes gathered before they are written.
 const LIMIT: usize = 1 << 20;
@@ -27,7 +28,7 @@ impl<'a> Writer<'a> {
 
     /// Writes a block, now or with its neighbours.
     pub(super) fn write(&mut self, number: FsBlock, content: &[u8]) -> Result<()> {
-        let next = self.start + (self.buf.len() / self.block_size) as u64;
+        let next = self.start + to_u64(self.buf.len() / self.block_size);
         if self.buf.is_empty() {
             self.start = number;
         } else if number != next || self.buf.len() >= LIMIT {
@@ -59,15 +60,15 @@ pub(super) fn zero(
     let zeros = vec![0; LIMIT];
     for &(start, len) in runs {
         let mut at = start.byte(block_size);
-        let mut left = len * block_size as u64;
+        let mut left = len * to_u64(block_size);
         while left > 0 {
-            let count = left.min(LIMIT as u64) as usize;
+            let count = to_usize(left.min(to_u64(LIMIT)));
             device.read_at(at, &mut buf[..count])?;
             if buf[..count] != zeros[..count] {
                 device.write_at(at, &zeros[..count])?;
             }
-            at += count as u64;
-            left -= count as u64;
+            at += to_u64(count);
+            left -= to_u64(count);
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use crate::ext::alloc::{alloc_meta_block, check_own, free_meta_block};
 use crate::ext::inode::Inode;
 use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
+use crate::num::{to_u32, to_u64, to_usize};
 
 /// Blocks named in the inode itself.
 const DIRECT: u64 = 12;
@@ -24,7 +25,7 @@ struct Tree {
 
 /// Pointers in a block.
 fn per_block(vol: &Volume) -> u64 {
-    vol.block_size() as u64 / 4
+    to_u64(vol.block_size()) / 4
 }
 
 /// Blocks below a pointer at `level` (0: the block itself).
@@ -37,7 +38,7 @@ fn trees(vol: &Volume) -> [Tree; 3] {
     let mut first = DIRECT;
     [1, 2, 3].map(|level| {
         let span = span(vol, level);
-        let tree = Tree { slot: 11 + level as usize, level, first, span };
+        let tree = Tree { slot: 11 + to_usize(level), level, first, span };
         first = first.saturating_add(span);
         tree
     })
@@ -60,7 +61,7 @@ fn pointer(bytes: &[u8], index: usize) -> FsBlock {
 fn set_pointer(bytes: &mut [u8], index: usize, block: FsBlock) {
     if let Some(word) = bytes.get_mut(index * 4..index * 4 + 4) {
         // Callers keep to block numbers of 32 bits.
-        word.copy_from_slice(&(block.get() as u32).to_le_bytes());
+        word.copy_from_slice(&to_u32(block.get()).to_le_bytes());
     }
 }
 
@@ -82,21 +83,21 @@ fn run(vol: &Volume, inode: &Inode, bytes: &[u8], index: usize, count: usize) ->
         while index + len < count && pointer(bytes, index + len).is_none() {
             len += 1;
         }
-        return Ok(Mapping::Hole { len: len as u64 });
+        return Ok(Mapping::Hole { len: to_u64(len) });
     }
-    while index + len < count && pointer(bytes, index + len) == start + len as u64 {
+    while index + len < count && pointer(bytes, index + len) == start + to_u64(len) {
         len += 1;
     }
     check(vol, inode, start)?;
-    check(vol, inode, start + len as u64 - 1)?;
-    Ok(Mapping::Data { start, len: len as u64, unwritten: false })
+    check(vol, inode, start + to_u64(len) - 1)?;
+    Ok(Mapping::Data { start, len: to_u64(len), unwritten: false })
 }
 
 /// Maps block `lblk`.
 pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: FileBlock) -> Result<Mapping> {
     let lblk = u64::from(lblk);
     if lblk < DIRECT {
-        return run(vol, inode, &inode.raw.i_block, lblk as usize, DIRECT as usize);
+        return run(vol, inode, &inode.raw.i_block, to_usize(lblk), to_usize(DIRECT));
     }
     for tree in trees(vol) {
         if lblk >= tree.first + tree.span {
@@ -110,10 +111,10 @@ pub(super) fn lookup(vol: &Volume, inode: &Inode, lblk: FileBlock) -> Result<Map
                 return Ok(Mapping::Hole { len: below * per_block(vol) - offset });
             }
             let bytes = vol.read_block(check(vol, inode, block)?)?;
-            let index = (offset / below) as usize;
+            let index = to_usize(offset / below);
             offset %= below;
             if level == 0 {
-                return run(vol, inode, &bytes, index, per_block(vol) as usize);
+                return run(vol, inode, &bytes, index, to_usize(per_block(vol)));
             }
             block = pointer(&bytes, index);
         }
@@ -138,7 +139,7 @@ pub(super) fn push(
         )));
     }
     while lblk < end && lblk < DIRECT {
-        set_pointer(&mut inode.raw.i_block, lblk as usize, start);
+        set_pointer(&mut inode.raw.i_block, to_usize(lblk), start);
         lblk += 1;
         start += 1;
     }
@@ -175,7 +176,7 @@ fn put(
     let below = span(vol, level - 1);
     let mut done = 0;
     while done < count {
-        let index = ((offset + done) / below) as usize;
+        let index = to_usize((offset + done) / below);
         let within = (offset + done) % below;
         let part = (below - within).min(count - done);
         let value = if level == 1 {
@@ -210,11 +211,11 @@ pub(super) fn cut(
             set_pointer(&mut inode.raw.i_block, tree.slot, FsBlock::default());
         }
     }
-    for index in (from.min(DIRECT) as usize..DIRECT as usize).rev() {
+    for index in (to_usize(from.min(DIRECT))..to_usize(DIRECT)).rev() {
         let block = pointer(&inode.raw.i_block, index);
         if !block.is_none() {
             // One of the twelve.
-            release.add(vol, inode, FileBlock::new(index as u32), check(vol, inode, block)?, 1)?;
+            release.add(vol, inode, FileBlock::new(to_u32(index)), check(vol, inode, block)?, 1)?;
             set_pointer(&mut inode.raw.i_block, index, FsBlock::default());
         }
     }
@@ -237,12 +238,12 @@ fn cut_block(
     let mut bytes = vol.read_block(check(vol, inode, block)?)?.to_vec();
     let below = span(vol, level - 1);
     let mut changed = false;
-    for index in ((keep / below) as usize..per_block(vol) as usize).rev() {
+    for index in (to_usize(keep / below)..to_usize(per_block(vol))).rev() {
         let child = pointer(&bytes, index);
         if child.is_none() {
             continue;
         }
-        let keep_below = keep.saturating_sub(index as u64 * below);
+        let keep_below = keep.saturating_sub(to_u64(index) * below);
         let stays = if level == 1 {
             release.add(vol, inode, FileBlock::default(), check(vol, inode, child)?, 1)?;
             false

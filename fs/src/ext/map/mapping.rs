@@ -4,9 +4,10 @@ use crate::error::Error;
 use crate::ext::inode::{Inode, flags};
 use crate::ext::units::FsBlock;
 use crate::filesystem::FileType;
+use crate::num::to_u64;
 
 /// Logical blocks are numbered in 32 bits; the last number is not used, so that counts fit too.
-pub const MAX_LBLK: u64 = u32::MAX as u64;
+pub const MAX_LBLK: u64 = 0xffff_ffff;
 
 /// The mapping of a logical block of a file, and the number of blocks for which it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub fn has_map(inode: &Inode) -> bool {
     match inode.file_type() {
         Some(FileType::Regular | FileType::Directory) => true,
         Some(FileType::Symlink) => {
-            inode.has_flag(flags::EXTENTS) || inode.size() >= inode.raw.i_block.len() as u64
+            inode.has_flag(flags::EXTENTS) || inode.size() >= to_u64(inode.raw.i_block.len())
         }
         _ => false,
     }

@@ -12,6 +12,7 @@ use crate::ext::checksum::crc32c;
 use crate::ext::inode::Inode;
 use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
+use crate::num::{low16, low32, to_u16};
 
 /// `eh_magic`.
 const MAGIC: u16 = 0xF30A;
@@ -103,7 +104,7 @@ fn joined(high: U16, low: U32) -> FsBlock {
 /// The high and the low half of a block number. A number of 2^48 does not get here: it is beyond
 /// what `s_blocks_count` of a file system with extents can be used for.
 fn halves(block: FsBlock) -> (U16, U32) {
-    (U16::new((block.get() >> 32) as u16), U32::new(block.get() as u32))
+    (U16::new(low16(block.get() >> 32)), U32::new(low32(block.get())))
 }
 
 fn entry<T: FromBytes>(bytes: &[u8], index: usize) -> Option<T> {
@@ -261,8 +262,8 @@ impl Node {
         let mut out = Vec::with_capacity(size);
         let header = RawHeader {
             eh_magic: U16::new(MAGIC),
-            eh_entries: U16::new(self.len() as u16),
-            eh_max: U16::new(self.max as u16),
+            eh_entries: U16::new(to_u16(self.len())),
+            eh_max: U16::new(to_u16(self.max)),
             eh_depth: U16::new(self.depth),
             eh_generation: U32::new(self.generation),
         };
@@ -273,7 +274,7 @@ impl Node {
                     let len = extent.len + if extent.unwritten { MAX_LEN } else { 0 };
                     let raw = RawExtent {
                         ee_block: U32::new(extent.block.get()),
-                        ee_len: U16::new(len as u16),
+                        ee_len: U16::new(to_u16(len)),
                         ee_start_hi: halves(extent.start).0,
                         ee_start_lo: halves(extent.start).1,
                     };

@@ -8,6 +8,7 @@ use crate::ext::inode::{Inode, flags};
 use crate::ext::store::Block;
 use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
+use crate::num::{to_u64, to_usize};
 
 /// Maps logical block `lblk` of a file, directory or long symbolic link.
 pub fn map(vol: &Volume, inode: &Inode, lblk: u64) -> Result<Mapping> {
@@ -46,20 +47,20 @@ pub fn read(vol: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<
         buf[..n].copy_from_slice(&part[..n]);
         return Ok(count);
     }
-    let block_size = vol.block_size() as u64;
+    let block_size = to_u64(vol.block_size());
     let mut done = 0;
     while done < count {
-        let at = offset + done as u64;
-        let within = (at % block_size) as usize;
+        let at = offset + to_u64(done);
+        let within = to_usize(at % block_size);
         let left = count - done;
         // Blocks that what is left touches.
-        let wanted = (within as u64 + left as u64).div_ceil(block_size);
+        let wanted = (to_u64(within) + to_u64(left)).div_ceil(block_size);
         let (n, source) = match map(vol, inode, at / block_size)? {
             Mapping::Hole { len } => (len.min(wanted), None),
             Mapping::Data { len, unwritten: true, .. } => (len.min(wanted), None),
             Mapping::Data { start, len, unwritten: false } => (len.min(wanted), Some(start)),
         };
-        let bytes = ((n * block_size) as usize - within).min(left);
+        let bytes = (to_usize(n * block_size) - within).min(left);
         let target = &mut buf[done..done + bytes];
         match source {
             None => target.fill(0),
@@ -97,7 +98,7 @@ fn read_blocks(vol: &Volume, start: FsBlock, within: usize, target: &mut [u8]) -
     let whole = rest.len() / block_size * block_size;
     let (middle, tail) = rest.split_at_mut(whole);
     vol.store.read_run(block, middle)?;
-    block += (whole / block_size) as u64;
+    block += to_u64(whole / block_size);
     if !tail.is_empty() {
         let mut scratch = vec![0; block_size];
         vol.store.read_run(block, &mut scratch)?;

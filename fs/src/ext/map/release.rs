@@ -6,6 +6,7 @@ use crate::ext::alloc::free_blocks;
 use crate::ext::inode::Inode;
 use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
+use crate::num::to_u32;
 
 /// Collects adjoining runs, so that each bitmap is written once, and keeps clusters that the rest
 /// of the file or an earlier run shares.
@@ -107,7 +108,7 @@ impl Release {
 
     fn flush(&mut self, vol: &mut Volume) -> Result<()> {
         match self.pending.take() {
-            Some((start, len)) => free_blocks(vol, start, len as u32),
+            Some((start, len)) => free_blocks(vol, start, to_u32(len)),
             None => Ok(()),
         }
     }
@@ -115,7 +116,7 @@ impl Release {
     /// Frees the rest and takes all of it off `i_blocks`.
     pub(super) fn finish(mut self, vol: &mut Volume, inode: &mut Inode) -> Result<()> {
         self.flush(vol)?;
-        let blocks = (self.clusters << vol.sb.cluster_bits()) as i64;
+        let blocks = (self.clusters << vol.sb.cluster_bits()).cast_signed();
         inode.add_blocks(-blocks, &vol.sb)
     }
 }

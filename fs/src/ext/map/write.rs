@@ -14,6 +14,7 @@ use crate::ext::inode::{Inode, flags};
 use crate::ext::superblock::{incompat, ro_compat};
 use crate::ext::units::{FileBlock, FsBlock};
 use crate::ext::volume::Volume;
+use crate::num::{to_u32, to_u64, to_usize};
 
 /// Files beyond this size need the large_file feature.
 const LARGE_FILE: u64 = 0x7FFF_FFFF;
@@ -97,21 +98,21 @@ pub(super) fn extend(
     want: u64,
 ) -> Result<(FsBlock, u32)> {
     let ratio = u64::from(vol.sb.cluster_blocks());
-    let want = want.clamp(1, 1 << 15) as u32;
+    let want = to_u32(want.clamp(1, 1 << 15));
     let within = lblk % ratio;
     // A block in the same cluster as one that is mapped has its place already.
     for near in lblk - within..lblk {
         if let Mapping::Data { start, .. } = map(vol, inode, near)? {
             let start = start + (lblk - near);
-            let len = u64::from(want).min(ratio - within) as u32;
+            let len = to_u32(u64::from(want).min(ratio - within));
             push(vol, inode, lblk, start, len)?;
             return Ok((start, len));
         }
     }
-    let (start, len) = alloc_blocks(vol, goal, want.saturating_add(within as u32))?;
+    let (start, len) = alloc_blocks(vol, goal, want.saturating_add(to_u32(within)))?;
     let clusters = u64::from(len).div_ceil(ratio);
-    inode.add_blocks((clusters * ratio) as i64, &vol.sb)?;
-    let (start, len) = (start + within, len - within as u32);
+    inode.add_blocks((clusters * ratio).cast_signed(), &vol.sb)?;
+    let (start, len) = (start + within, len - to_u32(within));
     push(vol, inode, lblk, start, len)?;
     Ok((start, len))
 }
@@ -138,7 +139,7 @@ fn write_new(
     let (mut lblk, mut goal) = (lblk, goal);
     let mut rest = content;
     while !rest.is_empty() {
-        let want = rest.len().div_ceil(size) as u64;
+        let want = to_u64(rest.len().div_ceil(size));
         let (start, len) = extend(vol, inode, lblk, goal, want)?;
         for block in start.run(u64::from(len)) {
             let (now, later) = rest.split_at(rest.len().min(size));
@@ -156,7 +157,7 @@ fn write_new(
 /// Sets the size and what follows from it.
 fn set_size(vol: &mut Volume, inode: &mut Inode, size: u64) -> Result<()> {
     let most = if inode.has_flag(flags::EXTENTS) { MAX_LBLK } else { indirect::limit(vol) };
-    if size > most.saturating_mul(vol.block_size() as u64) {
+    if size > most.saturating_mul(to_u64(vol.block_size())) {
         return Err(Error::NoSpace(format!("inode {} cannot have {size} bytes", inode.ino)));
     }
     if size > LARGE_FILE && inode.is_file() && !vol.sb.has_ro_compat(ro_compat::LARGE_FILE) {
@@ -193,7 +194,7 @@ pub fn append_block(
     content: Vec<u8>,
 ) -> Result<(u64, FsBlock)> {
     change(vol, inode, |vol, inode| {
-        let size = vol.block_size() as u64;
+        let size = to_u64(vol.block_size());
         if inode.has_flag(flags::INLINE_DATA) || inode.size() % size != 0 {
             return Err(corrupt(
                 inode,
@@ -213,12 +214,12 @@ pub fn append_block(
 
 /// Replaces the whole content. The caller writes the inode.
 pub fn replace(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()> {
-    if rewrite_inline(vol, inode, |_| content.to_vec(), content.len() as u64)? {
+    if rewrite_inline(vol, inode, |_| content.to_vec(), to_u64(content.len()))? {
         return Ok(());
     }
     let first = renew(vol, inode, |vol, inode, goal| {
         write_new(vol, inode, 0, goal, content)?;
-        Ok(content.len() as u64)
+        Ok(to_u64(content.len()))
     });
     if !matches!(first, Err(Error::NoSpace(_))) {
         return first.map(drop);
@@ -232,7 +233,7 @@ pub fn replace(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()
         start_over(vol, inode)?;
         let goal = goal(vol, inode, 0)?;
         write_new(vol, inode, 0, goal, content)?;
-        set_size(vol, inode, content.len() as u64)
+        set_size(vol, inode, to_u64(content.len()))
     })
 }
 
@@ -257,7 +258,7 @@ pub(super) fn renew(
             cut(vol, &mut old, 0)?;
             let freed = before.saturating_sub(old.blocks_512(&vol.sb));
             let unit = u64::from(vol.sb.block_size() / 512);
-            inode.add_blocks(-((freed / unit) as i64), &vol.sb)?;
+            inode.add_blocks(-((freed / unit).cast_signed()), &vol.sb)?;
         }
         set_size(vol, inode, size)?;
         Ok(size)
@@ -281,7 +282,7 @@ pub fn append(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()>
     }
     change(vol, inode, |vol, inode| {
         let old_size = inode.size();
-        let new_size = old_size.checked_add(content.len() as u64).ok_or_else(|| {
+        let new_size = old_size.checked_add(to_u64(content.len())).ok_or_else(|| {
             Error::NoSpace(format!("inode {} would be larger than any file", inode.ino))
         })?;
         let longer = |mut old: Vec<u8>| {
@@ -293,8 +294,8 @@ pub fn append(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()>
         }
         leave_inline(vol, inode)?;
         let rest = fill_last_block(vol, inode, content)?;
-        let size = vol.block_size() as u64;
-        let lblk = new_size.saturating_sub(rest.len() as u64).div_ceil(size);
+        let size = to_u64(vol.block_size());
+        let lblk = new_size.saturating_sub(to_u64(rest.len())).div_ceil(size);
         let goal = goal(vol, inode, lblk)?;
         write_new(vol, inode, lblk, goal, rest)?;
         set_size(vol, inode, new_size)
@@ -304,19 +305,19 @@ pub fn append(vol: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result<()>
 /// Fills the room in the file's last block with the first part of `content`, and unmaps all blocks
 /// after it. Returns the rest of `content`.
 fn fill_last_block<'a>(vol: &mut Volume, inode: &mut Inode, content: &'a [u8]) -> Result<&'a [u8]> {
-    let size = vol.block_size() as u64;
-    let used = (inode.size() % size) as usize;
+    let size = to_u64(vol.block_size());
+    let used = to_usize(inode.size() % size);
     cut(vol, inode, inode.size().div_ceil(size))?;
     if used == 0 {
         return Ok(content);
     }
     let lblk = inode.size() / size;
-    let (now, later) = content.split_at(content.len().min(size as usize - used));
+    let (now, later) = content.split_at(content.len().min(to_usize(size) - used));
     let old = match map(vol, inode, lblk)? {
         Mapping::Data { start, unwritten: false, .. } => Some(start),
         _ => None,
     };
-    let mut bytes = vec![0; size as usize];
+    let mut bytes = vec![0; to_usize(size)];
     if let Some(block) = old {
         vol.store.read_run(block, &mut bytes)?;
     }
@@ -363,14 +364,14 @@ fn rewrite_inline(
 /// The first `i_size` bytes of a file with inline data.
 fn inline_content(inode: &Inode) -> Result<Vec<u8>> {
     let mut content = inline::content(inode)?;
-    if inode.size() > content.len() as u64 {
+    if inode.size() > to_u64(content.len()) {
         return Err(corrupt(
             inode,
             "inline data",
             format!("i_size is {}, but there are only {} bytes", inode.size(), content.len()),
         ));
     }
-    content.truncate(inode.size() as usize);
+    content.truncate(to_usize(inode.size()));
     Ok(content)
 }
 
@@ -394,14 +395,14 @@ pub fn truncate(vol: &mut Volume, inode: &mut Inode, new_size: u64) -> Result<()
     }
     change(vol, inode, |vol, inode| {
         let resized = |mut old: Vec<u8>| {
-            old.resize(new_size as usize, 0);
+            old.resize(to_usize(new_size), 0);
             old
         };
         if rewrite_inline(vol, inode, resized, new_size)? {
             return Ok(());
         }
         leave_inline(vol, inode)?;
-        let size = vol.block_size() as u64;
+        let size = to_u64(vol.block_size());
         if new_size < inode.size() {
             cut(vol, inode, new_size.div_ceil(size))?;
             set_size(vol, inode, new_size)?;

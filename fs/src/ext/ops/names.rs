@@ -8,6 +8,7 @@ use super::{new, nodes};
 use crate::error::{Error, Result, display_name};
 use crate::ext::units::Ino;
 use crate::filesystem::{Attributes, FileType};
+use crate::num::to_u64;
 
 /// `i_links_count` beyond this does not go up: `EXT4_LINK_MAX`.
 const LINK_MAX: u16 = 65_000;
@@ -129,7 +130,7 @@ pub fn symlink(
         block.resize(block_size, 0);
         map::append_block(volume, &mut inode, block)?;
     }
-    inode.set_size(target.len() as u64);
+    inode.set_size(to_u64(target.len()));
     volume.write_inode(&inode)?;
     dir::insert(volume, &mut parent, name, inode.ino, FileType::Symlink)?;
     touch(volume, &mut parent);

@@ -11,6 +11,7 @@ use super::super::volume::Volume;
 use super::super::xattr::{self, name_index};
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, NodeId, Stat, Times};
+use crate::num::to_usize;
 
 /// The longest target that is read: `PATH_MAX`.
 const LINK_TARGET_MAX: u64 = 4096;
@@ -122,7 +123,7 @@ pub fn read_link(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
     if size == 0 || size > LINK_TARGET_MAX {
         return Err(bad(format!("i_size is {size}, 1 to {LINK_TARGET_MAX} expected")));
     }
-    let mut target = vec![0; size as usize];
+    let mut target = vec![0; to_usize(size)];
     if inode.has_flag(flags::INLINE_DATA) || map::has_map(inode) {
         let count = map::read(volume, inode, 0, &mut target)?;
         target.truncate(count);

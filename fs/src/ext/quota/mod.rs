@@ -11,6 +11,7 @@ use super::map;
 use super::volume::Volume;
 use crate::error::Result;
 use crate::ext::units::Ino;
+use crate::num::to_u64;
 use tree::{LIMIT, QuotaFile};
 use usage::{Usage, files};
 
@@ -41,7 +42,7 @@ fn update(vol: &mut Volume, kind: usize, ino: Ino, changes: &[(u32, Usage)]) -> 
         if now == before {
             continue;
         }
-        let (number, block) = map::read_block(vol, &inode, lblk as u64)?;
+        let (number, block) = map::read_block(vol, &inode, to_u64(lblk))?;
         let mut block = block.to_vec();
         block[..now.len()].copy_from_slice(now);
         if vol.store.is_new_data(number) {

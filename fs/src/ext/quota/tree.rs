@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::usage::Usage;
 use crate::error::{Error, Result};
+use crate::num::to_usize;
 
 /// Header magics of the user, group and project files.
 const MAGIC: [u32; 3] = [0xD9C0_1F11, 0xD9C0_1927, 0xD9C0_3F14];
@@ -84,7 +85,7 @@ pub(super) struct QuotaFile {
 
 /// Byte of the reference for `id` at `level` in the block at byte `block`.
 fn slot(block: usize, id: u32, level: u32) -> usize {
-    let index = usize::from(id.to_be_bytes()[level as usize % 4]);
+    let index = usize::from(id.to_be_bytes()[to_usize(level) % 4]);
     block + index * size_of::<U32>()
 }
 
@@ -109,7 +110,7 @@ impl QuotaFile {
                 "turn quota off (tune2fs -O ^quota) or bring it up to date (tune2fs -O quota)",
             ));
         }
-        let blocks = info.dqi_blocks.get() as usize;
+        let blocks = to_usize(info.dqi_blocks.get());
         if blocks < 2 || blocks > file.bytes.len() / BLOCK {
             return Err(file.wrong(0, format!("dqi_blocks is {blocks}")));
         }
@@ -160,7 +161,7 @@ impl QuotaFile {
         if number == 0 || number >= self.info()?.dqi_blocks.get() {
             return Err(self.wrong(from, format!("it refers to block {number}")));
         }
-        Ok(number as usize * BLOCK)
+        Ok(to_usize(number) * BLOCK)
     }
 
     /// Adds to the entry of `id`, which is made if there is none.
@@ -207,7 +208,7 @@ impl QuotaFile {
         let number = match info.dqi_free_blk.get() {
             0 => {
                 let number = info.dqi_blocks.get();
-                let end = (number as usize).saturating_add(1).saturating_mul(BLOCK);
+                let end = to_usize(number).saturating_add(1).saturating_mul(BLOCK);
                 if end > LIMIT {
                     return Err(Error::NoSpace("the quota file is full".to_owned()));
                 }

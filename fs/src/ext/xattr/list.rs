@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::ext::units::Ino;
+use crate::num::{to_u8, to_u16, to_u32, to_usize};
 
 /// Bytes of an entry before its name.
 const HEADER: usize = 16;
@@ -12,7 +13,7 @@ const TERMINATOR: usize = 4;
 /// The largest value in an inode of its own: what `setxattr(2)` takes.
 const INODE_VALUE_MAX: u32 = 65_536;
 /// The largest value that `setxattr(2)` takes, in bytes.
-pub const VALUE_MAX: usize = INODE_VALUE_MAX as usize;
+pub const VALUE_MAX: usize = 65_536;
 /// `h_magic`, at the start of a list in an inode or a block.
 pub const MAGIC: u32 = 0xEA02_0000;
 
@@ -153,11 +154,11 @@ pub fn parse(region: &[u8], start: usize, position: &str) -> Result<Vec<Attr>> {
             Value::Here(Vec::new())
         } else {
             let value = offset
-                .checked_add(size as usize)
+                .checked_add(to_usize(size))
                 .and_then(|end| region.get(offset..end))
                 .ok_or_else(|| {
-                corrupt(at, format!("the value of {size} bytes at {offset} is beyond the end"))
-            })?;
+                    corrupt(at, format!("the value of {size} bytes at {offset} is beyond the end"))
+                })?;
             if offset < names_end {
                 return Err(corrupt(
                     at,
@@ -179,7 +180,7 @@ pub fn write(region: &mut [u8], start: usize, list: &[Attr], hashes: bool) {
     let mut at = start;
     let mut end = region.len();
     for attr in list {
-        region[at] = attr.name.len() as u8;
+        region[at] = to_u8(attr.name.len());
         region[at + 1] = attr.index;
         let mut hash = if hashes { attr.hash() } else { 0 };
         match &attr.value {
@@ -187,9 +188,9 @@ pub fn write(region: &mut [u8], start: usize, list: &[Attr], hashes: bool) {
                 if !value.is_empty() {
                     end -= value.len().next_multiple_of(4);
                     region[end..end + value.len()].copy_from_slice(value);
-                    region[at + 2..at + 4].copy_from_slice(&(end as u16).to_le_bytes());
+                    region[at + 2..at + 4].copy_from_slice(&to_u16(end).to_le_bytes());
                 }
-                region[at + 8..at + 12].copy_from_slice(&(value.len() as u32).to_le_bytes());
+                region[at + 8..at + 12].copy_from_slice(&to_u32(value.len()).to_le_bytes());
             }
             Value::Inode { ino, size, e_hash } => {
                 region[at + 4..at + 8].copy_from_slice(&ino.to_le_bytes());

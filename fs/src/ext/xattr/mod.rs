@@ -19,6 +19,7 @@ use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 use crate::ext::units::Ino;
 use crate::filesystem::FileType;
+use crate::num::to_u32;
 use acl::Acl;
 use body::{body_room, load_body, store_body};
 use list::{Attr, VALUE_MAX, Value};
@@ -164,7 +165,7 @@ pub fn set_raw(
                 return Err(no_room(volume, inode, index, rest, value.len()));
             }
             let (ino, e_hash) = value_inode::create(volume, inode, rest, value)?;
-            let size = value.len() as u32;
+            let size = to_u32(value.len());
             let apart = Attr { value: Value::Inode { ino, size, e_hash }, ..here };
             if !place(volume, inode, &mut body, &mut in_block, &apart) {
                 return Err(no_room(volume, inode, index, rest, value.len()));
@@ -212,7 +213,7 @@ fn apart(volume: &Volume, lists: &[&[Attr]]) -> (i64, i64) {
     for attr in lists.iter().copied().flatten() {
         if let Value::Inode { size, .. } = attr.value {
             found.0 += 1;
-            found.1 += (u64::from(size).next_multiple_of(cluster) / block_size) as i64;
+            found.1 += (u64::from(size).next_multiple_of(cluster) / block_size).cast_signed();
         }
     }
     found

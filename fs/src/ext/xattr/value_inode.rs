@@ -13,6 +13,7 @@ use super::list::hash_of_inode_value;
 use crate::error::{Error, Result};
 use crate::ext::units::Ino;
 use crate::filesystem::Timestamp;
+use crate::num::{low32, to_usize};
 
 fn corrupt(ino: Ino, detail: impl Into<String>) -> Error {
     Error::corrupt("extended attribute inode", format!("inode {ino}"), detail)
@@ -32,7 +33,7 @@ pub fn read(volume: &Volume, ino: Ino, size: u32, name: &[u8], e_hash: u32) -> R
     if inode.size() != u64::from(size) {
         return Err(corrupt(ino, format!("it has {} bytes, {size} expected", inode.size())));
     }
-    let mut value = vec![0; size as usize];
+    let mut value = vec![0; to_usize(size)];
     map::read(volume, &inode, 0, &mut value)?;
     let hash = crc32c(volume.sb.checksum_seed(), &value);
     // Lustre, which had such inodes first, keeps no hash; its references count as 0.
@@ -59,8 +60,8 @@ fn references(inode: &Inode) -> u64 {
 }
 
 fn set_references(inode: &mut Inode, count: u64) {
-    inode.set_ctime(Timestamp { seconds: i64::from((count >> 32) as u32), nanoseconds: 0 });
-    inode.raw.i_version_lo = U32::new(count as u32);
+    inode.set_ctime(Timestamp { seconds: i64::from(low32(count >> 32)), nanoseconds: 0 });
+    inode.raw.i_version_lo = U32::new(low32(count));
 }
 
 /// Makes an inode with a value, referred to once; its number and the `e_hash` of the attribute.

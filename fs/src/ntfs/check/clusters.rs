@@ -1,10 +1,11 @@
-//! Who uses which cluster, against `$Bitmap`; which record is in use, against the MFT's bitmap.
+//! The user of each cluster, against `$Bitmap`; the records in use, against the MFT's bitmap.
 
 use super::inodes::{Claim, Files, Value};
 use super::raw::Reader;
 use super::records::Mft;
 use super::report::Report;
 use crate::error::Result;
+use crate::num::{to_u64, to_usize};
 
 /// Bytes of a bitmap that are compared at once.
 const CHUNK: u64 = 1 << 20;
@@ -21,7 +22,7 @@ pub fn check(reader: &Reader<'_>, files: &mut Files, report: &mut Report) -> Res
         return Ok(());
     };
     let size = match value {
-        Value::Resident(bytes) => bytes.len() as u64,
+        Value::Resident(bytes) => to_u64(bytes.len()),
         Value::Mapped(stream) => stream.size,
     };
     if size < clusters.div_ceil(8) {
@@ -32,9 +33,9 @@ pub fn check(reader: &Reader<'_>, files: &mut Files, report: &mut Report) -> Res
     let mut next = 0;
     let mut at = 0;
     while at < end {
-        let count = CHUNK.min(end - at) as usize;
+        let count = to_usize(CHUNK.min(end - at));
         let bits = match value {
-            Value::Resident(bytes) => Some(bytes[at as usize..at as usize + count].to_vec()),
+            Value::Resident(bytes) => Some(bytes[to_usize(at)..to_usize(at) + count].to_vec()),
             Value::Mapped(stream) => reader.stream(stream, at, count)?,
         };
         let Some(bits) = bits else {
@@ -44,11 +45,11 @@ pub fn check(reader: &Reader<'_>, files: &mut Files, report: &mut Report) -> Res
         let first = at * 8;
         let mut used = vec![0u8; count];
         while let Some(&(from, to)) = claims.get(next) {
-            let to_here = to.min(first + count as u64 * 8);
+            let to_here = to.min(first + to_u64(count) * 8);
             for cluster in from.max(first)..to_here {
-                used[((cluster - first) / 8) as usize] |= 1 << (cluster % 8);
+                used[to_usize((cluster - first) / 8)] |= 1 << (cluster % 8);
             }
-            if to > to_here || from >= first + count as u64 * 8 {
+            if to > to_here || from >= first + to_u64(count) * 8 {
                 break;
             }
             next += 1;
@@ -58,7 +59,7 @@ pub fn check(reader: &Reader<'_>, files: &mut Files, report: &mut Report) -> Res
                 continue;
             }
             for bit in 0..8 {
-                let cluster = first + index as u64 * 8 + bit;
+                let cluster = first + to_u64(index) * 8 + bit;
                 let (marked, used) = (bits >> bit & 1 == 1, used >> bit & 1 == 1);
                 match (marked, used) {
                     _ if cluster >= clusters => {}
@@ -69,14 +70,14 @@ pub fn check(reader: &Reader<'_>, files: &mut Files, report: &mut Report) -> Res
             }
         }
         for (index, &bits) in bits.iter().enumerate() {
-            let cluster = first + index as u64 * 8;
+            let cluster = first + to_u64(index) * 8;
             if cluster + 8 > clusters {
                 (0..8)
                     .filter(|bit| cluster + bit >= clusters && bits >> bit & 1 == 0)
                     .for_each(|bit| tail.add(cluster + bit));
             }
         }
-        at += count as u64;
+        at += to_u64(count);
     }
     if let Some(text) = lost.text("in use and marked free") {
         report.error("bitmap-used", place(), text);
@@ -144,9 +145,9 @@ pub fn check_records(
     files: &Files,
     report: &mut Report,
 ) -> Result<()> {
-    let count = mft.records.len() as u64;
+    let count = to_u64(mft.records.len());
     let bits = files.read(reader, &(0, 0xb0, Vec::new()), count.div_ceil(8))?.unwrap_or_default();
-    if (bits.len() as u64) < count.div_ceil(8) {
+    if to_u64(bits.len()) < count.div_ceil(8) {
         let text = format!("{} bytes for {count} records", bits.len());
         report.error("mft-bitmap", "record 0".to_owned(), text);
     }

@@ -7,6 +7,7 @@ use super::inodes::{Files, Value};
 use super::raw::{Reader, Stream, le16, le32, le64, shown, unfix, units};
 use super::report::Report;
 use crate::error::Result;
+use crate::num::{to_u64, to_usize};
 
 /// No tree of an honest volume is deeper.
 const DEPTH: usize = 20;
@@ -60,7 +61,7 @@ pub fn walk(
             return Ok(Vec::new());
         }
     };
-    let size = le32(root, 8) as usize;
+    let size = to_usize(le32(root, 8));
     if !size.is_power_of_two() || !(512..=65_536).contains(&size) {
         report.error("index-root", place, format!("its blocks have {size} bytes"));
         return Ok(Vec::new());
@@ -83,7 +84,7 @@ pub fn walk(
         blocks,
         size,
         // A VCN counts clusters, or pieces of 512 bytes where a block is smaller than a cluster.
-        unit: if size as u64 >= cluster { cluster } else { 512 },
+        unit: if to_u64(size) >= cluster { cluster } else { 512 },
         seen: BTreeSet::new(),
         out: Vec::new(),
         directory: name == units(b"$\0I\x003\x000\0"),
@@ -91,7 +92,7 @@ pub fn walk(
     walk.node(root, 16, 0)?;
     let Walk { report, place, seen, unit, out, .. } = walk;
     order(&out, le32(root, 4), upcase, &place, report);
-    bitmap(reader, files, (inode, name), blocks, (size as u64, unit), &seen, (&place, report))?;
+    bitmap(reader, files, (inode, name), blocks, (to_u64(size), unit), &seen, (&place, report))?;
     Ok(out)
 }
 
@@ -114,9 +115,9 @@ impl Walk<'_> {
 
     /// The entries of a node whose header is at byte `at` of `bytes`.
     fn node(&mut self, bytes: &[u8], at: usize, depth: usize) -> Result<()> {
-        let first = at.saturating_add(le32(bytes, at) as usize);
-        let end = at.saturating_add(le32(bytes, at + 4) as usize);
-        let room = at.saturating_add(le32(bytes, at + 8) as usize);
+        let first = at.saturating_add(to_usize(le32(bytes, at)));
+        let end = at.saturating_add(to_usize(le32(bytes, at + 4)));
+        let room = at.saturating_add(to_usize(le32(bytes, at + 8)));
         if end > room || room > bytes.len() || first > end || first < at + 16 {
             self.error("index-header", format!("entries from byte {first} to {end} of {room}"));
             return Ok(());
@@ -169,7 +170,7 @@ impl Walk<'_> {
 
     fn child(&mut self, vcn: u64, depth: usize) -> Result<()> {
         let offset = vcn.checked_mul(self.unit).filter(|offset| {
-            offset.checked_add(self.size as u64).is_some_and(|end| end <= self.blocks.size)
+            offset.checked_add(to_u64(self.size)).is_some_and(|end| end <= self.blocks.size)
         });
         let Some(offset) = offset else {
             self.error(
@@ -178,7 +179,7 @@ impl Walk<'_> {
             );
             return Ok(());
         };
-        if offset % self.size as u64 != 0 {
+        if offset % to_u64(self.size) != 0 {
             self.error("index-child", format!("VCN {vcn} is in the middle of a block"));
             return Ok(());
         }

@@ -7,6 +7,7 @@ use super::raw::{Attribute, Body, Mapping, RECORD_MASK, Reader, Stream, le32, le
 use super::records::{Mft, Record, list_entries};
 use super::report::Report;
 use crate::error::Result;
+use crate::num::{to_u64, to_usize};
 
 /// A name that a file says it has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +78,7 @@ pub type Key = (u64, u32, Vec<u16>);
 pub struct Files {
     /// By number of their base record.
     pub inodes: BTreeMap<u64, Inode>,
-    /// What system files and directories hold.
+    /// The content of system files and directories.
     pub values: BTreeMap<Key, Value>,
     /// Clusters in use, unsorted.
     pub claims: Vec<Claim>,
@@ -89,7 +90,9 @@ impl Files {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Resident(bytes)) => Ok(Some(bytes.clone())),
-            Some(Value::Mapped(stream)) => reader.stream(stream, 0, stream.size.min(most) as usize),
+            Some(Value::Mapped(stream)) => {
+                reader.stream(stream, 0, to_usize(stream.size.min(most)))
+            }
         }
     }
 }
@@ -98,7 +101,7 @@ impl Files {
 pub fn assemble(reader: &Reader<'_>, mft: &Mft, report: &mut Report) -> Result<Files> {
     let mut files = Files::default();
     for (number, record) in mft.records.iter().enumerate() {
-        let (Some(record), number) = (record, number as u64) else { continue };
+        let (Some(record), number) = (record, to_u64(number)) else { continue };
         // The MFT's own extension records have a base of number 0, and its sequence number.
         if record.base != 0 {
             extension(mft, record, number, report);
@@ -272,7 +275,7 @@ fn group(
         if parts.len() > 1 {
             report.error("attribute-twice", place, "there are two of them".to_owned());
         }
-        return Some((value.len() as u64, Value::Resident(value.clone())));
+        return Some((to_u64(value.len()), Value::Resident(value.clone())));
     }
     let head = mapped(first)?;
     let mut stream = Stream::new(head.size);

@@ -2,7 +2,7 @@
 //! compares. It shares no code with the engine, so that neither hides the other's mistakes.
 //!
 //! Damage is told and the check goes on; only what makes it impossible (no boot sector, no MFT, a
-//! device that fails) ends it. What it reads is bounded by the volume's size.
+//! device that fails) ends it. Its reads are bounded by the volume's size.
 
 mod clusters;
 pub mod index;

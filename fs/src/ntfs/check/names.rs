@@ -8,6 +8,7 @@ use super::raw::{RECORD_MASK, Reader, le32, le64, shown, units};
 use super::records::Mft;
 use super::report::Report;
 use crate::error::Result;
+use crate::num::to_u64;
 
 /// FileAttributes bit of a directory in `$FILE_NAME`.
 const DIRECTORY: u32 = 0x1000_0000;
@@ -44,7 +45,7 @@ pub fn check(
         if is_directory {
             report.directories += 1;
             let entries = index::walk(reader, files, number, &i30(), upcase, report)?;
-            report.entries += entries.len() as u64;
+            report.entries += to_u64(entries.len());
             for entry in &entries {
                 directory_entry(mft, files, number, entry, &mut indexed, report);
             }
@@ -53,7 +54,7 @@ pub fn check(
     for (&number, inode) in &files.inodes {
         names(mft, number, inode, &indexed, report);
     }
-    report.files = files.inodes.len() as u64;
+    report.files = to_u64(files.inodes.len());
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! The shapes on disk, read without trusting any of them: the boot sector, update sequences, run
-//! lists and attributes. What is wrong is told to the caller, who goes on with the rest.
+//! lists and attributes. The caller hears of each fault and goes on with the rest.
 
 use std::cell::Cell;
 
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u8, to_u64, to_usize};
 
 /// Update sequence numbers protect pieces of this size, whatever the sector size is.
 pub const STRIDE: usize = 512;
@@ -35,7 +36,7 @@ pub(crate) fn shown(name: &[u16]) -> String {
     crate::error::display_name(String::from_utf16_lossy(name).as_bytes())
 }
 
-/// What the boot sector says.
+/// The facts of the boot sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// BytesPerSector.
@@ -76,9 +77,9 @@ impl Geometry {
         if !cluster.is_power_of_two() || !(256..=2 << 20).contains(&cluster) {
             return bad(format!("SectorsPerCluster is {code}"));
         }
-        let unit = |code: u8| match code as i8 {
+        let unit = |code: u8| match code.cast_signed() {
             0 => 0,
-            positive @ 1.. => positive as u64 * cluster,
+            positive @ 1.. => u64::from(positive.unsigned_abs()) * cluster,
             negative => 1u64.checked_shl(negative.unsigned_abs().into()).unwrap_or(0),
         };
         let (record, index) = (unit(boot[64]), unit(boot[68]));
@@ -98,7 +99,7 @@ impl Geometry {
         if mft >= clusters || mirror >= clusters {
             return bad(format!("the MFT or its mirror lies beyond the {clusters} clusters"));
         }
-        let (record, index, serial) = (record as usize, index as usize, le64(boot, 72));
+        let (record, index, serial) = (to_usize(record), to_usize(index), le64(boot, 72));
         Ok(Self { sector, cluster, sectors, clusters, record, index, mft, mirror, serial })
     }
 }
@@ -167,7 +168,7 @@ pub fn parse_runs(bytes: &[u8]) -> Result<Vec<Run>, String> {
             Some(total) if count > 0 && total < 1 << 62 => total,
             _ => return Err(format!("a run of {count} clusters")),
         };
-        let mut run = Run { lcn: None, count: count as u64 };
+        let mut run = Run { lcn: None, count: count.unsigned_abs() };
         if offsets > 0 {
             lcn = lcn.wrapping_add(signed(&body[sizes..]));
             let Ok(first) = u64::try_from(lcn) else { return Err(format!("cluster {lcn}")) };
@@ -197,10 +198,11 @@ pub fn encode_runs(runs: &[Run]) -> Vec<u8> {
         bytes[..length].to_vec()
     };
     for run in runs {
-        let count = short(run.count as i64);
-        let offset = run.lcn.map_or(Vec::new(), |lcn| short((lcn as i64).wrapping_sub(last)));
-        last = run.lcn.map_or(last, |lcn| lcn as i64);
-        out.push(count.len() as u8 | (offset.len() as u8) << 4);
+        let count = short(run.count.cast_signed());
+        let offset =
+            run.lcn.map_or(Vec::new(), |lcn| short((lcn.cast_signed()).wrapping_sub(last)));
+        last = run.lcn.map_or(last, |lcn| lcn.cast_signed());
+        out.push(to_u8(count.len()) | to_u8(offset.len()) << 4);
         out.extend(count);
         out.extend(offset);
     }
@@ -227,7 +229,7 @@ pub struct Mapping {
     pub total: u64,
 }
 
-/// Where an attribute's value is.
+/// The place of an attribute's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// In the record.
@@ -257,7 +259,7 @@ pub struct Attribute {
 /// finding's code and its words.
 pub fn attributes(record: &[u8], say: &mut dyn FnMut(&'static str, String)) -> Vec<Attribute> {
     let mut out: Vec<Attribute> = Vec::new();
-    let used = le32(record, 24) as usize;
+    let used = to_usize(le32(record, 24));
     let mut at = usize::from(le16(record, 20));
     if at % 8 != 0 || at < 42 || used > record.len() || used < 24 {
         say("record-header", format!("attributes from byte {at}, {used} bytes used"));
@@ -272,7 +274,7 @@ pub fn attributes(record: &[u8], say: &mut dyn FnMut(&'static str, String)) -> V
         if kind == END {
             break;
         }
-        let length = le32(record, at + 4) as usize;
+        let length = to_usize(le32(record, at + 4));
         let Some(bytes) = record.get(at..at.saturating_add(length)) else {
             say("attribute-length", format!("attribute {kind:#x} has {length} bytes"));
             return out;
@@ -313,7 +315,7 @@ fn attribute(bytes: &[u8], at: usize, kind: u32) -> Result<Attribute, (&'static 
     };
     let body = match bytes[8] {
         0 => {
-            let (length, offset) = (le32(bytes, 16) as usize, usize::from(le16(bytes, 20)));
+            let (length, offset) = (to_usize(le32(bytes, 16)), usize::from(le16(bytes, 20)));
             match bytes.get(offset..offset.saturating_add(length)) {
                 Some(value) => Body::Resident(value.to_vec()),
                 None => {
@@ -329,7 +331,7 @@ fn attribute(bytes: &[u8], at: usize, kind: u32) -> Result<Attribute, (&'static 
             let runs = parse_runs(pairs).map_err(|text| ("run-list", text))?;
             let mapping = Mapping {
                 lowest: le64(bytes, 16),
-                highest: le64(bytes, 24) as i64,
+                highest: le64(bytes, 24).cast_signed(),
                 allocated: le64(bytes, 40),
                 size: le64(bytes, 48),
                 initialized: le64(bytes, 56),
@@ -337,7 +339,8 @@ fn attribute(bytes: &[u8], at: usize, kind: u32) -> Result<Attribute, (&'static 
                 runs,
             };
             let covered: u64 = mapping.runs.iter().map(|run| run.count).sum();
-            let claimed = mapping.highest.wrapping_add(1).wrapping_sub(mapping.lowest as i64);
+            let claimed =
+                mapping.highest.wrapping_add(1).wrapping_sub(mapping.lowest.cast_signed());
             if i64::try_from(covered) != Ok(claimed) || mapping.lowest >= 1 << 62 {
                 return Err((
                     "run-list",
@@ -383,7 +386,7 @@ impl Stream {
         self.clusters
     }
 
-    /// Where byte `offset` is on the volume, and how many bytes follow it there. `None` beyond the
+    /// The place of byte `offset` on the volume, and how many bytes follow it there. `None` beyond the
     /// end; a hole has no place.
     pub fn place(&self, offset: u64, cluster: u64) -> Option<(Option<u64>, u64)> {
         let vcn = offset / cluster;
@@ -440,7 +443,7 @@ impl<'a> Reader<'a> {
 
     /// Reads the device.
     pub fn bytes(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
-        self.spend(length as u64)?;
+        self.spend(to_u64(length))?;
         let mut out = vec![0; length];
         self.device.read_at(offset, &mut out)?;
         Ok(out)
@@ -448,18 +451,18 @@ impl<'a> Reader<'a> {
 
     /// Reads a stream; `None` when it does not reach so far or leaves the volume.
     pub fn stream(&self, stream: &Stream, offset: u64, length: usize) -> Result<Option<Vec<u8>>> {
-        self.spend(length as u64)?;
+        self.spend(to_u64(length))?;
         let limit = self.geometry.clusters * self.geometry.cluster;
         let mut out = vec![0; length];
         let mut done = 0;
         while done < length {
-            let Some((place, rest)) = stream.place(offset + done as u64, self.geometry.cluster)
+            let Some((place, rest)) = stream.place(offset + to_u64(done), self.geometry.cluster)
             else {
                 return Ok(None);
             };
-            let count = rest.min((length - done) as u64) as usize;
+            let count = to_usize(rest.min(to_u64(length - done)));
             if let Some(place) = place {
-                if place.checked_add(count as u64).is_none_or(|end| end > limit) {
+                if place.checked_add(to_u64(count)).is_none_or(|end| end > limit) {
                     return Ok(None);
                 }
                 self.device.read_at(place, &mut out[done..done + count])?;

@@ -5,6 +5,7 @@ use super::raw::{
 };
 use super::report::Report;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// Most records that are looked at: more files than this are on no image.
 const MOST: u64 = 64 << 20;
@@ -30,9 +31,9 @@ pub struct Record {
 
 /// The whole MFT.
 pub struct Mft {
-    /// What is in use, by number.
+    /// The records in use, by number.
     pub records: Vec<Option<Box<Record>>>,
-    /// Where the MFT is.
+    /// The place of the MFT.
     pub stream: Stream,
 }
 
@@ -57,7 +58,7 @@ impl Mft {
     pub fn load(reader: &Reader<'_>, report: &mut Report) -> Result<Self> {
         let size = reader.geometry.record;
         let stream = locate(reader)?;
-        let count = stream.size / size as u64;
+        let count = stream.size / to_u64(size);
         let cluster = reader.geometry.cluster;
         if stream.clusters() > reader.geometry.clusters || stream.size > stream.clusters() * cluster
         {
@@ -69,11 +70,11 @@ impl Mft {
             return Err(Error::unsupported(text, format!("{MOST} are the most")));
         }
         let mut records = Vec::new();
-        let step = (CHUNK / size).max(1) as u64;
+        let step = to_u64((CHUNK / size).max(1));
         let mut number = 0;
         while number < count {
             let these = step.min(count - number);
-            let chunk = reader.stream(&stream, number * size as u64, these as usize * size)?;
+            let chunk = reader.stream(&stream, number * to_u64(size), to_usize(these) * size)?;
             let Some(mut chunk) = chunk else {
                 report.error(
                     "mft-runs",
@@ -95,7 +96,7 @@ impl Mft {
 fn locate(reader: &Reader<'_>) -> Result<Stream> {
     let corrupt = |detail: &str| Error::corrupt("$MFT", "record 0", detail);
     let geometry = reader.geometry;
-    let limit = (geometry.clusters * geometry.cluster).saturating_sub(geometry.record as u64);
+    let limit = (geometry.clusters * geometry.cluster).saturating_sub(to_u64(geometry.record));
     let at = geometry.mft * geometry.cluster;
     if at > limit {
         return Err(corrupt("it lies at the end of the volume"));
@@ -125,7 +126,7 @@ fn locate(reader: &Reader<'_>) -> Result<Stream> {
     parts.sort_unstable();
     for (lowest, number) in parts {
         let size = geometry.record;
-        let bytes = number.checked_mul(size as u64);
+        let bytes = number.checked_mul(to_u64(size));
         let bytes = match bytes {
             Some(offset) => reader.stream(&stream, offset, size)?,
             None => None,
@@ -164,7 +165,7 @@ fn record(bytes: &mut [u8], number: u64, report: &mut Report) -> Option<Box<Reco
         report.error("record-fixup", place(), text);
         return None;
     }
-    if le32(bytes, 28) as usize != bytes.len() {
+    if to_usize(le32(bytes, 28)) != bytes.len() {
         report.error("record-header", place(), format!("it says it has {} bytes", le32(bytes, 28)));
     }
     if le16(bytes, 4) >= 48 && u64::from(le32(bytes, 44)) != number {
@@ -214,7 +215,7 @@ pub fn list_entries(reader: &Reader<'_>, list: &Attribute) -> Result<Vec<ListEnt
         Body::Mapped(mapping) => {
             let mut stream = Stream::new(mapping.size);
             stream.extend(&mapping.runs);
-            let size = mapping.size.min(LIST_MOST) as usize;
+            let size = to_usize(mapping.size.min(LIST_MOST));
             reader.stream(&stream, 0, size)?.unwrap_or_default()
         }
     };

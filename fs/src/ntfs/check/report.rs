@@ -1,4 +1,4 @@
-//! What the checker has to say.
+//! The checker's report.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ pub enum Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What kind of thing it is, in a word that does not change.
+    /// The kind of finding, in a word that does not change.
     pub code: &'static str,
-    /// Where (`record 5`, `directory 5`).
+    /// The place (`record 5`, `directory 5`).
     pub place: String,
-    /// What was found.
+    /// The finding in words.
     pub detail: String,
 }
 

@@ -9,6 +9,7 @@ use super::raw::{RECORD_MASK, Reader, le16, le32, le64, units};
 use super::records::Mft;
 use super::report::Report;
 use crate::error::Result;
+use crate::num::{to_u64, to_usize};
 
 /// Security descriptors are kept twice, this far apart.
 const SDS_COPY: u64 = 0x4_0000;
@@ -39,16 +40,16 @@ pub fn mirror(reader: &Reader<'_>, mft: &Mft, files: &Files, report: &mut Report
         Some(Value::Mapped(stream)) => stream,
         _ => &super::raw::Stream::default(),
     };
-    if stream.size < 4 * size as u64
+    if stream.size < 4 * to_u64(size)
         || stream.place(0, geometry.cluster).and_then(|place| place.0)
             != Some(geometry.mirror * geometry.cluster)
     {
         let text = format!("it has {} bytes, or is not where the boot sector says", stream.size);
         report.error("mft-mirror", "record 1 $MFTMirr".to_owned(), text);
     }
-    let most = 4.max(geometry.cluster / size as u64);
-    for number in 0..(stream.size / size as u64).min(most) {
-        let at = number * size as u64;
+    let most = 4.max(geometry.cluster / to_u64(size));
+    for number in 0..(stream.size / to_u64(size)).min(most) {
+        let at = number * to_u64(size);
         if mft.get(number).is_some()
             && reader.stream(&mft.stream, at, size)? != reader.stream(stream, at, size)?
         {
@@ -141,7 +142,7 @@ fn secure(
             report.error("security-descriptor", place(id), text);
             continue;
         }
-        let one = reader.stream(sds, offset, length as usize)?.unwrap_or_default();
+        let one = reader.stream(sds, offset, to_usize(length))?.unwrap_or_default();
         if one.get(..20) != header.get(..20) {
             let text = "$SDS has another header there than the index".to_owned();
             report.error("security-descriptor", place(id), text);
@@ -155,7 +156,7 @@ fn secure(
             report.error("security-hash", place(id), text);
         }
         let copy = match offset.checked_add(SDS_COPY) {
-            Some(at) => reader.stream(sds, at, length as usize)?,
+            Some(at) => reader.stream(sds, at, to_usize(length))?,
             None => None,
         };
         if copy.as_deref() != Some(&one[..]) {

@@ -96,7 +96,7 @@ pub fn key_name(key: &[u8]) -> impl Iterator<Item = u16> + Clone + '_ {
 #[cfg(test)]
 pub fn name_key(name: &[u16]) -> Vec<u8> {
     let mut key = vec![0; FILE_NAME_NAME];
-    key[FILE_NAME_LENGTH] = name.len().min(255) as u8;
+    key[FILE_NAME_LENGTH] = crate::num::to_u8(name.len().min(255));
     key.extend(name.iter().take(255).flat_map(|unit| unit.to_le_bytes()));
     key
 }

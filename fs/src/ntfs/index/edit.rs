@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::node::{Entry, Node, block_room};
 use super::{Context, DEPTH, IndexStore, RawIndexRoot};
 use crate::error::{Error, Result, display_name};
+use crate::num::to_usize;
 use crate::utf16::{UpCase, to_utf8};
 
 /// One node on the way down.
@@ -19,7 +20,7 @@ struct Step {
     changed: bool,
 }
 
-/// What a change will do, when it is known to be possible.
+/// The effect of a change that is known to be possible.
 #[derive(Default)]
 struct Draft {
     blocks: BTreeMap<u64, Node>,
@@ -48,7 +49,7 @@ impl Draft {
     }
 }
 
-/// What is known of the tree as a whole.
+/// Facts of the tree as a whole.
 struct Shape<'a> {
     upcase: &'a UpCase,
     head: RawIndexRoot,
@@ -64,7 +65,7 @@ pub fn insert<S: IndexStore>(store: &mut S, upcase: &UpCase, entry: &Entry) -> R
         let name: Vec<u16> = super::key_name(entry.key()).collect();
         return Err(Error::Exists(display_name(&to_utf8(&name))));
     }
-    let room = block_room(context.head.BytesPerIndexBuffer.get() as usize);
+    let room = block_room(to_usize(context.head.BytesPerIndexBuffer.get()));
     if entry.size() + 40 > room || !context.collation.takes(entry.key()) {
         return Err(too_long(store, entry));
     }
@@ -128,7 +129,7 @@ pub fn replace<S: IndexStore>(store: &mut S, upcase: &UpCase, entry: &Entry) -> 
         if old == entry {
             return Ok(true);
         }
-        if entry.size() + 40 > block_room(context.head.BytesPerIndexBuffer.get() as usize) {
+        if entry.size() + 40 > block_room(to_usize(context.head.BytesPerIndexBuffer.get())) {
             return Err(too_long(store, entry));
         }
         *old = entry.clone();
@@ -171,7 +172,7 @@ fn descend<S: IndexStore>(context: &Context<'_, S>, key: &[u8]) -> Result<(Vec<S
 fn apply<S: IndexStore>(store: &mut S, upcase: &UpCase, mut path: Vec<Step>) -> Result<()> {
     let before = store.root()?;
     let head = super::root_header(store, &before)?;
-    let size = head.BytesPerIndexBuffer.get() as usize;
+    let size = to_usize(head.BytesPerIndexBuffer.get());
     let shape = Shape { upcase, head, room: block_room(size) };
     let mut draft = Draft::default();
     let result = settle(store, &shape, &mut path, &mut draft)
@@ -185,7 +186,7 @@ fn apply<S: IndexStore>(store: &mut S, upcase: &UpCase, mut path: Vec<Step>) -> 
         return Err(error);
     }
     for (&vcn, node) in &draft.blocks {
-        // What a new block held before is of no interest.
+        // The old bytes of a new block are of no interest.
         let old = match draft.allocated.contains(&vcn) {
             true => None,
             false => Some(store.read_block(vcn)?),
@@ -198,7 +199,7 @@ fn apply<S: IndexStore>(store: &mut S, upcase: &UpCase, mut path: Vec<Step>) -> 
     Ok(())
 }
 
-/// Goes up the path. What becomes of the root is left in `draft.root`.
+/// Goes up the path. The new root is left in `draft.root`.
 fn settle<S: IndexStore>(
     store: &mut S,
     shape: &Shape<'_>,

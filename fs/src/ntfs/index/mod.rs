@@ -25,12 +25,13 @@ pub use self::edit::{insert, remove, replace};
 use self::node::{BLOCK_HEADER, BLOCK_SIZES, ROOT_HEADER, parse};
 pub use self::node::{Entry, RawIndexRoot, View};
 use crate::error::{Error, Result};
+use crate::num::to_usize;
 use crate::utf16::UpCase;
 
 /// More levels than any honest tree has.
 pub const DEPTH: usize = 20;
 
-/// Where one index lies.
+/// The place of one index.
 pub trait IndexStore {
     /// Which index this is, for errors: `record 5 index $I30`.
     fn place(&self) -> String;
@@ -70,14 +71,14 @@ pub fn root_header(store: &impl IndexStore, value: &[u8]) -> Result<RawIndexRoot
     let Ok((head, _)) = RawIndexRoot::read_from_prefix(value) else {
         return bad(format!("it has {} bytes", value.len()));
     };
-    let size = head.BytesPerIndexBuffer.get() as usize;
+    let size = to_usize(head.BytesPerIndexBuffer.get());
     if !size.is_power_of_two() || !BLOCK_SIZES.contains(&size) {
         return bad(format!("its blocks have {size} bytes"));
     }
     Ok(head)
 }
 
-/// What is the same for a whole walk.
+/// The state of a whole walk.
 struct Context<'a, S> {
     store: &'a S,
     collation: Collation<'a>,
@@ -110,7 +111,7 @@ impl<'a, S: IndexStore> Context<'a, S> {
 
     fn block(&self, vcn: u64) -> Result<Vec<u8>> {
         let block = self.store.read_block(vcn)?;
-        let size = self.head.BytesPerIndexBuffer.get() as usize;
+        let size = to_usize(self.head.BytesPerIndexBuffer.get());
         if block.len() != size {
             return Err(self.corrupt(vcn, format!("{} bytes, not {size}", block.len())));
         }

@@ -6,10 +6,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::collate::Collation;
 use crate::bytes;
 use crate::ntfs::fixup::STRIDE;
+use crate::num::{to_u16, to_u32, to_u64, to_usize};
 
-/// Where a node's index header is in `$INDEX_ROOT`.
+/// The offset of a node's index header in `$INDEX_ROOT`.
 pub const ROOT_HEADER: usize = size_of::<RawIndexRoot>();
-/// Where a node's index header is in an INDX block.
+/// The offset of a node's index header in an INDX block.
 pub const BLOCK_HEADER: usize = size_of::<RawIndexBlock>();
 const HEADER: usize = size_of::<RawIndexHeader>();
 const ENTRY: usize = size_of::<RawIndexEntry>();
@@ -91,8 +92,8 @@ impl Entry {
     /// An entry of any other index: key and data, and what fills the entry after the data (`$SDH`
     /// has four bytes there).
     pub fn view(key: &[u8], data: &[u8], tail: &[u8]) -> Self {
-        let offset = (ENTRY + key.len()) as u64;
-        let head = offset & 0xffff | (data.len() as u64 & 0xffff) << 16;
+        let offset = to_u64(ENTRY + key.len());
+        let head = offset & 0xffff | (to_u64(data.len()) & 0xffff) << 16;
         Self::build(head, key, &[data, tail].concat())
     }
 
@@ -102,9 +103,9 @@ impl Entry {
         raw.extend_from_slice(key);
         raw.extend_from_slice(rest);
         raw.resize(raw.len().next_multiple_of(8), 0);
-        let length = raw.len().min(usize::from(u16::MAX)) as u16;
+        let length = to_u16(raw.len().min(usize::from(u16::MAX)));
         raw[8..10].copy_from_slice(&length.to_le_bytes());
-        raw[10..12].copy_from_slice(&(key.len().min(usize::from(u16::MAX)) as u16).to_le_bytes());
+        raw[10..12].copy_from_slice(&to_u16(key.len().min(usize::from(u16::MAX))).to_le_bytes());
         Self { raw }
     }
 
@@ -137,7 +138,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes::le64(bytes, at).unwrap_or(0)
 }
 
-/// What one place of a node holds, as it stands in the node's bytes.
+/// One place of a node, as it stands in the node's bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum View<'a> {
     /// An entry with a key.
@@ -185,7 +186,7 @@ pub(super) fn parse<'a>(
         .and_then(|rest| RawIndexHeader::read_from_prefix(rest).ok())
         .ok_or_else(|| format!("{} bytes are too few for an index header", bytes.len()))?
         .0;
-    let place = |field: U32| at.saturating_add(field.get() as usize);
+    let place = |field: U32| at.saturating_add(to_usize(field.get()));
     let (first, end) = (place(header.FirstIndexEntry), place(header.FirstFreeByte));
     let room = place(header.BytesAvailable);
     if first < at + HEADER || first > end || end > room || room > bytes.len() {
@@ -245,7 +246,7 @@ impl Node {
                 View::End => node.last = *child,
                 View::Entry(raw) => {
                     let mut raw = raw.to_vec();
-                    let length = raw.len() as u16;
+                    let length = to_u16(raw.len());
                     raw[8..10].copy_from_slice(&length.to_le_bytes());
                     raw[12..14].fill(0);
                     node.entries.push((Entry { raw }, *child));
@@ -294,11 +295,11 @@ impl Node {
     }
 
     fn header(&self, first: usize, room: usize) -> RawIndexHeader {
-        let used = (first + self.size()) as u32;
+        let used = to_u32(first + self.size());
         RawIndexHeader {
-            FirstIndexEntry: (first as u32).into(),
+            FirstIndexEntry: to_u32(first).into(),
             FirstFreeByte: used.into(),
-            BytesAvailable: (room as u32).max(used).into(),
+            BytesAvailable: to_u32(room).max(used).into(),
             Flags: if self.is_leaf() { 0 } else { INDEX_NODE },
             Reserved: [0; 3],
         }
@@ -320,8 +321,8 @@ impl Node {
         let first = first_entry(size);
         let mut head = RawIndexBlock {
             Signature: *b"INDX",
-            UpdateSequenceArrayOffset: ((BLOCK_HEADER + HEADER) as u16).into(),
-            UpdateSequenceArraySize: (numbers as u16).into(),
+            UpdateSequenceArrayOffset: to_u16(BLOCK_HEADER + HEADER).into(),
+            UpdateSequenceArraySize: to_u16(numbers).into(),
             Lsn: 0.into(),
             ThisBlock: vcn.into(),
         };
@@ -341,7 +342,7 @@ impl Node {
     }
 }
 
-/// Where the entries of a block of `size` bytes begin, from its index header.
+/// The offset of the entries of a block of `size` bytes, from its index header.
 fn first_entry(size: usize) -> usize {
     (HEADER + 2 * (size / STRIDE + 1)).next_multiple_of(8)
 }
@@ -358,7 +359,7 @@ fn finish(out: &mut Vec<u8>, start: usize, flags: u16, child: Option<u64>) {
         flags |= INDEX_ENTRY_NODE;
         out.extend_from_slice(&vcn.to_le_bytes());
     }
-    let length = (out.len() - start) as u16;
+    let length = to_u16(out.len() - start);
     out[start + 8..start + 10].copy_from_slice(&length.to_le_bytes());
     out[start + 12..start + 14].copy_from_slice(&flags.to_le_bytes());
 }

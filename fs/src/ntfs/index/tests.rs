@@ -95,7 +95,7 @@ impl IndexStore for Store {
     }
 }
 
-/// What the tree holds; its shape is checked: every block in use is reached, none is empty, and
+/// The content of the tree; its shape is checked: every block in use is reached, none is empty, and
 /// all leaves are equally deep.
 pub(in crate::ntfs) fn contents(store: &Store, upcase: &UpCase) -> Vec<Entry> {
     let context = Context::open(store, upcase).unwrap();

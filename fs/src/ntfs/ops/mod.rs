@@ -23,6 +23,7 @@ use crate::error::{Error, Result, display_name};
 use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, Info, Kind, NodeId, Stat, Times, Timestamp,
 };
+use crate::num::to_u32;
 use crate::overlay::Overlay;
 use crate::utf16::{NAME_MAX, to_utf8, units};
 
@@ -47,7 +48,7 @@ pub struct Ntfs {
     volume: Volume,
     /// Whether changes are known to be safe.
     writable: bool,
-    /// What the commit ends with.
+    /// The last part of the commit.
     growth: Option<Growth>,
 }
 
@@ -167,7 +168,7 @@ impl FileSystem for Ntfs {
             kind: Kind::Ntfs,
             uuid: format!("{:016X}", geometry.serial),
             label: display_name(&label),
-            block_size: geometry.cluster as u32,
+            block_size: to_u32(geometry.cluster),
             size: self.growth.map_or(geometry.size, |growth| growth.after),
             free: self.volume.free_clusters()? * geometry.cluster,
         })
@@ -237,7 +238,7 @@ impl FileSystem for Ntfs {
         self.change(|volume| write::rename(volume, from_dir.0, from, to_dir.0, to))
     }
 
-    /// Nothing: NTFS has no such modes. Who may do what is in the security descriptor, which a new
+    /// Nothing: NTFS has no such modes. The security descriptor has the rights, which a new
     /// file inherits from its directory.
     fn chmod(&mut self, node: NodeId, _: u16) -> Result<()> {
         self.volume.inode(node.0).map(|_| ())

@@ -1,4 +1,4 @@
-//! Who may do what with a new file: the security descriptor that it inherits, and where it is kept.
+//! The rights to a new file: the security descriptor that it inherits, and its place.
 
 use super::super::attribute::{Attribute, Body};
 use super::super::inode::Inode;
@@ -9,6 +9,7 @@ use super::super::security::{self, Descriptor, SecureIndex, SecureStore};
 use super::super::tree::Editor;
 use super::super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// `$SDS`.
 const SDS: [u16; 4] = [0x24, 0x53, 0x44, 0x53];
@@ -56,7 +57,7 @@ impl SecureStore for Secure<'_> {
         let (Body::Mapped(mapping), 0) = (&mut sds.body, sds.flags) else {
             return Err(self.inode.corrupt("$SDS is resident, compressed or sparse"));
         };
-        let end = offset.saturating_add(bytes.len() as u64);
+        let end = offset.saturating_add(to_u64(bytes.len()));
         let old_size = mapping.size;
         if end > old_size.saturating_add(JUMP_MAX) {
             return Err(self.inode.corrupt(format!("$SDS ends at {old_size}, before {offset}")));
@@ -69,11 +70,11 @@ impl SecureStore for Secure<'_> {
         // whole sector after it. All that is in use there is written as it was.
         let from = offset.min(old_size) / SECTOR * SECTOR;
         let to = end.next_multiple_of(SECTOR);
-        let mut all = vec![0; (to - from) as usize];
-        let there = old_size.saturating_sub(from).min(to - from) as usize;
+        let mut all = vec![0; to_usize(to - from)];
+        let there = to_usize(old_size.saturating_sub(from).min(to - from));
         let runs = mapping.runs.clone();
         self.volume.read_runs(&runs, from, &mut all[..there])?;
-        all[(offset - from) as usize..][..bytes.len()].copy_from_slice(bytes);
+        all[to_usize(offset - from)..][..bytes.len()].copy_from_slice(bytes);
         self.volume.write_runs(&runs, from, &all, Step::Fresh)?;
         mapping.size = old_size.max(end);
         mapping.valid = mapping.size;

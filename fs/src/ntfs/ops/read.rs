@@ -13,15 +13,16 @@ use super::super::tree::{I30, Reader};
 use super::super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::{DirEntry, FileType, NodeId, Stat};
+use crate::num::{to_u32, to_u64};
 use crate::utf16::{NAME_MAX, to_utf8, to_utf16};
 
 /// A volume is looked at as the one that Windows runs from: links to this drive stay in it.
 const DRIVE: u8 = b'C';
 /// Bytes of a reparse point at most, as Windows has it.
 const REPARSE_MAX: u64 = 16 << 10;
-/// What all directories seem to have for a mode.
+/// The mode that all directories seem to have.
 const DIRECTORY_MODE: u16 = 0o755;
-/// What all files seem to have for a mode.
+/// The mode that all files seem to have.
 const FILE_MODE: u16 = 0o644;
 
 /// A directory; anything else is an error.
@@ -33,7 +34,7 @@ pub fn directory(volume: &Volume, number: u64) -> Result<Arc<Inode>> {
     Ok(inode)
 }
 
-/// What the entry of a directory names that has this name, exactly or but for case.
+/// The record that a directory names so, exactly or but for case.
 pub fn find(volume: &Volume, dir: &Inode, name: &[u8]) -> Result<Option<(Reference, FileName)>> {
     let Ok(name) = to_utf16(name) else { return Ok(None) };
     if name.len() > NAME_MAX {
@@ -86,7 +87,7 @@ pub fn readdir(volume: &Volume, dir: u64) -> Result<Vec<DirEntry>> {
     Ok(out)
 }
 
-/// What the reparse point of a file says, where it has one.
+/// The reparse point of a file, where it has one.
 fn reparse_point(volume: &Volume, inode: &Inode) -> Result<Option<Reparse>> {
     let Some(point) = inode.find(REPARSE_POINT, &[]) else { return Ok(None) };
     let value = volume.whole_value(point, REPARSE_MAX)?;
@@ -95,7 +96,7 @@ fn reparse_point(volume: &Volume, inode: &Inode) -> Result<Option<Reparse>> {
         .map_err(|text| Error::corrupt("reparse point", format!("record {}", inode.number), text))
 }
 
-/// Where a symbolic link or junction leads; `None` for files that are neither. A target on another
+/// The target of a symbolic link or junction; `None` for files that are neither. A target on another
 /// volume is shown as Windows has it, and leads nowhere.
 fn link_target(volume: &Volume, inode: &Inode) -> Result<Option<Vec<u8>>> {
     Ok(match reparse_point(volume, inode)? {
@@ -114,7 +115,7 @@ pub fn hidden_content(volume: &Volume, inode: &Inode) -> Result<Option<&'static 
     })
 }
 
-/// What `lstat` would say. NTFS has no modes, owners and groups of that kind: these are constants.
+/// The answer of `lstat`. NTFS has no modes, owners and groups of that kind: these are constants.
 pub fn stat(volume: &Volume, number: u64) -> Result<Stat> {
     let inode = volume.inode(number)?;
     let information = inode.standard_information()?;
@@ -123,7 +124,7 @@ pub fn stat(volume: &Volume, number: u64) -> Result<Stat> {
         false => None,
     };
     let (file_type, mode, size) = match &target {
-        Some(target) => (FileType::Symlink, 0o777, target.len() as u64),
+        Some(target) => (FileType::Symlink, 0o777, to_u64(target.len())),
         None if inode.is_directory() => (FileType::Directory, DIRECTORY_MODE, 0),
         None => (FileType::Regular, FILE_MODE, inode.data().map_or(0, Attribute::size)),
     };
@@ -134,7 +135,7 @@ pub fn stat(volume: &Volume, number: u64) -> Result<Stat> {
         mode,
         uid: 0,
         gid: 0,
-        links: links as u32,
+        links: to_u32(links),
         size,
         blocks: clusters_taken(volume, &inode) * volume.geometry.cluster / 512,
         device: None,

@@ -1,4 +1,4 @@
-//! What no other program puts into a volume for us: the change journal, which lies in `$Extend`.
+//! The change journal in `$Extend`, which no other program makes for us.
 
 use std::process::Command;
 use std::sync::Arc;

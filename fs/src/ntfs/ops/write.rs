@@ -273,7 +273,7 @@ pub fn rename(
             }
         }
     }
-    // What was replaced may have been another name of this very file's directory: read it again.
+    // The replaced file may have been another name of this very file's directory: read it again.
     let (mut inode, key) = named(volume, from_dir, from)?;
     remove_name(volume, &mut inode, from_dir, &key)?;
     add_name(volume, &mut inode, to_dir, wide)?;

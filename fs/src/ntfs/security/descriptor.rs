@@ -1,5 +1,7 @@
 //! Self-relative security descriptors, taken apart and put together.
 
+use crate::num::{to_u8, to_u16, to_u32, to_usize};
+
 /// Bytes of SECURITY_DESCRIPTOR_RELATIVE before its parts.
 const HEADER: usize = 20;
 /// Bytes of an ACL before its entries.
@@ -23,7 +25,7 @@ impl Sid {
     /// `S-1-AUTHORITY-SUB-SUB...`, at most 15 subauthorities.
     pub fn new(authority: u8, subs: &[u32]) -> Self {
         let subs = &subs[..subs.len().min(15)];
-        let mut bytes = vec![1, subs.len() as u8, 0, 0, 0, 0, 0, authority];
+        let mut bytes = vec![1, to_u8(subs.len()), 0, 0, 0, 0, 0, authority];
         bytes.extend(subs.iter().flat_map(|sub| sub.to_le_bytes()));
         Self(bytes)
     }
@@ -86,7 +88,7 @@ pub struct Ace {
     pub kind: u8,
     /// AceFlags.
     pub flags: u8,
-    /// What follows the header: for most types an access mask and a security identifier.
+    /// The bytes after the header: for most types an access mask and a security identifier.
     pub body: Vec<u8>,
 }
 
@@ -177,7 +179,7 @@ impl Acl {
         for ace in &self.aces {
             let end = out.len() + ace.size();
             out.extend([ace.kind, ace.flags]);
-            out.extend((ace.size() as u16).to_le_bytes());
+            out.extend(to_u16(ace.size()).to_le_bytes());
             out.extend_from_slice(&ace.body);
             out.resize(end, 0);
         }
@@ -196,7 +198,7 @@ pub struct Descriptor {
     pub group: Option<Sid>,
     /// The system's list: audits and labels.
     pub sacl: Option<Acl>,
-    /// Who may do what. `None` with DACL_PRESENT set: everyone may do all.
+    /// The rights. `None` with DACL_PRESENT set: everyone may do all.
     pub dacl: Option<Acl>,
 }
 
@@ -212,7 +214,7 @@ impl Descriptor {
         }
         let part = |at: usize| {
             let b = &header[at..at + 4];
-            match u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize {
+            match to_usize(u32::from_le_bytes([b[0], b[1], b[2], b[3]])) {
                 0 => Ok(None),
                 from if from >= HEADER && from < bytes.len() => Ok(Some(&bytes[from..])),
                 from => Err(format!("a part of a security descriptor is at byte {from}")),
@@ -240,14 +242,14 @@ impl Descriptor {
         let lists = [(12, &self.sacl), (16, &self.dacl)];
         for (at, list) in lists {
             if let Some(list) = list {
-                let from = out.len() as u32;
+                let from = to_u32(out.len());
                 out[at..at + 4].copy_from_slice(&from.to_le_bytes());
                 out.extend(list.to_bytes()?);
             }
         }
         for (at, sid) in [(4, &self.owner), (8, &self.group)] {
             if let Some(sid) = sid {
-                let from = out.len() as u32;
+                let from = to_u32(out.len());
                 out[at..at + 4].copy_from_slice(&from.to_le_bytes());
                 out.extend_from_slice(sid.as_bytes());
             }

@@ -1,4 +1,4 @@
-//! What a new file or directory has from the directory it is made in.
+//! The rights that a new file or directory inherits from its directory.
 
 use super::descriptor::{
     Ace, Acl, DACL_AUTO_INHERITED, DACL_PRESENT, Descriptor, SACL_AUTO_INHERITED, SACL_PRESENT,
@@ -19,7 +19,7 @@ const INHERITANCE: u8 = OBJECT | CONTAINER | NO_PROPAGATE | INHERIT_ONLY;
 
 /// FILE_ALL_ACCESS.
 pub const FILE_ALL_ACCESS: u32 = 0x001f_01ff;
-/// What each generic right means for a file: GENERIC_READ, _WRITE, _EXECUTE and _ALL.
+/// The rights of a file behind each generic one: GENERIC_READ, _WRITE, _EXECUTE and _ALL.
 const GENERIC: [(u32, u32); 4] = [
     (0x8000_0000, 0x0012_0089),
     (0x4000_0000, 0x0012_0116),
@@ -81,7 +81,7 @@ fn to_directory(ace: &Ace, owner: &Sid, group: &Sid, out: &mut Vec<Ace>) {
     if own.body == ace.body {
         out.push(Ace { flags: own.flags | keep, ..own });
     } else {
-        // What it means here, and as it was for those below.
+        // Its meaning here, and its old form for those below.
         let flags = own.flags | keep | INHERIT_ONLY;
         out.push(own);
         out.push(Ace { flags, ..ace.clone() });

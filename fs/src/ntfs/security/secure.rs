@@ -4,6 +4,7 @@
 use super::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::ntfs::index::{self, Entry, IndexStore};
+use crate::num::{to_u32, to_usize};
 use crate::utf16::UpCase;
 
 /// `$SDS` is made of pieces of this size, each followed by its copy.
@@ -12,7 +13,7 @@ const PIECE: u64 = 0x4_0000;
 const HEADER: usize = 20;
 /// The first number that Windows gives.
 const FIRST_ID: u32 = 0x100;
-/// What follows the data of an entry of `$SDH`.
+/// The bytes after the data of an entry of `$SDH`.
 const TAIL: [u8; 4] = *b"I\0I\0";
 /// Most bytes of a descriptor with its header.
 const MOST: usize = 0x1_0000 + HEADER;
@@ -26,7 +27,7 @@ pub enum SecureIndex {
     Sdh,
 }
 
-/// Where `$Secure` lies.
+/// The place of `$Secure`.
 pub trait SecureStore {
     /// One of its indexes.
     type Index<'a>: IndexStore
@@ -48,7 +49,7 @@ pub fn hash(descriptor: &[u8]) -> u32 {
     })
 }
 
-/// What an index says about a descriptor.
+/// An index's entry of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Header {
     hash: u32,
@@ -62,7 +63,7 @@ impl Header {
         let long = |at: usize| crate::bytes::le32(bytes, at);
         let offset = u64::from(long(8)?) | u64::from(long(12)?) << 32;
         let header = Self { hash: long(0)?, id: long(4)?, offset, length: long(16)? };
-        let fits = (HEADER..=MOST).contains(&(header.length as usize));
+        let fits = (HEADER..=MOST).contains(&to_usize(header.length));
         (fits && header.offset < 1 << 40).then_some(header)
     }
 
@@ -83,7 +84,7 @@ fn corrupt(position: String, detail: &str) -> Error {
 }
 
 fn read<S: SecureStore>(store: &mut S, header: Header) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; header.length as usize];
+    let mut bytes = vec![0; to_usize(header.length)];
     store.read_sds(header.offset, &mut bytes)?;
     if Header::parse(&bytes) != Some(header) {
         let text = "$SDS has another header there than the index";
@@ -125,7 +126,7 @@ pub fn intern<S: SecureStore>(store: &mut S, upcase: &UpCase, bytes: &[u8]) -> R
         Ok(true)
     })?;
     for header in same {
-        if header.length as usize == HEADER + bytes.len() && read(store, header)? == bytes {
+        if to_usize(header.length) == HEADER + bytes.len() && read(store, header)? == bytes {
             return Ok(header.id);
         }
     }
@@ -137,7 +138,7 @@ pub fn intern<S: SecureStore>(store: &mut S, upcase: &UpCase, bytes: &[u8]) -> R
         }
         Ok(true)
     })?;
-    let length = (HEADER + bytes.len()) as u32;
+    let length = to_u32(HEADER + bytes.len());
     let id = last.checked_add(1).ok_or_else(|| Error::NoSpace("$Secure: no number".to_owned()))?;
     let mut offset = end.next_multiple_of(16);
     // Every other piece is a copy, and no descriptor lies in two pieces.
