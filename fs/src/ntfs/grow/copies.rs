@@ -21,6 +21,9 @@ const CHUNK: u64 = 1 << 20;
 /// More of the MFT than this is not copied.
 const MAX: u64 = 64 << 20;
 
+/// A place of `$Bitmap`, and its bytes before the growth and meanwhile.
+type Mark = (u64, Vec<u8>, Vec<u8>);
+
 /// Copies of the first records of the MFT, and of its mirror.
 pub(super) struct Copies {
     /// The clusters of both.
@@ -31,7 +34,7 @@ pub(super) struct Copies {
     bytes: Vec<u8>,
     /// Bytes of `$Bitmap` below the volume's old end in which they are marked meanwhile: the place,
     /// and the bytes now and meanwhile.
-    marks: Vec<(u64, Vec<u8>, Vec<u8>)>,
+    marks: Vec<Mark>,
 }
 
 impl Copies {
@@ -81,7 +84,7 @@ impl Copies {
             for record in
                 changed.iter_mut().map(|record| &mut **record).chain([&mut first, &mut second])
             {
-                let new = record.to_bytes();
+                let new = record.next_bytes();
                 let offset = index(record.number * length(new.len()))?;
                 bytes[offset..offset + new.len()].copy_from_slice(&new);
                 if record.number < mirror_bytes / length(new.len()) {
@@ -166,7 +169,7 @@ fn marks(
     bitmap: &Stream,
     clusters: &Range<u64>,
     new: u64,
-) -> Result<Vec<(u64, Vec<u8>, Vec<u8>)>> {
+) -> Result<Vec<Mark>> {
     let mut out = Vec::new();
     if clusters.start >= new {
         return Ok(out);

@@ -216,7 +216,7 @@ impl Record {
     }
 
     /// The bytes as they are to be written.
-    pub(super) fn to_bytes(&mut self) -> Vec<u8> {
+    pub(super) fn next_bytes(&mut self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         fix(&mut bytes);
         // The update sequence number that was used is the last one.
@@ -228,7 +228,7 @@ impl Record {
     /// Writes it, and its copy in `$MFTMirr` where it has one. Nothing may lead to them meanwhile.
     pub(super) fn write(&mut self, reader: &Reader<'_>) -> Result<()> {
         let geometry = reader.geometry;
-        let bytes = self.to_bytes();
+        let bytes = self.next_bytes();
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         // The mirror holds four records, or as many as fill a large cluster.
         if self.number < 4.max(geometry.cluster / length) {
