@@ -6,6 +6,7 @@
 
 mod atomic;
 mod cli_apply;
+mod cli_btrfs;
 mod cli_check;
 mod cli_disk;
 mod cli_grow;

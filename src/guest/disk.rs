@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use snf_fs::btrfs::Btrfs;
 use snf_fs::error::display_name;
 use snf_fs::ext::{Ext, Options};
 use snf_fs::fat::{self, Fat};
@@ -332,6 +333,12 @@ pub(super) fn look(
             Fat::open(device, fat::Options { now: clock.now() }).map(|fat| Box::new(fat) as _)
         }
         probe::NTFS => Ntfs::open(device).map(|ntfs| Box::new(ntfs.at(clock.now())) as _),
+        // In the helper VM its kernel opens it.
+        probe::BTRFS if mounter.is_none() => match Btrfs::open(device, clock.now()) {
+            // The kernel may know it.
+            Err(Error::Unsupported { .. }) => return,
+            opened => opened.map(|btrfs| Box::new(btrfs) as _),
+        },
         kind => {
             // The mounter knows the image's disk only, and no other layer of the stack.
             let (0, Some(start)) = (volume.disk, volume.run) else { return };

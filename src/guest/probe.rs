@@ -36,6 +36,8 @@ pub enum Probe {
 pub const EXT: &str = "ext";
 /// The kind that the NTFS engine opens.
 pub const NTFS: &str = "ntfs";
+/// The kind that the btrfs engine opens.
+pub const BTRFS: &str = "btrfs";
 /// FAT12, FAT16 or FAT32.
 pub const FAT: &str = "vfat";
 
@@ -94,7 +96,7 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
     let btrfs = read(device, 65536, 1024)?;
     if btrfs.get(64..72) == Some(b"_BHRfS_M") {
         return known(Signature {
-            kind: "btrfs",
+            kind: BTRFS,
             uuid: btrfs.get(32..48).and_then(uuid),
             label: btrfs.get(299..555).and_then(text),
         });

@@ -40,7 +40,7 @@ pub struct VolumeCheck {
     pub number: Option<u32>,
     /// Kind of file system or container.
     pub kind: Option<String>,
-    /// Whether it was looked at: only ext and NTFS are.
+    /// Whether it was looked at: file systems with an engine of ours are.
     pub checked: bool,
     /// Contradictions, in all.
     pub errors: u64,
@@ -103,7 +103,14 @@ fn check_volume(volume: &Volume) -> VolumeCheck {
     let ntfs = volume.kind.as_deref() == Some("ntfs");
     match (&volume.content, &volume.device) {
         (_, Some(device)) if ntfs => ntfs_volume(&**device, &mut out),
-        (Content::Open(fs), _) => walk(&**fs, &mut out),
+        (Content::Open(fs), _) => match fs.subvolume(b"") {
+            Ok(Some(whole)) => walk(&*whole, &mut out),
+            Ok(None) => walk(&**fs, &mut out),
+            Err(error) => {
+                out.checked = true;
+                out.error("unreadable", volume.place(), error.to_string());
+            }
+        },
         (Content::Broken(problem), _) => {
             out.checked = true;
             out.error("unreadable", volume.place(), sentence(&**problem));

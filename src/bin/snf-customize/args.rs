@@ -180,8 +180,8 @@ pub(crate) struct Apply {
     #[arg(long, help_heading = "How")]
     pub(crate) dry_run: bool,
 
-    /// Do it inside the helper VM: for images that are not to be trusted, and for xfs and btrfs,
-    /// which its kernel knows. Needs QEMU, a built helper and snf-image-host, and no root.
+    /// Do it inside the helper VM: for images that are not to be trusted, and for xfs, which its
+    /// kernel knows. Needs QEMU, a built helper and snf-image-host, and no root.
     #[arg(long, help_heading = "How")]
     pub(crate) vm: bool,
 
