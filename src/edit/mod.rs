@@ -6,6 +6,7 @@
 //! new verb is such a file, its `mod` line and its line in the table below.
 
 mod access;
+mod account;
 mod append_line;
 mod chmod;
 mod chown;
@@ -28,6 +29,7 @@ mod sysv;
 #[cfg(test)]
 mod testing;
 mod text;
+mod timezone;
 mod touch;
 mod truncate;
 mod unit;
@@ -183,6 +185,14 @@ actions! {
     Unmask(unit::Unmask),
     /// Sets the target that the guest boots into.
     DefaultTarget(unit::DefaultTarget),
+    /// Locks a user's password.
+    LockUser(account::LockUser),
+    /// Unlocks a user's password.
+    UnlockUser(account::UnlockUser),
+    /// Has a user choose a new password at the next login.
+    ExpirePassword(account::ExpirePassword),
+    /// Sets the time zone.
+    Timezone(timezone::Timezone),
 }
 
 /// All options that make edits, in the order of the help text.

@@ -183,6 +183,44 @@ fn set(fields: &mut [Vec<u8>], index: usize, value: &[u8]) -> Result<(), EditErr
     Ok(())
 }
 
+/// A change of the password field that keeps the hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// `!` before the hash: no password fits. As `passwd -l`.
+    Lock,
+    /// Without it. As `passwd -u`.
+    Unlock,
+    /// The day of the last change is 0: a new password is asked for at the next login. As `passwd -e`.
+    Expire,
+}
+
+/// `shadow` with one user locked, unlocked or expired.
+///
+/// # Errors
+/// [`EditError::BadValue`] for an unlocking that would leave no password.
+pub fn lock_shadow(content: &[u8], name: &[u8], lock: Lock) -> Result<Vec<u8>, EditError> {
+    edit_line(content, name, |fields| {
+        let hash = fields.get(1).ok_or(EditError::Malformed)?.clone();
+        match lock {
+            Lock::Lock if hash.starts_with(b"!") => Ok(()),
+            Lock::Lock => set(fields, 1, &[b"!".as_slice(), &hash].concat()),
+            Lock::Unlock => match hash.strip_prefix(b"!") {
+                None if hash.is_empty() || hash == b"*" => Err(EditError::BadValue),
+                None => Ok(()),
+                Some(rest) => {
+                    let rest = rest.strip_prefix(b"!").unwrap_or(rest);
+                    if rest.is_empty() || rest == b"*" {
+                        return Err(EditError::BadValue);
+                    }
+                    let rest = rest.to_vec();
+                    set(fields, 1, &rest)
+                }
+            },
+            Lock::Expire => set(fields, 2, b"0"),
+        }
+    })
+}
+
 /// Runs `edit` on the fields of the first line that is `name`'s.
 fn edit_line(
     content: &[u8],
