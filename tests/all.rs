@@ -19,6 +19,7 @@ mod cli_volumes;
 mod crypt_oracle;
 mod damage;
 mod deployed;
+mod edit_oracle;
 mod growth;
 mod guest_ext4;
 mod qcow2_cut;

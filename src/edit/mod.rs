@@ -26,6 +26,8 @@ mod source;
 mod substitute;
 mod symlink;
 mod sysv;
+#[cfg(feature = "cli")]
+mod tar_in;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -97,40 +99,41 @@ trait Act {
     fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError>;
 }
 
-/// Makes [`Action`] and what goes through its kinds.
+/// Makes [`Action`] and what goes through its kinds. One with `if "FEATURE"` is there with that
+/// feature only.
 macro_rules! actions {
-    ($($(#[$doc:meta])* $kind:ident($value:ty)),* $(,)?) => {
+    ($($(#[$doc:meta])* $kind:ident($value:ty) $(if $feature:literal)?),* $(,)?) => {
         /// One edit as a value. In a document its kind is the key and its fields are a table:
         /// `mkdir = {path = "/srv/data"}`.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         #[non_exhaustive]
         pub enum Action {
-            $($(#[$doc])* $kind($value),)*
+            $($(#[cfg(feature = $feature)])? $(#[$doc])* $kind($value),)*
         }
 
-        const ALL: &[&[Verb]] = &[$(<$value as Act>::VERBS),*];
+        const ALL: &[&[Verb]] = &[$($(#[cfg(feature = $feature)])? <$value as Act>::VERBS),*];
 
         impl Action {
             /// The knowledge of the guest that it needs.
             pub fn needs(&self) -> Needs {
-                match self { $(Self::$kind(_) => <$value as Act>::NEEDS,)* }
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(_) => <$value as Act>::NEEDS,)* }
             }
 
             /// Whether it reads files beside the program when it runs, beyond its sources. Then it
             /// cannot run inside the helper VM.
             pub fn is_local(&self) -> bool {
-                match self { $(Self::$kind(_) => <$value as Act>::LOCAL,)* }
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(_) => <$value as Act>::LOCAL,)* }
             }
 
             /// What it is about, for messages.
             pub fn subject(&self) -> String {
-                match self { $(Self::$kind(act) => act.subject(),)* }
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.subject(),)* }
             }
 
             /// The contents that it takes from elsewhere.
             pub fn sources(&mut self) -> Vec<&mut Source> {
-                match self { $(Self::$kind(act) => act.sources(),)* }
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.sources(),)* }
             }
 
             fn run(
@@ -138,7 +141,7 @@ macro_rules! actions {
                 guest: &mut Guest,
                 session: &mut Session<'_>,
             ) -> Result<(), TaskError> {
-                match self { $(Self::$kind(act) => act.run(guest, session),)* }
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.run(guest, session),)* }
             }
         }
     };
@@ -149,6 +152,8 @@ actions! {
     Write(write::Write),
     /// Copies local files and directories into the guest.
     CopyIn(copy_in::CopyIn),
+    /// Unpacks a local tar archive.
+    TarIn(tar_in::TarIn) if "cli",
     /// Makes a directory.
     Mkdir(mkdir::Mkdir),
     /// Deletes files and directories.

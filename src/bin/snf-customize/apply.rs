@@ -283,13 +283,11 @@ fn summary(args: &Apply, outcome: &Outcome) -> String {
     }
     let rows =
         |cells: Vec<[String; 2]>| table(&cells.into_iter().map(Vec::from).collect::<Vec<_>>());
-    text.push_str(&rows(
-        report
-            .changes
-            .iter()
-            .map(|change| [change.kind.to_string(), change.path.clone()])
-            .collect(),
-    ));
+    // Line by line: there may be a hundred thousand.
+    let width = report.changes.iter().map(|change| change.kind.len()).max().unwrap_or(0);
+    for change in &report.changes {
+        text.push_str(&format!("  {:<width$}  {}\n", change.kind, change.path));
+    }
     if !report.fingerprints.is_empty() {
         text.push_str("new SSH host keys\n");
         let keys = report.fingerprints.iter();
