@@ -18,7 +18,7 @@ pub mod task;
 
 pub use ask::{event, network, params, personality, plan, properties};
 pub use craft::{crypt, random, secret, sshkey};
-pub use door::{passwords, prepare, request, rules, wire};
+pub use door::{lay, passwords, prepare, request, rules, wire};
 pub use guest::windows::{answer, registry};
 pub use guest::{disk_adapter, storage};
 pub use run::{check, customize, failure, files, inspect};

@@ -8,6 +8,7 @@ mod atomic;
 mod cli_apply;
 mod cli_btrfs;
 mod cli_check;
+mod cli_deploy;
 mod cli_disk;
 mod cli_grow;
 mod cli_hostile;

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::cli_support::volumes::Disks;
 use crate::cli_support::{Guest, Run, snf_customize};
 use crate::deployed::{cat, command, fs_size, fsck, run, write_sparse};
 
@@ -131,7 +132,7 @@ fn a_bare_file_system() {
         (&["--size", "20GB"], 2, "units of 1024"),
         (&["--no-move", "--hostname", "x"], 2, "no effect without --size or --grow"),
         (&["--grow=2"], 2, "no partition 2"),
-        (&["--grow=x"], 2, "number of a partition"),
+        (&["--grow=x"], 2, "the number of a partition"),
         (&["--size", "300M", "--user-password", "nobody-here:hash:!"], 1, "no user"),
     ] {
         let run = guest.apply(options);
@@ -324,4 +325,45 @@ fn a_block_device_has_its_size() {
     assert_eq!(output.status.code(), Some(3));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("is a block device") && said.contains("--grow"), "{said}");
+}
+
+/// Partition, physical volume, logical volume, file system; lvm2 judges.
+#[test]
+fn a_root_in_a_logical_volume() {
+    for label in ["gpt", "dos", "none"] {
+        let disks = match label {
+            "none" => Disks::whole(&[140]),
+            label => Disks::partitioned(label, 160),
+        };
+        disks.group("rl", &[("root", 64), ("data", 8)]);
+        disks.write("rl/root", &debian());
+        let apply = |options: &[&str]| {
+            Run::of(snf_customize().arg("apply").arg(disks.path(0)).args(options))
+        };
+        let before = fs::read(disks.path(0)).unwrap();
+        done(&apply(&["--size", "400M", "--hostname", "grown", "--dry-run"]));
+        let missing = apply(&["--grow=rl/nope"]);
+        assert_eq!(missing.code, 2, "{}", missing.stderr);
+        assert!(missing.stderr.contains("no logical volume rl/nope"), "{}", missing.stderr);
+        assert!(fs::read(disks.path(0)).unwrap() == before);
+        done(&apply(&["--size", "400M", "--hostname", "grown"]));
+        if label != "none" {
+            check_table(Path::new(disks.path(0)), label == "gpt");
+        }
+        disks.check("rl");
+        let guest = disks.guest("rl/root");
+        let name = guest.image.to_str().unwrap();
+        let (code, said) = fsck("-fn", name);
+        assert_eq!(code, 0, "{said}");
+        assert!(fs_size(name) > 360 * MIB, "{label}: {}", fs_size(name));
+        assert_eq!(cat(name, "/etc/hostname"), "grown\n");
+        let again = apply(&["--grow"]);
+        done(&again);
+        assert!(again.stdout.contains("nothing changed"), "{}", again.stdout);
+        // Another volume of the group, by its name.
+        let other = apply(&["--size", "+50M", "--grow=rl/data"]);
+        assert_eq!(other.code, 0, "{}", other.stderr);
+        disks.check("rl");
+        assert!(disks.read("rl/data").len() as u64 >= 57 * MIB);
+    }
 }

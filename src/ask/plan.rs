@@ -146,23 +146,30 @@ pub struct WindowsRequest {
     pub sysprep_inf: Option<Secret>,
 }
 
-/// The partition that gets the room of a larger disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The volume that gets the room of a larger disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Grow {
     /// The last one on the disk, or, when its content does not grow, the root.
     #[default]
     Last,
     /// The root, wherever it is.
     Root,
-    /// This one.
+    /// This partition.
     Partition(u32),
+    /// This logical volume.
+    Logical {
+        /// The name of its group.
+        group: String,
+        /// Its own.
+        name: String,
+    },
 }
 
 /// How the room of a larger disk is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Growth {
-    /// The partition that grows.
+    /// The volume that grows.
     pub what: Grow,
     /// Whether the partitions after it stay where they are.
     pub no_move: bool,

@@ -22,6 +22,8 @@ pub struct Choice {
     pub number: Option<u32>,
     /// The partition in the words of a person (`partition 1 (ext4)`).
     pub place: String,
+    /// The volume in the partition (or disk) that grows with it: LUKS, a logical volume.
+    pub within: Option<Layer>,
     /// The partitions that may be moved, and how.
     pub movable: Vec<(u32, Carry)>,
     /// Those that may not, and why.
@@ -47,6 +49,14 @@ pub enum NoGrowth {
         /// Why.
         reason: String,
     },
+    /// A logical volume was named that is not there.
+    #[error("the disk has no logical volume {group}/{name}")]
+    MissingLogical {
+        /// The name of the group.
+        group: String,
+        /// The volume's own.
+        name: String,
+    },
     /// Nobody knows which one is meant.
     #[error("no partition grows: {last}, and no root was found that could")]
     NoRoot {
@@ -67,11 +77,17 @@ impl Choice {
         self.number.map_or(Target::Nothing, Target::Number)
     }
 
-    fn of(disk: &Disk, index: usize, growth: &Growth, table: Option<&Table>) -> Self {
+    fn of(
+        disk: &Disk,
+        (index, base): (usize, usize),
+        growth: &Growth,
+        table: Option<&Table>,
+    ) -> Self {
         let volume = &disk.volumes[index];
         let mut choice = Self {
-            number: volume.number,
+            number: disk.volumes[base].number,
             place: shown(volume),
+            within: (index != base).then(|| volume.layer.clone()),
             movable: Vec::new(),
             fixed: Vec::new(),
         };
@@ -90,6 +106,9 @@ impl Choice {
     /// The index of the volume that grows.
     pub fn volume(&self, disk: &Disk) -> Option<usize> {
         let whole = |volume: &Volume| volume.disk == 0 && volume.layer == Layer::Disk;
+        if let Some(layer) = &self.within {
+            return disk.volumes.iter().position(|volume| volume.layer == *layer);
+        }
         match self.number {
             Some(number) => disk.by_number(number),
             None => disk.volumes.iter().position(whole),
@@ -117,8 +136,9 @@ pub fn choose(
     properties: &Properties,
     skip: Option<u32>,
 ) -> Result<Choice, NoGrowth> {
-    let index = match growth.what {
-        Grow::Partition(number) => named(disk, number)?,
+    let index = match &growth.what {
+        Grow::Partition(number) => named(disk, *number)?,
+        Grow::Logical { group, name } => logical(disk, group, name)?,
         Grow::Root => root(disk, properties, "nothing else was named")?,
         Grow::Last => match last(table, skip).and_then(|number| disk.by_number(number)) {
             None if disk.table.is_some() => return Err(NoGrowth::Nothing),
@@ -138,12 +158,14 @@ pub fn choose(
             },
         },
     };
-    let index = base(disk, index, growth)?;
+    let base = base(disk, index)?;
+    // Only the command line goes into what `create` leaves to the guest.
+    let index = if growth.is_insisted_on() { index } else { base };
     let Some(volume) = disk.volumes.get(index) else { return Err(NoGrowth::Nothing) };
     if let Err(reason) = grows(volume) {
         return Err(NoGrowth::Content { place: shown(volume), reason });
     }
-    Ok(Choice::of(disk, index, growth, table))
+    Ok(Choice::of(disk, (index, base), growth, table))
 }
 
 /// The choice where it needs no look into the file systems: the last partition holds one that grows,
@@ -176,6 +198,7 @@ pub fn choose_last(
     let mut choice = Choice {
         number: Some(number),
         place: format!("partition {number} ({name})"),
+        within: None,
         movable: Vec::new(),
         fixed: Vec::new(),
     };
@@ -202,34 +225,34 @@ fn named(disk: &Disk, number: u32) -> Result<usize, NoGrowth> {
     })
 }
 
-/// The partition that a volume lies in. Only `create` leaves what is between to the guest.
-fn base(disk: &Disk, index: usize, growth: &Growth) -> Result<usize, NoGrowth> {
+/// The partition (or the disk) that a volume lies in: of several, the one that is last.
+fn base(disk: &Disk, index: usize) -> Result<usize, NoGrowth> {
     let mut base = index;
     // Each step leads to an earlier volume.
-    while let Some(volume) = disk.volumes.get(base)
-        && let Some(below) = volume.below.first().copied().filter(|below| *below < base)
-    {
+    while let Some(volume) = disk.volumes.get(base) {
+        let earlier = volume.below.iter().copied().filter(|below| *below < base);
+        let ours = earlier.filter(|below| disk.volumes.get(*below).is_some_and(|v| v.disk == 0));
+        let Some(below) = ours.max_by_key(|below| disk.volumes.get(*below).map(|v| v.start)) else {
+            break;
+        };
         base = below;
     }
     let (Some(volume), Some(found)) = (disk.volumes.get(index), disk.volumes.get(base)) else {
         return Err(NoGrowth::Nothing);
     };
-    if base != index && growth.is_insisted_on() {
-        let reason = match found.number {
-            Some(number) => format!(
-                "it lies in {}; give the room to that with --grow={number}, and let the guest \
-                 enlarge what is in it",
-                shown(found)
-            ),
-            None => format!("it lies in {}; let the guest enlarge it", shown(found)),
-        };
-        return Err(NoGrowth::Content { place: shown(volume), reason });
-    }
-    if found.disk != 0 {
+    if found.disk != 0 || !matches!(found.layer, Layer::Partition | Layer::Disk) {
         let reason = "it lies on another disk".to_owned();
         return Err(NoGrowth::Content { place: shown(volume), reason });
     }
     Ok(base)
+}
+
+fn logical(disk: &Disk, group: &str, name: &str) -> Result<usize, NoGrowth> {
+    let wanted = Layer::Logical { group: group.to_owned(), name: name.to_owned() };
+    disk.volumes
+        .iter()
+        .position(|volume| volume.layer == wanted)
+        .ok_or_else(|| NoGrowth::MissingLogical { group: group.to_owned(), name: name.to_owned() })
 }
 
 fn root(disk: &mut Disk, properties: &Properties, last: &str) -> Result<usize, NoGrowth> {

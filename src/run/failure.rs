@@ -63,7 +63,10 @@ impl Family {
             TaskError::Property(_) => Self::Usage,
             TaskError::File(error) => Self::of_task(&error.source),
             TaskError::Growth(NoGrowth::NoRoot { problem, .. }) => Self::of_detect(problem),
-            TaskError::Growth(NoGrowth::Missing { .. }) => Self::Usage,
+            TaskError::Growth(NoGrowth::Missing { .. } | NoGrowth::MissingLogical { .. }) => {
+                Self::Usage
+            }
+            TaskError::Volume { source, .. } => Self::of_volume(source),
             TaskError::Growth(_) => Self::Refused,
             _ => Self::Failed,
         }

@@ -1,10 +1,11 @@
 //! FilesystemResizeUnmounted: the file system that grows fills its partition.
 
 use snf_fs::Kind;
+use snf_volume::lvm::{Change, Extent, Stamp};
 
 use super::{LaterGrowth, LazyDisk, Session, Task, TaskError, TaskId, Work, fix_partition_table};
 use crate::craft::sentence::sentence;
-use crate::guest::disk::Content;
+use crate::guest::disk::{Content, Layer};
 use crate::task::session::Grown;
 
 pub(super) static TASK: Task = Task {
@@ -27,6 +28,9 @@ fn run(disk: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> 
     }
     let Some(choice) = session.growing.clone() else { return Ok(()) };
     let insisted = session.plan.growth.is_insisted_on();
+    if let Some(Layer::Logical { group, name }) = &choice.within {
+        enlarge_logical(disk, session, group, name)?;
+    }
     let disk = disk.open(session)?;
     let Some(index) = choice.volume(disk) else { return Ok(()) };
     let volume = &mut disk.volumes[index];
@@ -52,14 +56,24 @@ fn run(disk: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> 
     let info = fs.info()?;
     let before = info.size;
     if info.kind == Kind::Ntfs {
-        if !insisted {
+        if !insisted && session.plan.tasks.contains(TaskId::FilesystemResizeMounted) {
             session
                 .info(format!("{place} ({what}) is enlarged by Windows, or when all else is done"));
             return Ok(());
         }
-        if let Some((later, after)) = LaterGrowth::plan(volume, session)? {
-            session.later = Some(later);
-            session.grown = Some(Grown { place, what, before, after });
+        match LaterGrowth::plan(volume, session) {
+            Ok(Some((later, after))) => {
+                session.later = Some(later);
+                session.grown = Some(Grown { place, what, before, after });
+            }
+            Ok(None) => {}
+            Err(error) if !insisted => {
+                session.warn(format!(
+                    "the file system of {place} ({what}) keeps its size: {}",
+                    sentence(&error)
+                ));
+            }
+            Err(error) => return Err(error),
         }
         return Ok(());
     }
@@ -84,5 +98,38 @@ fn run(disk: &mut LazyDisk, session: &mut Session<'_>) -> Result<(), TaskError> 
         }
         Err(error) => return Err(error.into()),
     }
+    Ok(())
+}
+
+/// Gives a logical volume all that is free in its group, after the physical volumes have got the room
+/// of their partitions.
+fn enlarge_logical(
+    disk: &mut LazyDisk,
+    session: &mut Session<'_>,
+    group: &str,
+    name: &str,
+) -> Result<(), TaskError> {
+    let fail = |source| TaskError::Volume { volume: format!("{group}/{name}"), source };
+    let volumes = disk.open(session)?;
+    let Some(found) = volumes.groups.iter().find(|found| found.group.name() == group) else {
+        return Ok(());
+    };
+    let mut change = Change::new(&found.group).map_err(fail)?;
+    let mut gained = 0;
+    for volume in found.group.physical_volumes() {
+        gained += change.grow_pv(&volume.id).map_err(fail)?;
+    }
+    let size = change.extend(name, Extent::AllFree).map_err(fail)?;
+    let stamp = Stamp {
+        description: "snf-image: the logical volume of the root grows".to_owned(),
+        host: "snf-image".to_owned(),
+        time: u64::try_from(session.clock.now().seconds).unwrap_or(0),
+    };
+    change.commit(&stamp).map_err(fail)?;
+    // They were opened with the old sizes.
+    disk.forget();
+    session.info(format!(
+        "logical volume {group}/{name} has {size} bytes; the group {group} gained {gained}"
+    ));
     Ok(())
 }

@@ -88,12 +88,13 @@ pub(super) fn choose(
     table: Option<&Table>,
     session: &mut Session<'_>,
 ) -> Result<Option<Choice>, TaskError> {
-    let (growth, properties) = (session.plan.growth, &session.plan.properties);
+    let plan = session.plan;
+    let (growth, properties) = (&plan.growth, &plan.properties);
     let skip = match swap(session)? {
         Some(Swap::Partition { number, .. }) => Some(number),
         _ => None,
     };
-    if let (Grow::Last, Some(table)) = (growth.what, table) {
+    if let (Grow::Last, Some(table)) = (&growth.what, table) {
         let (image, opens) = (session.storage.image(), session.storage.mounter().is_some());
         let choice = growth::choose_last(&image, table, skip, opens).map_err(StorageError::from)?;
         if choice.is_some() {
@@ -101,7 +102,7 @@ pub(super) fn choose(
         }
     }
     let volumes = disk.open(session)?;
-    match growth::choose(volumes, table, &growth, properties, skip) {
+    match growth::choose(volumes, table, growth, properties, skip) {
         Ok(choice) => Ok(Some(choice)),
         Err(error) if growth.is_insisted_on() => Err(TaskError::Growth(error)),
         Err(NoGrowth::Nothing) => {
@@ -128,7 +129,7 @@ fn blocked(
     };
     let so_far = if grown { "grows into the gap after it only" } else { "does not grow" };
     let text = format!("{} {so_far}, because {reasons}", choice.place);
-    let growth = session.plan.growth;
+    let growth = &session.plan.growth;
     if growth.is_insisted_on() && !growth.no_move {
         return Err(TaskError::request(text));
     }

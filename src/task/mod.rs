@@ -103,6 +103,15 @@ pub enum TaskError {
     /// The content of a file that was asked for.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A logical volume that is to grow.
+    #[error("the logical volume {volume} does not grow")]
+    Volume {
+        /// Its group and its name.
+        volume: String,
+        /// Why.
+        #[source]
+        source: snf_volume::Error,
+    },
     /// Nothing grows, and somebody asked for it.
     #[error(transparent)]
     Growth(#[from] NoGrowth),

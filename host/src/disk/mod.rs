@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod destination;
 pub mod error;
+pub mod fresh;
 pub mod mbr;
 pub mod open;
 pub mod storage;

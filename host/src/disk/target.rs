@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::num::NonZero;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -101,7 +102,32 @@ impl Target {
         snf_claim::claim(&file, Purpose::Write).map_err(busy)?;
         let size = file.seek(SeekFrom::End(0)).map_err(open_error)?;
         let direct = open(OFlags::NONBLOCK | OFlags::DIRECT).ok();
-        Ok(Self {
+        Ok(Self::with(path, file, direct, block_device, size))
+    }
+
+    /// A disk that the caller has open and claimed.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be looked at, or is no disk.
+    pub fn of_claimed(path: &Path, mut file: File) -> Result<Self, TargetError> {
+        let open_error = |source| TargetError::Open { path: path.to_owned(), source };
+        let kind = file.metadata().map_err(open_error)?.file_type();
+        if !kind.is_block_device() && !kind.is_file() {
+            return Err(TargetError::Kind(path.to_owned()));
+        }
+        let size = file.seek(SeekFrom::End(0)).map_err(open_error)?;
+        // Another description of the same disk, which the claim does not need to cover.
+        let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = (OFlags::NONBLOCK | OFlags::DIRECT).bits();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(i32::try_from(flags).unwrap_or(0));
+        let direct = options.open(again).ok();
+        Ok(Self::with(path, file, direct, kind.is_block_device(), size))
+    }
+
+    fn with(path: &Path, file: File, direct: Option<File>, block_device: bool, size: u64) -> Self {
+        Self {
             path: path.to_owned(),
             file,
             direct,
@@ -111,7 +137,7 @@ impl Target {
             rest: Rest::default(),
             zeros: None,
             behind: 0..0,
-        })
+        }
     }
 
     /// Sets the treatment of the blocks after an image.

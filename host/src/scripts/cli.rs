@@ -16,6 +16,7 @@ use crate::scripts::check;
 use crate::scripts::create::{self, Qemu};
 use crate::scripts::customize_vm;
 use crate::scripts::install_os;
+use crate::scripts::lay_image;
 use crate::scripts::rename;
 use crate::scripts::transfer;
 use crate::scripts::verify;
@@ -48,6 +49,12 @@ enum Command {
     /// Run a request of snf-customize --vm (it calls this itself)
     #[command(disable_help_flag = true)]
     CustomizeVm {
+        #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Lay an image for snf-customize deploy (it calls this itself)
+    #[command(disable_help_flag = true)]
+    LayImage {
         #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -121,6 +128,7 @@ fn command(args: Vec<OsString>) -> Result<(), Failure> {
         Command::InstallOs { dir, variants } => install(&dir, &variants),
         Command::UpdateHelper { args } => update_helper(args),
         Command::CustomizeVm { args } => Ok(customize_vm::run(args)?),
+        Command::LayImage { args } => Ok(lay_image::run(args)?),
         Command::Check => check(),
         Command::Version => print(concat!("snf-image ", env!("CARGO_PKG_VERSION"))),
     }

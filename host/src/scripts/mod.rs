@@ -5,6 +5,7 @@ pub mod cli;
 pub mod create;
 pub mod customize_vm;
 pub mod install_os;
+pub mod lay_image;
 pub mod rename;
 pub mod transfer;
 pub mod verify;

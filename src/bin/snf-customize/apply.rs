@@ -1,5 +1,6 @@
 //! `snf-customize apply`.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use snf_image::passwords;
 use snf_image::random::{Clock, Entropy};
 
 use crate::args::{Apply, Format};
-use crate::disk::{self, Access, Disks};
+use crate::disk::{self, Access, Disks, OpenDisk};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, Listener, count, size, table};
 use crate::request::{MadePassword, Parsed};
@@ -28,25 +29,83 @@ struct Outcome {
     took: Duration,
 }
 
+/// Where the disk of a run comes from.
+pub(crate) trait Origin {
+    /// The command.
+    fn command(&self) -> &'static str;
+
+    /// Tells what became of the disk when a signal comes before the first write, and cleans up.
+    fn untouched(&self) -> Box<dyn FnOnce() -> String + Send>;
+
+    /// Opens the disk, once the request is known to be right.
+    fn open(&mut self, access: Access, progress: &Progress) -> Result<OpenDisk, Failure>;
+
+    /// Whether nothing of the disk is left when the run fails.
+    fn is_new(&self) -> bool {
+        false
+    }
+
+    /// Does what is left when everything is written.
+    fn finish(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The failure in the words of the command.
+    fn failed(&self, failure: Failure) -> Failure {
+        failure
+    }
+
+    /// The source of the disk's content, for the last line.
+    fn done(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A disk that is there.
+struct InPlace(PathBuf);
+
+impl Origin for InPlace {
+    fn command(&self) -> &'static str {
+        "apply"
+    }
+
+    fn untouched(&self) -> Box<dyn FnOnce() -> String + Send> {
+        let disk = self.0.display().to_string();
+        Box::new(move || format!("{disk} is as it was"))
+    }
+
+    fn open(&mut self, access: Access, _: &Progress) -> Result<OpenDisk, Failure> {
+        disk::open_file(&self.0, access)
+    }
+}
+
 /// Does it and tells about it.
 pub(crate) fn run(args: &Apply) -> Exit {
+    run_on(args, &mut InPlace(args.disk.clone()))
+}
+
+/// The same for a disk of any origin.
+pub(crate) fn run_on(args: &Apply, origin: &mut dyn Origin) -> Exit {
     let mut listener = Listener::default();
     let progress = Progress::default();
-    let (disk, json) = (args.disk.clone(), args.json);
+    let (disk, json, command) = (args.disk.clone(), args.json, origin.command());
+    let untouched = origin.untouched();
     signals::heed(&progress, move || {
-        let message = format!("interrupted; {} is as it was", disk.display());
+        let message = format!("interrupted; {}", untouched());
         if json {
-            Document::new("apply", &disk).finish(Exit::Interrupted, &message);
+            Document::new(command, &disk).finish(Exit::Interrupted, &message);
         }
         output::error_line(&message);
     });
-    let outcome = attempt(args, &mut listener, &progress);
+    let outcome = attempt(args, origin, &mut listener, &progress)
+        .and_then(|outcome| origin.finish().map(|()| outcome))
+        .map_err(|failure| origin.failed(failure));
     let (exit, message) = match &outcome {
-        Ok(outcome) => (Exit::Done, last_line(args, outcome)),
+        Ok(outcome) => (Exit::Done, last_line(args, outcome, origin.done())),
         Err(failure) => (failure.exit, failure.message.clone()),
     };
     if args.json {
-        let mut document = Document::new("apply", &args.disk);
+        let mut document = Document::new(command, &args.disk);
         document.set("dry_run", args.dry_run);
         document.set("warnings", listener.warnings);
         let format = outcome.as_ref().ok().map(|outcome| outcome.format.name());
@@ -73,7 +132,12 @@ pub(crate) fn run(args: &Apply) -> Exit {
     exit
 }
 
-fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result<Outcome, Failure> {
+fn attempt(
+    args: &Apply,
+    origin: &mut dyn Origin,
+    listener: &mut Listener,
+    progress: &Progress,
+) -> Result<Outcome, Failure> {
     let parsed = Parsed::new(args)?;
     let epoch = std::env::var_os("SOURCE_DATE_EPOCH");
     let epoch = epoch.map(|value| value.to_string_lossy().into_owned());
@@ -96,13 +160,14 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
     let started = Instant::now();
     let access = if args.dry_run { Access::Read } else { Access::Write };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
+    if args.vm && !args.stack.more.is_empty() {
+        return Err(Failure::usage(
+            "--disk and --vm exclude each other: the helper VM gets one disk",
+        ));
+    }
+    disk::distinct(&args.disk, &args.stack.more)?;
+    let disk = origin.open(access, progress)?;
     if args.vm {
-        if !args.stack.more.is_empty() {
-            return Err(Failure::usage(
-                "--disk and --vm exclude each other: the helper VM gets one disk",
-            ));
-        }
-        let disk = disk::open_file(&args.disk, access)?;
         let format = disk::format(&args.disk, &disk, args.wrapping)?;
         if format != Format::Raw {
             return Err(Failure::new(
@@ -131,6 +196,7 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
     }
     let disks = disk::open_all_sized(
         &args.disk,
+        disk,
         &args.stack.more,
         args.wrapping,
         access,
@@ -143,12 +209,12 @@ fn attempt(args: &Apply, listener: &mut Listener, progress: &Progress) -> Result
     let disk = devices.remove(0);
     let instance = Instance { disk, members, others: Vec::new(), mounter: None };
     let report = customize_instance(instance, &request.plan, &mut entropy, &clock, listener, mode)
-        .map_err(|error| failure(&error, &disks, progress))?;
+        .map_err(|error| failure(&error, &disks, origin, progress))?;
     if mode == Mode::Commit {
         // A container holds its changed tables until it is told to write them.
-        disks
-            .flush()
-            .map_err(|error| failure(&StorageError::from(error).into(), &disks, progress))?;
+        disks.flush().map_err(|error| {
+            failure(&StorageError::from(error).into(), &disks, origin, progress)
+        })?;
     }
     let sizes = disks.sizes();
     Ok(Outcome { report, format, made: request.made, sizes, took: started.elapsed() })
@@ -178,8 +244,13 @@ fn lengthen_for_vm(
 }
 
 /// The code and the sentence for an error of the library.
-fn failure(error: &CustomizeError, disks: &Disks, progress: &Progress) -> Failure {
-    if progress.wrote() {
+fn failure(
+    error: &CustomizeError,
+    disks: &Disks,
+    origin: &dyn Origin,
+    progress: &Progress,
+) -> Failure {
+    if progress.wrote() && !origin.is_new() {
         return Failure::new(
             Exit::Commit,
             format!(
@@ -219,10 +290,18 @@ fn passwords(args: &Apply, made: &[MadePassword]) -> Value {
     made.iter().map(|made| json!({"user": made.user, "password": *made.password})).collect()
 }
 
-fn last_line(args: &Apply, outcome: &Outcome) -> String {
+fn last_line(args: &Apply, outcome: &Outcome, done: Option<String>) -> String {
     let disk = args.disk.display();
     let changed = outcome.report.changes.len();
     let seconds = outcome.took.as_secs_f64();
+    if let Some(done) = done {
+        let room = room(outcome).map_or(String::new(), |room| format!("; {room}"));
+        let files = match changed {
+            0 => String::new(),
+            _ => format!("; {} changed", count(changed, "file")),
+        };
+        return format!("deployed: {done}{room}{files} in {seconds:.2} s");
+    }
     if let Some(room) = room(outcome) {
         let files = match changed {
             0 => String::new(),

@@ -45,6 +45,11 @@ pub(crate) enum Command {
     /// must not share. All options of apply can be given, too; they come after.
     #[command(after_help = Exit::help())]
     Sysprep(Box<Sysprep>),
+    /// Put an image onto a new file or a block device, make it larger and change it: what apply
+    /// does, with a source. The image is a file or a URL (http, https), raw or qcow2, also in gz, xz,
+    /// zst or bz2, with #sha256=... after it if you like.
+    #[command(after_help = Exit::help())]
+    Deploy(Box<Deploy>),
     /// Tell what is on the disk: partitions, volume groups, file systems, operating system, users,
     /// keys.
     #[command(after_help = Exit::help())]
@@ -82,8 +87,17 @@ pub(crate) struct Sysprep {
 /// The options of `apply`.
 #[derive(Args, Debug)]
 pub(crate) struct Apply {
-    /// The disk: a file or block device that holds a whole disk or a bare file system.
+    /// The disk: a file or block device that holds a whole disk or a bare file system. For deploy: the
+    /// file to make, or the block device to fill.
     pub(crate) disk: PathBuf,
+
+    /// Whether the disk is used whole without being asked for.
+    #[arg(skip)]
+    pub(crate) fill: bool,
+
+    /// Whether the disk has just been laid: nothing else need be asked for.
+    #[arg(skip)]
+    pub(crate) laid: bool,
 
     #[command(flatten)]
     pub(crate) wrapping: Wrapping,
@@ -96,11 +110,12 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "SIZE", help_heading = "Room")]
     pub(crate) size: Option<DiskSize>,
 
-    /// Give the free room of the disk to the root, or to the partition with this number. What is
+    /// Give the free room of the disk to the root, or to this partition (its number) or logical volume
+    /// (GROUP/NAME). A volume group gives all that is free in it. What is
     /// after it is moved to the end of the disk: swap, and partitions of up to 4 GiB.
     #[arg(
         long,
-        value_name = "N",
+        value_name = "VOLUME",
         help_heading = "Room",
         num_args = 0..=1,
         require_equals = true,
@@ -200,6 +215,25 @@ pub(crate) struct Apply {
     pub(crate) seed: Option<u64>,
 }
 
+/// The options of `deploy`.
+#[derive(Args, Debug)]
+pub(crate) struct Deploy {
+    /// The image: a path or a URL.
+    pub(crate) image: String,
+
+    /// The format of a new file. Without it, one whose name ends in .qcow2 is qcow2, and anything
+    /// else is raw.
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "The target")]
+    pub(crate) target_format: Option<Format>,
+
+    /// Replace a file that is there. It is replaced in one step, when the new one is whole.
+    #[arg(long, help_heading = "The target")]
+    pub(crate) overwrite: bool,
+
+    #[command(flatten)]
+    pub(crate) apply: Apply,
+}
+
 /// The options of `inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {
@@ -296,12 +330,14 @@ pub(crate) enum BackingArg {
 }
 
 /// `--grow`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GrowArg {
     /// The root.
     Root,
     /// The partition with this number.
     Partition(u32),
+    /// The logical volume of this group and name.
+    Logical(String, String),
 }
 
 impl std::str::FromStr for GrowArg {
@@ -311,7 +347,15 @@ impl std::str::FromStr for GrowArg {
         match (text, text.parse()) {
             ("root", _) => Ok(Self::Root),
             (_, Ok(number)) if number > 0 => Ok(Self::Partition(number)),
-            _ => Err("it is the number of a partition, or root".to_owned()),
+            _ => match text.split_once('/') {
+                Some((group, name)) if !group.is_empty() && !name.is_empty() => {
+                    Ok(Self::Logical(group.to_owned(), name.to_owned()))
+                }
+                _ => {
+                    Err("it is the number of a partition, GROUP/NAME of a logical volume, or root"
+                        .to_owned())
+                }
+            },
         }
     }
 }

@@ -98,18 +98,12 @@ pub(crate) fn open_all(
     access: Access,
     progress: &Progress,
 ) -> Result<Disks, Failure> {
-    open_all_sized(first, more, wrapping, access, None, progress)
+    distinct(first, more)?;
+    open_all_sized(first, open_file(first, access)?, more, wrapping, access, None, progress)
 }
 
-/// The same; the image's disk is to have a size.
-pub(crate) fn open_all_sized(
-    first: &Path,
-    more: &[PathBuf],
-    wrapping: Wrapping,
-    access: Access,
-    wanted: Option<DiskSize>,
-    progress: &Progress,
-) -> Result<Disks, Failure> {
+/// Sees to it that no disk is given twice.
+pub(crate) fn distinct(first: &Path, more: &[PathBuf]) -> Result<(), Failure> {
     let mut seen = Vec::new();
     for path in std::iter::once(first).chain(more.iter().map(PathBuf::as_path)) {
         // One that is not there is told when it is opened.
@@ -124,7 +118,20 @@ pub(crate) fn open_all_sized(
         }
         seen.push(identity);
     }
-    let mut disks = vec![open_sized(first, wrapping, access, wanted, progress.clone())?];
+    Ok(())
+}
+
+/// The image's disk, which is open and may be to have another size, and the guest's further ones.
+pub(crate) fn open_all_sized(
+    first: &Path,
+    opened: OpenDisk,
+    more: &[PathBuf],
+    wrapping: Wrapping,
+    access: Access,
+    wanted: Option<DiskSize>,
+    progress: &Progress,
+) -> Result<Disks, Failure> {
+    let mut disks = vec![unwrap(first, opened, wrapping, access, wanted, progress.clone())?];
     for path in more {
         disks.push(open(path, wrapping, access, progress.clone())?);
     }
@@ -138,18 +145,18 @@ pub(crate) fn open(
     access: Access,
     progress: Progress,
 ) -> Result<Disk, Failure> {
-    open_sized(path, wrapping, access, None, progress)
+    unwrap(path, open_file(path, access)?, wrapping, access, None, progress)
 }
 
-/// Opens a disk that is to have a size.
-pub(crate) fn open_sized(
+/// The disk in a file that is open, which may be to have another size.
+fn unwrap(
     path: &Path,
+    opened: OpenDisk,
     wrapping: Wrapping,
     access: Access,
     wanted: Option<DiskSize>,
     progress: Progress,
 ) -> Result<Disk, Failure> {
-    let opened = open_file(path, access)?;
     let format = format(path, &opened, wrapping)?;
     let OpenDisk { file, size, sector_size, block } = opened;
     if wanted.is_some() && format == Format::Raw {

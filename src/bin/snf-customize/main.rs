@@ -6,6 +6,7 @@ mod apply;
 mod args;
 mod check;
 mod container;
+mod deploy;
 mod disk;
 mod edits;
 mod exit;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     let exit = match cli.command {
         Some(Command::Apply(args)) => apply::run(&args),
         Some(Command::Sysprep(args)) => sysprep(*args),
+        Some(Command::Deploy(mut args)) => deploy::run(&mut args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Look(look)) => look::run(&look),
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
         None if cli.list_operations => list_operations(),
         None if cli.list_exit_codes => list_exit_codes(),
         None => output::fail(&Failure::usage(
-            "nothing to do was named; see snf-customize --help for apply, inspect and check",
+            "nothing to do was named; see snf-customize --help for apply, deploy, inspect and check",
         )),
     };
     output::end(exit).into()

@@ -58,7 +58,8 @@ impl Parsed {
         if args.no_move && !grows {
             return Err(Failure::usage("--no-move has no effect without --size or --grow"));
         }
-        let nothing = !grows
+        let nothing = !args.laid
+            && !grows
             && args.root_password.is_none()
             && args.user_password.is_empty()
             && args.ssh_key.is_empty()
@@ -130,7 +131,9 @@ impl Parsed {
     /// The tasks that the options ask for, each with the options.
     fn tasks(&self, args: &Apply) -> Tasks {
         let (size, grow) = (args.size.is_some(), args.grow.is_some());
-        let options: [(&str, bool, TaskId); 17] = [
+        let options: [(&str, bool, TaskId); 19] = [
+            ("deploy", args.fill, TaskId::FixPartitionTable),
+            ("deploy", args.fill, TaskId::FilesystemResizeUnmounted),
             ("--size", size, TaskId::FixPartitionTable),
             ("--size", size, TaskId::FilesystemResizeUnmounted),
             ("--grow", grow, TaskId::FixPartitionTable),
@@ -270,8 +273,11 @@ impl Parsed {
 
 /// How the room of a larger disk is used.
 fn growth(args: &Apply) -> Growth {
-    let what = match args.grow {
-        Some(GrowArg::Partition(number)) => Grow::Partition(number),
+    let what = match &args.grow {
+        Some(GrowArg::Partition(number)) => Grow::Partition(*number),
+        Some(GrowArg::Logical(group, name)) => {
+            Grow::Logical { group: group.clone(), name: name.clone() }
+        }
         Some(GrowArg::Root) => Grow::Root,
         None if args.size.is_some() => Grow::Root,
         None => Grow::Last,

@@ -22,7 +22,7 @@ use crate::signals::Progress;
 /// The program that runs the helper VM.
 const HOST: &str = "snf-image-host";
 /// A further directory to look in, beside that of this program and the PATH.
-const LIBRARY: &str = "/usr/lib/snf-image";
+pub(crate) const LIBRARY: &str = "/usr/lib/snf-image";
 /// A longer answer is none of ours.
 const ANSWER_MAX: u64 = 16 << 20;
 
@@ -139,7 +139,7 @@ fn judge(args: &Apply, answer: Answer, listener: &mut Listener) -> Result<Report
 }
 
 /// Beside this program, in the directory for programs that nobody calls by hand, or in the PATH.
-fn host_program() -> PathBuf {
+pub(crate) fn host_program() -> PathBuf {
     let own = std::env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent);
     let candidates = [

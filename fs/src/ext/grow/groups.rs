@@ -1,7 +1,5 @@
 //! New block groups: where their bitmaps and inode tables go, and their descriptors.
 
-use std::sync::Arc;
-
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::ext::alloc::{
@@ -57,6 +55,25 @@ struct Builder<'a> {
     inode_bitmap: Block,
     inode_bitmap_sum: u32,
     empty: Block,
+    /// Other bitmaps that were made last: the first groups of all flex groups look alike, and a large
+    /// growth has thousands of them.
+    recent: Vec<Block>,
+}
+
+/// Different bitmaps that are kept to be shared.
+const RECENT: usize = 8;
+
+/// The same bitmap as one that was made before, where there is one.
+fn share(recent: &mut Vec<Block>, bits: Vec<u8>) -> Block {
+    if let Some(found) = recent.iter().find(|bitmap| bitmap[..] == bits[..]) {
+        return found.clone();
+    }
+    if recent.len() >= RECENT {
+        recent.remove(0);
+    }
+    let bitmap = Block::from(bits);
+    recent.push(bitmap.clone());
+    bitmap
 }
 
 impl<'a> Builder<'a> {
@@ -75,6 +92,7 @@ impl<'a> Builder<'a> {
             inode_bitmap: inodes.into(),
             inode_bitmap_sum,
             empty: empty.into(),
+            recent: Vec::new(),
         }
     }
 
@@ -165,7 +183,7 @@ impl<'a> Builder<'a> {
                     let to = to_u32((to - start).div_ceil(1 << shift));
                     fill(&mut bits, to_u32((from - start) >> shift), to);
                 }
-                bits.into()
+                share(&mut self.recent, bits)
             };
             if vol.sb.has_metadata_csum() {
                 descriptor.set_block_bitmap_csum(block_bitmap_sum(vol, &bitmap));
@@ -214,6 +232,7 @@ impl<'a> Builder<'a> {
     /// Writes the open descriptor block, and with meta_bg its two copies.
     fn finish_block(&mut self) -> Result<()> {
         let Some((index, content)) = self.open.take() else { return Ok(()) };
+        let content = Block::from(content);
         let per_block = self.vol.sb.block_size() / self.vol.sb.desc_size();
         let first = GroupNo::new(index * per_block);
         let (number, _) = self.vol.descriptor_position(first);
@@ -264,7 +283,6 @@ impl Cursor<'_> {
 
 /// Puts a whole block where nothing was before the growth, or through the journal where something
 /// was.
-fn put(vol: &mut Volume, plan: &Plan, number: FsBlock, content: Vec<u8>) -> Result<()> {
-    let block: Block = Arc::from(content);
+fn put(vol: &mut Volume, plan: &Plan, number: FsBlock, block: Block) -> Result<()> {
     vol.store.write_shared(number, block, number.get() >= plan.old_blocks)
 }
