@@ -17,6 +17,7 @@ mod cli_qcow2;
 mod cli_support;
 mod cli_usage;
 mod cli_volumes;
+mod cli_xfs;
 mod crypt_oracle;
 mod damage;
 mod deployed;

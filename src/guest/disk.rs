@@ -9,6 +9,7 @@ use snf_fs::error::display_name;
 use snf_fs::ext::{Ext, Options};
 use snf_fs::fat::{self, Fat};
 use snf_fs::ntfs::Ntfs;
+use snf_fs::xfs::{self, Xfs};
 use snf_fs::{BlockDevice, Error, FileSystem, Info};
 use snf_volume::lvm::VolumeGroup;
 
@@ -339,6 +340,16 @@ pub(super) fn look(
             Err(Error::Unsupported { .. }) => return,
             opened => opened.map(|btrfs| Box::new(btrfs) as _),
         },
+        // Inside the helper VM its kernel does it, where it can: it knows the disk's partitions only.
+        probe::XFS if mounter.is_none() || volume.disk != 0 || volume.run.is_none() => {
+            let mut stream = entropy.derive(&format!("xfs {}", volume.place()));
+            let seed = u64::from_le_bytes(stream.bytes());
+            match Xfs::open(device, xfs::Options { now: clock.now(), seed }) {
+                // What the engine only reads, the helper's kernel can change: that is offered.
+                Ok(xfs) if xfs.why_read_only().is_some() => return,
+                opened => opened.map(|xfs| Box::new(xfs) as _),
+            }
+        }
         kind => {
             // The mounter knows the image's disk only, and no other layer of the stack.
             let (0, Some(start)) = (volume.disk, volume.run) else { return };

@@ -38,6 +38,8 @@ pub const EXT: &str = "ext";
 pub const NTFS: &str = "ntfs";
 /// The kind that the btrfs engine opens.
 pub const BTRFS: &str = "btrfs";
+/// XFS.
+pub const XFS: &str = "xfs";
 /// FAT12, FAT16 or FAT32.
 pub const FAT: &str = "vfat";
 
@@ -58,7 +60,7 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Probe, DeviceError> {
     }
     if at(0, b"XFSB") {
         return known(Signature {
-            kind: "xfs",
+            kind: XFS,
             uuid: head.get(32..48).and_then(uuid),
             label: head.get(108..120).and_then(text),
         });
