@@ -4,6 +4,7 @@
 mod data;
 mod edit;
 mod index;
+mod many;
 mod short;
 
 use std::collections::HashSet;
