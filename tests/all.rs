@@ -24,6 +24,7 @@ mod deployed;
 mod edit_oracle;
 mod growth;
 mod guest_ext4;
+mod network_oracle;
 mod qcow2_cut;
 mod registry_oracle;
 mod rules_bash;

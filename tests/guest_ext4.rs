@@ -474,10 +474,12 @@ fn interfaces_are_configured() {
     use snf_image::network::{Ipv4, Ipv6, Mac, Nic};
     let image = Image::bare(|tree| {
         fs::create_dir_all(tree.join("etc/network")).unwrap();
+        fs::create_dir_all(tree.join("sbin")).unwrap();
+        fs::write(tree.join("sbin/ifup"), "").unwrap();
         fs::write(tree.join("etc/network/interfaces"), "auto eth0\niface eth0 inet dhcp\n")
             .unwrap();
     });
-    let nic = Nic { index: 0, mac: Mac([0xaa, 0, 0, 0, 0, 1]), ipv4: Ipv4::Dhcp, ipv6: Ipv6::None };
+    let nic = Nic::new(0, Mac([0xaa, 0, 0, 0, 0, 1]), Ipv4::Dhcp, Ipv6::None);
     let plan = Plan { nics: vec![nic], ..full_plan() };
     image.customize(&plan, Mode::Commit).unwrap();
     let text = cat(&image.part(0, 64 * MIB), "/etc/network/interfaces");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,10 +37,19 @@ pub enum Ipv6 {
     SlaacDhcp,
     /// By DHCPv6.
     Dhcp,
+    /// This one, and nothing from router advertisements.
+    Static {
+        /// The address.
+        address: Ipv6Addr,
+        /// Length of the network's prefix.
+        prefix: u8,
+        /// The way out, if there is one.
+        gateway: Option<Ipv6Addr>,
+    },
 }
 
 /// A network interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nic {
     /// Its number among the instance's interfaces, from 0.
@@ -51,6 +60,45 @@ pub struct Nic {
     pub ipv4: Ipv4,
     /// IPv6.
     pub ipv6: Ipv6,
+    /// Name servers.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// The largest packet in bytes; `None`: what the driver says.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+}
+
+impl Nic {
+    /// An interface that gets these addresses, without name servers of its own.
+    pub fn new(index: u32, mac: Mac, ipv4: Ipv4, ipv6: Ipv6) -> Self {
+        Self { index, mac, ipv4, ipv6, dns: Vec::new(), mtu: None }
+    }
+
+    /// The gateway for IPv4, and whether it is outside of the address's own network.
+    pub fn gateway4(&self) -> Option<(Ipv4Addr, bool)> {
+        let Ipv4::Static { address, prefix, gateway: Some(gateway) } = self.ipv4 else {
+            return None;
+        };
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+        Some((gateway, (address.to_bits() ^ gateway.to_bits()) & mask != 0))
+    }
+
+    /// The same for IPv6. Every link has the link-local addresses.
+    pub fn gateway6(&self) -> Option<(Ipv6Addr, bool)> {
+        let Ipv6::Static { address, prefix, gateway: Some(gateway) } = self.ipv6 else {
+            return None;
+        };
+        let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+        let other = (address.to_bits() ^ gateway.to_bits()) & mask != 0;
+        Some((gateway, other && !gateway.is_unicast_link_local()))
+    }
+
+    /// Whether a default route may come with it.
+    pub fn has_default_route(&self) -> bool {
+        let v4 = self.ipv4 == Ipv4::Dhcp || self.gateway4().is_some();
+        let v6 = matches!(self.ipv6, Ipv6::Slaac | Ipv6::SlaacDhcp | Ipv6::Dhcp);
+        v4 || v6 || self.gateway6().is_some()
+    }
 }
 
 /// A hardware address.
@@ -88,7 +136,16 @@ pub struct Settings {
     pub stateless_dhcpv6_tags: String,
     /// `DEFAULT_NIC_CONFIG`.
     pub default_nic_config: String,
+    /// `NIC_DNS`: the name servers of interfaces that have none of their own.
+    pub dns: String,
 }
+
+/// The most name servers of an interface; the C library asks three.
+const DNS_SERVERS: usize = 8;
+
+/// The smallest and the largest packet that an interface may have: IPv4's minimum, and what the
+/// length fields of IP allow.
+const MTU: std::ops::RangeInclusive<u32> = 576..=65_535;
 
 /// The value that a variable of an interface should have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,55 +191,98 @@ fn nic(
     let text = get("MAC").unwrap_or_default();
     let mac = Mac::parse(text)
         .ok_or_else(|| wrong("MAC", text, "a hardware address (aa:00:00:12:34:56)"))?;
-    let mut nic = Nic { index, mac, ipv4: Ipv4::None, ipv6: Ipv6::None };
+    let mut nic = Nic::new(index, mac, Ipv4::None, Ipv6::None);
     let in_network = ["NETWORK_NAME", "NETWORK_SUBNET", "NETWORK_SUBNET6", "NETWORK_TAGS"]
         .iter()
         .any(|name| get(name).is_some());
+    let tags = get("NETWORK_TAGS").unwrap_or_default();
+    let separator = |c: char| c.is_whitespace() || c == ',';
+    // The interface's own, else those of the network's tags, else the cluster's.
+    let of_tags = |prefix: &str| -> Vec<&str> {
+        tags.split(separator).filter_map(|tag| tag.strip_prefix(prefix)).collect()
+    };
+    let (variable, servers) = match (get("DNS"), of_tags("dns:")) {
+        (Some(own), _) => ("DNS", own.split(separator).collect()),
+        (None, tags) if !tags.is_empty() => ("NETWORK_TAGS", tags),
+        _ => ("DNS", settings.dns.split(separator).collect()),
+    };
+    for server in servers.into_iter().filter(|server| !server.is_empty()) {
+        let address =
+            server.parse().map_err(|_| wrong(variable, server, "the address of a name server"))?;
+        if nic.dns.len() == DNS_SERVERS {
+            return Err(wrong(variable, server, "one of at most 8 name servers"));
+        }
+        nic.dns.push(address);
+    }
+    let (variable, mtu) = match (get("MTU"), of_tags("mtu:").first()) {
+        (Some(own), _) => ("MTU", Some(own)),
+        (None, tag) => ("NETWORK_TAGS", tag.copied()),
+    };
+    if let Some(text) = mtu {
+        let mtu = text.parse().ok().filter(|mtu| MTU.contains(mtu));
+        nic.mtu = Some(mtu.ok_or_else(|| wrong(variable, text, "an MTU from 576 to 65535"))?);
+    }
     if !in_network {
         (nic.ipv4, nic.ipv6) = default(&settings.default_nic_config);
         return Ok(nic);
     }
-    let tags = get("NETWORK_TAGS").unwrap_or_default();
     let tagged = |wanted: &str| {
-        let separator = |c: char| c.is_whitespace() || c == ',';
         tags.split(separator)
             .any(|tag| !tag.is_empty() && wanted.split(separator).any(|w| w == tag))
     };
+    // Ganeti gives an interface one address, of either family.
+    let ip = get("IP");
+    let ip: Option<IpAddr> = match ip {
+        Some(text) => Some(text.parse().map_err(|_| wrong("IP", text, "an IP address"))?),
+        None => None,
+    };
     if tagged(&settings.dhcp_tags) {
         nic.ipv4 = Ipv4::Dhcp;
-    } else if let (Some(ip), Some(subnet)) = (get("IP"), get("NETWORK_SUBNET")) {
-        let prefix = subnet
-            .split_once('/')
-            .filter(|(network, _)| network.parse::<Ipv4Addr>().is_ok())
-            .and_then(|(_, prefix)| prefix.parse().ok())
-            .filter(|prefix| *prefix <= 32);
+    } else if let (Some(IpAddr::V4(address)), Some(subnet)) = (ip, get("NETWORK_SUBNET")) {
         let gateway = match get("NETWORK_GATEWAY") {
             Some(text) => {
                 Some(text.parse().map_err(|_| wrong("NETWORK_GATEWAY", text, "an IPv4 address"))?)
             }
             None => None,
         };
-        nic.ipv4 = Ipv4::Static {
-            address: ip.parse().map_err(|_| wrong("IP", ip, "an IPv4 address"))?,
-            prefix: prefix
-                .ok_or_else(|| wrong("NETWORK_SUBNET", subnet, "an IPv4 subnet (192.0.2.0/24)"))?,
-            gateway,
-        };
+        let prefix = prefix_of::<Ipv4Addr>(subnet, 32)
+            .ok_or_else(|| wrong("NETWORK_SUBNET", subnet, "an IPv4 subnet (192.0.2.0/24)"))?;
+        nic.ipv4 = Ipv4::Static { address, prefix, gateway };
     }
+    let prefix =
+        match get("NETWORK_SUBNET6") {
+            Some(subnet) => Some(prefix_of::<Ipv6Addr>(subnet, 128).ok_or_else(|| {
+                wrong("NETWORK_SUBNET6", subnet, "an IPv6 subnet (2001:db8::/64)")
+            })?),
+            None => None,
+        };
     if tagged(&settings.stateful_dhcpv6_tags) {
         nic.ipv6 = Ipv6::Dhcp;
     } else if tagged(&settings.stateless_dhcpv6_tags) {
         nic.ipv6 = Ipv6::SlaacDhcp;
-    } else if let Some(subnet) = get("NETWORK_SUBNET6") {
-        let valid = subnet.split_once('/').is_some_and(|(network, prefix)| {
-            network.parse::<Ipv6Addr>().is_ok() && prefix.parse::<u8>().is_ok_and(|p| p <= 128)
-        });
-        if !valid {
-            return Err(wrong("NETWORK_SUBNET6", subnet, "an IPv6 subnet (2001:db8::/64)"));
-        }
+    } else if let Some(IpAddr::V6(address)) = ip {
+        let Some(prefix) = prefix else {
+            let text = address.to_string();
+            return Err(wrong("IP", &text, "an address of the network, which has no IPv6 subnet"));
+        };
+        let gateway = match get("NETWORK_GATEWAY6") {
+            Some(text) => {
+                Some(text.parse().map_err(|_| wrong("NETWORK_GATEWAY6", text, "an IPv6 address"))?)
+            }
+            None => None,
+        };
+        nic.ipv6 = Ipv6::Static { address, prefix, gateway };
+    } else if prefix.is_some() {
         nic.ipv6 = Ipv6::Slaac;
     }
     Ok(nic)
+}
+
+/// The length of a subnet's prefix, at most `most`.
+fn prefix_of<A: std::str::FromStr>(subnet: &str, most: u8) -> Option<u8> {
+    let (network, prefix) = subnet.split_once('/')?;
+    network.parse::<A>().ok()?;
+    prefix.parse().ok().filter(|prefix| *prefix <= most)
 }
 
 /// `dhcp`, `dhcpv6`, `slaac`, `slaac_dhcp` and sums of them. The host checks the setting; what is
@@ -211,6 +311,7 @@ mod tests {
             stateful_dhcpv6_tags: "dhcpv6 stateful_dhcpv6".into(),
             stateless_dhcpv6_tags: "nfdhcpd stateless_dhcpv6".into(),
             default_nic_config: "dhcp+slaac".into(),
+            dns: "192.0.2.53".into(),
         }
     }
 
@@ -219,7 +320,7 @@ mod tests {
             fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         variables.entry("MAC".into()).or_insert("aa:00:00:00:00:01".into());
         nics(&BTreeMap::from([(0, variables)]), &settings())
-            .map(|nics| nics[0])
+            .map(|mut nics| nics.remove(0))
             .map_err(|error| error.to_string())
     }
 
@@ -239,8 +340,30 @@ mod tests {
         assert_eq!((nic.ipv4, nic.ipv6), (Ipv4::None, Ipv6::Slaac));
         let nic = one(&[("IP", "none"), ("LINK", "br0")]).unwrap();
         assert_eq!((nic.ipv4, nic.ipv6), (Ipv4::Dhcp, Ipv6::Slaac));
+        let net6 = ("NETWORK_SUBNET6", "2001:db8::/64");
+        let nic = one(&[net6, ("IP", "2001:db8::5"), ("NETWORK_GATEWAY6", "fe80::1")]).unwrap();
+        let (address, gateway) = ("2001:db8::5".parse().unwrap(), "fe80::1".parse().unwrap());
+        assert_eq!(nic.ipv6, Ipv6::Static { address, prefix: 64, gateway: Some(gateway) });
+        assert_eq!(nic.gateway6(), Some((gateway, false)));
+        assert_eq!(nic.dns, ["192.0.2.53".parse::<IpAddr>().unwrap()]);
+        let tags = ("NETWORK_TAGS", "dns:192.0.2.1,dns:2001:db8::1 mtu:1400");
+        let nic = one(&[net6, tags]).unwrap();
+        assert_eq!((nic.dns.len(), nic.mtu), (2, Some(1400)));
+        let nic = one(&[tags, ("DNS", "192.0.2.9"), ("MTU", "9000")]).unwrap();
+        assert_eq!((nic.dns.len(), nic.mtu), (1, Some(9000)));
         assert_eq!(default(""), (Ipv4::None, Ipv6::None));
         assert_eq!(default("slaac_dhcp"), (Ipv4::None, Ipv6::SlaacDhcp));
+    }
+
+    #[test]
+    fn gateways_outside_of_the_network() {
+        let gateway = |prefix, gateway: &str| {
+            let address = Ipv4Addr::new(192, 0, 2, 10);
+            let ipv4 = Ipv4::Static { address, prefix, gateway: Some(gateway.parse().unwrap()) };
+            Nic::new(0, Mac([0; 6]), ipv4, Ipv6::None).gateway4().unwrap().1
+        };
+        assert!(!gateway(24, "192.0.2.1") && gateway(24, "192.0.3.1"));
+        assert!(gateway(32, "192.0.2.1") && !gateway(0, "10.0.0.1") && gateway(31, "192.0.2.12"));
     }
 
     #[test]
@@ -254,6 +377,13 @@ mod tests {
             (vec![("NETWORK_SUBNET", "10.0.0.0/33"), ("IP", "10.0.0.1")], "NIC_0_NETWORK_SUBNET"),
             (vec![net, ("IP", "192.0.2.1"), ("NETWORK_GATEWAY", "g")], "NIC_0_NETWORK_GATEWAY"),
             (vec![("NETWORK_SUBNET6", "2001:db8::")], "NIC_0_NETWORK_SUBNET6"),
+            (
+                vec![net, ("IP", "2001:db8::5")],
+                "NIC_0_IP is \"2001:db8::5\", which is not an address",
+            ),
+            (vec![("DNS", "ns.example.org")], "NIC_0_DNS is \"ns.example.org\""),
+            (vec![("NETWORK_TAGS", "mtu:12")], "NIC_0_NETWORK_TAGS is \"12\""),
+            (vec![("DNS", "::1 ::1 ::1 ::1 ::1 ::1 ::1 ::1 ::1")], "NIC_0_DNS"),
         ] {
             let error = one(&fields).unwrap_err();
             assert!(error.starts_with(expected), "{error}");

@@ -111,6 +111,9 @@ pub enum MachineId {
     New,
     /// An empty file: systemd makes an id at the next boot.
     Empty,
+    /// The word `uninitialized`: the same, and systemd takes that boot for the first one (units with
+    /// `ConditionFirstBoot`).
+    Uninitialized,
     /// As it is.
     Keep,
     /// This one: 32 lower-case hexadecimal digits.

@@ -201,6 +201,8 @@ mod tests {
                     gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
                 },
                 ipv6: Ipv6::SlaacDhcp,
+                dns: vec!["2001:db8::53".parse().unwrap()],
+                mtu: Some(1400),
             }],
             windows: WindowsRequest {
                 product_key: Some(Secret::new("ABCDE")),

@@ -17,6 +17,7 @@ mod opened;
 pub mod passwd;
 pub mod probe;
 pub mod selinux;
+pub mod services;
 pub mod sshd;
 pub mod stack;
 pub mod storage;

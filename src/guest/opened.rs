@@ -6,7 +6,7 @@ use snf_fs::error::display_name;
 use super::OsFamily;
 use super::detect::{DetectError, find_root};
 use super::disk::{Content, Disk};
-use super::distro::Distro;
+use super::distro::{Distro, value};
 use super::windows::Windows;
 use crate::ask::event::{Event, EventSink};
 use crate::ask::properties::Properties;
@@ -105,17 +105,34 @@ impl Guest {
         self.tree.read_optional(path, CONFIG_MAX)
     }
 
-    /// The host name that the guest has now: the first word of `/etc/hostname`.
+    /// The host name that the guest has now: the first word of `/etc/hostname`, or of where older
+    /// and other systems keep it.
     ///
     /// # Errors
     /// As [`Guest::config`].
     pub fn hostname(&self) -> snf_fs::Result<Option<String>> {
-        let text = self.config("/etc/hostname")?.unwrap_or_default();
-        let line = text
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::trim_ascii)
-            .find(|line| !line.is_empty() && !line.starts_with(b"#"));
-        Ok(line.map(|line| display_name(&line[..line.len().min(255)])))
+        for path in ["/etc/hostname", "/etc/HOSTNAME"] {
+            let text = self.config(path)?.unwrap_or_default();
+            let line = text
+                .split(|byte| *byte == b'\n')
+                .map(<[u8]>::trim_ascii)
+                .find(|line| !line.is_empty() && !line.starts_with(b"#"));
+            if let Some(line) = line {
+                return Ok(Some(display_name(&line[..line.len().min(255)])));
+            }
+        }
+        for (path, key) in [
+            ("/etc/sysconfig/network", "HOSTNAME"),
+            ("/etc/conf.d/hostname", "hostname"),
+            ("/etc/rc.conf", "HOSTNAME"),
+        ] {
+            let text = self.config(path)?.unwrap_or_default();
+            let name = value(&String::from_utf8_lossy(&text), key);
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the guest boots with systemd.

@@ -1,8 +1,16 @@
-//! AssignHostname: the host name, where this guest keeps it, and in `/etc/hosts`.
+//! AssignHostname: the host name, where this guest keeps it, and everywhere else that holds the old
+//! one.
+
+mod places;
 
 use snf_fs::Attributes;
+use snf_fs::error::display_name;
 
-use super::{Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, windows};
+use self::places::Renaming;
+use super::{
+    Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot,
+    windows,
+};
 use crate::guest::CONFIG_MAX;
 use crate::guest::distro::Family;
 
@@ -124,8 +132,17 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         return windows::computer_name::assign(guest, session, &name);
     }
     check(&name)?;
-    let old = set(guest, &name)?;
-    update_hosts(guest, old.as_deref(), &name)?;
+    if guest.tree.exists("/etc/NIXOS")? {
+        session.warn(
+            "the host name was not set: NixOS takes it from networking.hostName in /etc/nixos, and \
+             what is written elsewhere is lost at the next rebuild",
+        );
+        return Ok(());
+    }
+    let old = set(guest, session, &name)?;
+    let renaming = Renaming::new(old.as_deref(), &name);
+    renaming.hosts(guest)?;
+    renaming.settings(guest)?;
     let seeded = super::initialize_datasource::seeded(session)?;
     if guest.has_cloud_init()? && !seeded && !preserves_hostname(guest)? {
         // It would set another name, or none, at the next boot.
@@ -158,8 +175,29 @@ fn preserves_hostname(guest: &Guest) -> Result<bool, TaskError> {
 }
 
 /// Writes the name where the guest looks for it; gives the name it had.
-fn set(guest: &mut Guest, name: &str) -> Result<Option<String>, TaskError> {
+fn set(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    name: &str,
+) -> Result<Option<String>, TaskError> {
     let old = guest.hostname()?;
+    let uci = "/etc/config/system";
+    if let Some(text) = guest.config(uci)? {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let (new, changed) = with_uci_name(&text, name);
+        if changed {
+            guest.tree.write(uci, new.as_bytes(), CONFIG)?;
+            return Ok(old);
+        }
+    }
+    let place = guest.tree.resolve_missing("/etc/hostname");
+    if let Some(dir) = place.as_deref().ok().and_then(hidden_at_boot) {
+        session.warn(format!(
+            "/etc/hostname leads to {}, which the running guest does not see: it mounts something \
+             else on {dir}; the guest will not have the name",
+            display_name(&place.unwrap_or_default())
+        ));
+    }
     let line = format!("{name}\n");
     let family = guest.distro.family;
     let modern = guest.tree.exists("/etc/hostname")? || guest.has_systemd()?;
@@ -228,55 +266,18 @@ fn assigned(text: &[u8], key: &str, value: &str) -> (Vec<u8>, Option<String>) {
     }
 }
 
-fn update_hosts(guest: &mut Guest, old: Option<&str>, name: &str) -> Result<(), TaskError> {
-    let Some(text) = guest.config("/etc/hosts")? else { return Ok(()) };
-    let mut new = Vec::with_capacity(text.len() + 64);
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        match hosts_line(line, old, name) {
-            Some(changed) => new.extend_from_slice(&changed),
-            None => new.extend_from_slice(line),
+/// OpenWrt's `system` with another host name, and whether there was a place for one.
+fn with_uci_name(text: &str, name: &str) -> (String, bool) {
+    let mut changed = false;
+    let new = text.split_inclusive('\n').map(|line| {
+        let mut words = line.split_whitespace();
+        if (words.next(), words.next()) == (Some("option"), Some("hostname")) && !changed {
+            changed = true;
+            return format!("\toption hostname '{name}'\n");
         }
-    }
-    guest.tree.write("/etc/hosts", &new, CONFIG)?;
-    Ok(())
-}
-
-fn short(name: &str) -> &str {
-    name.split('.').next().unwrap_or(name)
-}
-
-/// The 127.0.1.1 line with the new name, or `None` for every other line. A domain that the line
-/// gave the old name stays, unless the new name brings its own; other aliases stay.
-fn hosts_line(line: &[u8], old: Option<&str>, name: &str) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(line).ok()?;
-    let (body, comment) = match text.find('#') {
-        Some(at) => text.split_at(at),
-        None => {
-            let end = text.trim_end_matches(['\n', '\r']).len();
-            text.split_at(end)
-        }
-    };
-    let mut words = body.split_whitespace();
-    if words.next() != Some("127.0.1.1") {
-        return None;
-    }
-    let names: Vec<&str> = words.collect();
-    // Without a host name to go by, the first name of the line is the host's.
-    let host = short(old.or(names.first().copied()).unwrap_or_default());
-    let is_host = |candidate: &&str| short(candidate).eq_ignore_ascii_case(host);
-    let domain = names.iter().filter(|n| is_host(n)).find_map(|n| n.split_once('.')).map(|n| n.1);
-    let full = match domain {
-        Some(domain) if !name.contains('.') => format!("{name}.{domain}"),
-        _ => name.to_owned(),
-    };
-    let mut new = vec![full.as_str()];
-    if short(name) != full {
-        new.push(short(name));
-    }
-    new.extend(names.iter().copied().filter(|n| !is_host(n) && *n != full && *n != short(name)));
-    let gap = if body.contains('\t') { "\t" } else { " " };
-    let tail = if comment.starts_with('#') { format!(" {comment}") } else { comment.to_owned() };
-    Some(format!("127.0.1.1{gap}{}{tail}", new.join(" ")).into_bytes())
+        line.to_owned()
+    });
+    (new.collect(), changed)
 }
 
 #[cfg(test)]
@@ -331,24 +332,6 @@ mod tests {
     }
 
     #[test]
-    fn hosts_lines() {
-        let line = |line: &str, old: &str, name: &str| {
-            let new = hosts_line(line.as_bytes(), Some(old).filter(|old| !old.is_empty()), name);
-            new.map(|new| String::from_utf8(new).unwrap())
-        };
-        assert_eq!(line("127.0.0.1 image\n", "image", "vm"), None);
-        assert_eq!(line("# 127.0.1.1 image\n", "image", "vm"), None);
-        assert_eq!(line("127.0.1.1 image", "image", "vm").unwrap(), "127.0.1.1 vm");
-        assert_eq!(
-            line("  127.0.1.1\timage.a.b image db # x\r\n", "image", "vm").unwrap(),
-            "127.0.1.1\tvm.a.b vm db # x\r\n"
-        );
-        assert_eq!(line("127.0.1.1 other\n", "image", "vm").unwrap(), "127.0.1.1 vm other\n");
-        assert_eq!(line("127.0.1.1 other\n", "", "vm").unwrap(), "127.0.1.1 vm\n");
-        assert_eq!(line("127.0.1.1\n", "image", "vm").unwrap(), "127.0.1.1 vm\n");
-    }
-
-    #[test]
     fn families() {
         let family = |family, files: &[(&str, &str)]| {
             let mut guest = Guest::empty();
@@ -378,6 +361,29 @@ mod tests {
     }
 
     #[test]
+    fn systems_that_keep_it_elsewhere() {
+        let mut guest = Guest::empty();
+        let system = "config system\n\toption hostname 'OpenWrt'\n\toption timezone 'UTC'\n";
+        guest.write("/etc/config/system", system);
+        assign_to(&mut guest, "vm");
+        assert_eq!(guest.read("/etc/config/system"), system.replace("OpenWrt", "vm"));
+        assert!(!guest.tree().exists("/etc/hostname").unwrap());
+        let mut guest = Guest::empty();
+        guest.write("/etc/NIXOS", "");
+        guest.write("/etc/static/hostname", "nixos\n");
+        guest.symlink("/etc/hostname", "/etc/static/hostname");
+        assign_to(&mut guest, "vm");
+        assert_eq!(guest.read("/etc/static/hostname"), "nixos\n");
+        assert!(guest.warnings()[0].contains("networking.hostName"));
+        let mut guest = Guest::debian();
+        guest.tree().unlink("/etc/hostname").unwrap();
+        guest.mkdir("/run");
+        guest.symlink("/etc/hostname", "/run/hostname");
+        assign_to(&mut guest, "vm");
+        assert!(guest.warnings()[0].contains("/etc/hostname leads to /run/hostname"));
+    }
+
+    #[test]
     fn hostile_guests() {
         let mut guest = Guest::debian();
         guest.plan.hostname = Some("vm".into());
@@ -389,7 +395,10 @@ mod tests {
         let long = format!("127.0.0.1 {}\n\u{fffd}\n", "x".repeat(5000));
         guest.write("/etc/hosts", &long);
         guest.run(&TASK).unwrap();
-        assert_eq!(guest.read("/etc/hosts"), long);
+        assert_eq!(
+            guest.read("/etc/hosts"),
+            long.replace("\n\u{fffd}", "\n127.0.1.1\tvm\n\u{fffd}")
+        );
         guest.plan.hostname = Some("a\nb".into());
         assert!(guest.fail(&TASK).contains("the host name \"a\\nb\""));
         guest.write("/etc/cloud/cloud.cfg", "preserve_hostname: false\n");

@@ -1,10 +1,13 @@
-//! ChangeMachineId: every clone gets an identity of its own.
+//! ChangeMachineId: every clone gets an identity of its own: the id, the seed of its random numbers, no
+//! addresses that DHCP gave the template.
 
 use snf_fs::error::display_name;
 use snf_fs::{Attributes, FileType};
 
+use super::configure_network::forget_leases;
 use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, hidden_at_boot};
 use crate::ask::plan::MachineId;
+use crate::guest::glob;
 
 pub(super) static TASK: Task = Task {
     id: TaskId::ChangeMachineId,
@@ -20,6 +23,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let content = match &session.plan.machine_id {
         MachineId::Keep => return Ok(()),
         MachineId::Empty => String::new(),
+        MachineId::Uninitialized => "uninitialized\n".to_owned(),
         MachineId::Given(id) => {
             check(id).map_err(TaskError::request)?;
             format!("{id}\n")
@@ -40,7 +44,10 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
             "{MACHINE_ID} is {}, which the guest makes anew at each boot ({dir}); it was left alone",
             display_name(&resolved.path)
         ));
-    } else if resolved.stat.is_some() || guest.has_systemd()? {
+    } else if resolved.stat.is_some()
+        || guest.has_systemd()?
+        || matches!(session.plan.machine_id, MachineId::Given(_))
+    {
         let attributes = Attributes { mode: 0o444, uid: 0, gid: 0 };
         guest.tree.write(MACHINE_ID, content.as_bytes(), attributes)?;
     }
@@ -51,11 +58,77 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         Err(error) if error.is_not_found() => false,
         Err(error) => return Err(error.into()),
     };
-    if copy && content.is_empty() {
+    // It would not be one for D-Bus, either.
+    let is_none = content.is_empty() || session.plan.machine_id == MachineId::Uninitialized;
+    if copy && is_none {
         guest.tree.unlink(DBUS_ID)?;
     } else if copy {
         let attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
         guest.tree.write(DBUS_ID, content.as_bytes(), attributes)?;
+    }
+    renew_seeds(guest, session)?;
+    forget_leases(guest)?;
+    warn_of_command_line(guest, session)
+}
+
+/// Files from which a guest makes its first random numbers; two guests must not share one.
+const SEEDS: [&str; 5] = [
+    "/var/lib/systemd/random-seed",
+    "/var/lib/urandom/random-seed",
+    "/var/lib/misc/random-seed",
+    "/var/lib/random-seed",
+    "/var/lib/seedrng/seed.credit",
+];
+const SEED_BYTES: u64 = 4096;
+
+/// A fresh seed for a fresh id; in all other cases none, and the guest makes it at the next boot.
+fn renew_seeds(guest: &mut Guest, session: &Session<'_>) -> Result<(), TaskError> {
+    for path in SEEDS {
+        let stat = match guest.tree.lstat(path) {
+            Ok(stat) if stat.file_type == FileType::Regular => stat,
+            Ok(_) => continue,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if session.plan.machine_id != MachineId::New {
+            guest.tree.unlink(path)?;
+            continue;
+        }
+        let mut entropy = session.entropy.derive(path);
+        let blocks = stat.size.clamp(512, SEED_BYTES).div_ceil(32);
+        let seed: Vec<u8> = (0..blocks).flat_map(|_| entropy.bytes::<32>()).collect();
+        guest.tree.write(path, &seed, Attributes { mode: 0o600, uid: 0, gid: 0 })?;
+    }
+    Ok(())
+}
+
+/// Files that hold the kernel's command line.
+const COMMAND_LINES: [&str; 6] = [
+    "/etc/kernel/cmdline",
+    "/etc/default/grub",
+    "/boot/grub/grub.cfg",
+    "/boot/grub2/grub.cfg",
+    "/boot/loader/entries/*.conf",
+    "/efi/loader/entries/*.conf",
+];
+
+/// An id on the kernel's command line is stronger than the file.
+fn warn_of_command_line(guest: &Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    for pattern in COMMAND_LINES {
+        for path in glob::expand(&guest.tree, pattern.as_bytes())? {
+            if !guest.tree.is_file(&path)? {
+                continue;
+            }
+            let text = guest.tree.read(&path, crate::guest::CONFIG_MAX)?;
+            let key = b"systemd.machine_id=";
+            if text.windows(key.len()).any(|part| part == key) {
+                session.warn(format!(
+                    "{} gives the kernel systemd.machine_id=, which is stronger than {MACHINE_ID}; \
+                     remove it there",
+                    display_name(&path)
+                ));
+            }
+        }
     }
     Ok(())
 }
@@ -116,6 +189,32 @@ mod tests {
         guest.run(&TASK).unwrap();
         assert!(guest.warnings()[0].contains("/run/machine-id"));
         assert!(!guest.tree().exists("/run/machine-id").unwrap());
+    }
+
+    #[test]
+    fn what_else_tells_clones_apart() {
+        let mut guest = Guest::debian();
+        guest.write(SEEDS[0], &"x".repeat(512));
+        guest.write("/var/lib/dhcp/dhclient.leases", "lease\n");
+        guest.write("/boot/grub/grub.cfg", "linux /vmlinuz systemd.machine_id=1\n");
+        guest.run(&TASK).unwrap();
+        let seed = guest.tree().read(SEEDS[0], 9999).unwrap();
+        assert!(seed.len() == 512 && seed != [b'x'; 512]);
+        assert!(!guest.tree().exists("/var/lib/dhcp/dhclient.leases").unwrap());
+        assert!(guest.warnings()[0].contains("/boot/grub/grub.cfg gives the kernel"));
+        guest.plan.machine_id = MachineId::Uninitialized;
+        guest.write(DBUS_ID, "x");
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read(MACHINE_ID), "uninitialized\n");
+        for gone in [SEEDS[0], DBUS_ID] {
+            assert!(!guest.tree().exists(gone).unwrap());
+        }
+        // An id that is given is not lost where nothing has asked for one yet.
+        let mut guest = Guest::empty();
+        guest.mkdir("/etc");
+        guest.plan.machine_id = MachineId::Given("0123456789abcdef0123456789abcdee".into());
+        guest.run(&TASK).unwrap();
+        assert_eq!(guest.read(MACHINE_ID), "0123456789abcdef0123456789abcdee\n");
     }
 
     #[test]

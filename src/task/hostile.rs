@@ -161,8 +161,7 @@ fn no_guest_makes_a_task_panic() {
         ];
         // Making RSA keys would take all the time.
         guest.plan.host_keys = HostKeys::Remove;
-        guest.plan.nics =
-            vec![Nic { index: 0, mac: Mac([2; 6]), ipv4: Ipv4::Dhcp, ipv6: Ipv6::SlaacDhcp }];
+        guest.plan.nics = vec![Nic::new(0, Mac([2; 6]), Ipv4::Dhcp, Ipv6::SlaacDhcp)];
         for task in TASKS.into_iter().filter(|task| !matches!(task.work, Work::Disk(_))) {
             if let Err(error) = guest.run(task) {
                 let error = crate::craft::sentence::sentence(&error);

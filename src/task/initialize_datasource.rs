@@ -7,6 +7,7 @@
 //! to cloud-init. The host keys that DeleteSSHKeys makes stay in any case.
 
 use snf_fs::Attributes;
+use snf_fs::error::display_name;
 
 use super::configure_network::render;
 use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
@@ -26,7 +27,11 @@ const MAIN: &str = "/etc/cloud/cloud.cfg";
 const OFF: &str = "/etc/cloud/cloud-init.disabled";
 /// The directory of the image's own settings; ours come after them.
 pub(super) const CONFIG_DIR: &str = "/etc/cloud/cloud.cfg.d";
-const OURS: &[u8] = b"/etc/cloud/cloud.cfg.d/99-snf-image-";
+const OURS: [&[u8]; 2] =
+    [b"/etc/cloud/cloud.cfg.d/99-snf-image-", b"/etc/cloud/cloud.cfg.d/zz-snf-image-"];
+/// Read after `99_pve.cfg`, `zz-site.cfg` and their like: of several lists of data sources the last
+/// one counts.
+const DATASOURCE: &str = "zz-snf-image-datasource.cfg";
 const SEED: &str = "/var/lib/cloud/seed/nocloud";
 const NO_USER_DATA: &[u8] = b"#cloud-config\n{}\n";
 
@@ -47,6 +52,12 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
                  leave them out"
             )));
         }
+    }
+    if let Some(problem) = switched_off(guest)? {
+        return Err(TaskError::request(format!(
+            "cloud-init is switched off in the image ({problem}), and CLOUD_INIT or cloud_userdata \
+             asks for it; take another image, or leave them out"
+        )));
     }
     let id: [u8; 16] = session.entropy.derive("cloud-init instance").bytes();
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -72,12 +83,72 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     remove(guest, &format!("{CONFIG_DIR}/99-snf-image-hostname.cfg"))?;
     let mut text = String::from(
         "# Written by snf-image: the instance's data are in /var/lib/cloud/seed/nocloud.\n\
-         datasource_list: [ NoCloud, None ]\n",
+         datasource_list: [ NoCloud, None ]\n\
+         # The name as it was given, as on guests without cloud-init.\n\
+         prefer_fqdn_over_hostname: true\n",
     );
     if session.plan.cloud_init_debug {
         text.push_str("output: {all: '| tee -a /var/log/cloud-init-output.log /dev/console'}\n");
     }
-    put(guest, CONFIG_DIR, "99-snf-image-datasource.cfg", text.as_bytes(), 0o644)
+    remove(guest, &format!("{CONFIG_DIR}/99-snf-image-datasource.cfg"))?;
+    put(guest, CONFIG_DIR, DATASOURCE, text.as_bytes(), 0o644)?;
+    // Whatever is read after ours is stronger.
+    for path in glob::expand(&guest.tree, format!("{CONFIG_DIR}/*.cfg").as_bytes())? {
+        let ours = format!("{CONFIG_DIR}/{DATASOURCE}");
+        let text = guest.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
+        let sets = String::from_utf8_lossy(&text)
+            .lines()
+            .any(|line| line.trim_end().starts_with("datasource_list:"));
+        if sets && path.as_slice() > ours.as_bytes() {
+            session.warn(format!(
+                "cloud-init will not use the seed: {} has a datasource_list of its own and is read \
+                 last",
+                display_name(&path)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Files that hold the kernel's command line.
+const COMMAND_LINES: [&str; 6] = [
+    "/etc/kernel/cmdline",
+    "/etc/default/grub",
+    "/etc/default/grub.d/*.cfg",
+    "/boot/grub/grub.cfg",
+    "/boot/grub2/grub.cfg",
+    "/boot/loader/entries/*.conf",
+];
+
+/// What switches cloud-init off besides its own file, in words.
+fn switched_off(guest: &Guest) -> Result<Option<String>, TaskError> {
+    let policy = guest.config("/etc/cloud/ds-identify.cfg")?.unwrap_or_default();
+    let disabled = String::from_utf8_lossy(&policy).lines().any(|line| {
+        line.split('#')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .strip_prefix("policy:")
+            .is_some_and(|policy| matches!(policy.trim().split(',').next(), Some("disabled")))
+    });
+    if disabled {
+        return Ok(Some("policy: disabled in /etc/cloud/ds-identify.cfg".into()));
+    }
+    for pattern in COMMAND_LINES {
+        for path in glob::expand(&guest.tree, pattern.as_bytes())? {
+            if !guest.tree.is_file(&path)? {
+                continue;
+            }
+            let text = guest.tree.read(&path, CONFIG_MAX)?;
+            let off = String::from_utf8_lossy(&text).lines().any(|line| {
+                !line.trim_start().starts_with('#') && line.contains("cloud-init=disabled")
+            });
+            if off {
+                return Ok(Some(format!("cloud-init=disabled in {}", display_name(&path))));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the seed carries the network. It does not where the image tells cloud-init to leave the
@@ -133,7 +204,7 @@ pub(super) fn default_user(guest: &Guest) -> Result<Option<String>, TaskError> {
 pub(super) fn configuration(guest: &Guest) -> Result<Vec<String>, TaskError> {
     let mut paths = vec![MAIN.as_bytes().to_vec()];
     paths.extend(glob::expand(&guest.tree, format!("{CONFIG_DIR}/*.cfg").as_bytes())?);
-    paths.retain(|path| !path.starts_with(OURS));
+    paths.retain(|path| !OURS.iter().any(|ours| path.starts_with(ours)));
     let mut out = Vec::new();
     for path in paths {
         let text = guest.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
@@ -191,8 +262,7 @@ mod tests {
         guest.renew();
         guest.plan.properties.set("CLOUD_INIT", "yes");
         guest.plan.hostname = Some("vm1.example.org".into());
-        let nic =
-            Nic { index: 0, mac: Mac([0xaa, 0, 0, 0, 0, 1]), ipv4: Ipv4::Dhcp, ipv6: Ipv6::None };
+        let nic = Nic::new(0, Mac([0xaa, 0, 0, 0, 0, 1]), Ipv4::Dhcp, Ipv6::None);
         guest.plan.nics = vec![nic];
         guest
     }
@@ -229,6 +299,23 @@ mod tests {
             assert!(!guest.tree().exists(format!("{SEED}/network-config")).unwrap());
             assert!(guest.tree().exists("/etc/netplan/60-snf-image.yaml").unwrap());
         }
+    }
+
+    #[test]
+    fn the_seed_is_used_or_that_is_said() {
+        let mut guest = guest();
+        guest.write(&format!("{CONFIG_DIR}/99_pve.cfg"), "datasource_list: [ ConfigDrive ]\n");
+        guest.run(&TASK).unwrap();
+        assert!(guest.warnings().is_empty());
+        let text = guest.read(&format!("{CONFIG_DIR}/{DATASOURCE}"));
+        assert!(text.contains("prefer_fqdn_over_hostname: true\n"));
+        guest.write(&format!("{CONFIG_DIR}/zzz.cfg"), "datasource_list: [ Ec2 ]\n");
+        guest.run(&TASK).unwrap();
+        assert!(guest.warnings()[0].contains("zzz.cfg has a datasource_list of its own"));
+        guest.write("/boot/grub/grub.cfg", "# cloud-init=disabled\nlinux /v cloud-init=disabled\n");
+        assert!(guest.fail(&TASK).contains("(cloud-init=disabled in /boot/grub/grub.cfg)"));
+        guest.write("/etc/cloud/ds-identify.cfg", "policy: disabled\n");
+        assert!(guest.fail(&TASK).contains("(policy: disabled in /etc/cloud/ds-identify.cfg)"));
     }
 
     #[test]

@@ -62,9 +62,9 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     }
     if guest.tree.lstat(AUTORELABEL).is_err_and(|error| error.is_not_found()) {
         guest.tree.write(AUTORELABEL, b"", Attributes { mode: 0o644, uid: 0, gid: 0 })?;
-        session.info(
-            "the guest will relabel its files at the first boot, because the image does not have \
-             the labels of its SELinux policy",
+        session.warn(
+            "the guest will relabel all its files at the first boot, which takes long, because the \
+             image does not have the labels of its SELinux policy",
         );
     }
     Ok(())

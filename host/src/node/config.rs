@@ -139,6 +139,8 @@ pub struct Config {
     pub stateless_dhcpv6_tags: String,
     /// `DEFAULT_NIC_CONFIG`.
     pub default_nic_config: String,
+    /// `NIC_DNS`: name servers, with blanks between them.
+    pub nic_dns: String,
     /// `UNATTEND`: an answer file for Windows images that have none.
     pub unattend: Option<PathBuf>,
     /// `WINDOWS_TIMEZONE`.
@@ -194,6 +196,7 @@ impl Default for Config {
             stateful_dhcpv6_tags: "dhcpv6 stateful_dhcpv6".into(),
             stateless_dhcpv6_tags: "nfdhcpd stateless_dhcpv6".into(),
             default_nic_config: "dhcp".into(),
+            nic_dns: String::new(),
             unattend: None,
             windows_timezone: "GMT Standard Time".into(),
             rename_hostname: false,
@@ -329,6 +332,7 @@ impl Config {
             "STATEFUL_DHCPV6_TAGS" => self.stateful_dhcpv6_tags = value.to_owned(),
             "STATELESS_DHCPV6_TAGS" => self.stateless_dhcpv6_tags = value.to_owned(),
             "DEFAULT_NIC_CONFIG" => self.default_nic_config = nic_config(value)?,
+            "NIC_DNS" => self.nic_dns = addresses(value)?,
             "UNATTEND" => self.unattend = optional_path(value)?,
             "WINDOWS_TIMEZONE" => {
                 if value.is_empty() {
@@ -485,6 +489,15 @@ fn nic_config(value: &str) -> Result<String, String> {
     }
 }
 
+fn addresses(value: &str) -> Result<String, String> {
+    for word in value.split_whitespace() {
+        if word.parse::<std::net::IpAddr>().is_err() {
+            return Err(format!("{word:?} is not the address of a name server"));
+        }
+    }
+    Ok(value.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -537,6 +550,7 @@ mod tests {
             ("HELPER_UID_RANGE=9", "HELPER_UID_RANGE: \"9\" is not a range"),
             ("HELPER_USER=a,b", "HELPER_USER: \"a,b\" is not the name"),
             ("HELPER_ACCEL=hax", "HELPER_ACCEL: \"hax\" is none of"),
+            ("NIC_DNS=ns.example.org", "NIC_DNS: \"ns.example.org\" is not the address"),
             ("DEFAULT_NIC_CONFIG=dhcp+dhcp", "DEFAULT_NIC_CONFIG: \"dhcp+dhcp\" is none of"),
             ("PROGRESS_MONITOR=mon", "PROGRESS_MONITOR: \"mon\" is not an absolute path"),
             ("WINDOWS_TIMEZONE=", "WINDOWS_TIMEZONE: it is empty"),

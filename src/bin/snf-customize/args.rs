@@ -153,9 +153,9 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "FILE.json", help_heading = "What to change")]
     pub(crate) personality: Option<PathBuf>,
 
-    /// What becomes of /etc/machine-id: new, empty (made at the next boot), keep, or an id of 32
-    /// hexadecimal digits.
-    #[arg(long, value_name = "new|empty|keep|ID", help_heading = "What to change")]
+    /// What becomes of /etc/machine-id: new, empty or uninitialized (made at the next boot, which
+    /// with the latter counts as the first), keep, or an id of 32 hexadecimal digits.
+    #[arg(long, value_name = "new|empty|uninitialized|keep|ID", help_heading = "What to change")]
     pub(crate) machine_id: Option<String>,
 
     /// What becomes of the SSH host keys.

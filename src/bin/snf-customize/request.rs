@@ -169,6 +169,10 @@ impl Parsed {
         if !args.edits.is_empty() {
             tasks.insert(TaskId::EditGuest, args.edits.options());
         }
+        // Whatever is written must be labelled on guests with SELinux.
+        if !tasks.is_empty() {
+            tasks.entry(TaskId::SELinuxAutorelabel).or_default();
+        }
         Tasks::Only(tasks)
     }
 
@@ -318,6 +322,7 @@ fn machine_id(text: &str) -> Result<MachineId, Failure> {
     match text {
         "new" => return Ok(MachineId::New),
         "empty" => return Ok(MachineId::Empty),
+        "uninitialized" => return Ok(MachineId::Uninitialized),
         "keep" => return Ok(MachineId::Keep),
         _ => {}
     }
@@ -327,7 +332,7 @@ fn machine_id(text: &str) -> Result<MachineId, Failure> {
         Ok(MachineId::Given(id))
     } else {
         Err(Failure::usage(format!(
-            "--machine-id: '{text}' is none of new, empty, keep and 32 hexadecimal digits (not all 0)"
+            "--machine-id: '{text}' is none of new, empty, uninitialized, keep and 32 hexadecimal digits (not all 0)"
         )))
     }
 }
@@ -402,7 +407,10 @@ mod tests {
             panic!()
         };
         let request = Parsed::new(&args).unwrap().read(&args, &Entropy::seeded(1)).ok().unwrap();
-        let expected = [(TaskId::AssignHostname, vec!["--hostname".to_owned()])];
+        let expected = [
+            (TaskId::AssignHostname, vec!["--hostname".to_owned()]),
+            (TaskId::SELinuxAutorelabel, Vec::new()),
+        ];
         assert_eq!(request.plan.tasks, Tasks::Only(expected.into()));
         assert_eq!(request.plan.properties.root_partition(), Ok(Some(3)));
         assert_eq!(request.plan.machine_id, MachineId::Keep);

@@ -113,6 +113,7 @@ impl Rules {
             stateful_dhcpv6_tags: text("STATEFUL_DHCPV6_TAGS"),
             stateless_dhcpv6_tags: text("STATELESS_DHCPV6_TAGS"),
             default_nic_config: text("DEFAULT_NIC_CONFIG"),
+            dns: text("DNS_SERVERS"),
         };
         let mut variables = self.nics();
         if let Some(count) = self.text("NIC_COUNT").and_then(|count| count.trim().parse().ok()) {

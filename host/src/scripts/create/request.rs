@@ -104,6 +104,7 @@ pub(crate) fn base_rules(
     rules.set("STATEFUL_DHCPV6_TAGS", config.stateful_dhcpv6_tags.as_str())?;
     rules.set("STATELESS_DHCPV6_TAGS", config.stateless_dhcpv6_tags.as_str())?;
     rules.set("DEFAULT_NIC_CONFIG", config.default_nic_config.as_str())?;
+    rules.set("DNS_SERVERS", config.nic_dns.as_str())?;
     rules.set("WINDOWS_TIMEZONE", config.windows_timezone.as_str())?;
     if config.cloud_init_debug {
         rules.set("CLOUD_INIT_DEBUG", "yes")?;
