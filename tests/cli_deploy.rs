@@ -152,16 +152,20 @@ fn a_run_that_is_ended_leaves_nothing() {
     let served = image.clone();
     std::thread::spawn(move || {
         for (number, stream) in listener.incoming().enumerate() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", served.len());
-            let _ = stream.write_all(head.as_bytes());
-            let half = if number < 2 { served.len() / 2 } else { served.len() };
-            let _ = stream.write_all(&served[..half]);
-            if number < 2 {
-                std::thread::sleep(Duration::from_secs(60));
-            }
+            let (mut stream, served) = (stream.unwrap(), served.clone());
+            // Each has a thread of its own: the first two never end.
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                let length = served.len();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                let half = if number < 2 { length / 2 } else { length };
+                let _ = stream.write_all(&served[..half]);
+                if number < 2 {
+                    std::thread::sleep(Duration::from_secs(60));
+                }
+            });
         }
     });
     for signal in ["-KILL", "-TERM"] {

@@ -18,9 +18,10 @@ use crate::scripts::create::{
 };
 
 /// Tasks that a rename must not do again.
-const EXCLUDED: [TaskId; 14] = [
+const EXCLUDED: [TaskId; 16] = [
     TaskId::FixPartitionTable,
     TaskId::FilesystemResizeUnmounted,
+    TaskId::PrepareSystem,
     TaskId::InitializeDatasource,
     TaskId::InstallUnattend,
     TaskId::FilesystemResizeMounted,
@@ -30,6 +31,7 @@ const EXCLUDED: [TaskId; 14] = [
     TaskId::ConfigureNetwork,
     TaskId::DeleteSSHKeys,
     TaskId::DisableRemoteDesktopConnections,
+    TaskId::EditGuest,
     TaskId::EnforcePersonality,
     TaskId::RunCustomTask,
     TaskId::FilesystemResizeAfterUmount,
