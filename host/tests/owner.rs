@@ -47,8 +47,12 @@ fn whoever_has_the_disk() {
     holder.wait().unwrap();
 
     let disk = lab.disk();
-    let device = Command::new("losetup").args(["-f", "--show"]).arg(&disk).output().unwrap();
-    let device = String::from_utf8(device.stdout).unwrap().trim().to_owned();
+    // Another test may take the device that was free a moment ago.
+    let device = wait_for("a loop device", || {
+        let made = Command::new("losetup").args(["-f", "--show"]).arg(&disk).output().unwrap();
+        let device = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        (made.status.success() && !device.is_empty()).then_some(device)
+    });
     refused(&lab, &format!("attached to {device}"));
     let hard = lab.dir.path().join("hard");
     fs::hard_link(&disk, &hard).unwrap();
