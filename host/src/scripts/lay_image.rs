@@ -37,7 +37,7 @@ pub enum LayError {
     #[error("lay-image is called by snf-customize deploy: {0}")]
     Usage(String),
     /// The standard input or output, or the signals.
-    #[error("cannot {0}: {1}")]
+    #[error("cannot {0}")]
     Io(&'static str, #[source] io::Error),
     /// The image.
     #[error(transparent)]
