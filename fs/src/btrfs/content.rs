@@ -225,13 +225,15 @@ pub fn read_bytes(
                     kind => unpack(kind, packed, ram_bytes as usize, sector as usize)?,
                 };
                 let part = wanted(bytes.len() as u64);
-                put(buf, offset, &part, &bytes[part.start as usize..part.end as usize]);
+                // It begins at byte 0 of the file, and may end before the part that is wanted.
+                let bytes = bytes.get(part.start as usize..part.end as usize);
+                put(buf, offset, &part, bytes.unwrap_or_default());
             }
             Extent::Data {
                 num_bytes, compression: Compression::None, at, offset: skip, ..
             } => {
                 let part = wanted(num_bytes);
-                let at = Logical(at.0 + skip);
+                let at = Logical(at.0.saturating_add(skip));
                 let plain = inode.flags.get() & inode_flags::NODATASUM != 0;
                 read_plain(volume, at, start, part, offset, buf, !plain)?;
             }
@@ -249,8 +251,8 @@ pub fn read_bytes(
                     continue;
                 }
                 let bytes = unpacked(volume, at, disk_bytes, ram_bytes, compression)?;
-                let from = (part.start - start + skip) as usize;
-                let to = (part.end - start + skip) as usize;
+                let from = (part.start - start).saturating_add(skip) as usize;
+                let to = (part.end - start).saturating_add(skip) as usize;
                 let bytes = bytes.get(from.min(bytes.len())..to.min(bytes.len()));
                 put(buf, offset, &part, bytes.unwrap_or_default());
             }
@@ -284,9 +286,9 @@ fn read_plain(
         let from = (next - start) / sector * sector;
         let to = (part.end - start).next_multiple_of(sector).min(from + READ_MAX);
         let mut bytes = vec![0; (to - from) as usize];
-        data(volume, Logical(at.0 + from), &mut bytes, check)?;
+        data(volume, Logical(at.0.saturating_add(from)), &mut bytes, check)?;
         let skip = (next - start - from) as usize;
-        let stop = (start + to).min(part.end);
+        let stop = start.saturating_add(to).min(part.end);
         put(buf, offset, &(next..stop), &bytes[skip..]);
         next = stop;
     }

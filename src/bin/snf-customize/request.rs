@@ -169,8 +169,8 @@ impl Parsed {
         if !args.edits.is_empty() {
             tasks.insert(TaskId::EditGuest, args.edits.options());
         }
-        // Whatever is written must be labelled on guests with SELinux.
-        if !tasks.is_empty() {
+        // Whatever is written must be labelled on guests with SELinux. Growth alone needs no guest.
+        if tasks.keys().any(|task| task.needs_mount() && !task.resizes()) {
             tasks.entry(TaskId::SELinuxAutorelabel).or_default();
         }
         Tasks::Only(tasks)
