@@ -172,7 +172,10 @@ fn busybox_brings_it_up() {
     ]);
     let names = ["eth0", "eth1"];
     let script = r#"
-        mkdir -p "$tree/run/network"
+        # BusyBox keeps in /var/run which interfaces are up, and gives lo its address itself.
+        mount -t tmpfs tmpfs "$tree/var/run"
+        ip link set lo down
+        ip addr flush dev lo
         chroot "$tree" busybox ifup -a -i /mnt/etc/network/interfaces
         state"#;
     let text = judged(guest.path(), names, script);

@@ -45,6 +45,8 @@ struct State {
     failed_read: Option<DeviceError>,
     /// Takes what is written to free places, where the device must not have even that.
     apart: Option<Apart>,
+    /// Whether that waits in memory like everything else.
+    hold_free: bool,
 }
 
 /// A file in which free places have their content, at their offsets on the device.
@@ -86,6 +88,12 @@ impl Overlay {
     /// instead of to the device: for a run that must not write, and may be longer than memory.
     pub fn keep_apart(&self, file: File) {
         self.state().apart = Some(Apart { file, written: Ranges::default() });
+    }
+
+    /// Holds what comes for free places in memory, with everything else: for a run that must not write and
+    /// has no place for a file.
+    pub fn hold_free(&self) {
+        self.state().hold_free = true;
     }
 
     /// The first failure of the device to read, if there was one before the commit.
@@ -314,7 +322,8 @@ impl BlockDevice for Overlay {
         // What waits for the same place must come before, and what is to be copied must stay.
         let meets = |start: u64, length: u64| start < end && offset < start.saturating_add(length);
         let copied = |copy: &Copy| meets(copy.from, copy.length) || meets(copy.to, copy.length);
-        if state.copies.iter().any(copied)
+        if state.hold_free
+            || state.copies.iter().any(copied)
             || state.blocks.range(offset / BLOCK..=end / BLOCK).next().is_some()
         {
             drop(state);

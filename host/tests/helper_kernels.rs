@@ -38,9 +38,10 @@ fn works(root: &Path, hostname: &str) -> Built {
     let report = run(&config(directory.path()), open(&path), &rules, &mut Heard::default());
     assert!(report.unwrap().resumed);
     assert_eq!(read_guest(&path, "etc/hostname").trim(), "again.example.org");
-    assert!(built.initramfs_size <= 7 << 19, "{} bytes", built.initramfs_size);
+    // The init brings the engines of XFS and btrfs, LVM and LUKS: 4.6 MB on the cloud kernel of bookworm.
+    assert!(built.initramfs_size <= 5 << 20, "{} bytes", built.initramfs_size);
     // With the kernel's drivers of file systems, packed.
-    assert!((1 << 20..7 << 19).contains(&built.file_systems_size), "{}", built.file_systems_size);
+    assert!((1 << 20..5 << 20).contains(&built.file_systems_size), "{}", built.file_systems_size);
     assert!(built.description.pvh);
     built
 }

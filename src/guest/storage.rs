@@ -78,25 +78,18 @@ impl Storage {
     }
 
     /// For a run that does not write: contents that would go to free blocks of the disk at once go
-    /// to a temporary file of no name.
-    ///
-    /// # Errors
-    /// When there is no place for temporary files.
-    pub fn keep_apart(&self) -> Result<(), DeviceError> {
-        let directory = std::env::temp_dir();
-        let path = directory.join(format!(".snf-image-{}", std::process::id()));
-        let fail = |source| DeviceError {
-            operation: "keep apart (in the directory for temporary files)",
-            offset: 0,
-            length: 0,
-            source,
-        };
+    /// to a temporary file of no name, or wait in memory where there is no place for one (as in the helper
+    /// VM, whose requests are small).
+    pub fn keep_apart(&self) {
+        let path = std::env::temp_dir().join(format!(".snf-image-{}", std::process::id()));
         let mut options = std::fs::File::options();
         let options = options.read(true).write(true).create_new(true).mode(0o600);
-        let file = options.open(&path).map_err(fail)?;
-        std::fs::remove_file(&path).map_err(fail)?;
-        self.image.keep_apart(file);
-        Ok(())
+        let nameless =
+            options.open(&path).and_then(|file| std::fs::remove_file(&path).map(|()| file));
+        match nameless {
+            Ok(file) => self.image.keep_apart(file),
+            Err(_) => self.image.hold_free(),
+        }
     }
 
     /// The opener of file systems that no engine knows.

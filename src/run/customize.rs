@@ -163,7 +163,7 @@ pub fn customize_instance(
     let Instance { disk, members, others, mounter } = instance;
     let storage = Storage::new(disk, others).with_members(members).with_mounter(mounter);
     if mode == Mode::DryRun && !plan.edits.is_empty() {
-        storage.keep_apart().map_err(StorageError::from)?;
+        storage.keep_apart();
     }
     let mut session = Session::new(plan, entropy, clock, storage, events);
     guest_work(&tasks).for_each(|(_, work)| work.early(&mut session));

@@ -4,7 +4,7 @@
 //! and in the hole in `$BadClus:$Bad` that is as long as the volume.
 //!
 //! The volume becomes large with one write of its boot sector, which also leads to copies of the
-//! records that change ([`copies`]). The steps, with a flush after each:
+//! records that change (the module `copies`). The steps, with a flush after each:
 //! 1. beyond the old end, or in free clusters: the new part of the bitmap, the new copy of the boot
 //!    sector, the copies;
 //! 2. the boot sector has the new size and leads to the copies, which ask for a check;
