@@ -111,7 +111,7 @@ fn refused_before_the_first_byte() {
             lab.set("DISK_0_PATH", "");
             lab.set("DISK_0_URI", "sheepdog:x");
         }),
-        ("NIC_0_IP is \"2001:db8::5\", which is not an IPv4 address", |lab, _| {
+        ("NIC_0_IP is \"2001:db8::5\", which is not an address of the network", |lab, _| {
             lab.set("NIC_0_IP", "2001:db8::5");
             lab.set("NIC_0_NETWORK_NAME", "n6");
             lab.set("NIC_0_NETWORK_SUBNET", "2001:db8::/64");
