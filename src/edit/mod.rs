@@ -1,7 +1,7 @@
 //! The edits: what a person does to a guest's files, as values in one ordered list.
 //!
 //! The command line, a document and Ganeti's parameters make the same list; it runs in the order
-//! given, in memory like everything else. Each verb is one file: its value ([`Act`]), its options
+//! given, in memory like everything else. Each verb is one file: its value (`Act`), its options
 //! ([`Verb`]) with their help texts and how their arguments are read, its work, and its tests. A
 //! new verb is such a file, its `mod` line and its line in the table below.
 
