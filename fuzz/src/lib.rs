@@ -35,7 +35,6 @@ mod text_fuzz;
 #[path = "../../volume/tests"]
 mod volume {
     pub mod hostile;
-    #[allow(dead_code)]
     mod support;
 }
 
