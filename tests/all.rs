@@ -13,6 +13,8 @@ mod cli_disk;
 mod cli_grow;
 mod cli_hostile;
 mod cli_look;
+mod cli_luks;
+mod cli_ostree;
 mod cli_qcow2;
 mod cli_support;
 mod cli_usage;

@@ -303,13 +303,21 @@ impl Properties {
     }
 
     /// `ROOT_PARTITION`.
-    pub fn root_partition(&self) -> Result<Option<u32>, PropertyError> {
+    ///
+    /// # Errors
+    /// When the value names no volume of any kind.
+    pub fn root_partition(&self) -> Result<Option<RootVolume<'_>>, PropertyError> {
         let Some(value) = self.filled("ROOT_PARTITION") else { return Ok(None) };
+        let uuid = value.strip_prefix("luks-").unwrap_or(value);
         match value.parse() {
-            Ok(number) if number > 0 => Ok(Some(number)),
+            Ok(number) if number > 0 => Ok(Some(RootVolume::Partition(number))),
+            Err(_) if value.contains('/') || uuid::Uuid::parse_str(uuid).is_ok() => {
+                Ok(Some(RootVolume::Named(value)))
+            }
             _ => Err(self.wrong(
                 "ROOT_PARTITION",
-                "the number of a partition (1, 2, ...), or leave it out to have it detected",
+                "the number of a partition (1, 2, ...), a logical volume (VG/LV) or the UUID of a \
+                 LUKS container, or leave it out to have it detected",
             )),
         }
     }
@@ -461,6 +469,15 @@ impl Properties {
     }
 }
 
+/// The volume that is the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootVolume<'a> {
+    /// A partition of the image's disk, by its number.
+    Partition(u32),
+    /// A logical volume by one of its names, or a LUKS container by its UUID.
+    Named(&'a str),
+}
+
 /// A JSON object's members in the order of the document.
 struct Pairs(Vec<(String, Value)>);
 
@@ -604,7 +621,7 @@ mod tests {
                 "USERS": " root  user ", "SWAP": "2:512"}"#,
         );
         assert_eq!(properties.os_family(), Ok(Some(OsFamily::WindowsLegacy)));
-        assert_eq!(properties.root_partition(), Ok(Some(2)));
+        assert_eq!(properties.root_partition(), Ok(Some(RootVolume::Partition(2))));
         assert_eq!(properties.hashing_method(), Ok(Some(Method::Sha512)));
         assert_eq!(properties.users(), Ok(Some(vec!["root", "user"])));
         assert_eq!(properties.swap(), Ok(Some(Swap::Partition { number: 2, mebibytes: 512 })));

@@ -7,10 +7,11 @@ use snf_fs::{Error, Tree};
 use super::disk::{Content, Disk};
 use super::distro::{Distro, OS_RELEASE, RELEASE_FILES};
 use super::mounter::needs_helper;
+use super::ostree::{self, NoDeployment};
 use super::probe::unwrapping;
 use super::subvolumes;
 use super::windows::Windows;
-use crate::ask::properties::{OsFamily, Properties, PropertyError};
+use crate::ask::properties::{OsFamily, Properties, PropertyError, RootVolume};
 use crate::craft::sentence::sentence;
 
 /// Why no root was chosen.
@@ -20,11 +21,11 @@ pub enum DetectError {
     #[error(transparent)]
     Property(#[from] PropertyError),
     /// The partition does not exist.
-    #[error("ROOT_PARTITION is {number}, but the disk has no such partition; it has {there}")]
+    #[error("ROOT_PARTITION is {wanted}, but the disk has no such partition; it has {there}")]
     NoSuchPartition {
-        /// The number asked for.
-        number: u32,
-        /// The partitions that exist.
+        /// The number or name asked for.
+        wanted: String,
+        /// The volumes that exist.
         there: String,
     },
     /// The partition that was named cannot be used.
@@ -124,6 +125,17 @@ pub struct Tried {
     pub reason: NotRoot,
 }
 
+fn usr_text(distro: &Distro) -> String {
+    let name = if distro.name.is_empty() { "a system" } else { &distro.name };
+    match distro.id.as_str() {
+        "flatcar" | "coreos" => format!(
+            "the /usr of {name}, which never changes; its root is empty before the first boot, so \
+             give settings as an Ignition configuration"
+        ),
+        _ => format!("the /usr of {name}, whose root is on another volume"),
+    }
+}
+
 fn tried_text(tried: &[Tried]) -> String {
     if tried.is_empty() {
         return "the partition table is empty".into();
@@ -149,6 +161,18 @@ pub enum NotRoot {
     /// A container: what is in it are volumes of their own.
     #[error("{0}")]
     Container(String),
+    /// The `/usr` of a system whose root is elsewhere.
+    #[error("{}", usr_text(.0))]
+    Usr(Box<Distro>),
+    /// A physical root of ostree in which no deployment was chosen.
+    #[error(transparent)]
+    Deployment(#[from] NoDeployment),
+    /// A root of bootc's composefs back end.
+    #[error(
+        "bootc keeps this system as composefs images without ostree, which is not edited here; \
+         put the change into the container image, or use user data at the first boot"
+    )]
+    Composefs,
     /// A volume that cannot be opened.
     #[error("it cannot be opened")]
     Closed(#[source] Arc<snf_volume::Error>),
@@ -253,6 +277,43 @@ pub struct Root {
     pub windows: Option<Windows>,
 }
 
+/// Chooses the deployment in each physical root of ostree: it is what is seen from then on.
+fn deploy(disk: &mut Disk, verdicts: &mut [Verdict]) {
+    if !verdicts.iter().any(|verdict| matches!(verdict, Verdict::Sysroot)) {
+        return;
+    }
+    let entries = ostree::entries(disk);
+    for (volume, verdict) in disk.volumes.iter_mut().zip(verdicts) {
+        if !matches!(verdict, Verdict::Sysroot) {
+            continue;
+        }
+        let Content::Open(fs) = std::mem::replace(&mut volume.content, Content::Unknown) else {
+            continue;
+        };
+        let (fs, found) = ostree::open(fs, &entries);
+        let tree = Tree::new(fs);
+        *verdict = match &found {
+            Err(problem) => Verdict::Not(NotRoot::Deployment(*problem)),
+            Ok(_) => match examine(&tree) {
+                // A deployment inside a deployment is none.
+                Ok(Verdict::Sysroot) => Verdict::Files(NotRoot::NoEtc),
+                Ok(verdict) => verdict,
+                Err(error) => Verdict::Not(NotRoot::unreadable(error)),
+            },
+        };
+        if let Some(fs) = tree.into_file_systems().pop() {
+            volume.content = Content::Open(fs);
+        }
+        volume.verdict = verdict.words();
+        if let Ok(found) = found {
+            volume.verdict.push_str(", deployed by ostree");
+            volume.deployment = Some(found.path);
+            volume.views = vec![("/etc", found.etc), ("/var", found.var)];
+            volume.read_only.get_or_insert_with(|| ostree::FIXED.to_owned());
+        }
+    }
+}
+
 /// Finds the root. `needs_os` says whether the tasks need to know the system; where they do not,
 /// the only file system of a disk is good enough.
 pub fn find_root(
@@ -263,10 +324,12 @@ pub fn find_root(
     let family = properties.os_family()?;
     let mut verdicts: Vec<Verdict> =
         (0..disk.volumes.len()).map(|index| judge(disk, index)).collect();
+    deploy(disk, &mut verdicts);
     if let Some(wanted) = wanted(disk, properties)? {
         let volume = &disk.volumes[wanted];
         let system = match &verdicts[wanted] {
             Verdict::Root(system) => Some(system),
+            Verdict::Sysroot => None,
             Verdict::Files(_) if family.is_some() || !needs_os => None,
             Verdict::Files(reason) => {
                 let (place, reason) = (volume.place(), reason.clone());
@@ -307,7 +370,16 @@ fn choose(
         })
         .collect();
     match roots.as_slice() {
-        [(volume, system)] => Ok(Root::new(*volume, family, Some(*system))),
+        [(volume, system)] => {
+            let mut root = Root::new(*volume, family, Some(*system));
+            // /usr, which has the name of the system, may be a volume that fstab does not know.
+            if let (System::Linux(distro), Some(usr)) = (system, usr(&verdicts))
+                && *distro == Distro::default()
+            {
+                root.distro = usr.clone();
+            }
+            Ok(root)
+        }
         [] => {
             let mut with_files: Vec<usize> = (0..verdicts.len())
                 .filter(|index| matches!(verdicts[*index], Verdict::Files(_)))
@@ -330,14 +402,28 @@ fn choose(
     }
 }
 
+/// The system of the only volume that is a `/usr` by itself.
+fn usr(verdicts: &[Verdict]) -> Option<&Distro> {
+    let mut found = verdicts.iter().filter_map(|verdict| match verdict {
+        Verdict::Files(NotRoot::Usr(distro)) => Some(&**distro),
+        _ => None,
+    });
+    let first = found.next()?;
+    found.all(|other| other == first).then_some(first)
+}
+
 /// The volume that `ROOT_PARTITION` names.
 fn wanted(disk: &Disk, properties: &Properties) -> Result<Option<usize>, DetectError> {
-    let Some(number) = properties.root_partition()? else { return Ok(None) };
-    if let Some(index) = disk.by_number(number) {
-        return Ok(Some(index));
+    let Some(wanted) = properties.root_partition()? else { return Ok(None) };
+    let found = match wanted {
+        RootVolume::Partition(number) => disk.by_number(number),
+        RootVolume::Named(name) => disk.volumes.iter().position(|volume| volume.answers_to(name)),
+    };
+    if found.is_some() {
+        return Ok(found);
     }
     // A bare file system becomes partition 1 of the instance's disk.
-    if number == 1 && disk.table.is_none() && disk.volumes.len() == 1 {
+    if wanted == RootVolume::Partition(1) && disk.table.is_none() && disk.volumes.len() == 1 {
         return Ok(Some(0));
     }
     let there = match disk.volumes.as_slice() {
@@ -345,13 +431,17 @@ fn wanted(disk: &Disk, properties: &Properties) -> Result<Option<usize>, DetectE
         [volume] if volume.number.is_none() => "no partition table".to_owned(),
         volumes => volumes.iter().map(super::disk::Volume::place).collect::<Vec<_>>().join(", "),
     };
-    Err(DetectError::NoSuchPartition { number, there })
+    let wanted = match wanted {
+        RootVolume::Partition(number) => number.to_string(),
+        RootVolume::Named(name) => name.to_owned(),
+    };
+    Err(DetectError::NoSuchPartition { wanted, there })
 }
 
 fn tried(disk: &Disk, verdicts: Vec<Verdict>) -> Vec<Tried> {
     let volumes = disk.volumes.iter().zip(verdicts);
     let tried = volumes.filter_map(|(volume, verdict)| match verdict {
-        Verdict::Root(_) | Verdict::Not(NotRoot::Container(_)) => None,
+        Verdict::Root(_) | Verdict::Sysroot | Verdict::Not(NotRoot::Container(_)) => None,
         Verdict::Files(reason) | Verdict::Not(reason) => {
             Some(Tried { place: volume.place(), content: volume.describe(), reason })
         }
@@ -400,10 +490,29 @@ impl System {
 pub(super) enum Verdict {
     /// The root of a system.
     Root(System),
+    /// The physical root of ostree deployments: one of them is the root.
+    Sysroot,
     /// A file system that we can edit, without a system.
     Files(NotRoot),
     /// Nothing that we can edit.
     Not(NotRoot),
+}
+
+impl Verdict {
+    /// Whether a system was found.
+    pub(super) fn is_system(&self) -> bool {
+        matches!(self, Self::Root(_) | Self::Sysroot)
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Root(System::Linux(distro)) if distro.name.is_empty() => "a Linux system".into(),
+            Self::Root(System::Linux(distro)) => distro.name.clone(),
+            Self::Root(System::Windows(windows)) => windows.name(),
+            Self::Sysroot => "ostree deployments".into(),
+            Self::Files(reason) | Self::Not(reason) => sentence(reason),
+        }
+    }
 }
 
 /// Looks at one volume and notes the verdict in it.
@@ -423,18 +532,22 @@ fn judge(disk: &mut Disk, index: usize) -> Verdict {
             Verdict::Not(reason)
         }
     };
-    volume.verdict = match &verdict {
-        Verdict::Root(System::Linux(distro)) if distro.name.is_empty() => "a Linux system".into(),
-        Verdict::Root(System::Linux(distro)) => distro.name.clone(),
-        Verdict::Root(System::Windows(windows)) => windows.name(),
-        Verdict::Files(reason) | Verdict::Not(reason) => sentence(reason),
-    };
+    volume.verdict = verdict.words();
     verdict
 }
 
 /// Whether a tree is the root of a system that is known.
 pub(super) fn examine(tree: &Tree) -> Result<Verdict, Error> {
+    if ostree::is_sysroot(tree) {
+        return Ok(Verdict::Sysroot);
+    }
+    if ostree::is_composefs_state(tree) {
+        return Ok(Verdict::Not(NotRoot::Composefs));
+    }
     if !soft(tree.is_dir("/etc"))? {
+        if let Some(distro) = Distro::of_usr(tree)? {
+            return Ok(Verdict::Files(NotRoot::Usr(Box::new(distro))));
+        }
         return match Windows::detect(tree) {
             Ok(Some(windows)) => Ok(Verdict::Root(System::Windows(windows))),
             Err(error @ (Error::Corrupt { .. } | Error::Device(_))) => Err(error),

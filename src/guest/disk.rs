@@ -88,6 +88,10 @@ pub struct Volume {
     pub paths: Vec<String>,
     /// Why it must not be changed, if so.
     pub read_only: Option<String>,
+    /// The path of the ostree deployment in it that is the root, if that is so.
+    pub deployment: Option<String>,
+    /// Views of its file system that belong on directories of the root.
+    pub(super) views: Vec<(&'static str, Box<dyn FileSystem>)>,
     /// First byte on the disk; `None` when it does not lie there in the clear and in one piece.
     pub run: Option<u64>,
     /// First byte of a partition on its disk; 0 for other volumes.
@@ -161,6 +165,8 @@ impl Volume {
             device: None,
             paths: Vec::new(),
             read_only: None,
+            deployment: None,
+            views: Vec::new(),
             run: Some(start),
             start,
             size,
@@ -201,6 +207,21 @@ impl Volume {
             (_, None) if disk == 1 => "the disk".into(),
             (_, None) => format!("disk {disk}"),
         }
+    }
+
+    /// Whether a person may mean this volume by a name: a logical volume by `rl/root` or the path of
+    /// its device file, the content of a LUKS container by its UUID.
+    pub fn answers_to(&self, name: &str) -> bool {
+        let same = |a: &str| a.eq_ignore_ascii_case(name.strip_prefix("luks-").unwrap_or(name));
+        self.paths.iter().any(|path| path == name)
+            || match &self.layer {
+                Layer::Logical { group, name: own } => {
+                    name.strip_prefix(group.as_str()).and_then(|rest| rest.strip_prefix('/'))
+                        == Some(own.as_str())
+                }
+                Layer::Luks(uuid) => same(uuid),
+                Layer::Disk | Layer::Partition => false,
+            }
     }
 
     /// The content in a few words.

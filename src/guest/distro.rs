@@ -76,6 +76,16 @@ impl Distro {
         Ok(None)
     }
 
+    /// Asks a file system that is the `/usr` of a guest; `None` when it is none.
+    pub(super) fn of_usr(tree: &Tree) -> Result<Option<Self>> {
+        let path = "/lib/os-release";
+        if !tree.is_file(path).unwrap_or(false) || !tree.is_dir("/share").unwrap_or(false) {
+            return Ok(None);
+        }
+        let text = tree.read_optional(path, FILE_MAX)?;
+        Ok(text.map(|text| Self::from_os_release(&String::from_utf8_lossy(&text))))
+    }
+
     /// From the text of os-release.
     pub fn from_os_release(text: &str) -> Self {
         let id = value(text, "ID").unwrap_or_default().to_lowercase();

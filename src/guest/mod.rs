@@ -14,6 +14,7 @@ mod mount;
 pub mod mounter;
 mod names;
 mod opened;
+mod ostree;
 pub mod passwd;
 pub mod probe;
 pub mod selinux;
@@ -24,6 +25,7 @@ pub mod storage;
 mod subvolumes;
 mod summary;
 pub mod systemd;
+mod view;
 pub mod windows;
 
 pub(crate) use opened::CONFIG_MAX;

@@ -4,7 +4,7 @@ use snf_fs::Tree;
 use snf_fs::error::display_name;
 
 use super::OsFamily;
-use super::detect::{DetectError, find_root};
+use super::detect::{DetectError, NotRoot, find_root};
 use super::disk::{Content, Disk};
 use super::distro::{Distro, value};
 use super::windows::Windows;
@@ -76,8 +76,21 @@ impl Guest {
                 return Err(Box::new(Refused { disk, error }));
             }
         };
+        let volume = &mut disk.volumes[root.volume];
+        let (views, read_only) = (std::mem::take(&mut volume.views), volume.read_only.clone());
+        let mut tree = Tree::new(fs);
+        if let Some(reason) = read_only {
+            tree.forbid_changes(reason);
+        }
+        for (path, view) in views {
+            if let Err(error) = tree.mount(path, view, None) {
+                let (place, reason) = (volume.place(), NotRoot::unreadable(error));
+                let error = DetectError::Unusable { place, reason };
+                return Err(Box::new(Refused { disk, error }));
+            }
+        }
         Ok(Self {
-            tree: Tree::new(fs),
+            tree,
             disk,
             root: root.volume,
             family: root.family,

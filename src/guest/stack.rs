@@ -382,8 +382,5 @@ fn names(volume: &Volume, uuid: &str, key: &LuksKey) -> bool {
     let number = (volume.disk == 0).then_some(volume.number).flatten();
     bare.eq_ignore_ascii_case(uuid)
         || number.is_some_and(|number| target.parse() == Ok(number))
-        || volume.paths.iter().any(|path| path == target)
-        || matches!(&volume.layer, Layer::Logical { group, name }
-            if target.strip_prefix(group.as_str()).and_then(|rest| rest.strip_prefix('/'))
-                == Some(name.as_str()))
+        || matches!(volume.layer, Layer::Logical { .. }) && volume.answers_to(target)
 }

@@ -27,7 +27,7 @@ pub(super) fn judge(fs: Box<dyn FileSystem>) -> Judged {
         Err(error) => return (view, Verdict::Not(NotRoot::unreadable(error))),
     };
     let mut systems: Vec<Candidate> = Vec::new();
-    if let (Some(view), Verdict::Root(_)) = (&view, &verdict) {
+    if let (Some(view), true) = (&view, verdict.is_system()) {
         systems.push(Candidate { path: None, root: view.root(), own: named.is_none() });
     }
     let mut views = Vec::new();
@@ -37,7 +37,10 @@ pub(super) fn judge(fs: Box<dyn FileSystem>) -> Judged {
         }
         let Ok(Some(other)) = whole.subvolume(&entry.name) else { continue };
         let at = other.root();
-        let (Some(other), Verdict::Root(system), named) = look(other) else { continue };
+        let (Some(other), judged, named) = look(other) else { continue };
+        if !judged.is_system() {
+            continue;
+        }
         let own = named.as_deref() == Some(&*String::from_utf8_lossy(&entry.name));
         if at == root {
             // The default subvolume by its name.
@@ -47,7 +50,7 @@ pub(super) fn judge(fs: Box<dyn FileSystem>) -> Judged {
             continue;
         }
         systems.push(Candidate { path: Some(entry.name), root: at, own });
-        views.push((other, Verdict::Root(system)));
+        views.push((other, judged));
     }
     let chosen = match systems.as_slice() {
         [] => return (view, verdict),

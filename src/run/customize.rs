@@ -296,8 +296,8 @@ fn work_on_guest(
     for warning in table_warnings {
         session.warn(warning);
     }
-    if let Some(reason) = guest.disk.volumes[guest.root].read_only.clone() {
-        guest.tree.forbid_changes(reason);
+    if let Some(path) = &guest.disk.volumes[guest.root].deployment {
+        session.info(format!("the deployment {path} is the one that boots next"));
     }
     let tasks = fitting(tasks, &guest, plan)?;
     edits.iter().try_for_each(|edit| edit_fits(edit, &guest))?;

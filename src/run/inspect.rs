@@ -58,6 +58,8 @@ pub struct GuestSummary {
     pub root_partition: Option<u32>,
     /// The root's place in words: `partition 2`, `logical volume rl/root`.
     pub root: String,
+    /// The path of the ostree deployment that boots next, where the root is one.
+    pub deployment: Option<String>,
     /// `OSFAMILY`.
     pub os_family: Option<&'static str>,
     /// The system in words.
@@ -172,6 +174,7 @@ fn summary(guest: &Guest, warnings: &mut Vec<String>) -> GuestSummary {
     let mut summary = GuestSummary {
         root_partition: guest.root_partition(),
         root: guest.disk.volumes[guest.root].place(),
+        deployment: guest.disk.volumes[guest.root].deployment.clone(),
         os_family: guest.family.map(OsFamily::name),
         system: guest.distro.name.clone(),
         id: guest.distro.id.clone(),

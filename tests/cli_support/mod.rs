@@ -103,7 +103,8 @@ impl Guest {
         Self { dir, image }
     }
 
-    fn from_tree(tree: &Path, size: &str) -> Self {
+    /// An ext4 of this size with the files of a directory.
+    pub fn from_tree(tree: &Path, size: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk.raw");
         let output = Command::new("mke2fs")

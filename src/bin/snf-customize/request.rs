@@ -412,7 +412,10 @@ mod tests {
             (TaskId::SELinuxAutorelabel, Vec::new()),
         ];
         assert_eq!(request.plan.tasks, Tasks::Only(expected.into()));
-        assert_eq!(request.plan.properties.root_partition(), Ok(Some(3)));
+        assert_eq!(
+            request.plan.properties.root_partition(),
+            Ok(Some(snf_image::properties::RootVolume::Partition(3)))
+        );
         assert_eq!(request.plan.machine_id, MachineId::Keep);
     }
 }
