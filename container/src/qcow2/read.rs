@@ -63,7 +63,7 @@ impl Image {
         Ok(())
     }
 
-    /// Where the bytes of a range come from.
+    /// The source of a range's bytes.
     pub(crate) fn pieces(&mut self, offset: u64, length: usize) -> Result<Vec<Piece>> {
         let cluster_size = self.geo.cluster_size();
         let part_size = self.geo.part_size();

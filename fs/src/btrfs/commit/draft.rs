@@ -8,7 +8,7 @@ use super::super::node::{HEADER, ITEM, Node, POINTER, Pointer, Value};
 use super::super::superblock::Super;
 use super::super::units::{Logical, TreeId};
 
-/// What a block has.
+/// The content of a block.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// Items.

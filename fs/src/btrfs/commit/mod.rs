@@ -43,7 +43,7 @@ pub(super) struct Commit<'a> {
     volume: &'a Volume,
     space: Space,
     transid: u64,
-    /// Where the trees that were touched begin now.
+    /// The new roots of the trees that were touched.
     roots: BTreeMap<TreeId, Root>,
     /// By how many blocks trees grew.
     grown: BTreeMap<TreeId, i64>,

@@ -30,7 +30,7 @@ pub enum Ref {
     SharedData(u64),
 }
 
-/// What is to change for one extent.
+/// The changes of one extent's references.
 #[derive(Clone, Debug)]
 pub struct Pending {
     /// Its bytes.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 type Path = Vec<(u64, usize)>;
 
 impl Commit<'_> {
-    /// Where a tree begins now.
+    /// The new root of a tree.
     pub(super) fn root(&self, tree: TreeId) -> Result<Root> {
         match self.roots.get(&tree) {
             Some(root) => Ok(*root),
