@@ -241,8 +241,13 @@ impl Model {
                 let mode = format!("{:04o}", number & 0o777);
                 step("--chmod", format!("{mode}:{file}"), format!("chmod {mode} .{file}"))
             }
-            (8, Some(path), _) | (8, None, Some(path)) => {
+            (8, Some(path), _) => {
                 step("--chown", format!("{number}:7:{path}"), format!("chown {number}:7 .{path}"))
+            }
+            // Directories stay root's: in another user's directory, ours refuses files with
+            // several names (a later step may make some).
+            (8, None, Some(path)) => {
+                step("--chown", format!("0:{number}:{path}"), format!("chown 0:{number} .{path}"))
             }
             (9, Some(file), _) => step(
                 "--append-line",
