@@ -16,16 +16,16 @@ macro_rules! edit_of_user {
     ($(#[$doc:meta])* $kind:ident, $name:literal, $help:literal, $lock:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
         #[serde(deny_unknown_fields)]
         pub struct $kind {
+            /// The name of the user.
             user: String,
         }
 
         impl $kind {
             fn parse(text: &str, _: How) -> Result<Action, BadEdit> {
-                if text.is_empty() || text.contains([':', '\n', '\0', '/']) {
-                    return Err(BadEdit::new(format!("'{}' is no name of a user", text.escape_debug())));
-                }
+                check_name(text)?;
                 Ok(Action::$kind(Self { user: text.to_owned() }))
             }
         }
@@ -42,6 +42,10 @@ macro_rules! edit_of_user {
 
             fn subject(&self) -> String {
                 self.user.clone()
+            }
+
+            fn check(&self) -> Result<(), BadEdit> {
+                check_name(&self.user)
             }
 
             fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
@@ -72,6 +76,13 @@ edit_of_user!(
     "Have a user choose a new password at the next login, as passwd -e does.",
     Lock::Expire
 );
+
+fn check_name(user: &str) -> Result<(), BadEdit> {
+    if user.is_empty() || user.contains([':', '\n', '\0', '/']) {
+        return Err(BadEdit::new(format!("'{}' is no name of a user", user.escape_debug())));
+    }
+    Ok(())
+}
 
 fn change(
     user: &str,

@@ -8,6 +8,7 @@ use crate::task::{Session, TaskError};
 
 /// One more line at the end of a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AppendLine {
     /// The file, which exists.
@@ -37,6 +38,10 @@ impl Act for AppendLine {
         follows: true,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        GuestPath::file(self.path.as_str()).map(drop)
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

@@ -9,6 +9,7 @@ use crate::task::{Session, TaskError};
 
 /// Permissions of a file or directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Chmod {
     /// The file or directory; a symbolic link is followed, because it has no mode.
@@ -38,6 +39,10 @@ impl Act for Chmod {
         follows: true,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        Ok(())
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

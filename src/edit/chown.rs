@@ -10,6 +10,7 @@ use crate::task::{Session, TaskError};
 
 /// Owner and group of a file or directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Chown {
     /// The file or directory.
@@ -46,6 +47,15 @@ impl Act for Chown {
         follows: true,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        let (owner, group) = (self.owner.clone(), self.group.clone());
+        let access = Access { owner, group, mode: None }.checked()?;
+        if access.is_empty() {
+            return Err(BadEdit::new("one of owner and group is needed"));
+        }
+        Ok(())
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

@@ -16,6 +16,7 @@ use crate::task::{Session, TaskError};
 
 /// A local file or directory, copied into a directory of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CopyIn {
     /// The file or directory beside the program.
@@ -28,13 +29,9 @@ impl CopyIn {
     fn parse(text: &str, _: How) -> Result<Action, BadEdit> {
         let (local, directory) = pair(text, "LOCAL:GUESTDIR (such as site:/srv/www)")?;
         let local = PathBuf::from(local);
-        if local.file_name().is_none() {
-            return Err(BadEdit::new(format!(
-                "'{}' has no name that the copy could have; name the directory itself",
-                local.display()
-            )));
-        }
-        Ok(Action::CopyIn(Self { local, directory }))
+        let this = Self { local, directory };
+        this.check()?;
+        Ok(Action::CopyIn(this))
     }
 }
 
@@ -48,6 +45,17 @@ impl Act for CopyIn {
         parse: Self::parse,
     }];
     const LOCAL: bool = true;
+
+    fn check(&self) -> Result<(), BadEdit> {
+        let local = &self.local;
+        if local.file_name().is_none() {
+            return Err(BadEdit::new(format!(
+                "'{}' has no name that the copy could have; name the directory itself",
+                local.display()
+            )));
+        }
+        Ok(())
+    }
 
     fn subject(&self) -> String {
         self.local.display().to_string()

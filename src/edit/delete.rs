@@ -10,6 +10,7 @@ use crate::task::{Session, TaskError};
 
 /// Files, links and directories with all that is in them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Delete {
     /// A path; `*`, `?` and `[...]` in its names stand for what they stand for in a shell.
@@ -19,16 +20,9 @@ pub struct Delete {
 impl Delete {
     fn parse(text: &str, _: How) -> Result<Action, BadEdit> {
         let path = GuestPath::new(text)?;
-        let mut names = text.split('/').filter(|name| !name.is_empty());
-        if names.clone().any(|name| name == "..")
-            || names.next_back().is_none_or(|name| name == ".")
-        {
-            return Err(BadEdit::new(format!(
-                "'{}' must name what is deleted, without .. in it, and not the root",
-                text.escape_debug()
-            )));
-        }
-        Ok(Action::Delete(Self { path }))
+        let this = Self { path };
+        this.check()?;
+        Ok(Action::Delete(this))
     }
 }
 
@@ -41,6 +35,20 @@ impl Act for Delete {
         follows: false,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        let text = self.path.as_str();
+        let mut names = text.split('/').filter(|name| !name.is_empty());
+        if names.clone().any(|name| name == "..")
+            || names.next_back().is_none_or(|name| name == ".")
+        {
+            return Err(BadEdit::new(format!(
+                "'{}' must name what is deleted, without .. in it, and not the root",
+                text.escape_debug()
+            )));
+        }
+        Ok(())
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

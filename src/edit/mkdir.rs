@@ -13,13 +13,18 @@ const MODE: u16 = 0o755;
 
 /// A directory, made where it is missing, with those above it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Mkdir {
+    /// The directory.
     path: GuestPath,
+    /// A user of the guest, by name or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    /// A group of the guest, by name or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     group: Option<String>,
+    /// Permissions, in octal as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<Mode>,
 }
@@ -44,6 +49,10 @@ impl Act for Mkdir {
         follows: false,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        self.access().checked().map(drop)
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

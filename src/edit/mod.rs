@@ -84,6 +84,13 @@ trait Act {
     /// Whether it reads files beside the program when it runs.
     const LOCAL: bool = false;
 
+    /// Whether its fields make sense, which a document can say in any way. A type that checks itself
+    /// (such as [`GuestPath`]) need not be looked at again.
+    ///
+    /// # Errors
+    /// The field, and what is wrong with it.
+    fn check(&self) -> Result<(), BadEdit>;
+
     /// What it is about, for messages: most often a path; never a secret.
     fn subject(&self) -> String;
 
@@ -106,6 +113,7 @@ macro_rules! actions {
         /// One edit as a value. In a document its kind is the key and its fields are a table:
         /// `mkdir = {path = "/srv/data"}`.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
         #[serde(rename_all = "kebab-case")]
         #[non_exhaustive]
         pub enum Action {
@@ -124,6 +132,20 @@ macro_rules! actions {
             /// cannot run inside the helper VM.
             pub fn is_local(&self) -> bool {
                 match self { $($(#[cfg(feature = $feature)])? Self::$kind(_) => <$value as Act>::LOCAL,)* }
+            }
+
+            /// Its name: that of its first option, and its key in a document.
+            pub fn name(&self) -> &'static str {
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(_) => <$value as Act>::VERBS[0].name,)* }
+            }
+
+            /// Whether its fields make sense. The command line checks its arguments by itself; whoever
+            /// takes an edit from a document calls this.
+            ///
+            /// # Errors
+            /// The field, and what is wrong with it.
+            pub fn check(&self) -> Result<(), BadEdit> {
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.check(),)* }
             }
 
             /// What it is about, for messages.
@@ -221,6 +243,15 @@ impl Edit {
         Self { origin: format!("--{name} {}", action.subject()), action }
     }
 
+    /// The edit that stands at `place` of a document (`plan.toml: edits[2]`).
+    ///
+    /// # Errors
+    /// When its fields make no sense.
+    pub fn of_document(place: &str, action: Action) -> Result<Self, BadEdit> {
+        action.check()?;
+        Ok(Self { origin: format!("{place}: {} {}", action.name(), action.subject()), action })
+    }
+
     /// Whether the edit after it leaves nothing of it: both write the same file.
     pub fn is_undone_by(&self, next: &Self) -> bool {
         matches!((&self.action, &next.action), (Action::Write(_), Action::Write(_)))
@@ -263,6 +294,38 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// The key of an edit in a document is the name of its option.
+    #[test]
+    fn keys_are_names_of_options() {
+        for (verb, text) in [("move", "/a:/b"), ("write", "/a:text:x"), ("set-line", "/a:b=c")] {
+            let action = testing::parse(verb, text).unwrap();
+            let value = serde_json::to_value(&action).unwrap();
+            let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
+            assert_eq!((keys, action.name()), (vec![&verb.to_owned()], verb));
+        }
+    }
+
+    /// What the command line refuses is refused in a document, too.
+    #[test]
+    fn documents_are_checked() {
+        for bad in [
+            r#"{"lock-user": {"user": "a:b"}}"#,
+            r#"{"timezone": {"zone": "../../etc/shadow"}}"#,
+            r#"{"delete": {"path": "/"}}"#,
+            r#"{"delete": {"path": "/a/.."}}"#,
+            r#"{"set-line": {"path": "/a", "key": "b\nc", "value": "d"}}"#,
+            r#"{"set-line": {"path": "/a", "key": "b", "value": "d\ne"}}"#,
+            r#"{"chown": {"path": "/a"}}"#,
+            r#"{"mkdir": {"path": "/a", "owner": ""}}"#,
+            r#"{"truncate": {"path": "/a/"}}"#,
+            r#"{"copy-in": {"local": "/", "directory": "/a"}}"#,
+        ] {
+            let action: Action = serde_json::from_str(bad).unwrap();
+            let error = action.check().unwrap_err().to_string();
+            assert!(!error.is_empty() && !error.ends_with('.'), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn the_table_is_sound() {

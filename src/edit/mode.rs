@@ -46,6 +46,22 @@ impl fmt::Display for Mode {
     }
 }
 
+#[cfg(feature = "cli")]
+impl schemars::JsonSchema for Mode {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Mode".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Permission bits: octal as text (\"0644\"), or the number itself (0o644 in TOML).",
+            "anyOf": [
+                {"type": "string", "pattern": "^(0o)?[0-7]+$"},
+                {"type": "integer", "minimum": 0, "maximum": 4095}
+            ]
+        })
+    }
+}
+
 impl Serialize for Mode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

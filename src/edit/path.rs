@@ -16,6 +16,7 @@ const PATH_MAX: usize = 4096;
 /// An absolute path in the guest (`/etc/motd`), or one in Windows' spelling (`C:\dir\file`). It
 /// may end with a slash where it names a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct GuestPath(String);
 

@@ -8,6 +8,7 @@ use crate::task::{Session, TaskError};
 
 /// The line `KEY=VALUE` of a text, set once, whether it is there, commented out or missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SetLine {
     /// The file, which exists.
@@ -88,6 +89,14 @@ impl Act for SetLine {
         follows: true,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        let Self { path, key, value, .. } = self;
+        if key.trim().is_empty() || key.contains(['\n', '=']) || value.contains('\n') {
+            return Err(BadEdit::form(&format!("{key}={value}"), "KEY=VALUE, on one line"));
+        }
+        GuestPath::file(path.as_str()).map(drop)
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

@@ -12,11 +12,13 @@ const EXPRESSION_MAX: usize = 4096;
 
 /// What a pattern matches in the lines of a text becomes something else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Substitute {
     /// The file, which exists.
     path: GuestPath,
     /// `s/PATTERN/TEXT/` with the flags `g` (every match of a line) and `i` (letters of both cases).
+    #[cfg_attr(feature = "cli", schemars(with = "String"))]
     expression: Expression,
     /// Whether a symbolic link is followed; it is an error otherwise.
     #[serde(default = "flag::yes", skip_serializing_if = "flag::is_yes")]
@@ -186,6 +188,10 @@ impl Act for Substitute {
         follows: true,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        GuestPath::file(self.path.as_str()).map(drop)
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

@@ -16,23 +16,31 @@ const NAME_MAX: usize = 255;
 
 /// The time zone of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Timezone {
+    /// Its name in the zone database, such as `Europe/Athens`.
     zone: String,
 }
 
 impl Timezone {
     fn parse(text: &str, _: How) -> Result<Action, BadEdit> {
-        let part = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-+.".contains(c))
-        };
-        if text.len() > NAME_MAX || !text.split('/').all(part) {
-            return Err(BadEdit::form(text, "AREA/CITY, such as Europe/Athens, or UTC"));
-        }
-        Ok(Action::Timezone(Self { zone: text.to_owned() }))
+        let this = Self { zone: text.to_owned() };
+        this.check()?;
+        Ok(Action::Timezone(this))
     }
+}
+
+fn check_zone(text: &str) -> Result<(), BadEdit> {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-+.".contains(c))
+    };
+    if text.len() > NAME_MAX || !text.split('/').all(part) {
+        return Err(BadEdit::form(text, "AREA/CITY, such as Europe/Athens, or UTC"));
+    }
+    Ok(())
 }
 
 impl Act for Timezone {
@@ -45,6 +53,10 @@ impl Act for Timezone {
         parse: Self::parse,
     }];
     const NEEDS: Needs = Needs::System(&[OsFamily::Linux]);
+
+    fn check(&self) -> Result<(), BadEdit> {
+        check_zone(&self.zone)
+    }
 
     fn subject(&self) -> String {
         self.zone.clone()

@@ -10,6 +10,7 @@ use crate::task::{Session, TaskError};
 
 /// A file loses its content and keeps everything else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Truncate {
     /// The file.
@@ -33,6 +34,10 @@ impl Act for Truncate {
         follows: true,
         parse: Self::parse,
     }];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        GuestPath::file(self.path.as_str()).map(drop)
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

@@ -19,8 +19,11 @@ macro_rules! edit_of_unit {
     ($(#[$doc:meta])* $kind:ident, $name:literal, $metavar:literal, $help:literal, $run:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
         #[serde(deny_unknown_fields)]
         pub struct $kind {
+            /// The name of the unit or service.
+            #[cfg_attr(feature = "cli", schemars(with = "String"))]
             unit: UnitName,
         }
 
@@ -40,6 +43,10 @@ macro_rules! edit_of_unit {
                 parse: Self::parse,
             }];
             const NEEDS: Needs = Needs::System(&[OsFamily::Linux]);
+
+            fn check(&self) -> Result<(), BadEdit> {
+                Ok(())
+            }
 
             fn subject(&self) -> String {
                 self.unit.to_string()

@@ -13,6 +13,7 @@ use crate::task::{Session, TaskError};
 
 /// A file with this content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(try_from = "Fields", into = "Fields")]
 pub struct Write {
     path: GuestPath,
@@ -23,23 +24,29 @@ pub struct Write {
 
 /// The same as a document has it.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Fields {
     /// Where it is written.
     path: GuestPath,
     /// The content as text.
+    #[cfg_attr(feature = "cli", schemars(with = "Option<String>"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<PlainText>,
     /// The content in base64.
+    #[cfg_attr(feature = "cli", schemars(with = "Option<String>"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base64: Option<Secret>,
     /// The file that has the content, beside the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<String>,
+    /// A user of the guest, by name or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    /// A group of the guest, by name or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     group: Option<String>,
+    /// Permissions, in octal as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<Mode>,
     /// The mode of a new file where `mode` says nothing.
@@ -149,6 +156,11 @@ impl Act for Write {
             parse: Self::parse_upload,
         },
     ];
+
+    fn check(&self) -> Result<(), BadEdit> {
+        // [`Fields`] has checked it.
+        Ok(())
+    }
 
     fn subject(&self) -> String {
         self.path.to_string()

@@ -86,6 +86,15 @@ pub(crate) fn run(args: &Apply) -> Exit {
 
 /// The same for a disk of any origin.
 pub(crate) fn run_on(args: &Apply, origin: &mut dyn Origin) -> Exit {
+    if args.print_plan {
+        return match Parsed::new(args).and_then(|parsed| parsed.print(args)) {
+            Ok(plan) => {
+                output::print_exactly(&plan);
+                Exit::Done
+            }
+            Err(failure) => output::fail(&failure),
+        };
+    }
     let mut listener = Listener::default();
     let progress = Progress::default();
     let (disk, json, command) = (args.disk.clone(), args.json, origin.command());

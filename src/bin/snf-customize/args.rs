@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::document::Planned;
 use crate::edits::EditArgs;
 use crate::exit::Exit;
 use crate::look::Look;
@@ -31,6 +32,10 @@ pub(crate) struct Cli {
     /// List the operations of sysprep (* marks the defaults), and end.
     #[arg(long, exclusive = true)]
     pub(crate) list_operations: bool,
+
+    /// Print the JSON schema of the documents that --file takes, and end.
+    #[arg(long, exclusive = true)]
+    pub(crate) plan_schema: bool,
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -99,11 +104,27 @@ pub(crate) struct Apply {
     #[arg(skip)]
     pub(crate) laid: bool,
 
+    /// What documents say (`--file`).
+    #[arg(skip)]
+    pub(crate) planned: Planned,
+
     #[command(flatten)]
     pub(crate) wrapping: Wrapping,
 
     #[command(flatten)]
     pub(crate) stack: Stack,
+
+    /// Take options and edits from a TOML or JSON document, too (- is standard input); may be given
+    /// more than once. Its keys are the names of these options, its list edits holds the edits. What
+    /// it says comes before what the command line says. --print-plan writes one,
+    /// and snf-customize --plan-schema describes it.
+    #[arg(long, value_name = "PLAN", help_heading = "Documents")]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// Print all that was asked for as a document for --file (TOML, or JSON with --json), and
+    /// open no disk.
+    #[arg(long, help_heading = "Documents")]
+    pub(crate) print_plan: bool,
 
     /// Make the disk this large, and give the room to the root: 20G, 512M, or +5G for 5 GiB more
     /// than it has. For files; a disk is never made smaller.

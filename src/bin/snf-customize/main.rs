@@ -8,6 +8,7 @@ mod check;
 mod container;
 mod deploy;
 mod disk;
+mod document;
 mod edits;
 mod exit;
 mod inspect;
@@ -24,9 +25,10 @@ mod vm;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use args::{Cli, Command};
+use document::Ended;
 use exit::{Exit, Failure};
 use snf_ceiling::Ceiling;
 use snf_image::limits::MEMORY_BYTES;
@@ -44,9 +46,10 @@ static MEMORY: Ceiling = Ceiling::new(
 fn main() -> ExitCode {
     catch_defects();
     keep_secrets_out_of_core_dumps();
-    let cli = match Cli::try_parse() {
+    let cli = match document::command_line(std::env::args_os().collect()) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(Ended::Document(failure)) => return output::end(output::fail(&failure)).into(),
+        Err(Ended::Clap(error)) => {
             // Help and version are no errors.
             let printed = error.print();
             if error.use_stderr() {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => completions(shell),
         None if cli.list_tasks => list_tasks(),
         None if cli.list_operations => list_operations(),
+        None if cli.plan_schema => plan_schema(),
         None if cli.list_exit_codes => list_exit_codes(),
         None => output::fail(&Failure::usage(
             "nothing to do was named; see snf-customize --help for apply, deploy, inspect and check",
@@ -123,6 +127,11 @@ fn list_operations() -> Exit {
         text.push_str(&format!("{mark} {:<24}  {}\n", operation.name, operation.summary));
     }
     output::print(&text);
+    Exit::Done
+}
+
+fn plan_schema() -> Exit {
+    output::print(&format!("{:#}\n", document::schema()));
     Exit::Done
 }
 

@@ -26,6 +26,14 @@ pub(crate) fn print(text: &str) {
     }));
 }
 
+/// Prints bytes for another program on standard output, as they are.
+pub(crate) fn print_exactly(text: &str) {
+    note(open_output().and_then(|mut out| {
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }));
+}
+
 /// Notes that a page was lost, if it was.
 pub(crate) fn note(result: io::Result<()>) {
     if let Err(error) = result {

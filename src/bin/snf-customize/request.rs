@@ -15,6 +15,7 @@ use snf_image::task::prepare_system::select;
 use zeroize::Zeroizing;
 
 use crate::args::{Apply, GrowArg, HostKeysArg};
+use crate::document;
 use crate::exit::Failure;
 use crate::luks::KeySpec;
 use crate::selector::{Inputs, Selector, io_problem, read_file, user_and_file, user_and_selector};
@@ -65,6 +66,7 @@ impl Parsed {
             && args.ssh_key.is_empty()
             && args.hostname.is_none()
             && args.edits.is_empty()
+            && args.planned.edits.is_empty()
             && args.sysprep.is_none()
             && args.personality.is_none()
             && args.machine_id.is_none()
@@ -93,7 +95,8 @@ impl Parsed {
             .iter()
             .map(|text| user_and_file(text, "--ssh-key"))
             .collect::<Result<_, _>>()?;
-        let edits = args.edits.parse()?;
+        let mut edits = args.planned.edits.clone();
+        edits.extend(args.edits.parse()?);
         if let Some((twice, _)) =
             edits.iter().zip(edits.iter().skip(1)).find(|(a, b)| a.is_undone_by(b))
         {
@@ -126,6 +129,11 @@ impl Parsed {
                 .map_err(|error| Failure::usage(format!("operations of sysprep: {error}")))?,
         };
         Ok(Self { sysprep, passwords, keys, edits, machine_id, product_key, properties, luks_keys })
+    }
+
+    /// What was asked for, as a document.
+    pub(crate) fn print(&self, args: &Apply) -> Result<String, Failure> {
+        document::plan(args, &self.edits)
     }
 
     /// The tasks that the options ask for, each with the options.
@@ -166,8 +174,10 @@ impl Parsed {
         for (option, _, task) in options.into_iter().filter(|(_, given, _)| *given) {
             tasks.entry(task).or_default().push(option.to_owned());
         }
-        if !args.edits.is_empty() {
-            tasks.insert(TaskId::EditGuest, args.edits.options());
+        if !self.edits.is_empty() {
+            let planned = (!args.planned.edits.is_empty()).then(|| "--file".to_owned());
+            let words = planned.into_iter().chain(args.edits.options());
+            tasks.insert(TaskId::EditGuest, words.collect());
         }
         // Whatever is written must be labelled on guests with SELinux. Growth alone needs no guest.
         if tasks.keys().any(|task| task.needs_mount() && !task.resizes()) {
@@ -249,7 +259,7 @@ impl Parsed {
             }
         }
 
-        let mut inputs = Inputs::default();
+        let mut inputs = Inputs::new(args.planned.stdin);
         inputs.warnings = without_effect(&plan.properties, &plan.tasks);
         plan.luks_keys = KeySpec::read_all(&self.luks_keys, &mut inputs)?;
         if let Some(selector) = self.product_key {

@@ -93,9 +93,16 @@ pub(crate) struct Inputs {
     /// Warnings about the files.
     pub(crate) warnings: Vec<String>,
     stdin: Option<io::BufReader<io::Stdin>>,
+    /// Whether a plan was standard input.
+    stdin_taken: bool,
 }
 
 impl Inputs {
+    /// Nothing read so far, but perhaps standard input, which was a plan.
+    pub(crate) fn new(stdin_taken: bool) -> Self {
+        Self { stdin_taken, ..Self::default() }
+    }
+
     /// A passphrase that exists already: asked for once, and any text but an empty one is good.
     pub(crate) fn passphrase(&mut self, from: &Selector, whose: &str) -> Result<Secret, Failure> {
         match from {
@@ -117,6 +124,12 @@ impl Inputs {
     }
 
     fn stdin_line(&mut self, user: &str) -> Result<Secret, Failure> {
+        if self.stdin_taken {
+            return Err(Failure::usage(format!(
+                "standard input is the plan (--file -), so that no password for {user} can come from \
+                 it; use file:PATH or prompt"
+            )));
+        }
         // Typed passwords are not to be seen.
         if rustix::termios::isatty(io::stdin()) {
             return terminal::ask_twice(&format!("New password for {user}"));
