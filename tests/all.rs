@@ -10,6 +10,8 @@ mod cli_btrfs;
 mod cli_check;
 mod cli_deploy;
 mod cli_disk;
+mod cli_domain;
+mod cli_foreign;
 mod cli_grow;
 mod cli_hostile;
 mod cli_look;

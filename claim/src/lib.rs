@@ -76,6 +76,12 @@ pub fn claim(disk: &File, purpose: Purpose) -> Result<(), Busy> {
     Ok(())
 }
 
+/// Gives the locks that QEMU respects back and keeps that against our own runs: a program of QEMU that
+/// we start on the disk takes them for itself.
+pub fn hand_over(disk: &File) {
+    lock::give_bytes_back(disk);
+}
+
 /// Claims an open disk against other runs of snf-image only. Virtual machines do not see it: for
 /// reading a disk that an instance may be started on meanwhile, and for a disk that another
 /// program writes for us.

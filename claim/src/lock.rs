@@ -42,14 +42,14 @@ pub(crate) fn flock(disk: &File, purpose: Purpose) -> Result<(), Busy> {
     if patiently(disk, others) { Ok(()) } else { Err(Busy::Locked) }
 }
 
-/// Locks every byte. QEMU marks its permissions as shared locks on bytes from 100 and from 200 on
-/// (`block/file-posix.c`), so it collides with this in both directions.
-pub(crate) fn bytes(disk: &File, purpose: Purpose) -> Result<(), Busy> {
-    let kind = match purpose {
-        Purpose::Read => libc::F_RDLCK,
-        Purpose::Write => libc::F_WRLCK,
-    };
-    let all = libc::flock {
+/// Gives back what [`bytes`] took.
+pub(crate) fn give_bytes_back(disk: &File) {
+    // Where there are no locks, there is nothing to give back.
+    let _ = fcntl(disk, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_UNLCK)));
+}
+
+fn all_bytes(kind: libc::c_int) -> libc::flock {
+    libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
@@ -57,7 +57,17 @@ pub(crate) fn bytes(disk: &File, purpose: Purpose) -> Result<(), Busy> {
         l_len: 0,
         // Must be 0 for a lock of an open file description.
         l_pid: 0,
+    }
+}
+
+/// Locks every byte. QEMU marks its permissions as shared locks on bytes from 100 and from 200 on
+/// (`block/file-posix.c`), so it collides with this in both directions.
+pub(crate) fn bytes(disk: &File, purpose: Purpose) -> Result<(), Busy> {
+    let kind = match purpose {
+        Purpose::Read => libc::F_RDLCK,
+        Purpose::Write => libc::F_WRLCK,
     };
+    let all = all_bytes(kind);
     let others =
         || matches!(fcntl(disk, FcntlArg::F_OFD_SETLK(&all)), Err(Errno::EACCES | Errno::EAGAIN));
     if patiently(disk, others) { Ok(()) } else { Err(Busy::Vm) }

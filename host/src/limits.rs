@@ -20,9 +20,9 @@ pub const FTP_REPLY_BYTES: u64 = 16 << 10;
 /// A message of QEMU's monitor.
 pub const QMP_BYTES: usize = 64 << 10;
 /// A text of an NBD server.
-pub const NBD_TEXT_BYTES: u32 = 4096;
+pub const NBD_TEXT_BYTES: u32 = snf_storage::nbd::TEXT_BYTES;
 /// Replies of an NBD server to one option.
-pub const NBD_REPLIES: usize = 64;
+pub const NBD_REPLIES: usize = snf_storage::nbd::REPLIES;
 /// The answer of a back-end to a question.
 pub const ANSWER_BYTES: usize = 4096;
 

@@ -15,15 +15,15 @@ use crate::run::customize::CustomizeError;
 
 /// Which files of a disk are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Files {
+pub enum Files<'a> {
     /// The guest's tree: its root, and what its `/etc/fstab` mounts. On a disk without a system, the
     /// only file system that there is.
     #[default]
     Guest,
-    /// The same, where the root is this partition.
-    GuestOn(u32),
-    /// One partition's own file system; nothing is mounted in it.
-    Partition(u32),
+    /// The same, where the root is this volume, named as `ROOT_PARTITION` does.
+    GuestOn(&'a str),
+    /// One volume's own file system, named in the same way; nothing is mounted in it.
+    Partition(&'a str),
 }
 
 /// Opens the files on `disks` for reading; the first one holds the image. A file system that cannot be mounted is a warning, and a
@@ -34,7 +34,7 @@ pub enum Files {
 pub fn open(
     disks: &[Arc<dyn BlockDevice>],
     keys: &[LuksKey],
-    files: Files,
+    files: Files<'_>,
     events: &mut dyn EventSink,
 ) -> Result<Guest, CustomizeError> {
     // Nothing random is kept and nothing is written.
@@ -42,8 +42,8 @@ pub fn open(
     let sources = Sources { keys, ..Sources::of(disks, &entropy, &clock) };
     let disk = Disk::open_with(&sources)?;
     let mut properties = Properties::default();
-    if let Files::GuestOn(number) | Files::Partition(number) = files {
-        properties.set("ROOT_PARTITION", number.to_string());
+    if let Files::GuestOn(name) | Files::Partition(name) = files {
+        properties.set("ROOT_PARTITION", name);
     }
     let refuse = |refused: Box<crate::guest::Refused>| CustomizeError::Detect(refused.error);
     if let Files::Partition(_) = files {

@@ -18,12 +18,17 @@ pub struct Console {
 impl Console {
     /// Starts the image and waits for its login prompt.
     pub fn boot(image: &Path) -> Self {
+        Self::boot_as(image, "raw")
+    }
+
+    /// The same for an image of this format.
+    pub fn boot_as(image: &Path, format: &str) -> Self {
         let mut child = Command::new("qemu-system-x86_64")
             .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-display", "none"])
             .args(["-serial", "stdio", "-monitor", "none", "-no-reboot", "-nic", "none"])
             .args(["-device", "virtio-rng-pci", "-drive"])
             .arg(format!(
-                "file={},format=raw,if=virtio,snapshot=on,cache=unsafe",
+                "file={},format={format},if=virtio,snapshot=on,cache=unsafe",
                 image.display().to_string().replace(',', ",,")
             ))
             .stdin(Stdio::piped())

@@ -62,7 +62,7 @@ fn tree(bin: &Path, os: &Path) -> Result<PathBuf> {
             "Package: snf-image\nVersion: {version}\nArchitecture: amd64\nSection: admin\n\
              Priority: optional\nMaintainer: The snf-image developers <root@localhost>\n\
              Depends: libc6 (>= {}), qemu-system-x86, adduser\nRecommends: linux-image-amd64 | linux-image-generic\n\
-             Suggests: ganeti, qemu-block-extra\n\
+             Suggests: ganeti, libvirt-clients, qemu-block-extra, qemu-utils\n\
              Description: Ganeti OS provider that deploys and customizes disk images\n \
              Lays an image onto an instance's disk and customizes it (passwords, SSH keys, host\n \
              name, network, partitions) inside a small virtual machine. Also holds snf-customize,\n \

@@ -7,6 +7,7 @@ mod demo;
 mod errors;
 mod fuzz;
 mod ganeti;
+mod layouts;
 mod linked;
 mod policy;
 mod publish;
@@ -104,5 +105,7 @@ fn setup() -> Result<std::path::PathBuf> {
     }
     setup::hives()?;
     setup::guest_tools()?;
+    layouts::lvm("bookworm")?;
+    layouts::logical_swap("bookworm")?;
     debian::image("bookworm")
 }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use snf_storage::Program;
+
 use crate::limits::ANSWER_BYTES;
 use crate::node::cancel::{Cancel, Cancelled};
-use crate::node::child::Program;
 use crate::node::config::Config;
 use crate::node::log;
 use crate::node::trust::{self, Distrust};

@@ -7,9 +7,9 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use snf_storage::Program;
 
 use crate::node::cancel::Cancel;
-use crate::node::child::Program;
 use crate::node::log;
 
 /// How often a wait looks whether it was asked to stop.

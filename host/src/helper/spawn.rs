@@ -16,10 +16,10 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use snf_storage::child::bind;
 
 use super::identity::Identity;
 use super::room::Room;
-use crate::node::child::bind;
 
 /// Says from the child that it cannot have a user name space of its own.
 const NO_USER_SPACE: Errno = Errno::NOTRECOVERABLE;

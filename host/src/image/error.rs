@@ -73,6 +73,14 @@ pub enum SourceError {
         /// The problem with it.
         source: snf_container::qcow2::Error,
     },
+    /// An image of another maker that the storage daemon does not read.
+    #[error("the image {name} cannot be used")]
+    Foreign {
+        /// The image, as it was asked for.
+        name: String,
+        /// The problem with it.
+        source: snf_storage::foreign::ForeignError,
+    },
     /// The node's policy forbids it.
     #[error(transparent)]
     Refused(#[from] Refusal),

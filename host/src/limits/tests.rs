@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::backend::{Backends, Kind, Settings};
-use crate::disk::storage::nbd::NbdClient;
+use crate::disk::storage;
 use crate::helper::qmp::Qmp;
 use crate::image::fetch::{self, FetchError};
 use crate::image::policy::Policy;
@@ -69,7 +69,7 @@ fn nbd_takes(replies: &[(u32, Vec<u8>)]) -> bool {
         let _ = theirs.write_all(&bytes);
         let _ = theirs.read_to_end(&mut Vec::new());
     });
-    NbdClient::connect(ours, "disk", &Cancel::new()).is_ok()
+    storage::connect(ours, "disk", &Cancel::new()).is_ok()
 }
 
 fn export_info() -> (u32, Vec<u8>) {

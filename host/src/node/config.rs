@@ -159,6 +159,9 @@ pub struct Config {
     pub storage_daemon: Option<PathBuf>,
     /// `SPOOL_DIR`: where images are kept that cannot be read while they arrive.
     pub spool_dir: PathBuf,
+    /// Whether a person deploys an image of their own (`snf-customize deploy`), and not a tenant of
+    /// this node. No setting of the file.
+    pub for_a_person: bool,
     /// `IMAGE_FILES`: places whose files a `file://` URL may name.
     pub image_files: Files,
     /// `IMAGE_HOSTS`: hosts, networks and URLs that are allowed although their address is special.
@@ -206,6 +209,7 @@ impl Default for Config {
             backend_timeout: Duration::from_secs(120),
             storage_daemon: None,
             spool_dir: "/var/tmp".into(),
+            for_a_person: false,
             image_files: Files::default(),
             image_hosts: Hosts::default(),
             fetch_timeout: Duration::from_secs(60),

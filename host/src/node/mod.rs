@@ -3,7 +3,6 @@
 pub mod address;
 pub mod allow;
 pub mod cancel;
-pub mod child;
 pub mod config;
 pub mod defect;
 pub mod env;

@@ -9,8 +9,8 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use snf_storage::Program;
 
-use crate::node::child::Program;
 use crate::node::log;
 
 /// Position messages come at most this often to a program, and much more rarely into a log.

@@ -114,6 +114,7 @@ fn lay(arguments: &Arguments, cancel: &Cancel) -> Result<(u64, u64), LayError> {
     let image: ImageId = arguments.image.parse()?;
     let mut config = config::of_process(None).unwrap_or_else(|_| Config::default());
     config.apply(Path::new("snf-customize deploy"), FOR_A_PERSON)?;
+    config.for_a_person = true;
     let reader = source::open(&image, &config, None, cancel)?.ok_or(LayError::Null)?;
     let name = &arguments.name;
     let mut target: Box<dyn Destination> = if kind.is_block_device() {

@@ -7,8 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use snf_image::rules::Rules;
-use snf_image_host::disk::storage::EXPORT;
-use snf_image_host::disk::storage::nbd::NbdClient;
+use snf_image_host::disk::storage::{self, EXPORT};
 use snf_image_host::helper::{
     HelperConfig, HelperError, HelperReport, HelperSink, MonitorMessage, VmDisk, VmRequest,
 };
@@ -79,7 +78,7 @@ impl HelperRunner for StandIn {
                 VmDisk::ReadOnly(_) => panic!("nothing is deployed to a disk that is only read"),
                 VmDisk::Remote(daemon) => {
                     let stream = daemon.connect().unwrap();
-                    let mut client = NbdClient::connect(stream, EXPORT, &Cancel::new()).unwrap();
+                    let mut client = storage::connect(stream, EXPORT, &Cancel::new()).unwrap();
                     client.write(4096, b"customized").unwrap();
                     client.flush().unwrap();
                 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use snf_image_host::disk::storage::nbd::NbdClient;
+use snf_image_host::disk::storage::{self, NbdClient};
 use snf_image_host::helper::kernel::{BzImage, has_pvh_entry};
 use snf_image_host::helper::modules::without_signature;
 use snf_image_host::helper::protocol::{LogReader, MonitorReader, ResultReader};
@@ -112,7 +112,7 @@ fn nbd(bytes: &[u8]) -> bool {
         client.flush()
     };
     let cancel = Cancel::new();
-    match NbdClient::connect(peer(bytes), "disk", &cancel).and_then(talk) {
+    match storage::connect(peer(bytes), "disk", &cancel).and_then(talk) {
         Ok(()) => false,
         Err(error) => !error.to_string().is_empty(),
     }

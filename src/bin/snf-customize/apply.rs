@@ -162,7 +162,7 @@ fn attempt(
         })?,
     };
     let request = parsed.read(args, &entropy)?;
-    for warning in request.warnings {
+    for warning in request.warnings.into_iter().chain(args.stack.notes.iter().cloned()) {
         listener.warn(warning);
     }
 
@@ -206,7 +206,7 @@ fn attempt(
     let disks = disk::open_all_sized(
         &args.disk,
         disk,
-        &args.stack.more,
+        &args.stack,
         args.wrapping,
         access,
         args.size,

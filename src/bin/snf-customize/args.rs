@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use snf_image::properties::Properties;
+use snf_storage::foreign::Foreign;
 
 use crate::document::Planned;
 use crate::edits::EditArgs;
@@ -95,6 +98,9 @@ pub(crate) struct Apply {
     /// The disk: a file or block device that holds a whole disk or a bare file system. For deploy: the
     /// file to make, or the block device to fill.
     pub(crate) disk: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) domain: Domain,
 
     /// Whether the disk is used whole without being asked for.
     #[arg(skip)]
@@ -208,9 +214,10 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "JSON", help_heading = "How")]
     pub(crate) properties: Option<String>,
 
-    /// The number of the root partition, when it cannot be found.
-    #[arg(long, value_name = "N", help_heading = "How", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) root_partition: Option<u32>,
+    /// The root, when it cannot be found: the number of its partition, GROUP/NAME of its logical
+    /// volume, or the UUID of its LUKS container.
+    #[arg(long, value_name = "VOLUME", help_heading = "How")]
+    pub(crate) root_partition: Option<VolumeArg>,
 
     /// Show what would change and write nothing.
     #[arg(long, help_heading = "How")]
@@ -245,7 +252,7 @@ pub(crate) struct Deploy {
     /// The format of a new file. Without it, one whose name ends in .qcow2 is qcow2, and anything
     /// else is raw.
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "The target")]
-    pub(crate) target_format: Option<Format>,
+    pub(crate) target_format: Option<TargetFormat>,
 
     /// Replace a file that is there. It is replaced in one step, when the new one is whole.
     #[arg(long, help_heading = "The target")]
@@ -262,14 +269,18 @@ pub(crate) struct Inspect {
     pub(crate) disk: PathBuf,
 
     #[command(flatten)]
+    pub(crate) domain: Domain,
+
+    #[command(flatten)]
     pub(crate) wrapping: Wrapping,
 
     #[command(flatten)]
     pub(crate) stack: Stack,
 
-    /// The number of the root partition, when it cannot be found.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) root_partition: Option<u32>,
+    /// The root, when it cannot be found: the number of its partition, GROUP/NAME of its logical
+    /// volume, or the UUID of its LUKS container.
+    #[arg(long, value_name = "VOLUME")]
+    pub(crate) root_partition: Option<VolumeArg>,
 
     /// Print one JSON document on standard output.
     #[arg(long)]
@@ -281,6 +292,9 @@ pub(crate) struct Inspect {
 pub(crate) struct Check {
     /// The disk: a file or block device that holds a whole disk or a bare file system.
     pub(crate) disk: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) domain: Domain,
 
     #[command(flatten)]
     pub(crate) wrapping: Wrapping,
@@ -296,8 +310,9 @@ pub(crate) struct Check {
 /// What the disk is wrapped in.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Wrapping {
-    /// The format of the disk. Without it, a file that begins as qcow2 does is qcow2, and anything
-    /// else is raw. Say it for disks that an untrusted guest has written.
+    /// The format of the disk. Without it, a file that begins as qcow2, vmdk, vhdx, vhd or vdi does is
+    /// that, and anything else is raw. Say it for disks that an untrusted guest has written. All but
+    /// raw and qcow2 need qemu-storage-daemon.
     #[arg(long, value_enum, help_heading = "The disk")]
     pub(crate) format: Option<Format>,
 
@@ -320,15 +335,103 @@ pub(crate) struct Stack {
     /// byte counts.
     #[arg(long, value_name = "CONTAINER:SELECTOR", help_heading = "The disk")]
     pub(crate) luks_key: Vec<String>,
+
+    /// The formats of the first of the further disks, where libvirt has said them.
+    #[arg(skip)]
+    pub(crate) formats: Vec<Format>,
+
+    /// Warnings about disks of a domain that are left out.
+    #[arg(skip)]
+    pub(crate) notes: Vec<String>,
+}
+
+/// The disks of a libvirt domain in place of DISK.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Domain {
+    /// In place of DISK: all disks of this libvirt domain (its name, UUID or number), which is shut
+    /// off. Needs virsh.
+    #[arg(short = 'd', long = "domain", value_name = "DOMAIN", help_heading = "The disk")]
+    pub(crate) name: Option<String>,
+
+    /// The libvirt that knows the domain, as virsh --connect takes it; a system of this machine.
+    #[arg(long, value_name = "URI", requires = "name", help_heading = "The disk")]
+    pub(crate) connect: Option<String>,
+}
+
+/// A volume by the number of its partition or by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeArg(pub(crate) String);
+
+impl std::str::FromStr for VolumeArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut properties = Properties::default();
+        properties.set("ROOT_PARTITION", text);
+        match properties.root_partition() {
+            Ok(Some(_)) => Ok(Self(text.to_owned())),
+            _ => Err(
+                "it is the number of a partition (1, 2, ...), GROUP/NAME of a logical volume, or the \
+                     UUID of a LUKS container",
+            ),
+        }
+    }
 }
 
 /// `--format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// The bytes of the disk.
     Raw,
     /// QEMU's format, version 2 or 3.
     Qcow2,
+    /// A format that QEMU's storage daemon opens.
+    Foreign(Foreign),
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Raw,
+            Self::Qcow2,
+            Self::Foreign(Foreign::Vmdk),
+            Self::Foreign(Foreign::Vhdx),
+            Self::Foreign(Foreign::Vhd),
+            Self::Foreign(Foreign::Vdi),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let value = PossibleValue::new(self.name());
+        Some(match self {
+            Self::Raw => value.help("The bytes of the disk"),
+            Self::Qcow2 => value.help("QEMU's format, version 2 or 3"),
+            Self::Foreign(Foreign::Vmdk) => value.help("VMware's format, in one file"),
+            Self::Foreign(Foreign::Vhdx) => value.help("Hyper-V's format"),
+            Self::Foreign(Foreign::Vhd) => {
+                value.alias("vpc").help("Virtual PC's format, fixed or dynamic")
+            }
+            Self::Foreign(Foreign::Vdi) => value.help("VirtualBox's format"),
+        })
+    }
+}
+
+/// `--target-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetFormat {
+    /// The bytes of the disk.
+    Raw,
+    /// QEMU's format.
+    Qcow2,
+}
+
+impl From<TargetFormat> for Format {
+    fn from(format: TargetFormat) -> Self {
+        match format {
+            TargetFormat::Raw => Self::Raw,
+            TargetFormat::Qcow2 => Self::Qcow2,
+        }
+    }
 }
 
 impl Format {
@@ -337,6 +440,7 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Foreign(foreign) => foreign.name(),
         }
     }
 }

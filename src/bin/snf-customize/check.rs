@@ -43,11 +43,11 @@ fn attempt(args: &Check) -> Result<(Format, DiskCheck), Failure> {
     let specs = KeySpec::parse_all(&args.stack.luks_key)?;
     let keys = KeySpec::read_all(&specs, &mut inputs)?;
     let progress = Progress::default();
-    let disks =
-        disk::open_all(&args.disk, &args.stack.more, args.wrapping, Access::Read, &progress)?;
+    let disks = disk::open_all(&args.disk, &args.stack, args.wrapping, Access::Read, &progress)?;
     let mut found = check(&disks.devices(), &keys)
         .map_err(|error| Failure::new(disks.judge(Exit::of(&error)), sentence(&error)))?;
     found.warnings.extend(inputs.warnings);
+    found.warnings.extend(args.stack.notes.iter().cloned());
     Ok((disks.format(), found))
 }
 

@@ -12,7 +12,8 @@ use snf_container::qcow2::{Backing, DirectoryResolver, Error, Options, Qcow2};
 use snf_container::{GrowableDevice, GrowableFile};
 use snf_fs::{BlockDevice, DeviceError};
 use snf_image::failure::sentence;
-use snf_partition::signature::QCOW2;
+use snf_partition::signature::{Signature, WRAPPED};
+use snf_storage::foreign::{self, Foreign, ForeignDisk, ForeignError, VMDK_TEXT};
 
 use crate::args::{BackingArg, Format, Wrapping};
 use crate::disk::{Access, OpenDisk};
@@ -25,12 +26,26 @@ pub(crate) fn format(disk: &OpenDisk, wrapping: Wrapping) -> io::Result<Format> 
     if let Some(format) = wrapping.format {
         return Ok(format);
     }
-    if disk.block || disk.size < QCOW2.len() as u64 {
+    if disk.block {
         return Ok(Format::Raw);
     }
-    let mut magic = [0; QCOW2.len()];
-    disk.file.read_exact_at(&mut magic, 0)?;
-    Ok(if magic == QCOW2 { Format::Qcow2 } else { Format::Raw })
+    let mut head = [0; 128];
+    let there = usize::try_from(disk.size).map_or(head.len(), |size| size.min(head.len()));
+    let head = &mut head[..there];
+    disk.file.read_exact_at(head, 0)?;
+    if head.starts_with(VMDK_TEXT) {
+        return Ok(Format::Foreign(Foreign::Vmdk));
+    }
+    let begins = |signature: &&Signature| {
+        let start = signature.offset().and_then(|offset| usize::try_from(offset).ok());
+        start.and_then(|start| head.get(start..)).is_some_and(|b| b.starts_with(signature.magic))
+    };
+    Ok(match WRAPPED.iter().find(begins).map(|signature| signature.kind) {
+        Some("qcow2") => Format::Qcow2,
+        // A compressed one is named when it is looked into.
+        Some(kind) => Foreign::from_name(kind).map_or(Format::Raw, Format::Foreign),
+        None => Format::Raw,
+    })
 }
 
 /// Opens the qcow2 image in an open and claimed file.
@@ -62,6 +77,29 @@ pub(crate) fn open_qcow2(
     let disk = Qcow2::open(file, options.backing(backing)).map_err(fail)?;
     let damage = Damage::default();
     Ok((Arc::new(Noted { disk, damage: damage.clone() }), damage))
+}
+
+/// Opens the image of another maker in an open and claimed file.
+pub(crate) fn open_foreign(
+    path: &Path,
+    file: &File,
+    format: Foreign,
+    access: Access,
+) -> Result<ForeignDisk, Failure> {
+    // The daemon takes QEMU's locks itself; ours would stand in its way. That against our other runs
+    // stays.
+    snf_claim::hand_over(file);
+    foreign::open(file, format, access == Access::Write, || Ok(())).map_err(|error| {
+        let shown = path.display();
+        let (exit, text) = match &error {
+            ForeignError::Busy => (Exit::Busy, format!("{shown} is in use: {}", sentence(&error))),
+            ForeignError::Daemon(_) | ForeignError::Read(_) => {
+                (Exit::Device, format!("{shown}: {}", sentence(&error)))
+            }
+            _ => (Exit::Refused, format!("{shown}: {}", sentence(&error))),
+        };
+        Failure::new(exit, text)
+    })
 }
 
 /// Claims a backing file: while we read it, none of our runs may write to it.
@@ -180,6 +218,19 @@ mod tests {
             (b"QFI\xfb...", false, raw, Format::Raw),
             (b"QFI\xfb...", true, qcow2, Format::Qcow2),
             (b"QFI", false, unsaid, Format::Raw),
+            (b"KDMV", false, unsaid, Format::Foreign(Foreign::Vmdk)),
+            (b"KDMV", true, unsaid, Format::Raw),
+            (b"KDMV", false, raw, Format::Raw),
+            (b"vhdxfile", false, unsaid, Format::Foreign(Foreign::Vhdx)),
+            (b"conectix", false, unsaid, Format::Foreign(Foreign::Vhd)),
+            (b"# Disk DescriptorFile\n", false, unsaid, Format::Foreign(Foreign::Vmdk)),
+            (
+                &[[0; 64].as_slice(), b"\x7f\x10\xda\xbe"].concat(),
+                false,
+                unsaid,
+                Format::Foreign(Foreign::Vdi),
+            ),
+            (b"\x1f\x8b\x08", false, unsaid, Format::Raw),
             (b"", false, unsaid, Format::Raw),
             (b"....", false, qcow2, Format::Qcow2),
         ] {

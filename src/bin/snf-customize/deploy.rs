@@ -49,6 +49,7 @@ fn prepare(args: &mut Deploy) -> Result<Deployment, Failure> {
             "--backing is for apply: a deployed image has no backing file",
         ),
         (apply.dry_run, "--dry-run is for apply: deploy makes something new"),
+        (apply.domain.name.is_some(), "-d is for apply: deploy makes a new disk; name it"),
     ];
     if let Some((_, problem)) = given.into_iter().find(|(given, _)| *given) {
         return Err(Failure::usage(problem));
@@ -77,11 +78,20 @@ fn prepare(args: &mut Deploy) -> Result<Deployment, Failure> {
         }
         Ok(_) | Err(_) => false,
     };
-    let by_name = match target.extension().and_then(|ending| ending.to_str()) {
-        Some("qcow2") => Format::Qcow2,
+    let ending = target.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let by_name = match ending.to_ascii_lowercase().as_str() {
+        "qcow2" => Format::Qcow2,
+        ending @ ("vmdk" | "vhdx" | "vhd" | "vpc" | "vdi")
+            if args.target_format.is_none() && !block =>
+        {
+            return Err(Failure::usage(format!(
+                "{shown}: deploy makes raw and qcow2 files and no {ending}; say --target-format, or \
+                 name another file and convert it with qemu-img convert",
+            )));
+        }
         _ => Format::Raw,
     };
-    let format = match (args.target_format, block) {
+    let format = match (args.target_format.map(Format::from), block) {
         (Some(Format::Qcow2), true) => {
             return Err(Failure::usage(
                 "--target-format qcow2 is for files; a block device takes the bytes of the disk",

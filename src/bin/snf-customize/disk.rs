@@ -10,8 +10,9 @@ use rustix::fs::ioctl_blksszget;
 use rustix::io::Errno;
 use snf_claim::Purpose;
 use snf_fs::{BlockDevice, DeviceError, FileDevice};
+use snf_storage::foreign::Foreign;
 
-use crate::args::{Format, Wrapping};
+use crate::args::{Format, Stack, Wrapping};
 use crate::container::{self, Damage};
 use crate::exit::{Exit, Failure};
 use crate::resize::{self, DiskSize, Resized};
@@ -46,6 +47,8 @@ pub(crate) struct Disk {
     /// Its size in bytes before this run, when the run makes it larger.
     pub(crate) grown_from: Option<u64>,
     damage: Damage,
+    /// The open file that holds our locks, where the device does not.
+    _claim: Option<File>,
 }
 
 impl Disk {
@@ -93,13 +96,13 @@ impl Disks {
 /// Opens the image's disk and the guest's further ones.
 pub(crate) fn open_all(
     first: &Path,
-    more: &[PathBuf],
+    stack: &Stack,
     wrapping: Wrapping,
     access: Access,
     progress: &Progress,
 ) -> Result<Disks, Failure> {
-    distinct(first, more)?;
-    open_all_sized(first, open_file(first, access)?, more, wrapping, access, None, progress)
+    distinct(first, &stack.more)?;
+    open_all_sized(first, open_file(first, access)?, stack, wrapping, access, None, progress)
 }
 
 /// Sees to it that no disk is given twice.
@@ -125,14 +128,16 @@ pub(crate) fn distinct(first: &Path, more: &[PathBuf]) -> Result<(), Failure> {
 pub(crate) fn open_all_sized(
     first: &Path,
     opened: OpenDisk,
-    more: &[PathBuf],
+    stack: &Stack,
     wrapping: Wrapping,
     access: Access,
     wanted: Option<DiskSize>,
     progress: &Progress,
 ) -> Result<Disks, Failure> {
     let mut disks = vec![unwrap(first, opened, wrapping, access, wanted, progress.clone())?];
-    for path in more {
+    for (index, path) in stack.more.iter().enumerate() {
+        let format = stack.formats.get(index).copied().or(wrapping.format);
+        let wrapping = Wrapping { format, ..wrapping };
         disks.push(open(path, wrapping, access, progress.clone())?);
     }
     Ok(Disks { disks })
@@ -158,6 +163,9 @@ fn unwrap(
     progress: Progress,
 ) -> Result<Disk, Failure> {
     let format = format(path, &opened, wrapping)?;
+    if let Format::Foreign(foreign) = format {
+        return unwrap_foreign(path, &opened, foreign, access, wanted, progress);
+    }
     let OpenDisk { file, size, sector_size, block } = opened;
     if wanted.is_some() && format == Format::Raw {
         resize::refuse_block(path, block)?;
@@ -179,7 +187,7 @@ fn unwrap(
                 (Arc::new(Resized::new(device, size, after, grow)), Damage::default())
             }
         }
-        Format::Qcow2 => {
+        _ => {
             let (disk, damage) =
                 container::open_qcow2(path, file, access, wrapping.backing, progress)?;
             let size = disk.len();
@@ -201,7 +209,41 @@ fn unwrap(
             format!("cannot use {}: the disk in it is empty", path.display()),
         ));
     }
-    Ok(Disk { device, format, grown_from, damage })
+    Ok(Disk { device, format, grown_from, damage, _claim: None })
+}
+
+/// The disk in an open file of a format that only QEMU knows.
+fn unwrap_foreign(
+    path: &Path,
+    opened: &OpenDisk,
+    format: Foreign,
+    access: Access,
+    wanted: Option<DiskSize>,
+    progress: Progress,
+) -> Result<Disk, Failure> {
+    if wanted.is_some() {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "--size: {} is a {} image, and only raw and qcow2 are made larger in place; make a \
+                 larger disk of it with snf-customize deploy IMAGE TARGET --size",
+                path.display(),
+                format.name()
+            ),
+        ));
+    }
+    let disk = container::open_foreign(path, &opened.file, format, access)?;
+    if disk.is_empty() {
+        return Err(Failure::new(
+            Exit::Device,
+            format!("cannot use {}: the disk in it is empty", path.display()),
+        ));
+    }
+    let device: Arc<dyn BlockDevice> = Arc::new(Watched::new(disk, progress));
+    // The daemon has a descriptor of its own; ours holds the claim.
+    let claim = opened.file.try_clone().ok();
+    let (format, damage) = (Format::Foreign(format), Damage::default());
+    Ok(Disk { device, format, grown_from: None, damage, _claim: claim })
 }
 
 /// The format of an open disk.

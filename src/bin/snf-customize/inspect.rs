@@ -49,18 +49,18 @@ pub(crate) fn run(args: &Inspect) -> Exit {
 
 fn attempt(args: &Inspect) -> Result<(Disks, Inspection), Failure> {
     let mut properties = Properties::default();
-    if let Some(number) = args.root_partition {
-        properties.set("ROOT_PARTITION", number.to_string());
+    if let Some(volume) = &args.root_partition {
+        properties.set("ROOT_PARTITION", &volume.0);
     }
     let mut inputs = Inputs::default();
     let specs = KeySpec::parse_all(&args.stack.luks_key)?;
     let keys = KeySpec::read_all(&specs, &mut inputs)?;
     let progress = Progress::default();
-    let disks =
-        disk::open_all(&args.disk, &args.stack.more, args.wrapping, Access::Read, &progress)?;
+    let disks = disk::open_all(&args.disk, &args.stack, args.wrapping, Access::Read, &progress)?;
     let mut found = inspect(&disks.devices(), &keys, &properties)
         .map_err(|error| Failure::new(disks.judge(Exit::of(&error)), sentence(&error)))?;
     found.warnings.extend(inputs.warnings);
+    found.warnings.extend(args.stack.notes.iter().cloned());
     Ok((disks, found))
 }
 

@@ -9,6 +9,7 @@ mod container;
 mod deploy;
 mod disk;
 mod document;
+mod domain;
 mod edits;
 mod exit;
 mod inspect;
@@ -28,7 +29,9 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use args::{Cli, Command};
+use disk::Access;
 use document::Ended;
+use domain::Places;
 use exit::{Exit, Failure};
 use snf_ceiling::Ceiling;
 use snf_image::limits::MEMORY_BYTES;
@@ -46,7 +49,10 @@ static MEMORY: Ceiling = Ceiling::new(
 fn main() -> ExitCode {
     catch_defects();
     keep_secrets_out_of_core_dumps();
-    let cli = match document::command_line(std::env::args_os().collect()) {
+    let mut definition = Cli::command();
+    definition.build();
+    let words = domain::with_place_for_the_disk(&definition, std::env::args_os().collect());
+    let cli = match document::command_line(words) {
         Ok(cli) => cli,
         Err(Ended::Document(failure)) => return output::end(output::fail(&failure)).into(),
         Err(Ended::Clap(error)) => {
@@ -60,12 +66,32 @@ fn main() -> ExitCode {
         }
     };
     let exit = match cli.command {
-        Some(Command::Apply(args)) => apply::run(&args),
+        Some(Command::Apply(mut args)) => on_disks(&mut args),
         Some(Command::Sysprep(args)) => sysprep(*args),
         Some(Command::Deploy(mut args)) => deploy::run(&mut args),
-        Some(Command::Inspect(args)) => inspect::run(&args),
-        Some(Command::Check(args)) => check::run(&args),
-        Some(Command::Look(look)) => look::run(&look),
+        Some(Command::Inspect(mut args)) => {
+            let places = Places {
+                disk: &mut args.disk,
+                wrapping: &mut args.wrapping,
+                stack: &mut args.stack,
+            };
+            match domain::settle(&args.domain, Access::Read, places) {
+                Ok(()) => inspect::run(&args),
+                Err(failure) => domain::tell("inspect", &args.disk, args.json, &failure),
+            }
+        }
+        Some(Command::Check(mut args)) => {
+            let places = Places {
+                disk: &mut args.disk,
+                wrapping: &mut args.wrapping,
+                stack: &mut args.stack,
+            };
+            match domain::settle(&args.domain, Access::Read, places) {
+                Ok(()) => check::run(&args),
+                Err(failure) => domain::tell("check", &args.disk, args.json, &failure),
+            }
+        }
+        Some(Command::Look(mut look)) => look_at_disks(&mut look),
         Some(Command::Completions { shell }) => completions(shell),
         None if cli.list_tasks => list_tasks(),
         None if cli.list_operations => list_operations(),
@@ -117,7 +143,38 @@ fn sysprep(args: args::Sysprep) -> Exit {
         ));
     }
     apply.sysprep = Some(operations);
-    apply::run(&apply)
+    on_disks(&mut apply)
+}
+
+/// `apply` on the disk, or on those of a domain.
+fn on_disks(args: &mut args::Apply) -> Exit {
+    let access = if args.dry_run { Access::Read } else { Access::Write };
+    let places =
+        Places { disk: &mut args.disk, wrapping: &mut args.wrapping, stack: &mut args.stack };
+    // A plan is for whatever disk.
+    let settled = match args.print_plan {
+        true => Ok(()),
+        false => domain::settle(&args.domain, access, places),
+    };
+    match settled {
+        Ok(()) => apply::run(args),
+        Err(failure) => domain::tell("apply", &args.disk, args.json, &failure),
+    }
+}
+
+/// A reading command on the disk, or on those of a domain.
+fn look_at_disks(look: &mut look::Look) -> Exit {
+    let settled = look.source().map_or(Ok(()), |source| {
+        let places = Places {
+            disk: &mut source.disk,
+            wrapping: &mut source.place.wrapping,
+            stack: &mut source.place.stack,
+        };
+        domain::settle(&source.domain, Access::Read, places)?;
+        source.place.stack.notes.iter().for_each(|note| output::warning_line(note));
+        Ok(())
+    });
+    settled.map_or_else(|failure| output::fail(&failure), |()| look::run(look))
 }
 
 fn list_operations() -> Exit {

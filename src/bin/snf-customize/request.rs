@@ -108,8 +108,8 @@ impl Parsed {
         if let Some(problem) = properties.misspelt_exclusions().next() {
             return Err(Failure::usage(format!("--properties: {}", sentence(&problem))));
         }
-        if let Some(number) = args.root_partition {
-            properties.set("ROOT_PARTITION", number.to_string());
+        if let Some(volume) = &args.root_partition {
+            properties.set("ROOT_PARTITION", &volume.0);
         }
         if let Some(problem) = properties.problems().first() {
             return Err(Failure::usage(sentence(problem)));

@@ -1,33 +1,24 @@
 //! Disks that have no path on this node (`DISK_n_URI`): QEMU's storage daemon opens them, and we
 //! and the helper VM reach them by NBD over a socket that has no name.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags};
 use serde_json::json;
+use snf_storage::DaemonError;
+use snf_storage::nbd::MAX_REQUEST;
+pub use snf_storage::{EXPORT, NbdClient, StorageDaemon};
 
 use crate::disk::buffer::align_down;
 use crate::disk::destination::Destination;
 use crate::disk::error::TargetError;
 use crate::node::cancel::Cancel;
-use crate::node::child::Program;
 use crate::node::config::Rest;
 
-pub mod nbd;
 pub mod uri;
 
-use nbd::{MAX_REQUEST, NbdClient};
-
-/// The name of the export.
-pub const EXPORT: &str = "disk";
 /// Bytes at both ends of what the image leaves free that are zeroed whatever it costs.
 const LABEL_AREA: u64 = 1 << 20;
 /// Zeroing goes in steps of this many bytes, so that a signal is seen in between.
@@ -74,84 +65,35 @@ pub enum StorageError {
     },
 }
 
-fn system<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> StorageError {
-    move |source| StorageError::System { action, source: source.into() }
-}
-
-/// A storage daemon that has one disk open. It ends when the last owner lets go of it.
-#[derive(Debug)]
-pub struct StorageDaemon {
-    program: Program,
-    /// The socket, opened as a place: its name is gone, and only this leads to it.
-    door: OwnedFd,
-    words: File,
-}
-
-impl StorageDaemon {
-    /// Starts `program` (`qemu-storage-daemon`) on the disk. Call it on a thread that lives as
-    /// long as the disk is needed.
-    pub fn start(program: &Path, uri: &str) -> Result<Self, StorageError> {
-        let options = uri::blockdev(uri)
-            .map_err(|problem| StorageError::Uri { uri: uri.to_owned(), problem })?;
-        let dir = tempfile::Builder::new()
-            .prefix("snf-image-")
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(system("make a directory for a socket"))?;
-        let path = dir.path().join("nbd");
-        let listener = UnixListener::bind(&path).map_err(system("make a socket"))?;
-        let door = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(system("open a socket"))?;
-        // From here on nobody can find it, and there is nothing to clean up.
-        dir.close().map_err(system("remove a directory"))?;
-        let words = rustix::fs::memfd_create("snf-image-storage", MemfdFlags::CLOEXEC)
-            .map(File::from)
-            .map_err(system("make a memory file"))?;
-        let errors = words.try_clone().map_err(system("duplicate a descriptor"))?;
-        let disk = json!({"driver": "raw", "node-name": EXPORT, "file": options});
-        let server = json!({"addr": {"type": "fd", "str": listener.as_raw_fd().to_string()}});
-        let export = json!({
-            "type": "nbd", "id": "export", "node-name": EXPORT, "name": EXPORT, "writable": true,
-        });
-        let mut command = Command::new(program);
-        command
-            .args(["--blockdev", &disk.to_string()])
-            .args(["--nbd-server", &server.to_string()])
-            .args(["--export", &export.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(errors);
-        let program = Program::spawn(&mut command, &[], &[listener.as_fd()])
-            .map_err(|source| StorageError::NoDaemon { program: program.to_owned(), source })?;
-        Ok(Self { program, door, words })
-    }
-
-    /// A new connection.
-    pub fn connect(&self) -> io::Result<UnixStream> {
-        UnixStream::connect(format!("/proc/self/fd/{}", self.door.as_raw_fd()))
-    }
-
-    /// The process number of the daemon.
-    pub fn id(&self) -> u32 {
-        self.program.id()
-    }
-
-    /// What the daemon said about its end, or what our end saw.
-    fn complaint(&mut self, error: &io::Error) -> String {
-        // A daemon that refuses the disk has ended by now, or does in a moment.
-        let _ = self.program.wait_until(Instant::now() + Duration::from_secs(2), &|| false);
-        let mut bytes = vec![0; 8192];
-        let length = self.words.read_at(&mut bytes, 0).unwrap_or(0);
-        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        // Its sentence begins with the whole of its arguments.
-        let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-        match last.map(|line| line.rsplit_once("}: ").map_or(line, |(_, end)| end)) {
-            Some(words) if words.contains("Unknown driver") => {
-                format!("{words}; its driver is not installed here: install qemu-block-extra")
+impl From<DaemonError> for StorageError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::NoProgram { program, source } => Self::NoDaemon { program, source },
+            DaemonError::System { action, source } => Self::System { action, source },
+            other => {
+                Self::System { action: "run the storage daemon", source: io::Error::other(other) }
             }
-            Some(words) => words.to_owned(),
-            None => format!("the storage daemon does not answer: {error}"),
         }
+    }
+}
+
+/// A client of `export` whose waits end when a stop was asked for.
+///
+/// # Errors
+/// The server is none, or knows no such export.
+pub fn connect(stream: UnixStream, export: &str, cancel: &Cancel) -> io::Result<NbdClient> {
+    let cancel = cancel.clone();
+    NbdClient::connect(stream, export, move || cancel.check().map_err(io::Error::other))
+}
+
+/// What the daemon said about its end, or what our end saw.
+fn complaint(daemon: &mut StorageDaemon, error: &io::Error) -> String {
+    match daemon.complaint() {
+        Some(words) if words.contains("Unknown driver") => {
+            format!("{words}; its driver is not installed here: install qemu-block-extra")
+        }
+        Some(words) => words,
+        None => format!("the storage daemon does not answer: {error}"),
     }
 }
 
@@ -168,12 +110,15 @@ pub struct RemoteDisk {
 impl RemoteDisk {
     /// Opens the disk that `uri` names.
     pub fn open(program: &Path, uri: &str, cancel: &Cancel) -> Result<Self, StorageError> {
-        let mut daemon = StorageDaemon::start(program, uri)?;
-        let client = daemon.connect().and_then(|stream| NbdClient::connect(stream, EXPORT, cancel));
+        let options = uri::blockdev(uri)
+            .map_err(|problem| StorageError::Uri { uri: uri.to_owned(), problem })?;
+        let disk = json!({"driver": "raw", "file": options});
+        let mut daemon = StorageDaemon::start(program, disk, true, &[])?;
+        let client = daemon.connect().and_then(|stream| connect(stream, EXPORT, cancel));
         let client = match client {
             Ok(client) => client,
             Err(error) => {
-                let problem = daemon.complaint(&error);
+                let problem = complaint(&mut daemon, &error);
                 return Err(StorageError::Open { uri: uri.to_owned(), problem });
             }
         };

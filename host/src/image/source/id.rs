@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use snf_storage::foreign::Foreign;
+
 use crate::image::error::SourceError;
 use crate::limits::URL_BYTES;
 
@@ -44,6 +46,8 @@ pub enum Container {
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3.
     Qcow2,
+    /// A format that QEMU's storage daemon opens, for `snf-customize deploy` only.
+    Foreign(Foreign),
 }
 
 /// How the file is compressed.
@@ -130,12 +134,17 @@ impl std::str::FromStr for ImageId {
                 }
                 ("format", "raw") => container = Container::Raw,
                 ("format", "qcow2") => container = Container::Qcow2,
+                ("format", name) if Foreign::from_name(name).is_some() => {
+                    container = Foreign::from_name(name).map_or(container, Container::Foreign);
+                }
                 ("compression", "none") => compression = Compression::None,
                 ("compression", "gz") => compression = Compression::Gzip,
                 ("compression", "xz") => compression = Compression::Xz,
                 ("compression", "zst") => compression = Compression::Zstd,
                 ("compression", "bz2") => compression = Compression::Bzip2,
-                ("format", _) => return Err(wrong("format is raw or qcow2".into())),
+                ("format", _) => {
+                    return Err(wrong("format is raw, qcow2, vmdk, vhdx, vhd or vdi".into()));
+                }
                 _ => return Err(wrong("compression is none, gz, xz, zst or bz2".into())),
             }
         }
@@ -207,8 +216,12 @@ fn by_name(name: &str) -> (Container, Compression) {
     ];
     let found = endings.iter().find_map(|(ending, how)| Some((lower.strip_suffix(ending)?, *how)));
     let (stem, compression) = found.unwrap_or((&lower, Compression::None));
-    let qcow2 = stem.ends_with(".qcow2");
-    (if qcow2 { Container::Qcow2 } else { Container::Raw }, compression)
+    let container = match stem.rsplit_once('.') {
+        Some((_, "qcow2")) => Container::Qcow2,
+        Some((_, ending)) => Foreign::from_name(ending).map_or(Container::Raw, Container::Foreign),
+        None => Container::Raw,
+    };
+    (container, compression)
 }
 
 /// A digest in hexadecimal digits.
@@ -238,6 +251,9 @@ mod tests {
             ("debian", local("debian"), Container::Raw, Compression::None),
             ("local://sub/debian.raw", local("sub/debian.raw"), Container::Raw, Compression::None),
             ("a.qcow2", local("a.qcow2"), Container::Qcow2, Compression::None),
+            ("a.VHD", local("a.VHD"), Container::Foreign(Foreign::Vhd), Compression::None),
+            ("a.vdi#format=raw", local("a.vdi"), Container::Raw, Compression::None),
+            ("a#format=vmdk", local("a"), Container::Foreign(Foreign::Vmdk), Compression::None),
             ("a.qcow2#format=raw", local("a.qcow2"), Container::Raw, Compression::None),
             ("a.RAW.ZST", local("a.RAW.ZST"), Container::Raw, Compression::Zstd),
             ("a.img.gz", local("a.img.gz"), Container::Raw, Compression::Gzip),
@@ -291,7 +307,7 @@ mod tests {
             ("http://", "has no host"),
             ("local://", "needs a name"),
             ("a#sha256=12", "64 hexadecimal digits"),
-            ("a#format=vmdk", "format is raw or qcow2"),
+            ("a#format=qed", "format is raw, qcow2, vmdk"),
             ("a#compression=lzo", "compression is"),
         ] {
             let error = parse(id).unwrap_err();

@@ -12,6 +12,7 @@ use crate::node::config::Config;
 use crate::node::log;
 
 mod direct;
+pub mod foreign;
 pub mod http;
 pub mod id;
 pub mod packed;
@@ -102,6 +103,15 @@ pub fn open(
         image.checksum = sums::beside(&config.image_dir, name)?;
     }
     let image = &image;
+    if let Container::Foreign(format) = image.container
+        && !config.for_a_person
+    {
+        return Err(wrong(format!(
+            "{} images are not deployed to instances; convert it with qemu-img convert -O qcow2 (or, \
+             if it is raw, say #format=raw)",
+            format.name()
+        )));
+    }
     let (name, file) = match &image.location {
         Location::Null => return Ok(None),
         Location::Local(name) => {
@@ -128,6 +138,13 @@ pub fn open(
                 verify_file(&file, checksum, &name, cancel)?;
             }
             return not_empty(qcow2::Qcow2Image::new(file, &name)?, &name).map(Some);
+        }
+        if let Container::Foreign(format) = image.container {
+            if let Some(checksum) = &image.checksum {
+                verify_file(&file, checksum, &name, cancel)?;
+            }
+            let image = foreign::ForeignImage::new(file, format, &name, cancel)?;
+            return not_empty(image, &name).map(Some);
         }
         if image.checksum.is_none() {
             return not_empty(RawImage::new(file, &name)?, &name).map(Some);
@@ -221,16 +238,28 @@ fn open_stream(
     let Some(reader) = cancel.wait(move || stream::peek(reader))?.map_err(io_error)? else {
         return Err(SourceError::empty(name));
     };
-    if image.container == Container::Qcow2 {
+    let kind = match image.container {
+        Container::Raw => None,
+        Container::Qcow2 => Some("qcow2"),
+        Container::Foreign(format) => Some(format.name()),
+    };
+    if let Some(kind) = kind {
+        let qcow2 = image.container == Container::Qcow2;
         log::info(&format!(
-            "keeping the image {name} in {}: qcow2 cannot be read while it arrives",
+            "keeping the image {name} in {}: {kind} cannot be read while it arrives",
             config.spool_dir.display()
         ));
         let (dir, own_name, own_cancel) =
             (config.spool_dir.clone(), name.to_owned(), cancel.clone());
-        let file = cancel
-            .wait(move || spool::spool(reader, size, room, &dir, &own_name, &own_cancel))??;
-        return not_empty(qcow2::Qcow2Image::new(file, name)?, name);
+        let file = cancel.wait(move || {
+            spool::spool(reader, size, room, &dir, &own_name, qcow2, &own_cancel)
+        })??;
+        return match image.container {
+            Container::Foreign(format) => {
+                not_empty(foreign::ForeignImage::new(file, format, name, cancel)?, name)
+            }
+            _ => not_empty(qcow2::Qcow2Image::new(file, name)?, name),
+        };
     }
     Ok(Box::new(StreamImage::new(reader, name, size)))
 }

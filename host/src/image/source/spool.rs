@@ -6,20 +6,22 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{SourceError, fill, qcow2};
+use super::{SourceError, fill};
 use crate::disk::buffer::is_zero;
 use crate::node::cancel::Cancel;
 
 const CHUNK: usize = 1 << 20;
 
 /// Reads all of `reader` into a file in `dir`. `size` is that of the stream, when it is known;
-/// `room` that of the disk, so that an image that cannot fit is not fetched at all.
+/// `room` that of the disk, so that an image that cannot fit is not fetched at all; `qcow2` whether it
+/// must be a qcow2 image.
 pub(super) fn spool(
     mut reader: impl Read,
     size: Option<u64>,
     room: Option<u64>,
     dir: &Path,
     name: &str,
+    qcow2: bool,
     cancel: &Cancel,
 ) -> Result<File, SourceError> {
     let bad = |problem: String| SourceError::Bad { name: name.to_owned(), problem };
@@ -47,10 +49,10 @@ pub(super) fn spool(
             offset: Some(position),
             source,
         })?;
-        if position == 0 {
+        if position == 0 && qcow2 {
             // A wrong file is refused now and not when all of it is here.
             let holds = snf_container::qcow2::virtual_size(&buf[..n])
-                .ok_or_else(|| bad(qcow2::NOT_QCOW2.to_owned()))?;
+                .ok_or_else(|| bad(super::qcow2::NOT_QCOW2.to_owned()))?;
             if let Some(room) = room.filter(|room| holds > *room) {
                 return Err(bad(format!(
                     "holds a disk of {holds} bytes, and the instance's disk has {room}"

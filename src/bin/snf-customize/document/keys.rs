@@ -10,10 +10,12 @@ pub(super) const EDITS: &str = "edits";
 /// The image's properties: a table in a document, JSON on the command line.
 pub(super) const PROPERTIES: &str = "properties";
 
-/// Options that are no part of what a request asks for: they say how one run goes. A plan is the same
+/// Options that are no part of what a request asks for: they say how one run goes, and on which disk. A plan is the same
 /// whether it is tried, shown or done.
-const OF_A_RUN: &[&str] =
-    &["diff", "dry-run", "file", "help", "helper", "json", "print-plan", "quiet", "verbose", "vm"];
+const OF_A_RUN: &[&str] = &[
+    "connect", "diff", "domain", "dry-run", "file", "help", "helper", "json", "print-plan", "quiet", "verbose",
+    "vm",
+];
 
 /// How edits of the command line are made; in a document each edit says it itself (`follow`).
 const OF_EDITS: &str = "no-follow";

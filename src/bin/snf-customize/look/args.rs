@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::args::{Stack, Wrapping};
+use crate::args::{Domain, Stack, VolumeArg, Wrapping};
 use crate::exit::Exit;
 
 /// The reading commands.
@@ -48,7 +48,27 @@ pub(crate) struct Source {
     pub(crate) disk: PathBuf,
 
     #[command(flatten)]
+    pub(crate) domain: Domain,
+
+    #[command(flatten)]
     pub(crate) place: Place,
+}
+
+impl Look {
+    /// The disk of a command that takes one.
+    pub(crate) fn source(&mut self) -> Option<&mut Source> {
+        match self {
+            Self::Ls(args) => Some(&mut args.source),
+            Self::Cat(args) => Some(&mut args.source),
+            Self::Get(args) => Some(&mut args.source),
+            Self::TarOut(args) => Some(&mut args.source),
+            Self::Df(args) => Some(&mut args.source),
+            Self::Find(args) => Some(&mut args.source),
+            Self::Stat(args) => Some(&mut args.source),
+            Self::Fingerprints(args) => Some(&mut args.source),
+            Self::Diff(_) => None,
+        }
+    }
 }
 
 /// Which files of a disk are read.
@@ -60,14 +80,20 @@ pub(crate) struct Place {
     #[command(flatten)]
     pub(crate) stack: Stack,
 
-    /// The number of the root partition, when it cannot be found.
-    #[arg(long, value_name = "N", help_heading = "The disk", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) root_partition: Option<u32>,
+    /// The root, when it cannot be found: the number of its partition, GROUP/NAME of its logical
+    /// volume, or the UUID of its LUKS container.
+    #[arg(long, value_name = "VOLUME", help_heading = "The disk")]
+    pub(crate) root_partition: Option<VolumeArg>,
 
-    /// Read the file system of this partition by itself: paths begin at its root, and nothing is
-    /// mounted in it.
-    #[arg(long, value_name = "N", help_heading = "The disk", conflicts_with = "root_partition", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) partition: Option<u32>,
+    /// Read the file system of this partition or logical volume by itself: paths begin at its root,
+    /// and nothing is mounted in it. It is named as for --root-partition.
+    #[arg(
+        long,
+        value_name = "VOLUME",
+        help_heading = "The disk",
+        conflicts_with = "root_partition"
+    )]
+    pub(crate) partition: Option<VolumeArg>,
 }
 
 /// The options of `ls`.
@@ -89,7 +115,7 @@ pub(crate) struct Ls {
     pub(crate) recursive: bool,
 
     /// List a directory itself and not its content.
-    #[arg(short, long)]
+    #[arg(long)]
     pub(crate) directory: bool,
 
     /// Show owner and group as numbers.

@@ -35,11 +35,10 @@ impl Opened {
     /// Opens a disk.
     pub(super) fn at(path: &Path, place: &Place, keys: &[LuksKey]) -> Result<Self, Failure> {
         let progress = Progress::default();
-        let disks =
-            disk::open_all(path, &place.stack.more, place.wrapping, Access::Read, &progress)?;
-        let files = match (place.partition, place.root_partition) {
-            (Some(number), _) => Files::Partition(number),
-            (None, Some(number)) => Files::GuestOn(number),
+        let disks = disk::open_all(path, &place.stack, place.wrapping, Access::Read, &progress)?;
+        let files = match (&place.partition, &place.root_partition) {
+            (Some(volume), _) => Files::Partition(&volume.0),
+            (None, Some(volume)) => Files::GuestOn(&volume.0),
             (None, None) => Files::Guest,
         };
         let mut listener = Listener::default();

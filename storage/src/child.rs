@@ -1,5 +1,5 @@
-//! Programs that the scripts run, QEMU among them: each in a process group of its own, with nothing of
-//! our environment, and gone when we are.
+//! Programs that we run, QEMU among them: each in a process group of its own, with nothing of our
+//! environment, and gone when we are.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,7 +19,7 @@ use rustix::process::{PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOption
 /// streams, which must be open when it is spawned; every other descriptor is closed, whoever opened
 /// it. It is killed when the thread that spawns it ends.
 /// `before` runs in the child first: it may make system calls, but neither allocate nor take a lock.
-pub(crate) fn bind(
+pub fn bind(
     command: &mut Command,
     inherited: &[BorrowedFd<'_>],
     mut before: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
@@ -102,6 +102,9 @@ impl Program {
     /// Starts `command` with an empty environment but for `PATH`, a locale of UTF-8 and
     /// `variables`. Besides its standard streams it inherits `inherited`. It is killed when the
     /// calling thread ends, so call this on one that lives as long as the program is needed.
+    ///
+    /// # Errors
+    /// The system's, such as that there is no such program.
     pub fn spawn(
         command: &mut Command,
         variables: &[(&str, &OsStr)],
@@ -123,6 +126,9 @@ impl Program {
     }
 
     /// Its exit status, once it has ended. What it has left running in its group ends then, too.
+    ///
+    /// # Errors
+    /// The system's.
     pub fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         if !self.reaped {
             let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -145,6 +151,9 @@ impl Program {
     }
 
     /// Waits for its end until `deadline`, or until `stop` says so; `None` when it still runs.
+    ///
+    /// # Errors
+    /// The system's.
     pub fn wait_until(
         &mut self,
         deadline: Instant,

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::limits::{NBD_REPLIES, NBD_TEXT_BYTES};
-use crate::node::cancel::Cancel;
+/// Longest text of a server, in bytes: the protocol's own bound.
+pub const TEXT_BYTES: u32 = 4096;
+/// Most replies of a server to one option.
+pub const REPLIES: usize = 64;
 
 const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
 const IHAVEOPT: u64 = 0x4948_4156_454f_5054;
@@ -42,11 +44,13 @@ const TICK: Duration = Duration::from_millis(250);
 /// Longest silence of a server that owes an answer. Zeroing may take a while.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Says, with an error, that a wait is to end.
+type Stop = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
+
 /// A connection to one export.
-#[derive(Debug)]
 pub struct NbdClient {
     stream: UnixStream,
-    cancel: Cancel,
+    stop: Stop,
     size: u64,
     transmission_flags: u16,
     handle: u64,
@@ -54,18 +58,32 @@ pub struct NbdClient {
     pending: Vec<(u64, u64)>,
 }
 
+impl std::fmt::Debug for NbdClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NbdClient").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
 fn protocol(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
 
 impl NbdClient {
-    /// Negotiates `export` on a fresh connection.
-    pub fn connect(stream: UnixStream, export: &str, cancel: &Cancel) -> io::Result<Self> {
+    /// Negotiates `export` on a fresh connection. Every wait calls `stop` four times a second, and ends
+    /// with its error.
+    ///
+    /// # Errors
+    /// The server is none, knows no such export, or does not answer.
+    pub fn connect(
+        stream: UnixStream,
+        export: &str,
+        stop: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         stream.set_read_timeout(Some(TICK))?;
         stream.set_write_timeout(Some(TICK))?;
         let mut client = Self {
             stream,
-            cancel: cancel.clone(),
+            stop: Box::new(stop),
             size: 0,
             transmission_flags: 0,
             handle: 0,
@@ -96,14 +114,14 @@ impl NbdClient {
 
     fn answers_to_go(&mut self) -> io::Result<()> {
         let mut found = false;
-        for _ in 0..NBD_REPLIES {
+        for _ in 0..REPLIES {
             let mut head = [0; 20];
             self.receive(&mut head)?;
             let (kind, length) = (be32(&head, 12), be32(&head, 16));
             if be64(&head, 0) != REPLY_MAGIC || be32(&head, 8) != OPT_GO {
                 return Err(protocol("its answer to NBD_OPT_GO is none"));
             }
-            if length > NBD_TEXT_BYTES {
+            if length > TEXT_BYTES {
                 return Err(protocol(format!("it sends an option reply of {length} bytes")));
             }
             let mut data = vec![0; length as usize];
@@ -145,6 +163,9 @@ impl NbdClient {
     }
 
     /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// The server's, or the connection broke.
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.settle(0)?;
         for (n, part) in buf.chunks_mut(MAX_REQUEST).enumerate() {
@@ -158,6 +179,9 @@ impl NbdClient {
 
     /// Writes `bytes` at `offset`. An error of the server may be told by a later call, at the
     /// latest by [`Self::flush`].
+    ///
+    /// # Errors
+    /// The server's, or the connection broke.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         for (n, part) in bytes.chunks(MAX_REQUEST).enumerate() {
             self.settle(IN_FLIGHT - 1)?;
@@ -170,6 +194,9 @@ impl NbdClient {
     }
 
     /// Makes a range read as zeros; `false` where the server cannot (fast, if that is asked for).
+    ///
+    /// # Errors
+    /// The server's, or the connection broke.
     pub fn write_zeroes(&mut self, offset: u64, length: u32, fast: bool) -> io::Result<bool> {
         let needed = if fast { FLAG_SEND_FAST_ZERO } else { FLAG_SEND_WRITE_ZEROES };
         if self.transmission_flags & needed == 0 {
@@ -192,6 +219,9 @@ impl NbdClient {
     }
 
     /// Returns when everything written is on stable storage.
+    ///
+    /// # Errors
+    /// The server's, or the connection broke.
     pub fn flush(&mut self) -> io::Result<()> {
         self.settle(0)?;
         if self.transmission_flags & FLAG_SEND_FLUSH == 0 {
@@ -285,7 +315,7 @@ impl NbdClient {
         if !matches!(error.kind(), Interrupted | TimedOut | WouldBlock) {
             return Err(error);
         }
-        self.cancel.check().map_err(io::Error::other)?;
+        (self.stop)()?;
         if Instant::now() < patience {
             return Ok(());
         }
