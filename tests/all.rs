@@ -28,6 +28,7 @@ mod deployed;
 mod edit_oracle;
 mod growth;
 mod guest_ext4;
+mod lvm_cut;
 mod network_oracle;
 mod qcow2_cut;
 mod registry_oracle;

@@ -46,7 +46,7 @@ uri) echo "$uri" ;;
 "dominfo --domain web1") cat {here}/info ;;
 "dumpxml --inactive --domain web1") cat {here}/xml ;;
 "vol-path --pool default --vol vol1") cat {here}/volume ;;
-*) echo "error: failed to get domain '$4'" >&2; exit 1 ;;
+*) echo "error: failed to get domain '$3'" >&2; exit 1 ;;
 esac
 "#
         );

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use sha2::Digest;
 use snf_fs::{BlockDevice, FileDevice};
 use snf_volume::luks::{Limits, Luks};
 
@@ -196,6 +197,84 @@ fn wrapped(wrapping: Wrapping, guest: &[u8]) {
     };
     root.check();
     assert_eq!(root.cat("/etc/hostname"), "vm\n", "{what}");
+}
+
+/// Gives the content of a LUKS2 container a fixed size, in both copies of the header.
+fn fix_size(container: &mut [u8], size: usize) {
+    for at in [0, 16384] {
+        let header = &mut container[at..at + 16384];
+        let end = header[4096..].iter().position(|byte| *byte == 0).unwrap();
+        let text = std::str::from_utf8(&header[4096..4096 + end]).unwrap();
+        let new = text.replace(r#""size":"dynamic""#, &format!(r#""size":"{size}""#));
+        assert_ne!(text, new);
+        header[4096..].fill(0);
+        header[4096..4096 + new.len()].copy_from_slice(new.as_bytes());
+        header[448..512].fill(0);
+        let digest = sha2::Sha256::digest(&*header);
+        header[448..480].copy_from_slice(&digest);
+    }
+}
+
+/// Partition, container, and what is in it grow in one run; a container of fixed size says so.
+#[test]
+fn containers_grow_with_their_partition() {
+    let guest = Guest::debian().bytes();
+    for (version, lvm, fixed) in [(1, false, false), (2, true, false), (2, false, true)] {
+        let what = format!("LUKS{version}, {lvm}, {fixed}");
+        let (_keys, key) = place();
+        let mut bytes = guest.clone();
+        if lvm {
+            let group = Disks::whole(&[68]);
+            group.group("vg", &[("root", 64)]);
+            group.write("vg/root", &bytes);
+            bytes = group.part(0);
+        }
+        let mut bytes = encrypt(version, &bytes);
+        if fixed {
+            fix_size(&mut bytes, guest.len());
+        }
+        let disk = Disks::partitioned("gpt", 104);
+        disk.put(0, &bytes);
+        let selector = format!("2:file:{}", key.display());
+        let apply = |options: &[&str]| {
+            let mut command = snf_customize();
+            Run::of(command.args(["apply", disk.path(0), "--luks-key", &selector]).args(options))
+        };
+        let before = fs::read(disk.path(0)).unwrap();
+        let run = apply(&["--size", "300M", "--hostname", "vm"]);
+        if fixed {
+            run.fails(3, "the header of the LUKS container on partition 2 gives it a fixed size");
+            assert!(fs::read(disk.path(0)).unwrap() == before, "{what}");
+            apply(&["--hostname", "vm"]).works();
+            continue;
+        }
+        assert!(run.works().stderr.is_empty(), "{what}: {run:?}");
+        run_checked(&disk, version, lvm);
+    }
+}
+
+/// The room of a container that has grown to some 280 MiB.
+fn run_checked(disk: &Disks, version: u8, lvm: bool) {
+    run(Command::new("sgdisk").args(["-v", disk.path(0)]));
+    let content = decrypt(version, &disk.part(0)[..282 << 20]);
+    let root = match lvm {
+        true => {
+            let group = Disks::whole(&[content.len() as u64 >> 20]);
+            group.put(0, &content[..content.len() >> 20 << 20]);
+            group.check("vg");
+            group.guest("vg/root")
+        }
+        false => image(&content),
+    };
+    root.check();
+    assert_eq!(root.cat("/etc/hostname"), "vm\n");
+    let dump = run(Command::new("dumpe2fs").arg("-h").arg(&root.image));
+    let dump = String::from_utf8(dump.stdout).unwrap();
+    let line = dump.lines().find(|line| line.starts_with("Block count:")).unwrap();
+    let blocks: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    let size = dump.lines().find(|line| line.starts_with("Block size:")).unwrap();
+    let size: u64 = size.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(blocks * size > 255 << 20, "{blocks} blocks of {size}");
 }
 
 /// A root in a group, /home encrypted in a logical volume, /srv encrypted in a partition of its own disk. The

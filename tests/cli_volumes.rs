@@ -146,3 +146,80 @@ fn a_group_over_two_disks() {
     snf_claim::claim(&held, snf_claim::Purpose::Write).unwrap();
     on("inspect", &disks, &second).fails(7, "disk2.raw is in use");
 }
+
+/// lvm2 cannot make a mirror without device-mapper; its metadata is restored, and both legs are ours.
+#[test]
+fn a_mirrored_root() {
+    let disks = Disks::whole(&[80, 80]);
+    disks.group("vg", &[]);
+    let volume = |name: &str, status: &str, segment: &str| {
+        let id: String =
+            name.replace('_', "").chars().chain("x".repeat(32).chars()).take(32).collect();
+        format!(
+            "{name} {{\nid = \"{id}\"\nstatus = [\"READ\", \"WRITE\"{status}]\nsegment_count = 1\n\
+             segment1 {{\nstart_extent = 0\n{segment}\n}}\n}}\n"
+        )
+    };
+    let part = |name: &str, pv: usize, first: u64, count: u64| {
+        let stripes = format!("stripe_count = 1\nstripes = [\"pv{pv}\", {first}]");
+        volume(name, "", &format!("extent_count = {count}\ntype = \"striped\"\n{stripes}"))
+    };
+    let legs = "device_count = 2\nregion_size = 4096\n\
+                raids = [\"root_rmeta_0\", \"root_rimage_0\", \"root_rmeta_1\", \"root_rimage_1\"]";
+    let text = [
+        part("root_rmeta_0", 0, 0, 1),
+        part("root_rmeta_1", 1, 0, 1),
+        part("root_rimage_0", 0, 1, 64),
+        part("root_rimage_1", 1, 1, 64),
+        volume("root", ", \"VISIBLE\"", &format!("extent_count = 64\ntype = \"raid1\"\n{legs}")),
+    ];
+    disks.attach().restore("vg", &text.concat());
+    let leg = |disk: usize| {
+        let bytes = fs::read(&disks.files[disk]).unwrap();
+        bytes[2 * MIB as usize..66 * MIB as usize].to_vec()
+    };
+    let guest = debian("/dev/vg/root / ext4 defaults\n").bytes();
+    for path in &disks.files {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &guest, 2 * MIB).unwrap();
+    }
+    on("apply", &disks, &["--hostname", "vm"]).fails(3, "is not among the disks");
+    let both = ["--disk", disks.path(1)];
+    let run = on("apply", &disks, &[&["--hostname", "vm"], &both[..]].concat());
+    assert!(run.works().stderr.is_empty(), "{run:?}");
+    assert!(leg(0) == leg(1) && leg(0) != guest);
+    let root = crate::cli_support::volumes::image(&leg(0));
+    root.check();
+    assert_eq!(root.cat("/etc/hostname"), "vm\n");
+    disks.check("vg");
+    let before = leg(0);
+    let grown = on("apply", &disks, &[&["--size", "+40M"], &both[..]].concat());
+    assert!(grown.code == 1 || grown.code == 3, "{grown:?}");
+    assert!(grown.stderr.contains("vg/root"), "{grown:?}");
+    assert!(leg(0) == before && fs::metadata(&disks.files[0]).unwrap().len() == 80 * MIB);
+}
+
+/// The room of one disk goes to a volume that lies on both.
+#[test]
+fn a_group_over_two_disks_grows() {
+    let disks = Disks::whole(&[80, 80]);
+    disks.group("vg", &[]);
+    let loops = disks.attach();
+    loops.create(&["-n", "root", "-l", "50", "vg", &loops.names[0]]);
+    loops.lvm(&["lvextend", "-q", "-l", "+14", "vg/root", &loops.names[1]]);
+    drop(loops);
+    disks.write("vg/root", &debian("/dev/vg/root / ext4 defaults\n").bytes());
+    let options = ["--size", "+60M", "--hostname", "vm", "--disk", disks.path(1)];
+    let run = on("apply", &disks, &options);
+    assert!(run.works().stderr.is_empty(), "{run:?}");
+    assert_eq!(fs::metadata(&disks.files[0]).unwrap().len(), 140 * MIB);
+    assert_eq!(fs::metadata(&disks.files[1]).unwrap().len(), 80 * MIB);
+    disks.check("vg");
+    // All extents of both: 139 and 79.
+    assert_eq!(disks.read("vg/root").len() as u64, (139 + 79) * MIB);
+    let root = disks.guest("vg/root");
+    root.check();
+    assert_eq!(root.cat("/etc/hostname"), "vm\n");
+    let again = on("apply", &disks, &["--grow", "--disk", disks.path(1)]);
+    assert!(again.works().stdout.contains("nothing changed"), "{again:?}");
+}

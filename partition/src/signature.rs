@@ -152,7 +152,8 @@ pub const WRAPPED: &[Signature] = &[
     at("gzip", "gzip", 0, b"\x1f\x8b\x08").or("unpack it with gunzip"),
     at("xz", "xz", 0, b"\xfd7zXZ\0").or("unpack it with unxz"),
     at("zstd", "zstd", 0, b"\x28\xb5\x2f\xfd").or("unpack it with unzstd"),
-    at("bzip2", "bzip2", 0, b"BZh91AY&SY").or("unpack it with bunzip2"),
+    // After `BZh` and the level: the first block begins with the digits of pi.
+    at("bzip2", "bzip2", 4, b"1AY&SY").or("unpack it with bunzip2"),
 ];
 
 /// Bytes from the start of a device that hold every signature with a fixed offset.

@@ -92,6 +92,8 @@ pub struct Volume {
     pub deployment: Option<String>,
     /// Views of its file system that belong on directories of the root.
     pub(super) views: Vec<(&'static str, Box<dyn FileSystem>)>,
+    /// Whether the layer below gives it a size of its own, so that it does not grow with what it lies in.
+    pub fixed: bool,
     /// First byte on the disk; `None` when it does not lie there in the clear and in one piece.
     pub run: Option<u64>,
     /// First byte of a partition on its disk; 0 for other volumes.
@@ -167,6 +169,7 @@ impl Volume {
             read_only: None,
             deployment: None,
             views: Vec::new(),
+            fixed: false,
             run: Some(start),
             start,
             size,

@@ -161,6 +161,13 @@ pub fn choose(
     let base = base(disk, index)?;
     // Only the command line goes into what `create` leaves to the guest.
     let index = if growth.is_insisted_on() { index } else { base };
+    if let Some(fixed) = fixed(disk, index, base) {
+        let place = disk.volumes.get(index).map_or_else(String::new, shown);
+        let below = fixed.below.first().and_then(|below| disk.volumes.get(*below));
+        let below = below.map_or_else(|| fixed.place(), Volume::place);
+        let reason = format!("the header of the LUKS container on {below} gives it a fixed size");
+        return Err(NoGrowth::Content { place, reason });
+    }
     let Some(volume) = disk.volumes.get(index) else { return Err(NoGrowth::Nothing) };
     if let Err(reason) = grows(volume) {
         return Err(NoGrowth::Content { place: shown(volume), reason });
@@ -223,6 +230,22 @@ fn named(disk: &Disk, number: u32) -> Result<usize, NoGrowth> {
         let there: Vec<String> = disk.volumes.iter().map(Volume::place).collect();
         NoGrowth::Missing { number, there: there.join(", ") }
     })
+}
+
+/// The first volume on the way from one down to its partition that keeps its size.
+fn fixed(disk: &Disk, index: usize, base: usize) -> Option<&Volume> {
+    let mut index = index;
+    while index != base {
+        let volume = disk.volumes.get(index)?;
+        if volume.fixed {
+            return Some(volume);
+        }
+        // As `base` goes.
+        let earlier = volume.below.iter().copied().filter(|below| *below < index);
+        let ours = earlier.filter(|below| disk.volumes.get(*below).is_some_and(|v| v.disk == 0));
+        index = ours.max_by_key(|below| disk.volumes.get(*below).map(|v| v.start))?;
+    }
+    None
 }
 
 /// The partition (or the disk) that a volume lies in: of several, the one that is last.

@@ -235,6 +235,7 @@ impl Opening<'_> {
                         ),
                     ];
                     inner.read_only = volume.read_only.clone();
+                    inner.fixed = !content.is_dynamic();
                     inner.layer = Layer::Luks(uuid);
                     let role = "an open LUKS container".to_owned();
                     self.disk.volumes[index].content = Content::Container { kind: LUKS, role };

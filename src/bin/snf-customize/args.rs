@@ -350,11 +350,17 @@ pub(crate) struct Stack {
 pub(crate) struct Domain {
     /// In place of DISK: all disks of this libvirt domain (its name, UUID or number), which is shut
     /// off. Needs virsh.
-    #[arg(short = 'd', long = "domain", value_name = "DOMAIN", help_heading = "The disk")]
+    #[arg(
+        id = "domain",
+        short = 'd',
+        long = "domain",
+        value_name = "DOMAIN",
+        help_heading = "The disk"
+    )]
     pub(crate) name: Option<String>,
 
     /// The libvirt that knows the domain, as virsh --connect takes it; a system of this machine.
-    #[arg(long, value_name = "URI", requires = "name", help_heading = "The disk")]
+    #[arg(long, value_name = "URI", requires = "domain", help_heading = "The disk")]
     pub(crate) connect: Option<String>,
 }
 

@@ -4,6 +4,7 @@
 mod copy;
 mod create;
 mod customize;
+mod disks;
 mod ext;
 mod helper;
 mod ntfs;
@@ -25,6 +26,7 @@ type Topic = fn(&Bench) -> Result<()>;
 /// What `bench TOPIC` knows, in the order in which `bench` runs all of them.
 const TOPICS: &[(&str, Topic)] = &[
     ("customize", customize::bench),
+    ("disks", disks::bench),
     ("create", create::bench),
     ("copy", copy::bench),
     ("helper", helper::bench),
