@@ -13,7 +13,17 @@ pub(super) const PROPERTIES: &str = "properties";
 /// Options that are no part of what a request asks for: they say how one run goes, and on which disk. A plan is the same
 /// whether it is tried, shown or done.
 const OF_A_RUN: &[&str] = &[
-    "connect", "diff", "domain", "dry-run", "file", "help", "helper", "json", "print-plan", "quiet", "verbose",
+    "connect",
+    "diff",
+    "domain",
+    "dry-run",
+    "file",
+    "help",
+    "helper",
+    "json",
+    "print-plan",
+    "quiet",
+    "verbose",
     "vm",
 ];
 
