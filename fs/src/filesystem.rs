@@ -395,9 +395,20 @@ pub trait FileSystem: Send {
     fn seal(&mut self) -> Result<()> {
         Ok(())
     }
+    /// Whether [`FileSystem::commit`] would have the room that it needs beside the changes
+    /// themselves. Nothing is written. A run asks this of all file systems before it writes to any,
+    /// and at the end of a dry run.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] where it would not; [`Error::Corrupt`] and [`Error::Device`].
+    fn check_commit(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes all changes to the device.
     ///
     /// # Errors
+    /// [`Error::NoSpace`] before the first write where [`FileSystem::check_commit`] says so;
     /// [`Error::Device`] where the device fails; what is on it then is said by the engine's
     /// documentation.
     fn commit(&mut self) -> Result<CommitReport>;

@@ -131,6 +131,10 @@ impl FileSystem for View {
     fn seal(&mut self) -> Result<()> {
         self.fs().seal()
     }
+    fn check_commit(&mut self) -> Result<()> {
+        self.fs().check_commit()
+    }
+
     fn commit(&mut self) -> Result<CommitReport> {
         self.fs().commit()
     }

@@ -326,6 +326,7 @@ fn work_on_guest(
     report.root = guest.disk.volumes[guest.root].place();
     report.changes = guest.tree.changes().iter().map(ChangeReport::of).collect();
     session.storage.check_reads().map_err(CustomizeError::Read)?;
+    guest.tree.check_commit()?;
     Ok(guest)
 }
 

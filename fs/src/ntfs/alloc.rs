@@ -70,7 +70,7 @@ impl Volume {
 
     /// Calls `visit` for each run of free clusters in a range, until it says `false`. What was
     /// freed since the last commit does not count as free.
-    fn scan_free(
+    pub(super) fn scan_free(
         &self,
         range: Range<u64>,
         visit: &mut dyn FnMut(Range<u64>) -> bool,

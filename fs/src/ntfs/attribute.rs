@@ -1,5 +1,7 @@
 //! Attributes: as one record holds them, and as a file has them with all their parts together.
 
+use std::ops::Range;
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::boot::Geometry;
@@ -162,18 +164,9 @@ impl Attribute {
         geometry: &Geometry,
     ) -> (Vec<u8>, usize) {
         let body_at = self.body_offset();
-        let head = AttributeHeader {
-            type_code: self.type_code.into(),
-            record_length: 0.into(),
-            form_code: u8::from(matches!(self.body, Body::Mapped(_))),
-            name_length: self.name.len().min(255) as u8,
-            name_offset: 0.into(),
-            flags: self.flags.into(),
-            instance: instance.into(),
-        };
-        let mut out = head.as_bytes().to_vec();
+        let mut out = self.head(instance);
         let mut next = 0;
-        let mut name_at = 0;
+        let name_at;
         match &self.body {
             Body::Resident(value) => {
                 let resident = Resident {
@@ -183,7 +176,7 @@ impl Attribute {
                     reserved: 0,
                 };
                 out.extend_from_slice(resident.as_bytes());
-                name_at += out.len();
+                name_at = out.len();
                 out.extend(unit_bytes(&self.name));
                 out.resize(body_at, 0);
                 out.extend_from_slice(value);
@@ -193,36 +186,86 @@ impl Attribute {
                 next = index;
                 let lowest = mapping.runs.get(from).map_or(Vcn(0), |(vcn, _)| vcn);
                 let highest = mapping.runs.get(next).map_or(mapping.runs.end(), |(vcn, _)| vcn);
-                // Sizes stand in the first part only.
-                let first = |value: u64| if from == 0 { value } else { 0 };
-                let nonresident = Nonresident {
-                    lowest_vcn: lowest.0.into(),
-                    highest_vcn: highest.0.wrapping_sub(1).into(),
-                    mapping_pairs_offset: (body_at as u16).into(),
-                    compression_unit_size: if from == 0 { mapping.unit } else { 0 },
-                    reserved: [0; 5],
-                    allocated_length: first(mapping.runs.clusters() * geometry.cluster).into(),
-                    file_size: first(mapping.size).into(),
-                    valid_data_length: first(mapping.valid).into(),
-                };
-                out.extend_from_slice(nonresident.as_bytes());
-                if self.is_thin() {
-                    let total = first(mapping.runs.allocated() * geometry.cluster);
-                    out.extend_from_slice(&total.to_le_bytes());
-                }
-                name_at += out.len();
-                out.extend(unit_bytes(&self.name));
-                out.resize(body_at, 0);
-                out.extend_from_slice(&pairs);
+                name_at = self.put_mapped(&mut out, mapping, lowest..highest, &pairs, geometry);
             }
         }
-        out.resize(out.len().next_multiple_of(8), 0);
-        let length = (out.len() as u32).to_le_bytes();
-        out[4..8].copy_from_slice(&length);
-        // Windows sets the offset whether there is a name or not.
-        out[10..12].copy_from_slice(&(name_at as u16).to_le_bytes());
-        (out, next)
+        (finish(out, name_at), next)
     }
+
+    /// The part of a mapped attribute that covers some virtual clusters, as bytes; `None` where it
+    /// is resident.
+    pub fn encode_part(
+        &self,
+        instance: u16,
+        vcns: Range<Vcn>,
+        geometry: &Geometry,
+    ) -> Option<Vec<u8>> {
+        let mapping = self.mapping()?;
+        let runs: Runs = mapping.runs.part(vcns.clone()).collect();
+        let (pairs, _) = runs.encode(0, usize::MAX);
+        let mut out = self.head(instance);
+        let name_at = self.put_mapped(&mut out, mapping, vcns, &pairs, geometry);
+        Some(finish(out, name_at))
+    }
+
+    fn head(&self, instance: u16) -> Vec<u8> {
+        let head = AttributeHeader {
+            type_code: self.type_code.into(),
+            record_length: 0.into(),
+            form_code: u8::from(matches!(self.body, Body::Mapped(_))),
+            name_length: self.name.len().min(255) as u8,
+            name_offset: 0.into(),
+            flags: self.flags.into(),
+            instance: instance.into(),
+        };
+        head.as_bytes().to_vec()
+    }
+
+    /// Adds what a mapped attribute has after its header, with the pairs of the virtual clusters
+    /// `vcns`; where its name is.
+    fn put_mapped(
+        &self,
+        out: &mut Vec<u8>,
+        mapping: &Mapping,
+        vcns: Range<Vcn>,
+        pairs: &[u8],
+        geometry: &Geometry,
+    ) -> usize {
+        let body_at = self.body_offset();
+        // Sizes stand in the first part only.
+        let is_first = vcns.start == Vcn(0);
+        let first = |value: u64| if is_first { value } else { 0 };
+        let nonresident = Nonresident {
+            lowest_vcn: vcns.start.0.into(),
+            highest_vcn: vcns.end.0.wrapping_sub(1).into(),
+            mapping_pairs_offset: (body_at as u16).into(),
+            compression_unit_size: if is_first { mapping.unit } else { 0 },
+            reserved: [0; 5],
+            allocated_length: first(mapping.runs.clusters() * geometry.cluster).into(),
+            file_size: first(mapping.size).into(),
+            valid_data_length: first(mapping.valid).into(),
+        };
+        out.extend_from_slice(nonresident.as_bytes());
+        if self.is_thin() {
+            let total = first(mapping.runs.allocated() * geometry.cluster);
+            out.extend_from_slice(&total.to_le_bytes());
+        }
+        let name_at = out.len();
+        out.extend(unit_bytes(&self.name));
+        out.resize(body_at, 0);
+        out.extend_from_slice(pairs);
+        name_at
+    }
+}
+
+/// Pads an encoded attribute, and sets its length and where its name is.
+fn finish(mut out: Vec<u8>, name_at: usize) -> Vec<u8> {
+    out.resize(out.len().next_multiple_of(8), 0);
+    let length = (out.len() as u32).to_le_bytes();
+    out[4..8].copy_from_slice(&length);
+    // Windows sets the offset whether there is a name or not.
+    out[10..12].copy_from_slice(&(name_at as u16).to_le_bytes());
+    out
 }
 
 /// Reads the attributes that begin at byte `first` of a record. What is wrong is said in words.

@@ -128,7 +128,7 @@ impl Volume {
         record.head.reference_count = 0.into();
         record.head.next_attribute_instance = 0.into();
         record.head.base_file_record_segment = base.map_or(0, |base| base.0).into();
-        self.write_record(&record, Step::NewRecord)?;
+        self.write_record(&record, Step::Record)?;
         Ok(record)
     }
 
@@ -141,7 +141,7 @@ impl Volume {
         record.head.flags = 0.into();
         record.head.reference_count = 0.into();
         record.head.base_file_record_segment = 0.into();
-        self.write_record(&record, Step::FreedRecord)?;
+        self.write_record(&record, Step::Record)?;
         self.mark_record(number, false)?;
         self.forget(number);
         if self.space.new_records.remove(&number) {
@@ -225,7 +225,8 @@ pub(super) fn end_of(mapping: &Mapping) -> Option<Lcn> {
     runs_end(&mapping.runs)
 }
 
-fn runs_end(runs: &Runs) -> Option<Lcn> {
+/// The cluster after the last one of some runs.
+pub(super) fn runs_end(runs: &Runs) -> Option<Lcn> {
     let last = runs.iter().next_back()?;
     Some(last.lcn? + last.count)
 }

@@ -12,14 +12,8 @@ pub enum Step {
     Fresh,
     /// `$Bitmap` and the MFT's bitmap.
     Bitmap,
-    /// Records that were free and are in use now.
-    NewRecord,
-    /// Records that were and are in use.
+    /// Records of the MFT, and their copies in `$MFTMirr`.
     Record,
-    /// Other metadata, in place.
-    Change,
-    /// Records that are free now.
-    FreedRecord,
 }
 
 /// A run of bytes.

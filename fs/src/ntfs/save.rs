@@ -71,12 +71,8 @@ impl Volume {
             // The places of its records may have changed.
             self.mft = Arc::new(inode.clone());
         }
-        let step = match self.space.new_records.contains(&inode.number) {
-            true => Step::NewRecord,
-            false => Step::Record,
-        };
         if !base.same_content(&old) {
-            self.write_record(&base, step)?;
+            self.write_record(&base, Step::Record)?;
         }
         self.forget(inode.number);
         if inode.number != records::MFT {
@@ -329,18 +325,18 @@ impl Volume {
         // One that this transaction made may be written over; so may, in the MFT's own case, any
         // other when there are no more.
         let again = reusable.iter().position(|number| self.space.new_records.contains(number));
-        let (record, step) = match again {
-            Some(at) => (self.read_record(reusable.remove(at))?, Step::NewRecord),
+        let record = match again {
+            Some(at) => self.read_record(reusable.remove(at))?,
             None => match self.allocate_record(Some(inode.reference())) {
-                Ok(record) => (record, Step::NewRecord),
+                Ok(record) => record,
                 Err(Error::NoSpace(_)) if inode.number == records::MFT && !reusable.is_empty() => {
-                    (self.read_record(reusable.remove(0))?, Step::Record)
+                    self.read_record(reusable.remove(0))?
                 }
                 Err(error) => return Err(error),
             },
         };
         let record = build(record)?;
-        self.write_record(&record, step)?;
+        self.write_record(&record, Step::Record)?;
         Ok(record.reference())
     }
 }

@@ -16,12 +16,13 @@ use std::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::attribute::{Attribute, Body};
-use super::inode::Inode;
-use super::layout::{BootSector, DATA, VOLUME_INFORMATION, records};
+use super::attribute::{Attribute, Body, Mapping};
+use super::inode::{Inode, ListEntry, read_list};
+use super::layout::{ATTRIBUTE_LIST, BootSector, DATA, VOLUME_INFORMATION, records};
+use super::mft::runs_end;
 use super::pieces::{Piece, Step};
-use super::record::Record;
-use super::runs::{Run, Runs};
+use super::record::{Record, corrupt};
+use super::runs::Runs;
 use super::state::{DIRTY, FLAGS_AT};
 use super::units::{Lcn, Vcn};
 use super::volume::Volume;
@@ -29,19 +30,33 @@ use crate::error::{Error, Result};
 
 /// The records that `$MFTMirr` has at least, and drivers compare.
 const MIRRORED: u64 = 4;
-/// Pieces of the MFT that are copied, at most: each costs two runs in its first record.
+/// Pieces of the MFT that are copied, at most: each costs two runs in one of its records.
 const PIECES_MAX: usize = 64;
 /// Bytes of the MFT that are copied, at most. What lies between two pieces is copied along when
 /// there are too many.
-const BYTES_MAX: u64 = 64 << 20;
+const BYTES_MAX: u64 = 1 << 30;
 
 /// Bytes and the place on the volume that they go to.
 pub(super) type Write = (u64, Vec<u8>);
+/// Records that differ between the copies and their own places.
+pub(super) type Changed = BTreeMap<u64, Vec<u8>>;
+
+/// Records that are copied.
+pub(super) struct Source {
+    /// The clusters of the MFT or of its mirror.
+    pub runs: Runs,
+    /// Where in those bytes the copy begins.
+    pub start: u64,
+    /// Where in those bytes the last record ends.
+    pub end: u64,
+}
 
 /// What one commit needs to switch twice.
 pub(super) struct Shadow {
-    /// Copies of records and mirror, for clusters that were free.
-    pub copies: Vec<Write>,
+    /// Records of MFT and mirror, and the clusters for their copies, which were free.
+    pub moved: Vec<(Source, Runs)>,
+    /// The records that are different in the copies.
+    pub changed: Changed,
     /// `$Bitmap` and the MFT's bitmap with all that is in use before, meanwhile and after.
     pub bitmaps: Vec<Write>,
     /// The boot sector that leads to the records' own places.
@@ -50,17 +65,40 @@ pub(super) struct Shadow {
     pub switched: BootSector,
 }
 
+/// A volume that has no room for the copies. Without them a cut could cost files, so that nothing
+/// is written at all.
+fn no_room(needed: u64, in_one: u64, free: u64, cluster: u64) -> Error {
+    let in_one =
+        if in_one > 1 { format!(", {in_one} of them in one piece") } else { String::new() };
+    Error::NoSpace(format!(
+        "a change that no power cut can tear needs {needed} free clusters of {cluster} bytes{in_one} \
+         for copies of MFT records, and {free} are left; free some space in Windows, or enlarge the \
+         volume first"
+    ))
+}
+
+/// A volume whose MFT is in so many pieces that the copies cannot be described.
+fn too_many_pieces(pieces: usize) -> Error {
+    Error::NoSpace(format!(
+        "a change that no power cut can tear needs a copy of the MFT's list of its clusters, and with \
+         the {pieces} pieces of this MFT it does not fit into its records; defragment the MFT in Windows"
+    ))
+}
+
 impl Volume {
-    /// Works out the copies; `None` where the volume has no room for them, or where they cannot be
-    /// described: an MFT whose run list does not fit into one record. Nothing changes.
-    pub(super) fn shadow(&mut self, pieces: &[(u64, Piece)]) -> Result<Option<Shadow>> {
-        let Some(changed) = self.changed_pieces(pieces) else { return Ok(None) };
-        let mut most = changed.len().min(PIECES_MAX);
+    /// Works out the copies. Nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] where the volume has no room for them, or where they cannot be described.
+    pub(super) fn shadow(&mut self, pieces: &[(u64, Piece)]) -> Result<Shadow> {
+        let changed = self.changed_pieces(pieces)?;
+        let wanted = changed.len().min(PIECES_MAX);
+        let mut most = wanted;
         while most > 0 {
             let ranges = merge(&changed, most);
             let clusters: u64 = ranges.iter().map(|range| range.end - range.start).sum();
             if clusters.saturating_mul(self.geometry.cluster) > BYTES_MAX {
-                return Ok(None);
+                break;
             }
             // The clusters of the copies are in use in `bitmaps` only.
             let space = self.space.clone();
@@ -69,26 +107,47 @@ impl Volume {
             self.store.roll_back(mark);
             self.space = space;
             match result {
-                Ok(None) => most /= 2,
-                Err(Error::NoSpace(_)) => return Ok(None),
-                other => return other,
+                Ok(None) => most -= (most / 4).max(1),
+                // Fewer and longer pieces than those that change find no room.
+                Err(Error::NoSpace(_)) if most < wanted => break,
+                Err(Error::NoSpace(_)) => {
+                    let mut free = 0;
+                    self.scan_free(0..self.geometry.clusters, &mut |run| {
+                        free += run.end - run.start;
+                        true
+                    })?;
+                    let needed = clusters + self.mirror.0.clusters();
+                    let in_one = self.mirrored_clusters().max(self.mirror.0.clusters());
+                    return Err(no_room(needed, in_one, free, self.geometry.cluster));
+                }
+                Err(error) => return Err(error),
+                Ok(Some(shadow)) => return Ok(shadow),
             }
         }
-        Ok(None)
+        let pieces = self.mft.data().and_then(Attribute::mapping).map_or(0, |m| m.runs.len());
+        Err(too_many_pieces(pieces))
     }
 
-    /// The virtual clusters of the MFT that change, in whole records and clusters, the first of
-    /// them always among them. `None` where something changes in place that is not of the MFT.
-    fn changed_pieces(&self, pieces: &[(u64, Piece)]) -> Option<Vec<Range<Vcn>>> {
+    /// Clusters of the records that the mirror has.
+    fn mirrored_clusters(&self) -> u64 {
+        (MIRRORED * self.geometry.record as u64).div_ceil(self.geometry.cluster)
+    }
+
+    /// The virtual clusters of the MFT that change, in whole records and clusters. Always among
+    /// them are the first ones, and all records with a part of the MFT's own run list.
+    fn changed_pieces(&self, pieces: &[(u64, Piece)]) -> Result<Vec<Range<Vcn>>> {
         let cluster = self.geometry.cluster;
         let record = self.geometry.record as u64;
-        let runs = &self.mft.data()?.mapping()?.runs;
-        if self.mft.list.is_some() {
-            return None;
-        }
+        let Some(Mapping { runs, .. }) = self.mft.data().and_then(Attribute::mapping) else {
+            return Err(self.mft.corrupt("it has no $DATA in clusters"));
+        };
         let unit = (record / cluster).max(1);
         let of = |range: Range<u64>| range.start / unit..range.end.div_ceil(unit);
-        let mut units: Vec<Range<u64>> = vec![of(0..(MIRRORED * record).div_ceil(cluster))];
+        let mut units: Vec<Range<u64>> = vec![of(0..self.mirrored_clusters())];
+        units.extend(self.mft.extensions.iter().map(|number| {
+            let at = number.saturating_mul(record);
+            of(at / cluster..(at + record).div_ceil(cluster))
+        }));
         let (own, mirror) = (by_place(runs), by_place(&self.mirror.0));
         for (offset, piece) in pieces {
             if matches!(piece.step, Step::Fresh | Step::Bitmap) || self.is_new(*offset, piece) {
@@ -99,7 +158,13 @@ impl Volume {
             match find(&own, &clusters) {
                 Some(vcn) => units.push(of(vcn.0..vcn.0 + (clusters.end - clusters.start))),
                 None if find(&mirror, &clusters).is_some() => {}
-                None => return None,
+                None => {
+                    return Err(Error::corrupt(
+                        "MFT record",
+                        format!("byte {offset}"),
+                        "a record changes that is neither in the MFT nor in its mirror",
+                    ));
+                }
             }
         }
         units.sort_by_key(|range| range.start);
@@ -111,7 +176,7 @@ impl Volume {
             }
         }
         let vcns = out.into_iter().map(|range| Vcn(range.start * unit)..Vcn(range.end * unit));
-        Some(vcns.map(|range| range.start..range.end.min(runs.end())).collect())
+        Ok(vcns.map(|range| range.start..range.end.min(runs.end())).collect())
     }
 
     /// Whether a piece lies in clusters that were free at the last commit.
@@ -121,46 +186,47 @@ impl Volume {
         (offset / cluster..=last / cluster).all(|lcn| self.is_fresh(Lcn(lcn)))
     }
 
-    /// Takes clusters for the copies and builds them; `None` where they cannot be described.
+    /// Takes clusters, all in one piece.
+    fn allocate_whole(&mut self, count: u64) -> Result<Runs> {
+        let runs = self.allocate(count, None)?;
+        match runs.len() {
+            0 | 1 => Ok(runs),
+            pieces => {
+                Err(Error::NoSpace(format!("{count} clusters are free in {pieces} pieces only")))
+            }
+        }
+    }
+
+    /// Takes clusters for the copies and works out what is in them; `None` where they cannot be
+    /// described.
     fn copies(&mut self, ranges: &[Range<Vcn>]) -> Result<Option<Shadow>> {
-        let cluster = self.geometry.cluster;
+        let (cluster, record) = (self.geometry.cluster, self.geometry.record as u64);
         let Some(own) = self.mft.data().and_then(Attribute::mapping).map(|m| m.runs.clone()) else {
             return Ok(None);
         };
         let mut runs = own.clone();
-        let mut taken: Vec<(Range<Vcn>, Runs)> = Vec::new();
+        let mut moved = Vec::new();
         for range in ranges {
-            let new = self.allocate(range.end - range.start, None)?;
+            let count = range.end - range.start;
+            let mut new = Runs::default();
+            // What is read before the run lists are known must be in one piece.
+            if range.start == Vcn(0) {
+                new = self.allocate_whole(count.min(self.mirrored_clusters()))?;
+            }
+            let near = runs_end(&new);
+            self.allocate(count - new.clusters(), near)?.iter().for_each(|run| new.push(run));
             runs = runs.replaced(range.clone(), &new);
-            taken.push((range.clone(), new));
+            let start = range.start.byte(cluster);
+            moved.push((Source { runs: own.clone(), start, end: u64::MAX }, new));
         }
-        let mirror = self.allocate(self.mirror.0.clusters(), None)?;
-        // What is read before the run lists are known must be in one piece.
-        let start = |runs: &Runs| match runs.get(0) {
-            Some((_, Run { lcn: Some(lcn), .. })) if runs.len() == 1 => Some(lcn),
-            _ => None,
-        };
-        let (Some(mft_lcn), Some(mirror_lcn)) =
-            (taken.first().and_then(|(_, runs)| start(runs)), start(&mirror))
-        else {
+        let mirror = self.allocate_whole(self.mirror.0.clusters())?;
+        let first = |runs: &Runs| runs.get(0).and_then(|(_, run)| run.lcn);
+        let (Some(mft_lcn), Some(mirror_lcn)) = (first(&runs), first(&mirror)) else {
             return Ok(None);
         };
         let Some(changed) = self.shadow_records(runs, mirror.clone())? else { return Ok(None) };
-
-        let mut copies = Vec::new();
-        for (range, new) in &taken {
-            let mut bytes = vec![0; ((range.end - range.start) * cluster) as usize];
-            self.read_runs(&own, range.start.byte(cluster), &mut bytes)?;
-            lay_over(&mut bytes, range.start.byte(cluster), &changed, self.geometry.record);
-            self.split(new, bytes, &mut copies);
-        }
-        let mirrored = self.mirror.0.clone();
-        let mut bytes = vec![0; (mirrored.clusters() * cluster) as usize];
-        self.read_runs(&mirrored, 0, &mut bytes)?;
-        let size = self.mirror.1 as usize * self.geometry.record;
-        let end = size.min(bytes.len());
-        lay_over(&mut bytes[..end], 0, &changed, self.geometry.record);
-        self.split(&mirror, bytes, &mut copies);
+        let end = self.mirror.1.saturating_mul(record);
+        moved.push((Source { runs: self.mirror.0.clone(), start: 0, end }, mirror));
 
         let mut bitmaps = Vec::new();
         for (offset, piece) in self.store.pending().iter() {
@@ -177,68 +243,168 @@ impl Volume {
         let mut switched = boot;
         switched.mft_start_lcn = mft_lcn.0.into();
         switched.mft2_start_lcn = mirror_lcn.0.into();
-        Ok(Some(Shadow { copies, bitmaps, boot, switched }))
+        Ok(Some(Shadow { moved, changed, bitmaps, boot, switched }))
     }
 
     /// The records that differ between the copies and the records' own places: those of `$MFT` and
     /// `$MFTMirr` name the copies, that of `$Volume` asks for a check.
-    fn shadow_records(&self, mft: Runs, mirror: Runs) -> Result<Option<BTreeMap<u64, Vec<u8>>>> {
-        let mut out = BTreeMap::new();
+    fn shadow_records(&self, mft: Runs, mirror: Runs) -> Result<Option<Changed>> {
+        let mut out = Changed::new();
         let mirr = self.inode(records::MFT_MIRR)?;
+        if mirr.list.is_some() {
+            return Ok(None);
+        }
         for (inode, runs) in [(&*self.mft, mft), (&*mirr, mirror)] {
-            let Some(record) = self.with_runs(inode, runs)? else { return Ok(None) };
-            out.insert(inode.number, record.to_bytes()?);
+            let Some(records) = self.with_runs(inode, runs)? else { return Ok(None) };
+            for record in records {
+                out.insert(record.number, record.to_bytes()?);
+            }
         }
         let mut volume = self.read_record(records::VOLUME)?;
         let flags = volume
             .resident_mut(VOLUME_INFORMATION, &self.geometry)?
             .and_then(|value| value.get_mut(FLAGS_AT..FLAGS_AT + 2));
-        let Some([low, high]) = flags else { return Ok(None) };
+        let Some([low, high]) = flags else {
+            return Err(corrupt(records::VOLUME, "its $VOLUME_INFORMATION is not in it"));
+        };
         [*low, *high] = (u16::from_le_bytes([*low, *high]) | DIRTY).to_le_bytes();
         out.insert(records::VOLUME, volume.to_bytes()?);
         Ok(Some(out))
     }
 
-    /// A file's only record with other clusters for its `$DATA`; `None` where it does not hold
-    /// them.
-    fn with_runs(&self, inode: &Inode, runs: Runs) -> Result<Option<Record>> {
-        if inode.list.is_some() {
-            return Ok(None);
-        }
+    /// A file's records with other clusters for its `$DATA`. The same records hold the list of the
+    /// clusters as before, each as much of it as it has room for; `None` where they do not hold it.
+    fn with_runs(&self, inode: &Inode, runs: Runs) -> Result<Option<Vec<Record>>> {
         let mut inode = inode.clone();
         match inode.find_mut(DATA, &[]) {
             Some(Attribute { body: Body::Mapped(mapping), .. }) => mapping.runs = runs,
             _ => return Ok(None),
         }
-        let mut record = self.read_record(inode.number)?;
-        let attributes: Vec<u8> = inode
-            .attributes
-            .iter()
-            .flat_map(|a| a.encode(a.instance, 0, usize::MAX, &self.geometry).0)
-            .collect();
-        if attributes.len() > record.room() {
-            return Ok(None);
+        let is_data = |part: &Attribute| part.type_code == DATA && part.name.is_empty();
+        // Each record, and the attributes in it.
+        let mut parts: Vec<(Record, Vec<Attribute>)> = Vec::new();
+        for number in std::iter::once(inode.number).chain(inode.extensions.iter().copied()) {
+            let record = self.read_record(number)?;
+            let attributes = record.attributes(&self.geometry)?;
+            parts.push((record, attributes));
         }
-        record.set_attributes(&attributes)?;
-        Ok(Some(record))
+        let first_data =
+            |attributes: &[Attribute]| attributes.iter().find(|a| is_data(a)).map(|a| a.lowest_vcn);
+        parts.sort_by_key(|(_, attributes)| first_data(attributes).unwrap_or_default());
+        let Some(lowest) = self.split_list(&inode, &parts)? else { return Ok(None) };
+        let list = match &inode.list {
+            Some(list) => self.changed_list(&inode, list, &lowest)?,
+            None => None,
+        };
+        let mut out = Vec::new();
+        for (mut record, attributes) in parts {
+            let mut encoded = Vec::new();
+            for part in attributes {
+                let begin = lowest.get(&record.number).filter(|_| is_data(&part));
+                let bytes = match (begin, &list) {
+                    (Some(begin), _) => begin.bytes.clone(),
+                    (None, Some(list)) if part.type_code == ATTRIBUTE_LIST => {
+                        if part.size() != list.len() as u64 || part.value().is_none() {
+                            return Ok(None);
+                        }
+                        Attribute { body: Body::Resident(list.clone()), ..part.clone() }
+                            .encode(part.instance, 0, usize::MAX, &self.geometry)
+                            .0
+                    }
+                    _ => self.unchanged(&inode, &part),
+                };
+                encoded.extend(bytes);
+            }
+            if encoded.len() > record.room() {
+                return Ok(None);
+            }
+            record.set_attributes(&encoded)?;
+            out.push(record);
+        }
+        Ok(Some(out))
     }
 
-    /// Adds the writes that put `bytes` into the clusters of a run list without holes.
-    fn split(&self, runs: &Runs, bytes: Vec<u8>, out: &mut Vec<Write>) {
-        let mut rest = &bytes[..];
-        for run in runs.iter() {
-            let count = (run.count.saturating_mul(self.geometry.cluster) as usize).min(rest.len());
-            let (part, behind) = rest.split_at(count);
-            out.push((run.lcn.unwrap_or_default().byte(self.geometry.cluster), part.to_vec()));
-            rest = behind;
+    /// A record's part of an attribute, as it is.
+    fn unchanged(&self, inode: &Inode, part: &Attribute) -> Vec<u8> {
+        let covered = part.mapping().map_or(0, |mapping| mapping.runs.clusters());
+        let vcns = part.lowest_vcn..part.lowest_vcn + covered;
+        let whole = inode.find(part.type_code, &part.name);
+        whole
+            .and_then(|whole| whole.encode_part(part.instance, vcns, &self.geometry))
+            .unwrap_or_else(|| part.encode(part.instance, 0, usize::MAX, &self.geometry).0)
+    }
+
+    /// Shares the runs of `$DATA` out to the records that have a part of it, in their order; `None`
+    /// where they do not hold all, or where a record would lie in a part that only a later one names.
+    fn split_list(
+        &self,
+        inode: &Inode,
+        parts: &[(Record, Vec<Attribute>)],
+    ) -> Result<Option<BTreeMap<u64, Begin>>> {
+        let Some((data, mapping)) = inode.data().and_then(|data| Some((data, data.mapping()?)))
+        else {
+            return Ok(None);
+        };
+        let (mut out, mut from) = (BTreeMap::new(), 0);
+        for (record, attributes) in parts {
+            let (ours, others): (Vec<_>, Vec<_>) =
+                attributes.iter().partition(|a| a.type_code == DATA && a.name.is_empty());
+            let [part] = ours.as_slice() else {
+                if ours.is_empty() {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let taken: usize = others.iter().map(|part| self.unchanged(inode, part).len()).sum();
+            let room = record.room().saturating_sub(taken) / 8 * 8;
+            let Some((vcn, _)) = mapping.runs.get(from).filter(|_| room >= data.least_part())
+            else {
+                return Ok(None);
+            };
+            let place = record.number.saturating_mul(self.geometry.record as u64);
+            if from > 0 && Vcn::of_byte(place, self.geometry.cluster) >= vcn {
+                return Ok(None);
+            }
+            let (bytes, next) = data.encode(part.instance, from, room, &self.geometry);
+            if next == from {
+                return Ok(None);
+            }
+            out.insert(record.number, Begin { vcn, bytes });
+            from = next;
         }
+        Ok((from == mapping.runs.len()).then_some(out))
+    }
+
+    /// The attribute list with other virtual clusters for the parts of `$DATA`, where they differ.
+    fn changed_list(
+        &self,
+        inode: &Inode,
+        list: &Attribute,
+        lowest: &BTreeMap<u64, Begin>,
+    ) -> Result<Option<Vec<u8>>> {
+        let entries = read_list(self, inode.number, list)?;
+        let mut changed = entries.clone();
+        for entry in changed.iter_mut().filter(|e| e.type_code == DATA && e.name.is_empty()) {
+            if let Some(begin) = lowest.get(&entry.segment.number()) {
+                entry.lowest_vcn = begin.vcn;
+            }
+        }
+        let bytes = || changed.iter().flat_map(ListEntry::to_bytes).collect();
+        Ok((changed != entries).then(bytes))
     }
 }
 
-/// Lays whole records over the bytes of the MFT from byte `from` on.
-fn lay_over(bytes: &mut [u8], from: u64, changed: &BTreeMap<u64, Vec<u8>>, record: usize) {
+/// A record's part of `$DATA`: where it begins, and its bytes.
+struct Begin {
+    vcn: Vcn,
+    bytes: Vec<u8>,
+}
+
+/// Lays whole records over the bytes from byte `from` on of a list of records that ends at `end`.
+pub(super) fn lay_over(bytes: &mut [u8], from: u64, end: u64, changed: &Changed, record: usize) {
     for (number, new) in changed {
-        let at = number.saturating_mul(record as u64).checked_sub(from);
+        let offset = number.saturating_mul(record as u64);
+        let at = offset.checked_sub(from).filter(|_| offset + record as u64 <= end);
         let place = at.and_then(|at| bytes.get_mut(at as usize..at as usize + record));
         if let Some(place) = place {
             place.copy_from_slice(new);

@@ -1,5 +1,7 @@
 //! Index trees of files: what [`super::index`] wants to know of records, run lists and bitmaps.
 
+use std::ops::Range;
+
 use super::alloc::change_bits;
 use super::attribute::{Attribute, Body, Mapping};
 use super::boot::Geometry;
@@ -192,14 +194,25 @@ impl<'a> Editor<'a> {
         let Some(mut mapping) = blocks.cloned() else {
             return Err(self.corrupt("it is resident".to_owned()));
         };
-        let mut vcns = Vcn::of_bytes(offset..offset + length as u64, cluster);
-        let all = mapping.runs.clusters();
-        if mapping.runs.len() >= PIECES && all.saturating_mul(cluster) <= WHOLE_MAX {
-            vcns = Vcn(0)..Vcn(all);
-        }
+        let block = Vcn::of_bytes(offset..offset + length as u64, cluster);
+        let all = Vcn(0)..Vcn(mapping.runs.clusters());
+        let in_pieces = mapping.runs.len() >= PIECES
+            && mapping.runs.clusters().saturating_mul(cluster) <= WHOLE_MAX;
+        let near = |vcns: &Range<Vcn>| mapping.runs.part(vcns.clone()).next()?.lcn;
+        let whole = match in_pieces {
+            true => self.volume.allocate(all.end - all.start, near(&all)).map(Some),
+            false => Ok(None),
+        };
+        let (vcns, new) = match whole {
+            Ok(Some(new)) => (all, new),
+            // There may be room for the block alone.
+            Ok(None) | Err(Error::NoSpace(_)) => {
+                let new = self.volume.allocate(block.end - block.start, near(&block))?;
+                (block, new)
+            }
+            Err(error) => return Err(error),
+        };
         let old: Vec<Run> = mapping.runs.part(vcns.clone()).collect();
-        let near = old.first().and_then(|run| run.lcn);
-        let new = self.volume.allocate(vcns.end - vcns.start, near)?;
         let covered = (vcns.end - vcns.start) * cluster;
         if covered > length as u64 {
             let mut bytes = vec![0; covered as usize];
@@ -264,18 +277,14 @@ impl IndexStore for Editor<'_> {
     fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()> {
         let unit = vcn_unit(block.len(), &self.volume.geometry);
         let mut places = self.places(vcn, block.len())?;
-        let mut step = Step::Fresh;
         if !self.is_fresh(&places) {
-            match self.relocate(vcn.saturating_mul(unit), block.len()) {
-                Ok(()) => places = self.places(vcn, block.len())?,
-                // A volume that is full must still let files go.
-                Err(Error::NoSpace(_)) => step = Step::Change,
-                Err(error) => return Err(error),
-            }
+            // In its own place a cut would tear it, and the names in it would be lost.
+            self.relocate(vcn.saturating_mul(unit), block.len())?;
+            places = self.places(vcn, block.len())?;
         }
         let mut bytes = block.to_vec();
         fixup::protect(&mut bytes).map_err(|text| self.corrupt(text))?;
-        self.volume.write_places(&places, &bytes, step)
+        self.volume.write_places(&places, &bytes, Step::Fresh)
     }
 
     fn allocate_block(&mut self) -> Result<u64> {

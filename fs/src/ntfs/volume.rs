@@ -238,8 +238,7 @@ impl Volume {
             let places = self.places(&self.mirror.0, offset, bytes.len());
             let places = places
                 .ok_or_else(|| corrupt(records::MFT_MIRR, "$MFTMirr ends before its size"))?;
-            // The copy is whole before the record itself changes.
-            self.write_places(&places, &bytes, step.min(Step::NewRecord))?;
+            self.write_places(&places, &bytes, step)?;
         }
         let places = self.record_places(record.number)?;
         self.write_places(&places, &bytes, step)

@@ -168,6 +168,20 @@ impl Tree {
         self.mounts.iter_mut().try_for_each(|mount| mount.fs.seal())
     }
 
+    /// Whether every file system has the room that its commit needs: see
+    /// [`FileSystem::check_commit`]. Nothing is written.
+    ///
+    /// # Errors
+    /// [`CommitError`] names the file system that has not.
+    pub fn check_commit(&mut self) -> Result<(), CommitError> {
+        for mount in self.mounts.iter_mut().filter(|mount| mount.fs.is_dirty()) {
+            let path = display_name(&mount.path);
+            let fail = |source| CommitError { path, source, committed: Vec::new() };
+            mount.fs.check_commit().map_err(fail)?;
+        }
+        Ok(())
+    }
+
     /// Writes everything: the file systems mounted last first, the root, which holds passwords and
     /// keys, at the end.
     ///

@@ -277,6 +277,10 @@ impl FileSystem for Ntfs {
         !self.volume.store.pending().is_empty() || self.growth.is_some()
     }
 
+    fn check_commit(&mut self) -> Result<()> {
+        self.volume.check_commit()
+    }
+
     fn commit(&mut self) -> Result<CommitReport> {
         let report = self.volume.commit()?;
         if let Some(growth) = self.growth.take() {
