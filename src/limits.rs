@@ -38,6 +38,14 @@ pub const XML_ELEMENTS: usize = 100_000;
 pub const USERS: usize = 64;
 /// The rules of a deployment, with the files that they carry.
 pub const RULES_BYTES: usize = 16 << 20;
+/// Lists and objects within each other in JSON: `serde_json`'s own bound.
+pub const JSON_LEVELS: usize = 127;
+/// A path of a personality file.
+pub const PERSONALITY_PATH_BYTES: usize = 4096;
+/// A registry hive that is read as a whole (SYSTEM, SAM).
+pub const HIVE_BYTES: u64 = 128 << 20;
+/// A transaction log of a registry hive.
+pub const HIVE_LOG_BYTES: u64 = 64 << 20;
 
 /// One bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +113,30 @@ pub const LIMITS: &[Limit] = &[
         USERS as u64,
         "names",
         "the password of each is hashed by several methods, a tenth of a second together",
+    ),
+    limit(
+        "levels of JSON",
+        JSON_LEVELS as u64,
+        "levels",
+        "each takes stack; OS parameters have four",
+    ),
+    limit(
+        "path of a personality file",
+        PERSONALITY_PATH_BYTES as u64,
+        "bytes",
+        "no kernel opens a longer one",
+    ),
+    limit(
+        "registry hive",
+        HIVE_BYTES,
+        "bytes",
+        "it is held in memory, twice when it is written; those of a large server have some 30 MB",
+    ),
+    limit(
+        "log of a registry hive",
+        HIVE_LOG_BYTES,
+        "bytes",
+        "there are three, and they are held in memory",
     ),
     limit(
         "rules",

@@ -25,6 +25,33 @@ pub const NBD_TEXT_BYTES: u32 = snf_storage::nbd::TEXT_BYTES;
 pub const NBD_REPLIES: usize = snf_storage::nbd::REPLIES;
 /// The answer of a back-end to a question.
 pub const ANSWER_BYTES: usize = 4096;
+/// The dictionary of an xz stream, as its header codes it (96 MiB): an even number n stands for 2 to
+/// the power of n/2 + 12 bytes, the odd one after it for half as much again.
+pub const XZ_DICTIONARY_CODE: u32 = 29;
+/// Memory that a header may make the decompressor of xz and lzma take, in KiB: enough for that.
+pub const XZ_MEMORY_KIB: u32 = 100 << 10;
+/// A kernel or initramfs file that the helper is built from, packed.
+pub const KERNEL_FILE_BYTES: u64 = 256 << 20;
+/// A kernel, unpacked.
+pub const KERNEL_BYTES: usize = 512 << 20;
+/// A kernel module, packed or unpacked, and the kernel's list of modules.
+pub const MODULE_BYTES: usize = 64 << 20;
+/// Modules of one helper.
+pub const MODULES: usize = 256;
+/// The init of a helper.
+pub const INIT_BYTES: usize = 8 << 20;
+/// Redirects of one request.
+pub const REDIRECTS: u32 = 10;
+/// Seconds for all of a text that a URL leads to (FETCH_TIMEOUT's default).
+pub const TEXT_SECONDS: u64 = 60;
+/// Seconds of waiting for all of an image (FETCH_IMAGE_TIMEOUT's default).
+pub const IMAGE_SECONDS: u64 = 86_400;
+/// Microseconds of waiting for each byte of an image (FETCH_MIN_RATE's default of 10,000 a second).
+pub const BYTE_MICROSECONDS: u64 = 100;
+/// Seconds of silence of a web server.
+pub const SILENCE_SECONDS: u64 = 30;
+/// Seconds until a web server takes a connection, and until its name is found.
+pub const CONNECT_SECONDS: u64 = 15;
 
 /// All of them.
 pub const LIMITS: &[Limit] = &[
@@ -43,6 +70,55 @@ pub const LIMITS: &[Limit] = &[
     limit("message of QEMU", QMP_BYTES as u64, "bytes", "its greeting has some hundred bytes"),
     limit("text of an NBD server", NBD_TEXT_BYTES as u64, "bytes", "the protocol's own bound"),
     limit("replies of an NBD server", NBD_REPLIES as u64, "replies", "there are five kinds"),
+    limit(
+        "dictionary of xz",
+        XZ_DICTIONARY_CODE as u64,
+        "as the header codes it",
+        "96 MiB, as `xz -9` needs 64; it is held in memory",
+    ),
+    limit(
+        "dictionary of lzma",
+        (XZ_MEMORY_KIB >> 10) as u64 - 1,
+        "MiB",
+        "only kernels are packed so; as much as xz may take",
+    ),
+    limit(
+        "kernel file",
+        KERNEL_FILE_BYTES,
+        "bytes",
+        "it is held in memory; Debian's have 12 MiB, and a device named by mistake has no end",
+    ),
+    limit(
+        "kernel",
+        KERNEL_BYTES as u64,
+        "bytes",
+        "it is held in memory; an unpacked one has some 50 MiB",
+    ),
+    limit("module file", MODULE_BYTES as u64, "bytes", "the largest drivers have some MiB"),
+    limit("module", MODULE_BYTES as u64, "bytes, unpacked", "the largest drivers have some MiB"),
+    limit(
+        "modules",
+        MODULES as u64,
+        "modules",
+        "each is read by every run; those that the helper needs come to some 40",
+    ),
+    limit("init", INIT_BYTES as u64, "bytes", "each run reads it; ours has under 3 MiB"),
+    limit("redirects", REDIRECTS as u64, "redirects", "what browsers follow is twice as much"),
+    limit("time for a text", TEXT_SECONDS * 1000 - 1, "milliseconds", "it has 1 MiB at most"),
+    limit(
+        "time for an image",
+        IMAGE_SECONDS,
+        "seconds",
+        "1 TiB at 100 Mbit/s takes a day; a run holds its disk meanwhile",
+    ),
+    limit(
+        "time for a byte of an image",
+        BYTE_MICROSECONDS,
+        "microseconds",
+        "10,000 bytes a second, less than a modem; a slower server only holds the run",
+    ),
+    limit("silence", SILENCE_SECONDS, "seconds", "TCP has repeated a lost packet by then"),
+    limit("time to connect", CONNECT_SECONDS, "seconds", "three attempts of TCP"),
     limit("answer of a back-end", ANSWER_BYTES as u64, "bytes", "it is a number or a yes"),
 ];
 

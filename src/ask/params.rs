@@ -6,6 +6,7 @@ use crate::ask::plan::{ImageFormat, Password, Plan, Who};
 use crate::ask::properties::{Properties, PropertyError};
 use crate::craft::base64;
 use crate::craft::crypt;
+use crate::craft::json;
 use crate::craft::secret::Secret;
 
 /// Every OS parameter, in the order of the documentation.
@@ -136,11 +137,13 @@ impl OsParameters {
 
     /// Takes parameters from a JSON object, as a `config_url` gives: strings as they are, and for
     /// the parameters that are JSON themselves also the objects or lists. `null` is not set.
-    pub fn from_json(json: &str) -> Result<Self, Vec<Problem>> {
+    pub fn from_json(text: &str) -> Result<Self, Vec<Problem>> {
         use serde_json::Value;
         let one = |problem: String| vec![Problem::new("config_url", problem)];
-        let value: Value = serde_json::from_str(json)
-            .map_err(|error| one(format!("what it leads to is not JSON: {error}")))?;
+        let value = json::parse(text).map_err(|error| match error.is_data() {
+            true => one(format!("in what it leads to, {error}")),
+            false => one(format!("what it leads to is not JSON: {error}")),
+        })?;
         let Value::Object(object) = value else {
             return Err(one("what it leads to is not a JSON object of OS parameters".to_owned()));
         };
@@ -468,6 +471,14 @@ mod tests {
         for (json, part) in [
             ("[]", "config_url: what it leads to is not a JSON object"),
             ("nope", "config_url: what it leads to is not JSON"),
+            (
+                r#"{"img_passwd": "a", "img_passwd": "b"}"#,
+                "config_url: in what it leads to, \"img_passwd\" has two different values",
+            ),
+            (
+                r#"{"img_properties": {"USERS": "ann", "USERS": "root"}}"#,
+                "config_url: in what it leads to, \"USERS\" has two different values",
+            ),
             (r#"{"img_pass": "x"}"#, "img_pass: there is no such OS parameter"),
             (r#"{"img_id": 5}"#, "img_id: must be a string"),
             (r#"{"config_url": "http://x"}"#, "config_url: cannot be given"),

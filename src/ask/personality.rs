@@ -5,10 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::ask::plan::PersonalityFile;
 use crate::ask::windows_path;
-use crate::craft::base64;
-
-/// The longest path that a guest takes.
-const PATH_MAX: usize = 4096;
+use crate::craft::{base64, json};
+use crate::limits::PERSONALITY_PATH_BYTES;
 
 /// Why a personality cannot be used: by index and field, never with the contents.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,11 +37,11 @@ pub enum PersonalityError {
 
 /// Reads a personality. An empty text is an empty list. `origin` is for messages
 /// (`img_personality`).
-pub fn parse(json: &str, origin: &str) -> Result<Vec<PersonalityFile>, PersonalityError> {
-    if json.trim().is_empty() {
+pub fn parse(text: &str, origin: &str) -> Result<Vec<PersonalityFile>, PersonalityError> {
+    if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let list: Value = serde_json::from_str(json).map_err(|error| PersonalityError::Json {
+    let list = json::parse(text).map_err(|error| PersonalityError::Json {
         origin: origin.to_owned(),
         problem: error.to_string(),
     })?;
@@ -127,8 +125,11 @@ pub fn check_path(path: &str) -> Result<(), String> {
         Err("does not begin with '/'; it must be an absolute path in the guest".to_owned())
     } else if path.contains('\0') {
         Err("holds a NUL character, which no path can".to_owned())
-    } else if path.len() > PATH_MAX {
-        Err(format!("has {} bytes; {PATH_MAX} is the most a path can have", path.len()))
+    } else if path.len() > PERSONALITY_PATH_BYTES {
+        Err(format!(
+            "has {} bytes; {PERSONALITY_PATH_BYTES} is the most a path can have",
+            path.len()
+        ))
     } else if path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..") {
         Err("names a directory; it must name a file".to_owned())
     } else {

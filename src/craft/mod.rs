@@ -2,6 +2,7 @@
 
 pub mod base64;
 pub mod crypt;
+pub(crate) mod json;
 pub mod local_file;
 pub mod random;
 pub mod secret;

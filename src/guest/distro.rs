@@ -2,6 +2,7 @@
 
 use snf_fs::{Result, Tree};
 
+/// A release file has a page of text.
 const FILE_MAX: u64 = 1 << 20;
 
 /// Distributions that keep their configuration alike.

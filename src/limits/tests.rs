@@ -3,8 +3,11 @@
 use snf_fs::{Attributes, FileType, MemoryFs, Tree};
 
 use super::*;
+use crate::craft::sentence::sentence;
 use crate::guest::selinux::FileContexts;
 use crate::guest::sshd::{SshdConfig, Who};
+use crate::guest::windows::hives::{self, RegistryError};
+use crate::guest::windows::registry::FileTime;
 use crate::rules::Rules;
 
 const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
@@ -100,6 +103,48 @@ fn takes(limit: &Limit, amount: u64) -> bool {
             let mut properties = crate::properties::Properties::default();
             properties.set("USERS", "u ".repeat(many));
             properties.users().is_ok()
+        }
+        "levels of JSON" => {
+            // The list of files, or the object of parameters, is a level itself.
+            let deep = |many: usize| format!("{}{}", "[".repeat(many), "]".repeat(many));
+            let texts = [
+                crate::personality::parse(&deep(many), "x").map_err(|error| sentence(&error)).err(),
+                crate::params::OsParameters::from_json(&format!("{{\"x\": {}}}", deep(many - 1)))
+                    .err()
+                    .map(|problems| format!("{problems:?}")),
+            ];
+            let taken = texts.map(|text| !text.unwrap_or_default().contains("recursion limit"));
+            assert_eq!(taken[0], taken[1], "personality and parameters differ");
+            taken[0]
+        }
+        "path of a personality file" => {
+            let path = format!("/{}", "a/".repeat(many)[..many - 1].trim_end_matches('/'));
+            let path = format!("{path}{}", "b".repeat(many - path.len()));
+            let text = format!("[{{\"path\": {path:?}, \"contents\": \"\"}}]");
+            crate::personality::parse(&text, "x").is_ok()
+        }
+        "registry hive" | "log of a registry hive" => {
+            let mut tree = tree();
+            let config = "/Windows/System32/config";
+            tree.mkdir_all(config, FILE).unwrap();
+            let mut dirty = vec![0; 4096];
+            dirty[..4].copy_from_slice(b"regf");
+            if limit.of == "registry hive" {
+                dirty.resize(many, 0);
+            } else {
+                tree.write(format!("{config}/SYSTEM.LOG1"), &vec![0; many], FILE).unwrap();
+            }
+            tree.write(format!("{config}/SYSTEM"), &dirty, FILE).unwrap();
+            let error = hives::open(&tree, "/Windows", "SYSTEM", FileTime(0)).unwrap_err();
+            // It is no whole hive, which is seen when it has been read.
+            match &error {
+                RegistryError::Hive { .. } => true,
+                RegistryError::Fs(error) => {
+                    assert!(error.to_string().contains("bytes"), "{error}");
+                    false
+                }
+                other => panic!("{other}"),
+            }
         }
         "rules" => Rules::parse(&vec![b'\n'; many]).is_ok(),
         other => panic!("no case for the limit of {other}"),

@@ -4,9 +4,7 @@ use std::fmt;
 
 use snf_image::wire::{PROTOCOL_VERSION, init_mark};
 
-/// Largest init in bytes. Ours has under 3 MiB; what is larger was built for a debugger, and each run
-/// reads it.
-const LIMIT: usize = 8 << 20;
+use crate::limits::INIT_BYTES;
 
 /// Why a file cannot be the init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +25,7 @@ pub enum InitProblem {
     #[error("it is not stripped; build it with --profile helper, or use strip on it")]
     Unstripped,
     /// It is far larger than ours.
-    #[error("it has {}, more than {}; build it with --profile helper", Mib(*.0), Mib(LIMIT))]
+    #[error("it has {}, more than {}; build it with --profile helper", Mib(*.0), Mib(INIT_BYTES))]
     TooLarge(usize),
     /// Some other program, or ours of another version.
     #[error("it is not the init of this version of snf-image (protocol {PROTOCOL_VERSION})")]
@@ -47,7 +45,7 @@ impl fmt::Display for Mib {
 ///
 /// # Errors
 /// Says why it cannot be the init.
-pub(super) fn init_problem(elf: &[u8]) -> Result<(), InitProblem> {
+pub(crate) fn init_problem(elf: &[u8]) -> Result<(), InitProblem> {
     /// `PT_INTERP` and `SHT_SYMTAB` of <elf.h>.
     const PT_INTERP: u32 = 3;
     const SHT_SYMTAB: u32 = 2;
@@ -63,7 +61,7 @@ pub(super) fn init_problem(elf: &[u8]) -> Result<(), InitProblem> {
     if has(elf, [40, 58, 60], 4, SHT_SYMTAB).ok_or(InitProblem::Damaged)? {
         return Err(InitProblem::Unstripped);
     }
-    if elf.len() > LIMIT {
+    if elf.len() > INIT_BYTES {
         return Err(InitProblem::TooLarge(elf.len()));
     }
     let mark = init_mark();
@@ -117,7 +115,7 @@ mod tests {
         elf.extend_from_slice(init_mark().as_bytes());
         assert_eq!(init_problem(&elf), Ok(()));
 
-        let large = [elf.as_slice(), &vec![0; LIMIT]].concat();
+        let large = [elf.as_slice(), &vec![0; INIT_BYTES]].concat();
         let problem = init_problem(&large).unwrap_err().to_string();
         assert!(problem.starts_with("it has 8.0 MiB, more than 8.0 MiB; build it"), "{problem}");
 

@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::unpack::{Compression, UnpackError, unpack};
+use super::unpack::{Compression, UnpackError, read_file, unpack};
+use crate::limits::{KERNEL_BYTES, KERNEL_FILE_BYTES};
 
 /// An installed kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,14 +110,11 @@ pub struct BzImage {
     bytes: Vec<u8>,
 }
 
-/// An unpacked kernel is some 50 MiB; one with all debug information a few hundred.
-const MAX_KERNEL: usize = 512 << 20;
-
 impl BzImage {
     /// Reads a kernel and checks its header.
     pub fn read(path: &Path) -> Result<Self, KernelError> {
-        let bytes =
-            fs::read(path).map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
+        let bytes = read_file(path, KERNEL_FILE_BYTES)
+            .map_err(|source| KernelError::Read { path: path.to_owned(), source })?;
         let image = Self { path: path.to_owned(), bytes };
         if image.field::<2>(0x1fe) != Some([0x55, 0xaa]) || image.field(0x202) != Some(*b"HdrS") {
             return Err(image.wrong("there is no boot header (HdrS)"));
@@ -172,7 +170,7 @@ impl BzImage {
         } else {
             payload.len().saturating_sub(4)
         };
-        let elf = unpack(compression, payload.get(..end).unwrap_or(payload), MAX_KERNEL)
+        let elf = unpack(compression, payload.get(..end).unwrap_or(payload), KERNEL_BYTES)
             .map_err(|source| KernelError::Unpack { path: self.path.clone(), source })?;
         if !elf.starts_with(b"\x7fELF") {
             return Err(self.wrong("the payload is not an ELF file"));

@@ -16,7 +16,7 @@ mod error;
 pub mod floppy;
 mod identity;
 mod image;
-mod init_file;
+pub(crate) mod init_file;
 pub mod kernel;
 mod lines;
 mod lzop;

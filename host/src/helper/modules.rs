@@ -6,7 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::unpack::{Compression, UnpackError, unpack};
+use super::unpack::{Compression, UnpackError, read_file, unpack};
+use crate::limits::{MODULE_BYTES, MODULES};
 
 /// Why the modules cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,14 @@ pub enum ModulesError {
         names: String,
         /// Where was looked.
         root: PathBuf,
+    },
+    /// The modules need more and more of each other.
+    #[error(
+        "the drivers of the kernel {release} need more than {MODULES} modules; use another kernel"
+    )]
+    TooMany {
+        /// `uname -r`.
+        release: String,
     },
     /// A module is damaged.
     #[error("the module {path} cannot be used: {problem}")]
@@ -61,15 +70,12 @@ pub struct ModuleTree {
     builtin: BTreeSet<String>,
 }
 
-/// A module unpacked is at most some MiB.
-const MAX_MODULE: usize = 64 << 20;
-
 impl ModuleTree {
     /// Reads the lists of `/lib/modules/RELEASE`. Where depmod has not run (a kernel package that
     /// was unpacked only), the tree itself is the list.
     pub fn open(root: &Path, release: &str) -> Result<Self, ModulesError> {
         let mut files = BTreeMap::new();
-        match fs::read_to_string(root.join("modules.dep")) {
+        match read_list(&root.join("modules.dep")) {
             Ok(text) => {
                 for path in text.lines().filter_map(|l| Some(l.split_once(':')?.0)) {
                     // Either relative to here or absolute (an administrator's own module).
@@ -85,7 +91,7 @@ impl ModuleTree {
             walk(&root.join("kernel"), 0, &mut files);
         }
         let path = root.join("modules.builtin");
-        let builtin = match fs::read_to_string(&path) {
+        let builtin = match read_list(&path) {
             Ok(text) => text.lines().map(module_name).collect(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(source) => return Err(ModulesError::Read { path, source }),
@@ -125,6 +131,9 @@ impl ModuleTree {
     ) -> Result<(), ModulesError> {
         if self.builtin.contains(name) || !seen.insert(name.to_owned()) {
             return Ok(());
+        }
+        if seen.len() > MODULES {
+            return Err(ModulesError::TooMany { release: self.release.clone() });
         }
         let Some(path) = self.files.get(name) else {
             return Err(ModulesError::Missing {
@@ -174,7 +183,7 @@ impl ModuleTree {
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ModulesError> {
-        let bytes = fs::read(path)
+        let bytes = read_file(path, MODULE_BYTES as u64)
             .map_err(|source| ModulesError::Read { path: path.to_owned(), source })?;
         let compression = match path.extension().and_then(|e| e.to_str()) {
             Some("xz") => Compression::Xz,
@@ -182,7 +191,7 @@ impl ModuleTree {
             Some("gz") => Compression::Gzip,
             _ => return Ok(bytes),
         };
-        unpack(compression, &bytes, MAX_MODULE).map_err(|e: UnpackError| ModulesError::Damaged {
+        unpack(compression, &bytes, MODULE_BYTES).map_err(|e: UnpackError| ModulesError::Damaged {
             path: path.to_owned(),
             problem: e.to_string(),
         })
@@ -206,6 +215,13 @@ pub fn without_signature(mut module: Vec<u8>) -> Vec<u8> {
         module.truncate(length);
     }
     module
+}
+
+/// A list of depmod's.
+fn read_list(path: &Path) -> io::Result<String> {
+    let bytes = read_file(path, MODULE_BYTES as u64)?;
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))
 }
 
 /// `kernel/drivers/char/hw_random/virtio-rng.ko.xz` is `virtio_rng`.

@@ -1,10 +1,12 @@
 //! Decompression in process, with a bound on what comes out: modules and kernels come from the
 //! administrator, but a truncated file must not become a broken helper.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use super::lzop::LzopError;
-use crate::limits::ZSTD_WINDOW_LOG;
+use crate::limits::{XZ_MEMORY_KIB, ZSTD_WINDOW_LOG};
 
 /// How a byte string is compressed, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,21 @@ pub enum UnpackError {
     TooLarge(usize),
 }
 
+/// Reads a file of at most `limit` bytes. A larger one, or a device without an end, is an error.
+pub(super) fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let text = format!("it has more than {} MiB", limit >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
+}
+
 /// Unpacks `bytes`, which are compressed with `compression`, to at most `limit` bytes. What
 /// follows the compressed stream is ignored.
 pub fn unpack(
@@ -70,9 +87,11 @@ pub fn unpack(
     let damaged = |e: &dyn std::fmt::Display| UnpackError::Damaged(compression, e.to_string());
     let reader: Box<dyn Read + '_> = match compression {
         Compression::Gzip => Box::new(flate2::read::GzDecoder::new(bytes)),
-        Compression::Xz => Box::new(lzma_rust2::XzReader::new(bytes, false)),
+        Compression::Xz => {
+            Box::new(lzma_rust2::XzReader::new_mem_limit(bytes, false, XZ_MEMORY_KIB))
+        }
         Compression::Lzma => Box::new(
-            lzma_rust2::LzmaReader::new_mem_limit(bytes, u32::MAX, None)
+            lzma_rust2::LzmaReader::new_mem_limit(bytes, XZ_MEMORY_KIB, None)
                 .map_err(|e| damaged(&e))?,
         ),
         Compression::Zstd => {

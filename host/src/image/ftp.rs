@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::pace::left;
 use super::policy::{Policy, refused};
-use crate::limits::FTP_REPLY_BYTES;
+use crate::limits::{FTP_REPLY_BYTES, SILENCE_SECONDS};
 use crate::node::allow::Request;
 use crate::node::percent;
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(SILENCE_SECONDS);
 
 /// The parts of `ftp://[USER[:PASSWORD]@]HOST[:PORT]/PATH`.
 struct Url<'a> {

@@ -9,7 +9,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Measures how fast a server sends: only the time spent waiting for it counts, and not the time
 /// that a slow disk takes.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+pub(crate) struct Pace {
     min_rate: u64,
     /// The most time for all of it.
     patience: Duration,
@@ -20,12 +20,17 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(min_rate: u64, patience: Duration) -> Self {
+    pub(crate) fn new(min_rate: u64, patience: Duration) -> Self {
         let (waited, waited_in_all) = (Duration::ZERO, Duration::ZERO);
         Self { min_rate, patience, waited, waited_in_all, bytes: 0 }
     }
 
-    fn add(&mut self, bytes: u64, waited: Duration) -> io::Result<()> {
+    /// Counts bytes and the time that they took.
+    ///
+    /// # Errors
+    ///
+    /// It took too long.
+    pub(crate) fn add(&mut self, bytes: u64, waited: Duration) -> io::Result<()> {
         self.waited += waited;
         self.waited_in_all += waited;
         if self.waited_in_all > self.patience {
@@ -111,7 +116,12 @@ impl<R: Read> Read for Timed<R> {
 ///
 /// It has passed.
 pub fn left(deadline: Instant) -> io::Result<Duration> {
-    match deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    left_at(Instant::now(), deadline)
+}
+
+/// The time from `now` until `deadline`.
+pub(crate) fn left_at(now: Instant, deadline: Instant) -> io::Result<Duration> {
+    match deadline.checked_duration_since(now).filter(|left| !left.is_zero()) {
         Some(left) => Ok(left),
         None => Err(io::Error::new(
             io::ErrorKind::TimedOut,

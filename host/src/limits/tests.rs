@@ -5,14 +5,21 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::backend::{Backends, Kind, Settings};
 use crate::disk::storage;
+use crate::helper::init_file::{InitProblem, init_problem};
+use crate::helper::kernel::{BzImage, KernelError};
+use crate::helper::modules::ModuleTree;
 use crate::helper::qmp::Qmp;
+use crate::helper::unpack::{Compression as Packed, unpack};
 use crate::image::fetch::{self, FetchError};
+use crate::image::pace::{self, Pace};
 use crate::image::policy::Policy;
+use crate::image::source::http;
 use crate::image::source::id::{Compression, ImageId};
 use crate::image::source::packed::decompress;
 use crate::image::source::sums;
@@ -76,6 +83,88 @@ fn export_info() -> (u32, Vec<u8>) {
     (3, [&[0, 0][..], &(1_u64 << 20).to_be_bytes(), &[0, 1]].concat())
 }
 
+/// What a program makes of some bytes.
+fn packed(program: &[&str], content: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program[0])
+        .args(&program[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("this test needs {}: {error}", program[0]));
+    child.stdin.take().unwrap().write_all(content).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// A stream of xz's whose header asks for a dictionary of this size.
+fn xz_with_dictionary(code: u8) -> Vec<u8> {
+    let mut stream = packed(&["xz", "-c", "-0"], b"abc");
+    // After the 12 bytes of the stream's header: size, flags, LZMA2 and the size of its properties,
+    // the dictionary, padding, CRC-32.
+    assert_eq!(stream[12..16], [2, 0, 0x21, 1]);
+    stream[16] = code;
+    let mut crc = flate2::Crc::new();
+    crc.update(&stream[12..20]);
+    stream[20..24].copy_from_slice(&crc.sum().to_le_bytes());
+    stream
+}
+
+fn gzip_of_zeros(count: usize) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let piece = vec![0; 1 << 20];
+    let mut left = count;
+    while left > 0 {
+        let these = left.min(piece.len());
+        encoder.write_all(&piece[..these]).unwrap();
+        left -= these;
+    }
+    encoder.finish().unwrap()
+}
+
+/// An ELF file whose only section is `.modinfo`, which holds its own name, too.
+fn module(info: &str) -> Vec<u8> {
+    let content = format!(".modinfo\0{info}");
+    let mut elf = vec![0; 128];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    // e_machine, e_shoff, e_shentsize, e_shnum; sh_offset and sh_size of the section.
+    elf[18] = 62;
+    elf[40] = 64;
+    elf[58] = 64;
+    elf[60] = 1;
+    elf[64 + 24] = 128;
+    elf[64 + 32..64 + 40].copy_from_slice(&(content.len() as u64).to_le_bytes());
+    elf.extend(content.as_bytes());
+    elf
+}
+
+/// Whether a text is reached after so many redirects.
+fn redirected(many: usize, policy: &Policy) -> bool {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for number in 0..=many {
+            let Ok((mut stream, _)) = server.accept() else { return };
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let head = match number < many {
+                true => format!("302 Found\r\nLocation: /{}\r\nContent-Length: 0", number + 1),
+                false => "200 OK\r\nContent-Length: 2".to_owned(),
+            };
+            let body = if number < many { "" } else { "{}" };
+            let answer = format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    fetch::small(&format!("http://127.0.0.1:{port}/0"), policy).is_ok()
+}
+
 /// Whether `amount` of what the limit bounds is taken.
 fn takes(limit: &Limit, amount: u64) -> bool {
     let many = usize::try_from(amount).unwrap();
@@ -116,8 +205,7 @@ fn takes(limit: &Limit, amount: u64) -> bool {
             // A frame without content and with this window.
             let window = u8::try_from((amount - 10) << 3).unwrap();
             let frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window, 1, 0, 0];
-            let unpack = crate::helper::unpack::unpack;
-            let kernel = unpack(crate::helper::unpack::Compression::Zstd, &frame, 1 << 20).is_ok();
+            let kernel = unpack(Packed::Zstd, &frame, 1 << 20).is_ok();
             let mut image = decompress(std::io::Cursor::new(frame), Compression::Zstd).unwrap();
             let image = image.read_to_end(&mut Vec::new()).is_ok();
             assert_eq!(image, kernel, "images and kernels differ");
@@ -144,6 +232,74 @@ fn takes(limit: &Limit, amount: u64) -> bool {
             replies.push((1, Vec::new()));
             nbd_takes(&replies)
         }
+        "dictionary of xz" => {
+            let code = u8::try_from(amount).unwrap();
+            let stream = xz_with_dictionary(code);
+            let kernel = unpack(Packed::Xz, &stream, 1 << 20).is_ok();
+            let mut image = decompress(std::io::Cursor::new(stream), Compression::Xz).unwrap();
+            let image = image.read_to_end(&mut Vec::new()).is_ok();
+            assert_eq!(image, kernel, "images and kernels differ");
+            image
+        }
+        "dictionary of lzma" => {
+            let size = u32::try_from(amount << 20).unwrap();
+            let mut stream = packed(&["xz", "-c", "--format=lzma"], b"abc");
+            stream[1..5].copy_from_slice(&size.to_le_bytes());
+            unpack(Packed::Lzma, &stream, 1 << 20).is_ok()
+        }
+        "kernel file" => {
+            let path = dir.path().join("vmlinuz");
+            std::fs::File::create(&path).unwrap().set_len(amount).unwrap();
+            // It is none, which is seen when it has been read.
+            !matches!(BzImage::read(&path).unwrap_err(), KernelError::Read { .. })
+        }
+        "kernel" => unpack(Packed::Gzip, &gzip_of_zeros(many), KERNEL_BYTES).is_ok(),
+        "module file" | "module" => {
+            let (name, content) = match limit.of {
+                "module" => ("m.ko.gz", gzip_of_zeros(many)),
+                _ => ("m.ko", vec![0; many]),
+            };
+            std::fs::create_dir(dir.path().join("kernel")).unwrap();
+            std::fs::write(dir.path().join("kernel").join(name), content).unwrap();
+            let tree = ModuleTree::open(dir.path(), "1").unwrap();
+            // It is none, which is seen when it has been read.
+            let error = tree.closure(&["m"]).unwrap_err();
+            crate::node::log::chain(&error).contains("not a kernel module")
+        }
+        "modules" => {
+            std::fs::create_dir(dir.path().join("kernel")).unwrap();
+            for number in 1..=many {
+                let next = if number < many { format!("m{}", number + 1) } else { String::new() };
+                let path = dir.path().join(format!("kernel/m{number}.ko"));
+                std::fs::write(path, module(&format!("depends={next}\0"))).unwrap();
+            }
+            ModuleTree::open(dir.path(), "1").unwrap().closure(&["m1"]).is_ok()
+        }
+        "init" => {
+            let mut elf = vec![0; many];
+            elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+            elf[18] = 62;
+            match init_problem(&elf).unwrap_err() {
+                InitProblem::TooLarge(_) => false,
+                InitProblem::NotOurs => true,
+                other => panic!("{other}"),
+            }
+        }
+        "redirects" => redirected(many, &policy),
+        "time for a text" => {
+            let now = Instant::now();
+            pace::left_at(now + Duration::from_millis(amount), now + policy.patience).is_ok()
+        }
+        "time for an image" => {
+            let mut pace = Pace::new(0, policy.image_patience);
+            pace.add(1, Duration::from_secs(amount)).is_ok()
+        }
+        "time for a byte of an image" => {
+            let mut pace = Pace::new(policy.min_rate, policy.image_patience);
+            pace.add(60_000_000 / amount, Duration::from_secs(60)).is_ok()
+        }
+        "silence" => Duration::from_secs(amount) <= http::times(&policy).0,
+        "time to connect" => Duration::from_secs(amount) <= http::times(&policy).1,
         "answer of a back-end" => {
             let source = dir.path().join("backends/src");
             std::fs::create_dir_all(&source).unwrap();

@@ -202,8 +202,13 @@ impl Hosts {
 fn begins(path: &str, prefix: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     let path_only = lower.split(['?', '#']).next().unwrap_or_default();
-    let climbs = path_only.split(['/', '\\']).any(|part| part.replace("%2e", ".") == "..");
-    let hidden = path_only.contains("%2f") || path_only.contains("%5c") || path_only.contains('\\');
+    // Servers of servlets take `..;x` for `..`, and some that stand in front of others decode twice.
+    let climbs = path_only.split(['/', '\\']).any(|part| {
+        let part = part.replace("%2e", ".").replace("%3b", ";");
+        part.split(';').next() == Some("..")
+    });
+    let hidden = ["%2f", "%5c", "\\", "%252e", "%252f", "%255c"];
+    let hidden = hidden.iter().any(|sign| path_only.contains(sign));
     let folder = prefix.strip_suffix('/').unwrap_or(prefix);
     let rest = path.strip_prefix(folder);
     !climbs && !hidden && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
@@ -268,6 +273,9 @@ mod tests {
             ("http://web:8080/public/../secret", "10.9.9.9"),
             ("http://web:8080/public/%2e%2E/secret", "10.9.9.9"),
             ("http://web:8080/public/..%2fsecret", "10.9.9.9"),
+            ("http://web:8080/public/..;/secret", "10.9.9.9"),
+            ("http://web:8080/public/%2e.%3bx=1/secret", "10.9.9.9"),
+            ("http://web:8080/public/%252e%252e/secret", "10.9.9.9"),
             ("http://web:8080/", "10.9.9.9"),
         ] {
             assert!(!request(url, address), "{url} {address}");

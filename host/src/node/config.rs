@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use snf_image::secret::Secret;
 
-use crate::limits::CONFIG_BYTES;
+use crate::limits::{BYTE_MICROSECONDS, CONFIG_BYTES, IMAGE_SECONDS, TEXT_SECONDS};
 use crate::node::allow::{Files, Hosts};
 use crate::node::parameters;
 use crate::node::shellvars::{self, Assignment};
@@ -212,9 +212,9 @@ impl Default for Config {
             for_a_person: false,
             image_files: Files::default(),
             image_hosts: Hosts::default(),
-            fetch_timeout: Duration::from_secs(60),
-            fetch_image_timeout: Duration::from_secs(86_400),
-            fetch_min_rate: 10_000,
+            fetch_timeout: Duration::from_secs(TEXT_SECONDS),
+            fetch_image_timeout: Duration::from_secs(IMAGE_SECONDS),
+            fetch_min_rate: 1_000_000 / BYTE_MICROSECONDS,
             parameters: BTreeMap::new(),
             warnings: Vec::new(),
         }

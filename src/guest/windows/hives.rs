@@ -5,13 +5,10 @@ use snf_fs::{Attributes, Tree};
 use super::path;
 use crate::craft::sentence::sentence;
 use crate::guest::windows::registry::{FileTime, Hive, HiveError, Peek, Recovery, needs_logs};
+use crate::limits::{HIVE_BYTES, HIVE_LOG_BYTES};
 
 /// The directory of the hives, below that of Windows.
 const CONFIG: &str = "System32/config";
-/// SYSTEM and SAM are read as a whole; those of a large server have some 30 MB.
-const HIVE_MAX: u64 = 256 << 20;
-/// The largest log of a hive.
-const LOG_MAX: u64 = 64 << 20;
 
 /// Why a hive of the guest cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +79,12 @@ pub fn open(
 ) -> Result<OpenHive, RegistryError> {
     let wanted = format!("{windows}/{CONFIG}/{name}");
     let path = path::find(tree, &wanted)?.ok_or(RegistryError::Missing(wanted.clone()))?;
-    let data = tree.read(&path, HIVE_MAX)?;
+    let data = tree.read(&path, HIVE_BYTES)?;
     let mut logs = Vec::new();
     if needs_logs(&data) {
         for suffix in ["LOG1", "LOG2", "LOG"] {
             if let Some(log) = path::find(tree, &format!("{wanted}.{suffix}"))? {
-                logs.push(tree.read(&log, LOG_MAX)?);
+                logs.push(tree.read(&log, HIVE_LOG_BYTES)?);
             }
         }
     }

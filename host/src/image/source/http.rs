@@ -6,6 +6,8 @@ use std::io::{self, Read};
 #[cfg(not(feature = "network"))]
 use crate::image::policy::Policy;
 
+#[cfg(all(test, feature = "network"))]
+pub(crate) use network::times;
 #[cfg(feature = "network")]
 pub use network::{HttpReader, open_small};
 
@@ -51,14 +53,15 @@ mod network {
     use ureq::{Agent, BodyReader};
 
     use crate::image::policy::{Policy, Refusal};
+    use crate::limits::{CONNECT_SECONDS, REDIRECTS, SILENCE_SECONDS};
     use crate::node::allow::{Request, default_port};
     use crate::node::log;
 
     /// How often a connection is taken up again without a byte in between.
     const TRIES: u32 = 5;
     /// Longest silence of a server.
-    const READ_TIMEOUT: Duration = Duration::from_secs(30);
-    const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+    const READ_TIMEOUT: Duration = Duration::from_secs(SILENCE_SECONDS);
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(CONNECT_SECONDS);
     /// The trusted certificates of the node on Debian, Red Hat and SUSE.
     const CERTIFICATES: [&str; 3] = [
         "/etc/ssl/certs/ca-certificates.crt",
@@ -105,7 +108,7 @@ mod network {
     fn agent(https: bool, policy: Policy, whole: Option<Duration>) -> Agent {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
-            .max_redirects(10)
+            .max_redirects(REDIRECTS)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(READ_TIMEOUT))
@@ -124,6 +127,16 @@ mod network {
         }
         let guard = Guard { policy, resolver: DefaultResolver::default() };
         Agent::with_parts(config.build(), DefaultConnector::default(), guard)
+    }
+
+    /// The longest silence, and the longest time to connect, for the test of the bounds.
+    #[cfg(test)]
+    pub(crate) fn times(policy: &Policy) -> (Duration, Duration) {
+        let agent = agent(false, policy.clone(), None);
+        let (times, silence) = (agent.config().timeouts(), agent.config().timeout_per_read());
+        assert_eq!(times.resolve, times.connect);
+        assert_eq!(silence, times.recv_response);
+        (silence.unwrap_or(Duration::MAX), times.connect.unwrap_or(Duration::MAX))
     }
 
     /// The certificates that this node trusts, so that a site's own authority works; the built-in

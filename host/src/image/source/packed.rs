@@ -5,10 +5,7 @@ use std::io::{self, Read};
 use sha2::{Digest, Sha256, Sha512};
 
 use super::id::{Checksum, Compression};
-use crate::limits::ZSTD_WINDOW_LOG;
-
-/// Memory that an image's own header may make a decompressor take: enough for `xz -9`, and no more.
-const XZ_MEMORY_KIB: u32 = 100 << 10;
+use crate::limits::{XZ_MEMORY_KIB, ZSTD_WINDOW_LOG};
 
 /// The content of a compressed stream. Streams in several parts (concatenated members,
 /// frames, streams) are read to their end.
