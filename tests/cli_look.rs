@@ -304,3 +304,67 @@ fn names_are_shown_safely() {
         assert!(text.contains("a\\u{1b}[31m\\nb") && !text.contains('\u{1b}'), "{text:?}");
     }
 }
+
+/// Output that nobody gets is no success, for any command.
+#[test]
+fn a_lost_output_is_told_by_the_exit_code() {
+    let guest = rich();
+    let other = guest.file("other.img", "");
+    fs::copy(&guest.image, &other).unwrap();
+    let program = snf_customize().get_program().to_str().unwrap().to_owned();
+    let run = |line: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", line, "sh", &program]).arg(&guest.image).arg(&other);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for words in [
+        "ls $2 /etc",
+        "ls --json $2 /etc",
+        "ls -l -R $2 /",
+        "cat $2 /srv/data/big",
+        "cat $2 /etc/hostname",
+        "tar-out $2 /srv -",
+        "df $2",
+        "df --json $2",
+        "find $2 /",
+        "stat $2 /etc",
+        "stat --json $2 /etc",
+        "fingerprints --json $2",
+        "diff --json $2 $3",
+        "inspect $2",
+        "inspect --json $2",
+        "check $2",
+        "check --json $2",
+        "--list-tasks",
+        "--list-exit-codes",
+        "completions bash",
+        "--version",
+    ] {
+        let (code, error) = run(&format!("$1 {words} >/dev/full"));
+        assert_eq!(code, Some(11), "{words}: {error}");
+        assert!(error.contains("cannot write to standard output: No space left"), "{error}");
+        let (code, error) = run(&format!("$1 {words} >&-"));
+        assert_eq!(code, Some(11), "{words}: {error}");
+        assert!(error.contains("standard output: it is closed"), "{words}: {error}");
+        // The reader goes before the first byte.
+        let line = format!("{{ sleep 0.1; $1 {words}; echo $? >&4; }} 4>&2 | true");
+        let (_, error) = run(&line);
+        assert!(error.ends_with("11\n"), "{words}: {error}");
+        let (code, error) = run(&format!("$1 {words} >/dev/null"));
+        assert_eq!(code, Some(0), "{words}: {error}");
+    }
+    // A reader that has seen enough is not worth a message.
+    let (_, error) = run("{ $1 cat $2 /srv/data/big; echo $? >&4; } 4>&2 | head -c 1 >/dev/null");
+    assert_eq!(error, "11\n");
+    // An archive in a file has the file's name in its error.
+    let (code, error) = run("$1 tar-out $2 /srv /dev/full --overwrite");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("cannot write /dev/full: No space left"), "{error}");
+    // What differs is an answer only for somebody who gets it.
+    fs::write(&other, fs::read(&guest.image).unwrap()).unwrap();
+    let (code, _) = run("$1 apply $3 --hostname other >/dev/null && $1 diff --exit-code $2 $3");
+    assert_eq!(code, Some(1));
+    let (code, error) = run("$1 diff --exit-code $2 $3 >/dev/full");
+    assert_eq!(code, Some(11), "{error}");
+}

@@ -260,6 +260,21 @@ fn export_into_a_closed_pipe_is_an_error() {
 }
 
 #[test]
+fn a_standard_output_that_takes_nothing_is_an_error() {
+    let program = env!("CARGO_BIN_EXE_snf-image-host");
+    for words in ["version", "--help", "--version", "check"] {
+        for (place, why) in [(">/dev/full", "No space left"), (">&-", "it is closed")] {
+            let line = format!("$1 {words} {place}");
+            let out = Command::new("sh").args(["-c", &line, "sh", program]).output().unwrap();
+            assert_eq!(out.status.code(), Some(1), "{line}: {out:?}");
+            let said = text(&out);
+            assert!(said.contains("cannot write to standard output"), "{line}: {said}");
+            assert!(said.contains(why), "{line}: {said}");
+        }
+    }
+}
+
+#[test]
 fn a_signal_ends_it_with_a_sentence_and_no_secret_leaks() {
     let os = Os::new();
     let disk = os.path("disk");

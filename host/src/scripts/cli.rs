@@ -110,7 +110,10 @@ fn command(args: Vec<OsString>) -> Result<(), Failure> {
     let name = OsString::from("snf-image-host");
     let cli = match Cli::try_parse_from(std::iter::once(name).chain(args)) {
         Ok(cli) => cli,
-        Err(error) if !error.use_stderr() => return Ok(error.print()?),
+        Err(error) if !error.use_stderr() => {
+            transfer::standard_output().map_err(unwritable)?;
+            return error.print().map_err(unwritable);
+        }
         // Its first paragraph says what is wrong; the rest is how to call it.
         Err(error) => {
             let text = error.to_string();
@@ -137,10 +140,11 @@ fn command(args: Vec<OsString>) -> Result<(), Failure> {
 /// Writes a line to standard output; that it cannot be written is an error.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(|error| format!("cannot write to standard output: {error}").into())
+    transfer::standard_output().and_then(|mut out| writeln!(out, "{text}")).map_err(unwritable)
+}
+
+fn unwritable(error: std::io::Error) -> Failure {
+    format!("cannot write to standard output: {error}").into()
 }
 
 /// The arguments of a script of Ganeti's.
@@ -178,7 +182,7 @@ fn rename(node: &Node) -> Result<(), Failure> {
 }
 
 fn export(node: &Node) -> Result<(), Failure> {
-    let mut output = transfer::standard_output()?;
+    let mut output = transfer::standard_output().map_err(unwritable)?;
     Ok(transfer::export(&node.env, &node.config, &node.cancel, &mut output)?)
 }
 

@@ -255,7 +255,7 @@ pub fn standard_output() -> io::Result<File> {
     let null = std::fs::metadata("/dev/null")?.rdev();
     let found = output.metadata()?;
     if both_ways && found.file_type().is_char_device() && found.rdev() == null {
-        return Err(io::Error::other("standard output is closed: the export has nowhere to go"));
+        return Err(io::Error::other("it is closed"));
     }
     Ok(output)
 }

@@ -56,13 +56,19 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(Ended::Document(failure)) => return output::end(output::fail(&failure)).into(),
         Err(Ended::Clap(error)) => {
-            // Help and version are no errors.
-            let printed = error.print();
             if error.use_stderr() {
+                let _ = error.print();
                 return Exit::Usage.into();
             }
-            output::note(printed);
-            return output::end(Exit::Done).into();
+            // Help and version are no errors.
+            return match output::content_output() {
+                Ok(out) => {
+                    drop(out);
+                    output::note(error.print());
+                    output::end(Exit::Done).into()
+                }
+                Err(failure) => output::fail(&failure).into(),
+            };
         }
     };
     let exit = match cli.command {

@@ -14,7 +14,8 @@ use crate::exit::{Exit, Failure};
 
 /// Why a page on standard output was lost.
 static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
-/// Whether a line on standard error was lost although somebody keeps them (the disk is full).
+/// Whether a line on standard error was lost although somebody keeps them (the disk is full), or the
+/// reader of a list went away.
 static UNSAID: AtomicBool = AtomicBool::new(false);
 
 /// Prints a page on standard output, nothing hidden in it. That it cannot be written is told at the
@@ -39,6 +40,30 @@ pub(crate) fn note(result: io::Result<()>) {
     if let Err(error) = result {
         LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
+}
+
+/// Notes that a list or a file's content could not be written on. A reader that has gone, as `head` has
+/// when it has seen enough, is no news to the person: then only the exit code says it.
+pub(crate) fn note_stream(error: io::Error) {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => UNSAID.store(true, Ordering::Relaxed),
+        _ => note(Err(error)),
+    }
+}
+
+/// Whether something on standard output or standard error was lost so far.
+pub(crate) fn is_lost() -> bool {
+    LOST.lock().unwrap_or_else(PoisonError::into_inner).is_some() || UNSAID.load(Ordering::Relaxed)
+}
+
+/// Standard output for content.
+///
+/// # Errors
+/// [`Exit::Output`] where it is closed.
+pub(crate) fn content_output() -> Result<io::StdoutLock<'static>, Failure> {
+    open_output().map_err(|error| {
+        Failure::new(Exit::Output, format!("cannot write to standard output: {error}"))
+    })
 }
 
 /// Standard output, unless it was closed before the program began. Rust opens `/dev/null` in its

@@ -32,8 +32,8 @@ pub(super) fn run(args: &TarOut) -> Result<Exit, Failure> {
     }
     let names = if args.numeric_owner { Names::default() } else { Names::of(&opened.guest) };
     if to_stdout {
-        let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        opened.end(pack(&opened, args, &names, out))?;
+        let out = BufWriter::with_capacity(1 << 16, output::content_output()?);
+        opened.end(pack(&opened, args, &names, out, Trouble::output))?;
         return Ok(Exit::Done);
     }
     let path = &args.archive;
@@ -45,7 +45,8 @@ pub(super) fn run(args: &TarOut) -> Result<Exit, Failure> {
         }
         _ => Failure::new(Exit::Failed, format!("cannot write {}: {error}", path.display())),
     })?;
-    let result = pack(&opened, args, &names, BufWriter::with_capacity(1 << 16, file));
+    let file = BufWriter::with_capacity(1 << 16, file);
+    let result = pack(&opened, args, &names, file, |error| Trouble::local(path, &error));
     if result.is_err() && path.is_file() {
         // Half an archive is worse than none.
         let _ = fs::remove_file(path);
@@ -54,15 +55,21 @@ pub(super) fn run(args: &TarOut) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn pack(opened: &Opened, args: &TarOut, names: &Names, out: impl Write) -> Result<(), Trouble> {
+fn pack(
+    opened: &Opened,
+    args: &TarOut,
+    names: &Names,
+    out: impl Write,
+    failed: impl Fn(io::Error) -> Trouble,
+) -> Result<(), Trouble> {
     let tree = opened.tree();
     let start = tree.resolve(bytes(&args.directory))?.path;
     let start = if start == b"/" { 0 } else { start.len() };
-    let mut packer =
-        Packer { tree, names, builder: Builder::new(out), links: HashMap::new(), start };
+    let builder = Builder::new(out);
+    let mut packer = Packer { tree, names, builder, links: HashMap::new(), start, failed: &failed };
     tree.visit(bytes(&args.directory), |visited| packer.add(visited))?;
-    let mut out = packer.builder.into_inner().map_err(|error| Trouble::output(&error))?;
-    out.flush().map_err(|error| Trouble::output(&error))
+    let mut out = packer.builder.into_inner().map_err(&failed)?;
+    out.flush().map_err(&failed)
 }
 
 struct Packer<'a, W: Write> {
@@ -73,6 +80,8 @@ struct Packer<'a, W: Write> {
     links: HashMap<(usize, NodeId), Vec<u8>>,
     /// The length of the directory's own path.
     start: usize,
+    /// An error of the archive.
+    failed: &'a dyn Fn(io::Error) -> Trouble,
 }
 
 impl<W: Write> Packer<'_, W> {
@@ -142,7 +151,14 @@ impl<W: Write> Packer<'_, W> {
         }
         if let Some((major, minor)) = stat.device {
             let fits = header.set_device_major(major).and_then(|()| header.set_device_minor(minor));
-            fits.map_err(|error| Trouble::output(&error))?;
+            fits.map_err(|_| {
+                let text = format!(
+                    "{}: an archive cannot hold its device number {major}, {minor}; pack another \
+                     directory",
+                    display_name(name)
+                );
+                Failure::new(Exit::Failed, text)
+            })?;
         }
         let size = if kind == EntryType::Regular { stat.size } else { 0 };
         header.set_size(size);
@@ -168,14 +184,14 @@ impl<W: Write> Packer<'_, W> {
         header.set_cksum();
         if !extensions.is_empty() {
             let pairs = extensions.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-            self.builder.append_pax_extensions(pairs).map_err(|error| Trouble::output(&error))?;
+            self.builder.append_pax_extensions(pairs).map_err(self.failed)?;
         }
         let content = Content { tree: self.tree, handle, offset: 0, size, failed: None };
         let mut content = content;
         let result = self.builder.append(&header, &mut content);
         match (result, content.failed) {
             (_, Some(error)) => Err(error.into()),
-            (Err(error), None) => Err(Trouble::output(&error)),
+            (Err(error), None) => Err((self.failed)(error)),
             (Ok(()), None) if content.offset < size => {
                 let text = format!("{}: it ends before its size", display_name(name));
                 Err(Failure::new(Exit::Corrupt, text).into())

@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 /// Writes files to standard output.
 pub(super) fn run(args: &Cat) -> Result<Exit, Failure> {
     let opened = Opened::new(&args.source)?;
-    let mut out = Stream::new();
+    let mut out = Stream::new()?;
     let result = args.paths.iter().try_for_each(|path| one(&opened, bytes(path), &mut out));
     // Files before the one that failed are shown.
     let flushed = out.finish();

@@ -20,7 +20,7 @@ pub(super) fn run(args: &Diff) -> Result<Exit, Failure> {
     let keys = keys(&args.place)?;
     let old = Opened::at(&args.old, &args.place, &keys)?;
     let new = Opened::at(&args.new, &args.place, &keys)?;
-    let sink = if args.json { Sink::Json(Vec::new()) } else { Sink::Text(Stream::new()) };
+    let sink = if args.json { Sink::Json(Vec::new()) } else { Sink::Text(Stream::new()?) };
     let mut comparison = Comparison { args, old: &old, new: &new, sink, found: 0, hidden: 0 };
     let result = comparison.all();
     let (found, hidden) = (comparison.found, comparison.hidden);
@@ -47,7 +47,8 @@ pub(super) fn run(args: &Diff) -> Result<Exit, Failure> {
     if hidden > 0 {
         output::error_line(&message);
     }
-    Ok(exit)
+    // A difference that nobody could read is no answer.
+    Ok(if hidden == 0 && output::is_lost() { Exit::Done } else { exit })
 }
 
 enum Sink {

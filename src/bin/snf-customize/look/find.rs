@@ -27,7 +27,7 @@ pub(super) fn run(args: &Find) -> Result<Exit, Failure> {
         })?),
     };
     let wanted = Wanted { args, size, perm, user };
-    let mut out = Stream::new();
+    let mut out = Stream::new()?;
     let result = args.paths.iter().try_for_each(|path| {
         let mut start = None;
         opened.tree().visit(bytes(path), |visited| {

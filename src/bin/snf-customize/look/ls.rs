@@ -28,7 +28,7 @@ pub(super) fn run(args: &Ls) -> Result<Exit, Failure> {
         document.finish(Exit::Done, "");
         return Ok(Exit::Done);
     }
-    let mut out = Stream::new();
+    let mut out = Stream::new()?;
     let result = lister.all(&mut out).and_then(|()| out.finish());
     opened.end(result)?;
     Ok(Exit::Done)

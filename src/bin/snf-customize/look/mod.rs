@@ -22,6 +22,7 @@ use std::io;
 use std::path::Path;
 
 use crate::exit::{Exit, Failure};
+use crate::output;
 
 /// Runs one of the reading commands.
 pub(crate) fn run(look: &Look) -> Exit {
@@ -36,7 +37,7 @@ pub(crate) fn run(look: &Look) -> Exit {
         Look::Fingerprints(args) => fingerprints::run(args),
         Look::Diff(args) => diff::run(args),
     };
-    result.unwrap_or_else(|failure| crate::output::fail(&failure))
+    result.unwrap_or_else(|failure| output::fail(&failure))
 }
 
 /// An error on the way from a guest's files to the person.
@@ -46,8 +47,8 @@ enum Trouble {
     Guest(snf_fs::Error),
     /// Reading is over, and this is why.
     Ended(Failure),
-    /// The reader of standard output has gone: that is no error of ours.
-    Closed,
+    /// Standard output takes nothing more; what is to be said of it is noted.
+    Lost,
 }
 
 impl From<snf_fs::Error> for Trouble {
@@ -63,12 +64,10 @@ impl From<Failure> for Trouble {
 }
 
 impl Trouble {
-    /// A failed write of the output. `head` and its like close the pipe when they have seen enough.
-    fn output(error: &io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::Closed;
-        }
-        Self::Ended(Failure::new(Exit::Failed, format!("cannot write the output: {error}")))
+    /// A failed write of standard output: the run ends, and its exit code says it.
+    fn output(error: io::Error) -> Self {
+        output::note_stream(error);
+        Self::Lost
     }
 
     /// A failed write of a local file.

@@ -61,10 +61,10 @@ impl Opened {
         Failure::new(self.disks.judge(Family::of_fs(error).into()), sentence(error))
     }
 
-    /// What a command ends with after a walk: nothing where the reader had enough.
+    /// What a command ends with after a walk. That the output was lost is told at the end of the run.
     pub(super) fn end(&self, result: Result<(), Trouble>) -> Result<(), Failure> {
         match result {
-            Ok(()) | Err(Trouble::Closed) => Ok(()),
+            Ok(()) | Err(Trouble::Lost) => Ok(()),
             Err(Trouble::Guest(error)) => Err(self.failure(&error)),
             Err(Trouble::Ended(failure)) => Err(failure),
         }

@@ -1,10 +1,12 @@
 //! Standard output for what a guest's files hold: any amount, and errors are told.
 
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
 
 use snf_image::shown;
 
 use super::Trouble;
+use crate::exit::Failure;
+use crate::output;
 
 /// Standard output. What is not flushed when it goes was not needed by anybody.
 pub(super) struct Stream {
@@ -15,10 +17,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new() -> Self {
-        let out = io::stdout().lock();
+    pub(super) fn new() -> Result<Self, Failure> {
+        let out = output::content_output()?;
         let terminal = out.is_terminal();
-        Self { out: BufWriter::with_capacity(1 << 16, out), terminal, rest: Vec::new() }
+        Ok(Self { out: BufWriter::with_capacity(1 << 16, out), terminal, rest: Vec::new() })
     }
 
     /// A line of our own making; nothing hidden in it.
@@ -51,10 +53,10 @@ impl Stream {
         let rest = std::mem::take(&mut self.rest);
         let text = shown::page(&String::from_utf8_lossy(&rest));
         self.write(text.as_bytes())?;
-        self.out.flush().map_err(|error| Trouble::output(&error))
+        self.out.flush().map_err(Trouble::output)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
-        self.out.write_all(bytes).map_err(|error| Trouble::output(&error))
+        self.out.write_all(bytes).map_err(Trouble::output)
     }
 }
