@@ -12,6 +12,7 @@
 //! | a loop device on the disk | device and inode of its backing file (`LOOP_GET_STATUS64`), so hard links, bind mounts and symbolic links are seen through |
 //! | a mounted file system | device numbers in `/proc/self/mountinfo` |
 //! | device-mapper, md, bcache | `/sys/dev/block/*/holders` of the disk and its partitions |
+//! | a virtual machine or a second loop device on what the disk lies on | `slaves` and `loop/backing_file` in sysfs, down to the last disk or file |
 //!
 //! The kernel itself refuses `O_EXCL` opens of block devices in use; the caller opens with it, and
 //! [`user_of`] then gives the user a name.
@@ -55,6 +56,12 @@ pub enum Busy {
     /// A device of device-mapper, md or bcache is made of it.
     #[error("it, or a partition on it, is part of the device {0}; release that first")]
     Part(String),
+    /// It is a loop device, and another loop device shows the same file.
+    #[error("its file {} is attached to {} as well; detach that one (losetup -d)", .0.display(), .1.display())]
+    Twin(PathBuf, PathBuf),
+    /// Somebody holds a lock of fcntl(2) on the file or device that it lies on.
+    #[error("it lies on {}, which another program has locked, most likely a running virtual machine", .0.display())]
+    Below(PathBuf),
 }
 
 /// Claims an open disk. The claim ends when the last duplicate of the descriptor is closed.

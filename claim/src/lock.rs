@@ -72,3 +72,10 @@ pub(crate) fn bytes(disk: &File, purpose: Purpose) -> Result<(), Busy> {
         || matches!(fcntl(disk, FcntlArg::F_OFD_SETLK(&all)), Err(Errno::EACCES | Errno::EAGAIN));
     if patiently(disk, others) { Ok(()) } else { Err(Busy::Vm) }
 }
+
+/// Whether somebody has a lock on any byte; none is taken.
+pub(crate) fn is_locked(disk: &File) -> bool {
+    let mut found = all_bytes(libc::F_WRLCK);
+    let asked = fcntl(disk, FcntlArg::F_OFD_GETLK(&mut found));
+    asked.is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
+}

@@ -137,6 +137,34 @@ fn a_mounted_file_system_by_its_number() {
     assert_eq!(user_of(&fs::metadata(&node).unwrap()), None);
 }
 
+/// The file of a loop device has another user, by whichever name that one knows it.
+#[test]
+fn the_file_below_a_loop_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = disk(dir.path());
+    let hard = dir.path().join("hard");
+    fs::hard_link(&path, &hard).unwrap();
+    let first = Loop::new(&path);
+    let device = Path::new(&first.0);
+    claim(&open(device), Purpose::Write).unwrap();
+    let second = Loop::new(&hard);
+    let found = claim(&open(device), Purpose::Write);
+    assert_eq!(found, Err(Busy::Twin(path.clone(), second.0.clone().into())));
+    drop(second);
+    let holder = Holder::new(&hard, &[]);
+    assert_eq!(claim(&open(device), Purpose::Write), Err(Busy::Below(path.clone())));
+    // To look only is no harm.
+    claim(&open(device), Purpose::Read).unwrap();
+    holder.end();
+    // A loop device on that loop device.
+    let above = Loop::new(device);
+    let holder = Holder::new(&path, &[]);
+    let found = claim(&open(Path::new(&above.0)), Purpose::Write);
+    assert_eq!(found, Err(Busy::Below(path.clone())));
+    holder.end();
+    claim(&open(Path::new(&above.0)), Purpose::Write).unwrap();
+}
+
 /// A QEMU tool that has the disk until its input ends.
 struct Holder(Child, BufReader<ChildStdout>);
 
