@@ -19,5 +19,5 @@ use fuzz::{area, journal, run};
 fn damaged_images_are_refused_or_survived() {
     let mut targets = area::targets(&Area::ALL);
     targets.extend(journal::targets());
-    run::run_all(&targets, run::seconds(30), 12);
+    run::run_all(&targets, run::seconds(25), 12);
 }

@@ -12,5 +12,5 @@ use fuzz::run;
 
 #[test]
 fn damaged_volumes_are_refused_or_survived() {
-    run::run_all(&ntfs_fuzz::targets(&ntfs_fuzz::Part::ALL), run::seconds(20), 12);
+    run::run_all(&ntfs_fuzz::targets(&ntfs_fuzz::Part::ALL), run::seconds(15), 12);
 }

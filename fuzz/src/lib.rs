@@ -1,5 +1,5 @@
 //! What the targets share: they are those of the stable harnesses (`fs/tests/fuzz_ext.rs`,
-//! `fs/tests/fuzz_ntfs.rs`, `partition/tests/hostile.rs`, `container/tests/hostile.rs`,
+//! `fs/tests/fuzz_ntfs.rs`, `fs/tests/fuzz_others.rs`, `partition/tests/hostile.rs`, `container/tests/hostile.rs`,
 //! `volume/tests/fuzz_volume.rs`, `host/tests/fuzz_helper.rs`, `tests/fuzz_hives.rs`,
 //! `tests/fuzz_texts.rs`), with the fuzzer's bytes in place of a seed. The first byte chooses the image, the rest is what is damaged and how.
 
@@ -25,6 +25,14 @@ mod journal_support;
 mod ntfs_fuzz;
 #[path = "../../fs/tests/ntfs_support/mod.rs"]
 mod ntfs_support;
+#[path = "../../fs/tests/btrfs_support/mod.rs"]
+mod btrfs_support;
+#[path = "../../fs/tests/oracle/mod.rs"]
+mod oracle;
+#[path = "../../fs/tests/others_fuzz/mod.rs"]
+mod others_fuzz;
+#[path = "../../fs/tests/xfs_support/mod.rs"]
+mod xfs_support;
 #[path = "../../fs/tests/support/mod.rs"]
 mod support;
 #[path = "../../partition/tests/tables/mod.rs"]
@@ -45,6 +53,7 @@ use std::sync::OnceLock;
 use choices::Choices;
 use fuzz::area::{self, Area};
 use ntfs_fuzz::Part;
+use others_fuzz::Kind;
 use run::{Most, Target};
 
 /// The names of all targets, as in `fuzz_targets/`, and how the stable harnesses call theirs.
@@ -63,6 +72,9 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("ntfs_edit", "NtfsEdit"),
     ("ntfs_grow", "NtfsGrow"),
     ("ntfs_check", "NtfsCheck"),
+    ("xfs", "Xfs"),
+    ("btrfs", "Btrfs"),
+    ("fat", "Fat"),
     ("regf", "Regf"),
     ("text", "Text"),
     ("qcow2", "cluster_size"),
@@ -78,9 +90,11 @@ pub const TARGETS: &[(&str, &str)] = &[
 fn targets(prefix: &str) -> Vec<Box<dyn Target>> {
     let area = Area::ALL.into_iter().find(|area| format!("{area:?}") == prefix);
     let part = Part::ALL.into_iter().find(|part| format!("{part:?}") == prefix);
+    let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == prefix);
     let mut all = match (area, part, prefix) {
         (Some(area), ..) => area::targets(&[area]),
         (_, Some(part), _) => ntfs_fuzz::targets(&[part]),
+        _ if kind.is_some() => others_fuzz::targets(kind.as_slice()),
         (.., "Journal") => fuzz::journal::targets(),
         (.., "Regf") => hive_fuzz::targets(),
         (.., "Text") => text_fuzz::targets(),

@@ -5,12 +5,13 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::setup::cache;
-use crate::util::{Result, checkout, command, have, output, run_visible, step, text};
+use crate::util::{Result, checkout, command, run_visible, step, text};
 
 /// Test binaries with a stable harness: package and name. They share the time by themselves.
 const HARNESSES: &[(&str, &str)] = &[
     ("snf-fs", "fuzz_ext"),
     ("snf-fs", "fuzz_ntfs"),
+    ("snf-fs", "fuzz_others"),
     ("snf-partition", "hostile"),
     ("snf-container", "all"),
     ("snf-volume", "fuzz_volume"),
@@ -19,9 +20,20 @@ const HARNESSES: &[(&str, &str)] = &[
     ("snf-image-host", "fuzz_helper"),
 ];
 
+/// The coverage that libFuzzer steers by, from the compiler of the project: only sanitizers would need
+/// a nightly one, and these crates are Rust without unsafe code.
+const COVERAGE: &[&str] = &[
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+    "--cfg=fuzzing",
+];
+
 /// Runs for `hours`: half the time the stable harnesses with damage of a new seed, half the targets of
-/// cargo-fuzz. Without a nightly toolchain or cargo-fuzz the harnesses have all of it, and that is
-/// said.
+/// `fuzz/`, which libFuzzer guides.
 pub fn fuzz(hours: &str) -> Result<()> {
     let hours: f64 = hours
         .parse()
@@ -30,21 +42,10 @@ pub fn fuzz(hours: &str) -> Result<()> {
         .ok_or(format!("--hours is '{hours}', which is no number from 0.01 to 1000"))?;
     crate::setup::packages()?;
     let seconds = hours * 3600.0;
-    let guided = have("cargo-fuzz") && nightly();
-    let stable = if guided { seconds / 2.0 } else { seconds };
-    if !guided {
-        eprintln!(
-            "  note: no cargo-fuzz or no nightly toolchain (cargo install cargo-fuzz --locked): only the \
-             stable harnesses run"
-        );
-    }
-    harnesses(stable)?;
-    if guided { targets(seconds / 2.0) } else { Ok(()) }
-}
-
-fn nightly() -> bool {
-    output(&mut command("rustup", ["toolchain", "list"]))
-        .is_ok_and(|list| list.lines().any(|line| line.starts_with("nightly")))
+    // One half's finding does not keep the other from running.
+    let harnesses = harnesses(seconds / 2.0);
+    targets(seconds / 2.0)?;
+    harnesses
 }
 
 fn harnesses(seconds: f64) -> Result<()> {
@@ -67,6 +68,9 @@ fn harnesses(seconds: f64) -> Result<()> {
     Ok(())
 }
 
+/// The machine that targets are built for.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
 /// Every target of `fuzz/`, each for the same time.
 fn targets(seconds: f64) -> Result<()> {
     let place = cache()?.join("fuzz");
@@ -78,14 +82,22 @@ fn targets(seconds: f64) -> Result<()> {
         .collect();
     names.sort_unstable();
     let each = (seconds / names.len().max(1) as f64).max(1.0);
+    let built = checkout().join("target/guided");
+    let cargo = |what: &[&str]| {
+        let mut cargo = command(env!("CARGO"), what);
+        // With a target named, build scripts and macros stay as they are.
+        cargo.args(["--release", "--target", TRIPLE, "--target-dir", &text(&built)]);
+        cargo.current_dir(&fuzz);
+        cargo
+    };
     step("inputs to start from", || {
-        run_visible(
-            command(env!("CARGO"), ["run", "--release", "--example", "seeds", "--"])
-                .arg(place.join("corpus"))
-                .current_dir(&fuzz),
-        )
+        let mut seeds = cargo(&["run", "--example", "seeds"]);
+        run_visible(seeds.arg("--").arg(place.join("corpus")))
     })?;
-    // One target's finding does not keep the others from running.
+    step("the targets", || {
+        let mut build = cargo(&["build", "--bins"]);
+        run_visible(build.env("RUSTFLAGS", COVERAGE.join(" ")))
+    })?;
     let mut found = Vec::new();
     for name in &names {
         let corpus = place.join("corpus").join(name);
@@ -94,14 +106,14 @@ fn targets(seconds: f64) -> Result<()> {
             fs::create_dir_all(dir)
                 .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
         }
+        let program = built.join(TRIPLE).join("release").join(name);
         let run = step(&format!("the target {name}"), || {
             run_visible(
-                command("cargo", ["+nightly", "fuzz", "run", "-s", "none", name, &text(&corpus)])
-                    .args(["--", &format!("-max_total_time={each:.0}")])
+                command(&text(&program), [&corpus])
+                    .arg(format!("-max_total_time={each:.0}"))
                     .arg(format!("-artifact_prefix={}/", artifacts.display()))
-                    // Cargo sets these for us; the other toolchain must not inherit them.
-                    .env_remove("RUSTUP_TOOLCHAIN")
-                    .env_remove("CARGO")
+                    // The harness has limits of its own, which name what they found.
+                    .args(["-timeout=120", "-rss_limit_mb=4096", "-print_final_stats=1"])
                     .current_dir(&fuzz),
             )
         });
