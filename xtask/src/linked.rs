@@ -69,6 +69,83 @@ mod tests {
         }
     }
 
+    /// All Rust files of the workspace that are built into programs, with their names from the checkout on.
+    fn sources(checkout: &Path) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        let entries = fs::read_dir(checkout).into_iter().flatten().flatten();
+        let mut todo: Vec<_> = entries.map(|entry| entry.path().join("src")).collect();
+        todo.push(checkout.join("src"));
+        while let Some(dir) = todo.pop() {
+            for path in fs::read_dir(dir).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()))
+            {
+                if path.is_dir() {
+                    todo.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let name = path.strip_prefix(checkout).unwrap_or(&path).display().to_string();
+                    out.push((name, fs::read_to_string(&path).unwrap_or_default()));
+                }
+            }
+        }
+        assert!(out.len() > 400, "{} files", out.len());
+        out
+    }
+
+    #[test]
+    fn the_security_page_counts_unsafe_code() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let page = fs::read_to_string(checkout.join("docs/security.md")).unwrap_or_default();
+        let listed: BTreeSet<(String, usize)> = page
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+                let file = cells.next()?.strip_suffix('`')?.to_owned();
+                Some((file, cells.next()?.parse().ok()?))
+            })
+            .collect();
+        let found: BTreeSet<(String, usize)> = sources(&checkout)
+            .into_iter()
+            .filter(|(name, _)| name != "xtask/src/linked.rs")
+            .map(|(name, text)| {
+                let count = ["unsafe {", "unsafe impl ", "unsafe fn "]
+                    .iter()
+                    .map(|word| text.matches(word).count())
+                    .sum();
+                (name, count)
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        assert_eq!(listed, found, "docs/security.md (left) and the code (right)");
+    }
+
+    /// A name of a bound: `NAMES_MAX`, `MAX_NAMES`, `LINE_LIMIT`, `MOST_READS`.
+    fn is_bound(name: &str) -> bool {
+        name.split('_').any(|word| matches!(word, "MAX" | "LIMIT" | "MOST" | "LONGEST"))
+    }
+
+    /// Bounds that a format, an image or a tenant meets have their reason beside them.
+    #[test]
+    fn every_bound_has_a_reason() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut bare = Vec::new();
+        for (name, text) in sources(&checkout) {
+            let mut before = "";
+            for line in text.lines() {
+                let words =
+                    line.trim().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+                let words = words.trim_start_matches("pub(super) ");
+                let constant = words.strip_prefix("const ").and_then(|rest| rest.split_once(':'));
+                // One line may be for several.
+                let told = before.starts_with("//") || before.starts_with("const ");
+                if constant.is_some_and(|(constant, _)| is_bound(constant)) && !told {
+                    bare.push(format!("{name}: {}", line.trim()));
+                }
+                before = line.trim().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+                before = before.trim_start_matches("pub(super) ");
+            }
+        }
+        assert!(bare.is_empty(), "bounds without a reason: {bare:#?}");
+    }
+
     #[test]
     fn every_page_is_in_the_reading_order() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
