@@ -63,7 +63,7 @@ fn peak_memory<T>(
 ) -> Result<()> {
     fresh()?;
     let script = "import resource, subprocess, sys\n\
-        subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n\
+        subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE)\n\
         print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
     let said = output(&mut command(
         "python3",

@@ -111,7 +111,7 @@ fn grown(bench: &Bench) -> Result<()> {
 /// The largest memory of a program and its children.
 fn memory(what: &str, program: &str, words: &[&str]) -> Result<()> {
     let script = "import resource, subprocess, sys\n\
-        subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n\
+        subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE)\n\
         print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
     let mut python = command("python3", ["-c", script, program]);
     let said = output(python.args(words))?;
