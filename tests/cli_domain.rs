@@ -194,6 +194,9 @@ fn all_disks_of_a_domain() {
         // A disk without that root is a result of inspect; one that is misspelt is not.
         assert!(run.code == code || code == 3 && run.code == 0, "{options:?} {run:?}");
     }
+    libvirt.run(&["apply", "-d", "web1", "--vm", "--hostname", "x"]).fails(3, "--vm takes one");
+    let words = ["apply", disks.path(0), "--disk", disks.path(1), "--vm", "--hostname", "x"];
+    libvirt.run(&words).fails(2, "--disk and --vm exclude each other");
     let listed = libvirt.run(&["ls", "-d", "web1", "--partition", "vg/other", "/"]);
     assert!(listed.works().stdout.contains("lost+found"), "{listed:?}");
     let read = libvirt.run(&["cat", "-d", "web1", "--root-partition", "vg/root", "/etc/hostname"]);

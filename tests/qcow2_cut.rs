@@ -2,6 +2,7 @@
 //! clusters, and the guest is old or new.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use snf_container::qcow2::{Options, Qcow2};
@@ -87,6 +88,42 @@ impl GrowableDevice for Recorder {
     }
 }
 
+/// A file in memory that takes so many writes, flushes and changes of its length, and no more.
+struct Failing {
+    now: MemoryFile,
+    left: AtomicU64,
+}
+
+impl Failing {
+    fn take(&self, operation: &'static str, offset: u64) -> Result<(), DeviceError> {
+        let take = |left: u64| left.checked_sub(1);
+        let found = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        let source = || std::io::Error::from_raw_os_error(5);
+        found.map(drop).map_err(|_| DeviceError { operation, offset, length: 0, source: source() })
+    }
+}
+
+impl BlockDevice for Failing {
+    fn len(&self) -> u64 {
+        self.now.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        self.now.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.take("write", offset).and_then(|()| self.now.write_at(offset, buf))
+    }
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.take("flush", 0)
+    }
+}
+
+impl GrowableDevice for Failing {
+    fn set_len(&self, size: u64) -> Result<(), DeviceError> {
+        self.take("grow to", size).and_then(|()| self.now.set_len(size))
+    }
+}
+
 /// The host name of the guest in an image.
 fn name_in(image: &[u8], number: Option<u32>, what: &str) -> String {
     let file = MemoryFile::new(image.to_vec());
@@ -143,6 +180,45 @@ fn a_cut_at_any_write_leaves_at_worst_leaks_and_an_old_or_new_guest() {
         }
         assert_eq!(seen, (true, true), "{options}");
     }
+}
+
+#[test]
+fn a_failure_at_any_write_is_told_and_leaves_an_old_or_new_guest() {
+    let image = Image::new(Layout::Gpt, 64);
+    let path = image.dir.path().join("image.qcow2");
+    let name = path.to_str().unwrap();
+    run("qemu-img", &["convert", "-c", "-f", "raw", "-O", "qcow2", image.str(), name]);
+    let bytes = std::fs::read(&path).unwrap();
+    let attempt = |budget: u64| {
+        let now = MemoryFile::new(bytes.clone());
+        let file = Arc::new(Failing { now, left: AtomicU64::new(budget) });
+        let disk = Arc::new(Qcow2::open(file.clone(), Options::writable()).unwrap());
+        let done = customize_on(disk.clone(), Vec::new(), &plan(None), Mode::Commit).is_ok();
+        let done = done && disk.flush().is_ok();
+        drop(disk);
+        (done, file.now.to_vec(), budget - file.left.load(Ordering::SeqCst))
+    };
+    let (done, _, count) = attempt(1 << 40);
+    assert!(done && count > 20, "{count} writes");
+    let step = count / 60 + 1;
+    let mut seen = (false, false);
+    for budget in (0..count).filter(|at| at.is_multiple_of(step) || at + 8 > count) {
+        let what = format!("write {budget} of {count} fails");
+        let (done, after, _) = attempt(budget);
+        assert!(!done, "{what}, and nobody said so");
+        match name_in(&after, image.number, &what).as_str() {
+            "image\n" => seen.0 = true,
+            "grown\n" => seen.1 = true,
+            other => panic!("{what}: {other:?}"),
+        }
+        if (budget / step).is_multiple_of(4) || budget + 4 > count {
+            write_sparse(&path, &after);
+            let (code, text) = command("qemu-img", &["check", "-f", "qcow2", name]);
+            assert!(code == 0 || code == 3, "{what}: {text}");
+            judge_guest(&image, name, &what);
+        }
+    }
+    assert!(seen.0);
 }
 
 /// e2fsck puts the guest in order, and then has nothing to say.

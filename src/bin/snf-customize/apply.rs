@@ -169,6 +169,18 @@ fn attempt(
     let started = Instant::now();
     let access = if args.dry_run { Access::Read } else { Access::Write };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
+    if args.vm
+        && !args.stack.more.is_empty()
+        && let Some(domain) = &args.domain.name
+    {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "-d {domain}: the domain has several disks, and --vm takes one: leave out --vm, or name \
+                 the disk"
+            ),
+        ));
+    }
     if args.vm && !args.stack.more.is_empty() {
         return Err(Failure::usage(
             "--disk and --vm exclude each other: the helper VM gets one disk",
