@@ -172,6 +172,11 @@ fn wrapped(wrapping: Wrapping, guest: &[u8]) {
         apply(&[]).fails(3, "LUKS, and no key was given for it: give one with --luks-key");
         assert!(fs::read(&disk.files[0]).unwrap() == before, "{what}");
     }
+    // Long enough to go through all layers while it is read.
+    let big = "0123456789abcdef".repeat(200_000);
+    fs::write(keys.path().join("big"), &big).unwrap();
+    options
+        .extend(["--upload".to_owned(), format!("{}:/srv/big", keys.path().join("big").display())]);
     let done = apply(&options);
     assert!(done.works().stderr.is_empty(), "{what}: {done:?}");
 
@@ -197,6 +202,7 @@ fn wrapped(wrapping: Wrapping, guest: &[u8]) {
     };
     root.check();
     assert_eq!(root.cat("/etc/hostname"), "vm\n", "{what}");
+    assert!(root.cat("/srv/big") == big, "{what}");
 }
 
 /// Gives the content of a LUKS2 container a fixed size, in both copies of the header.

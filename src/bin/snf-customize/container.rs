@@ -73,10 +73,10 @@ pub(crate) fn open_qcow2(
         Access::Read => Options::read_only(),
         Access::Write => Options::writable(),
     };
-    let file = Watched::new(file, progress);
+    let file = Watched::new(file, progress.clone());
     let disk = Qcow2::open(file, options.backing(backing)).map_err(fail)?;
     let damage = Damage::default();
-    Ok((Arc::new(Noted { disk, damage: damage.clone() }), damage))
+    Ok((Arc::new(Noted { disk, damage: damage.clone(), progress }), damage))
 }
 
 /// Opens the image of another maker in an open and claimed file.
@@ -142,6 +142,7 @@ impl Damage {
 pub(crate) struct Noted {
     disk: Qcow2,
     damage: Damage,
+    progress: Progress,
 }
 
 impl Noted {
@@ -182,6 +183,11 @@ impl BlockDevice for Noted {
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         self.note(self.disk.write_at(offset, buf))
+    }
+    // A cluster that is new, or one of which the guest uses nothing: what the guest sees of its files
+    // stays.
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.progress.of_free_places(|| self.note(self.disk.write_at(offset, buf)))
     }
     fn flush(&self) -> Result<(), DeviceError> {
         self.note(self.disk.flush())

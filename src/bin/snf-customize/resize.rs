@@ -163,6 +163,14 @@ impl BlockDevice for Resized {
         self.device.write_at(offset, buf)
     }
 
+    /// Where the disk is now, it need not grow.
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        if offset.saturating_add(buf.len() as u64) > self.before {
+            self.ensure()?;
+        }
+        self.device.write_free(offset, buf)
+    }
+
     /// A disk that is told to be on stable storage has its size.
     fn flush(&self) -> Result<(), DeviceError> {
         self.ensure()?;

@@ -18,6 +18,8 @@ pub(crate) struct Progress(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     wrote: AtomicBool,
+    /// What is written now is where nothing refers to it.
+    free: AtomicBool,
     /// Held while the flag changes, and by a signal that ends the program.
     change: Mutex<()>,
     /// The process that does the work, 0 for this one: signals are its business then.
@@ -27,11 +29,20 @@ struct State {
 impl Progress {
     /// Called before every write: the first one closes the door to signals.
     pub(crate) fn begin_writing(&self) {
-        if !self.wrote() {
+        if !self.wrote() && !self.0.free.load(Ordering::Acquire) {
             let _guard = self.lock();
             self.0.wrote.store(true, Ordering::Release);
             crate::MEMORY.begin_writing();
         }
+    }
+
+    /// Does work that writes only where nothing refers to what is written before the commit: the disk
+    /// is as good as it was.
+    pub(crate) fn of_free_places<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = self.0.free.swap(true, Ordering::AcqRel);
+        let result = work();
+        self.0.free.store(before, Ordering::Release);
+        result
     }
 
     /// The write that was about to begin was not done.

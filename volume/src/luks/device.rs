@@ -73,10 +73,37 @@ impl LuksDevice {
         Ok(())
     }
 
-    /// Encrypts whole sectors in place and writes them.
-    fn write_sectors(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+    /// Encrypts whole sectors in place and writes them; `free` says that nothing refers to what is
+    /// there ([`BlockDevice::write_free`]).
+    fn write_sectors(&self, offset: u64, buf: &mut [u8], free: bool) -> Result<(), DeviceError> {
         self.cipher.encrypt(buf, self.sector, self.number(offset));
-        self.device.write_at(self.offset + offset, buf)
+        match free {
+            true => self.device.write_free(self.offset + offset, buf),
+            false => self.device.write_at(self.offset + offset, buf),
+        }
+    }
+
+    fn write(&self, offset: u64, buf: &[u8], free: bool) -> Result<(), DeviceError> {
+        self.check("write", offset, buf.len())?;
+        let _guard = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let (within, count, whole) = self.step(at, buf.len() - done);
+            let part = &buf[done..done + count];
+            if whole {
+                self.write_sectors(at, &mut part.to_vec(), free)?;
+            } else {
+                // The rest of the sector may be in use.
+                let start = at - within as u64;
+                let mut sector = vec![0; self.sector];
+                self.read_sectors(start, &mut sector)?;
+                sector[within..within + count].copy_from_slice(part);
+                self.write_sectors(start, &mut sector, false)?;
+            }
+            done += count;
+        }
+        Ok(())
     }
 
     fn check(
@@ -139,25 +166,11 @@ impl BlockDevice for LuksDevice {
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
-        self.check("write", offset, buf.len())?;
-        let _guard = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset + done as u64;
-            let (within, count, whole) = self.step(at, buf.len() - done);
-            let part = &buf[done..done + count];
-            if whole {
-                self.write_sectors(at, &mut part.to_vec())?;
-            } else {
-                let start = at - within as u64;
-                let mut sector = vec![0; self.sector];
-                self.read_sectors(start, &mut sector)?;
-                sector[within..within + count].copy_from_slice(part);
-                self.write_sectors(start, &mut sector)?;
-            }
-            done += count;
-        }
-        Ok(())
+        self.write(offset, buf, false)
+    }
+
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.write(offset, buf, true)
     }
 
     fn flush(&self) -> Result<(), DeviceError> {

@@ -287,15 +287,17 @@ impl Map {
         })
     }
 
-    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+    /// Writes; `free` says that nothing refers to what is there ([`BlockDevice::write_free`]).
+    fn write(&self, offset: u64, buf: &[u8], free: bool) -> Result<(), DeviceError> {
         self.parts(offset, buf.len(), |piece, within, range| match &piece.target {
             Target::Striped { stripe, areas } => {
-                chunks(*stripe, areas, within, range, |area, at, range| {
-                    area.device.write_at(at, &buf[range])
+                chunks(*stripe, areas, within, range, |area, at, range| match free {
+                    true => area.device.write_free(at, &buf[range]),
+                    false => area.device.write_at(at, &buf[range]),
                 })
             }
             Target::Mirrored { legs, .. } => {
-                legs.iter().try_for_each(|leg| leg.write(within, &buf[range.clone()]))
+                legs.iter().try_for_each(|leg| leg.write(within, &buf[range.clone()], free))
             }
         })
     }
@@ -345,6 +347,18 @@ impl BlockDevice for LogicalVolume {
         self.map.read(offset, buf)
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.write(offset, buf, false)
+    }
+    fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        self.write(offset, buf, true)
+    }
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.devices.iter().try_for_each(|device| device.flush())
+    }
+}
+
+impl LogicalVolume {
+    fn write(&self, offset: u64, buf: &[u8], free: bool) -> Result<(), DeviceError> {
         self.check("write", offset, buf.len())?;
         if self.read_only {
             let source = io::Error::new(
@@ -353,14 +367,9 @@ impl BlockDevice for LogicalVolume {
             );
             return Err(DeviceError { operation: "write", offset, length: buf.len(), source });
         }
-        self.map.write(offset, buf)
+        self.map.write(offset, buf, free)
     }
-    fn flush(&self) -> Result<(), DeviceError> {
-        self.devices.iter().try_for_each(|device| device.flush())
-    }
-}
 
-impl LogicalVolume {
     fn check(
         &self,
         operation: &'static str,
