@@ -16,7 +16,7 @@ pub mod run;
 pub mod shown;
 pub mod task;
 
-pub use ask::{event, network, params, personality, plan, properties};
+pub use ask::{cloud_seed, event, network, nic_option, params, personality, plan, properties};
 pub use craft::{crypt, random, secret, sshkey};
 pub use door::{lay, passwords, prepare, request, rules, wire};
 pub use guest::windows::{answer, registry};

@@ -4,6 +4,7 @@
 //! `cargo test -p PACKAGE FILE` runs one file. The tests with a binary of their own are in Cargo.toml.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod accounts_oracle;
 mod atomic;
 mod cli_apply;
 mod cli_btrfs;
@@ -26,6 +27,7 @@ mod crypt_oracle;
 mod damage;
 mod deployed;
 mod edit_oracle;
+mod first_boot_oracle;
 mod growth;
 mod guest_ext4;
 mod lvm_cut;

@@ -177,9 +177,35 @@ fn create_boot_and_the_same_offline() {
         walk::differences(&without_times(&after), &without_times(&offline_tree), |_| false);
     assert!(differing.is_empty(), "the two doors disagree:\n{}", differing.join("\n"));
 
+    // What a person adds offline takes effect at the boot below.
+    let (start, size) = disk::partition(&offline, 2);
+    let output = Command::new(&binary)
+        .arg("apply")
+        .arg(&offline)
+        .args(["--add-group", "team", "--add-user", "web:groups=team+adm,shell=/bin/bash,sudo"])
+        .arg("--user-password")
+        .arg(format!("web:file:{}", password_file.display()))
+        .args(["--timezone", "Asia/Tokyo", "--locale", "C.UTF-8", "--swap", "8M"])
+        .args(["--nic", "MAC=52:54:00:12:34:56,ip=192.0.2.10/24,gw=192.0.2.1,dns=192.0.2.53"])
+        .args(["--mask", "apt-daily.timer", "--default-target", "multi-user"])
+        .args(["--firstboot-early-command", "ip -4 addr show > /root/early"])
+        .args(["--firstboot-command", "ip -4 addr show > /root/late; id -un web >> /root/late"])
+        .args(["--firstboot-command", "exit 7"])
+        .args(["--firstboot-command", "echo last >> /root/late"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "more edits: {}", log_of(&output));
+    disk::assert_clean_at(&offline, start, size);
+
     // 4. Both boot; the new password works, the old one does not.
     for (image, log) in [(&target, &log), (&offline, &log_offline)] {
-        let mut console = Console::boot(image);
+        let edited = image == &offline;
+        let nic = if edited {
+            "user,restrict=on,model=virtio-net-pci,mac=52:54:00:12:34:56"
+        } else {
+            "none"
+        };
+        let mut console = Console::boot_with(image, "raw", nic);
         assert!(!console.login("root", "old-password"), "the old password must fail");
         assert!(console.login("root", PASSWORD), "the new password must work");
         assert_eq!(console.ok("hostname"), "vm1.example.test");
@@ -209,7 +235,30 @@ fn create_boot_and_the_same_offline() {
         console.ok("ls -lA /run/sshd; systemctl is-active ssh");
         console.logout();
         assert!(console.login("debian", PASSWORD), "so does the other user's");
+        if edited {
+            console.logout();
+            assert!(console.login("web", PASSWORD), "and that of the user who was added");
+            assert_eq!(console.ok("id -nG; echo $HOME"), "web adm team\n/home/web");
+            console.logout();
+            assert!(console.login("root", PASSWORD));
+            edits_are_in_force(&mut console);
+        }
     }
+}
+
+/// What the second offline run asked for, in the running guest.
+fn edits_are_in_force(console: &mut Console) {
+    console.ok("while [ -d /var/lib/snf-image/firstboot/late ]; do sleep 1; done");
+    assert!(!console.ok("cat /root/early").contains("192.0.2.10"), "early is before the network");
+    let late = console.ok("cat /root/late");
+    assert!(late.contains("192.0.2.10/24") && late.ends_with("web\nlast"), "{late}");
+    let log = console.ok("cat /var/log/snf-image-firstboot.log");
+    assert!(log.contains("0002-command ends with 7"), "{log}");
+    assert_eq!(console.run("systemctl is-failed snf-image-firstboot").1.trim(), "failed");
+    assert_eq!(console.ok("date +%Z; systemctl is-enabled apt-daily.timer || true"), "JST\nmasked");
+    assert_eq!(console.ok("swapon --show=NAME --noheadings"), "/swapfile");
+    assert_eq!(console.ok("systemctl get-default"), "multi-user.target");
+    assert!(console.ok("ip route").contains("default via 192.0.2.1"));
 }
 
 /// The old hash of root, which must not be in any log either.

@@ -11,15 +11,15 @@ use snf_fs::testing::Random;
 use crate::cli_support::Guest;
 
 /// An image that the kernel has mounted, until it is dropped.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(pub(crate) PathBuf, PathBuf);
 
 impl Mounted {
-    fn new(guest: &Guest) -> Self {
+    pub(crate) fn new(guest: &Guest) -> Self {
         let at = guest.dir.path().join("mounted");
         fs::create_dir_all(&at).unwrap();
         let status = Command::new("mount").arg("-oloop").arg(&guest.image).arg(&at).status();
         assert!(status.unwrap().success());
-        Self(at)
+        Self(at, guest.image.clone())
     }
 }
 
@@ -27,6 +27,14 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         for _ in 0..100 {
             if Command::new("umount").arg(&self.0).status().is_ok_and(|status| status.success()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // A mount name space that has just ended may hold the loop device for a moment.
+        for _ in 0..100 {
+            let used = Command::new("losetup").arg("-j").arg(&self.1).output();
+            if used.is_ok_and(|used| used.stdout.is_empty()) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -35,17 +43,18 @@ impl Drop for Mounted {
 }
 
 /// Runs a script, which may be longer than an argument can be.
-fn shell(dir: &Path, script: &str) -> String {
+pub(crate) fn shell(dir: &Path, script: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), script).unwrap();
     let output =
         Command::new("bash").arg("-eu").arg(file.path()).current_dir(dir).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    let (said, errors) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}: {}{errors}", String::from_utf8_lossy(said));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Type, mode, owner, size, names, link text, content and extended attributes of everything.
-fn seen(guest: &Guest) -> String {
+pub(crate) fn seen(guest: &Guest) -> String {
     let mount = Mounted::new(guest);
     shell(
         &mount.0,
@@ -95,6 +104,8 @@ fn every_verb_does_what_coreutils_do() {
          mkdir t; echo 1 > t/x; chown 11:12 t/x; ln t/x t/y; mknod t/n c 1 5; mkfifo t/p; chmod 2750 t
          setfattr -n user.a -v b t/x || true; chown -h 7:8 t/p
          tar --xattrs --format=pax -czf t.tar.gz t
+         setfattr -n user.k -v v site/a/b/x; setfattr -n user.d -v w site/a; ln site/a/b/x site/a/y
+         setcap cap_net_raw+ep site/a/b/x 2>/dev/null || true
          ln -s b/x site/a/link; head -c 5000000 /dev/urandom > site/big; chmod 755 site/big",
     );
     let (site, archive) = (site.display(), local.path().join("t.tar.gz"));
@@ -129,7 +140,7 @@ fn every_verb_does_what_coreutils_do() {
             step(
                 "--copy-in",
                 format!("{site}:/srv/in"),
-                format!("mkdir srv/in; cp -r --preserve=mode {site} srv/in"),
+                format!("mkdir srv/in; cp -r --preserve=mode,links,xattr {site} srv/in"),
             ),
             step(
                 "--tar-in",

@@ -1,8 +1,10 @@
 //! Requests as types, and their words. Nothing here knows a disk.
 
+pub mod cloud_seed;
 pub mod event;
 pub mod luks_key;
 pub mod network;
+pub mod nic_option;
 pub mod params;
 pub mod personality;
 pub mod plan;

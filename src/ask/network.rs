@@ -141,11 +141,11 @@ pub struct Settings {
 }
 
 /// The most name servers of an interface; the C library asks three.
-const DNS_SERVERS: usize = 8;
+pub(super) const DNS_SERVERS: usize = 8;
 
 /// The smallest and the largest packet that an interface may have: IPv4's minimum, and what the
 /// length fields of IP allow.
-const MTU: std::ops::RangeInclusive<u32> = 576..=65_535;
+pub(super) const MTU: std::ops::RangeInclusive<u32> = 576..=65_535;
 
 /// The value that a variable of an interface should have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ask::cloud_seed::CloudSeed;
 use crate::ask::luks_key::LuksKey;
 use crate::ask::network::Nic;
 use crate::ask::prepared::Prepared;
@@ -288,6 +289,12 @@ pub struct Plan {
     pub growth: Growth,
     /// User data for cloud-init.
     pub cloud_userdata: Option<Secret>,
+    /// Further parts of a seed for cloud-init.
+    #[serde(default)]
+    pub cloud_seed: CloudSeed,
+    /// The user whom cloud-init is to make, in place of the image's default user.
+    #[serde(default)]
+    pub cloud_user: Option<String>,
     /// Whether cloud-init is to tell more.
     pub cloud_init_debug: bool,
     /// Results that were computed before the run.
@@ -302,6 +309,8 @@ impl Plan {
     /// user data for it.
     pub fn wants_cloud_init(&self) -> bool {
         // A value that is neither yes nor no was refused before.
-        self.cloud_userdata.is_some() || self.properties.boolean("CLOUD_INIT").unwrap_or(false)
+        self.cloud_userdata.is_some()
+            || !self.cloud_seed.is_empty()
+            || self.properties.boolean("CLOUD_INIT").unwrap_or(false)
     }
 }

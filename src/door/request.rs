@@ -149,6 +149,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::ask::cloud_seed::CloudSeed;
     use crate::ask::luks_key::LuksKey;
     use crate::ask::network::{Ipv4, Ipv6, Mac, Nic};
     use crate::ask::plan::{
@@ -213,6 +214,11 @@ mod tests {
             },
             growth: Growth { what: Grow::Partition(2), no_move: true },
             cloud_userdata: Some(Secret::new("#cloud-config\n")),
+            cloud_seed: CloudSeed {
+                meta_data: Some(Secret::new("instance-id: x\n")),
+                ..CloudSeed::default()
+            },
+            cloud_user: Some("bob".into()),
             cloud_init_debug: true,
             prepared: Prepared {
                 keys: vec![KeyPair {
@@ -246,6 +252,7 @@ mod tests {
         let contents = |plan: &Plan| plan.personality[0].contents.clone();
         assert_eq!(contents(&request.plan), contents(&arrived.plan));
         assert_eq!(request.plan.cloud_userdata, arrived.plan.cloud_userdata);
+        assert_eq!(request.plan.cloud_seed, arrived.plan.cloud_seed);
         assert_eq!(request.plan.tasks, arrived.plan.tasks);
     }
 

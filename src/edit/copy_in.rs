@@ -1,16 +1,17 @@
 //! `--copy-in`: local files and whole directories.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use snf_fs::{Attributes, FileType};
 
 use super::path::pair;
-use super::{Act, Action, BadEdit, GuestPath, How, SourceError, Verb, delete, place};
+use super::{Act, Action, BadEdit, GuestPath, How, SourceError, Verb, delete, local_xattr, place};
 use crate::guest::Guest;
 use crate::task::{Session, TaskError};
 
@@ -40,7 +41,8 @@ impl Act for CopyIn {
         name: "copy-in",
         metavar: "LOCAL:GUESTDIR",
         help: "Copy a local file, or a directory with all that is in it, into a directory of the \
-               guest: root's, with the local permissions; symbolic links stay links.",
+               guest: root's, with the local permissions, extended attributes and capabilities; \
+               symbolic links stay links, and so do hard links within it.",
         follows: false,
         parse: Self::parse,
     }];
@@ -66,21 +68,40 @@ impl Act for CopyIn {
         guest.tree.mkdir_all(&spot.path, place::PARENTS)?;
         let name = self.local.file_name().unwrap_or_default().as_bytes();
         let mut stack = vec![(self.local.clone(), place::join(&spot.path, name))];
+        let mut lost = 0;
+        // The first name of each file that has several.
+        let mut names: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
         // Directories get their permissions at the end: of those that exist they stay as they are.
         while let Some((local, path)) = stack.pop() {
             let metadata = fs::symlink_metadata(&local).map_err(failed(&local))?;
             if metadata.is_dir() {
-                directory(guest, &path, &metadata)?;
+                lost += directory(guest, &local, &path, &metadata)?;
                 for entry in fs::read_dir(&local).map_err(failed(&local))? {
                     let entry = entry.map_err(failed(&local))?;
                     let inside = place::join(&path, entry.file_name().as_bytes());
                     stack.push((entry.path(), inside));
                 }
-            } else if !other(guest, &local, &path, &metadata)? {
+            } else if let Some(first) = names.get(&(metadata.dev(), metadata.ino())) {
+                vacate(guest, &path)?;
+                guest.tree.link(first, &path)?;
+            } else if let Some(less) = other(guest, &local, &path, &metadata)? {
+                lost += less;
+                if metadata.nlink() > 1 {
+                    names.insert((metadata.dev(), metadata.ino()), path);
+                }
+            } else {
                 let shown = local.display();
                 session.warn(format!("--copy-in: {shown} is no file, directory or link: left out"));
             }
             guest.tree.seal()?;
+        }
+        if lost > 0 {
+            session.warn(format!(
+                "--copy-in: {lost} extended attributes of {} were left out: the file system of {} does \
+                 not hold them",
+                self.local.display(),
+                self.directory
+            ));
         }
         Ok(())
     }
@@ -104,34 +125,59 @@ fn there(guest: &Guest, path: &[u8]) -> Result<Option<FileType>, TaskError> {
     }
 }
 
-fn directory(guest: &mut Guest, path: &[u8], metadata: &Metadata) -> Result<(), TaskError> {
+fn directory(
+    guest: &mut Guest,
+    local: &Path,
+    path: &[u8],
+    metadata: &Metadata,
+) -> Result<usize, TaskError> {
     match there(guest, path)? {
-        Some(FileType::Directory) => return Ok(()),
+        Some(FileType::Directory) => return Ok(0),
         Some(_) => delete::remove(&mut guest.tree, path.to_vec())?,
         None => {}
     }
-    Ok(guest.tree.mkdir(path, attributes(metadata))?)
+    guest.tree.mkdir(path, attributes(metadata))?;
+    copy_xattrs(guest, local, path)
 }
 
-/// Copies what is no directory; `false` for what is not copied.
+/// Gives a copy the extended attributes of what it is a copy of, and says how many its file system
+/// does not hold.
+fn copy_xattrs(guest: &mut Guest, local: &Path, path: &[u8]) -> Result<usize, TaskError> {
+    let mut lost = 0;
+    for (name, value) in local_xattr::of(local).map_err(failed(local))? {
+        match guest.tree.set_xattr(path, &name, Some(&value)) {
+            Ok(()) => {}
+            Err(snf_fs::Error::Unsupported { .. }) => lost += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(lost)
+}
+
+/// Makes room for a copy. A link in the guest is replaced and not followed: what is copied is what is
+/// seen there. A file is made anew, so that no other name of it changes.
+fn vacate(guest: &mut Guest, path: &[u8]) -> Result<(), TaskError> {
+    match there(guest, path)? {
+        None => Ok(()),
+        Some(FileType::Directory) => {
+            Err(snf_fs::Error::IsADirectory(snf_fs::error::display_name(path)).into())
+        }
+        Some(_) => Ok(guest.tree.unlink(path)?),
+    }
+}
+
+/// Copies what is no directory, and says how many attributes were left out; `None` for what is not
+/// copied.
 fn other(
     guest: &mut Guest,
     local: &Path,
     path: &[u8],
     metadata: &Metadata,
-) -> Result<bool, TaskError> {
+) -> Result<Option<usize>, TaskError> {
     if !metadata.is_file() && !metadata.is_symlink() {
-        return Ok(false);
+        return Ok(None);
     }
-    // A link in the guest is replaced and not followed: what is copied is what is seen there. A file
-    // is made anew, so that no other name of it changes.
-    match there(guest, path)? {
-        None => {}
-        Some(FileType::Directory) => {
-            return Err(snf_fs::Error::IsADirectory(snf_fs::error::display_name(path)).into());
-        }
-        Some(_) => guest.tree.unlink(path)?,
-    }
+    vacate(guest, path)?;
     if metadata.is_symlink() {
         let target = fs::read_link(local).map_err(failed(local))?;
         let link = Attributes { mode: 0o777, uid: 0, gid: 0 };
@@ -139,8 +185,9 @@ fn other(
     } else {
         let mut file = File::open(local).map_err(failed(local))?;
         guest.tree.write_from(path, &mut file, attributes(metadata))?;
+        return copy_xattrs(guest, local, path).map(Some);
     }
-    Ok(true)
+    Ok(Some(0))
 }
 
 #[cfg(test)]

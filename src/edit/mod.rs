@@ -7,23 +7,38 @@
 
 mod access;
 mod account;
+mod account_files;
+mod account_name;
+mod add_group;
+mod add_user;
 mod append_line;
 mod chmod;
 mod chown;
 mod copy;
+#[cfg(feature = "cli")]
 mod copy_in;
 mod delete;
 mod error;
+mod first_boot;
 mod flag;
 mod hardlink;
+mod keymap;
+#[cfg(feature = "cli")]
+mod local_xattr;
+mod locale;
 mod mkdir;
 mod mode;
+mod no_cloud_init;
 mod path;
 mod place;
 mod relocate;
 mod set_line;
+mod shell_value;
+mod skeleton;
 mod source;
 mod substitute;
+mod sudoers;
+mod swap_file;
 mod symlink;
 mod sysv;
 #[cfg(feature = "cli")]
@@ -39,6 +54,7 @@ mod write;
 
 pub use crate::craft::local_file::SourceError;
 pub use access::Access;
+pub use account_name::AccountName;
 pub(crate) use delete::remove;
 pub use error::BadEdit;
 pub use mode::Mode;
@@ -56,7 +72,7 @@ use crate::task::{FileError, Needs, Session, Task, TaskError, Work};
 pub struct Verb {
     /// Its name, without the dashes.
     pub name: &'static str,
-    /// The form of its argument, for the help text.
+    /// The form of its argument, for the help text; empty where it has none.
     pub metavar: &'static str,
     /// What it does, in one or two sentences.
     pub help: &'static str,
@@ -173,7 +189,7 @@ actions! {
     /// Writes a file.
     Write(write::Write),
     /// Copies local files and directories into the guest.
-    CopyIn(copy_in::CopyIn),
+    CopyIn(copy_in::CopyIn) if "cli",
     /// Unpacks a local tar archive.
     TarIn(tar_in::TarIn) if "cli",
     /// Makes a directory.
@@ -212,6 +228,10 @@ actions! {
     Unmask(unit::Unmask),
     /// Sets the target that the guest boots into.
     DefaultTarget(unit::DefaultTarget),
+    /// Makes a group.
+    AddGroup(add_group::AddGroup),
+    /// Makes a user.
+    AddUser(add_user::AddUser),
     /// Locks a user's password.
     LockUser(account::LockUser),
     /// Unlocks a user's password.
@@ -220,6 +240,20 @@ actions! {
     ExpirePassword(account::ExpirePassword),
     /// Sets the time zone.
     Timezone(timezone::Timezone),
+    /// Sets the language of the system.
+    Locale(locale::Locale),
+    /// Sets the keyboard of the console.
+    Keymap(keymap::Keymap),
+    /// Makes a swap file.
+    Swap(swap_file::SwapFile),
+    /// Runs a script at the first boot.
+    Firstboot(first_boot::FirstBoot),
+    /// Runs a command at the first boot.
+    FirstbootCommand(first_boot::FirstBootCommand),
+    /// Installs packages at the first boot.
+    FirstbootInstall(first_boot::FirstBootInstall),
+    /// Keeps cloud-init from running.
+    NoCloudInit(no_cloud_init::NoCloudInit),
 }
 
 /// All options that make edits, in the order of the help text.
@@ -240,7 +274,7 @@ pub struct Edit {
 impl Edit {
     /// An edit that the option `name` asked for.
     pub fn of_option(name: &str, action: Action) -> Self {
-        Self { origin: format!("--{name} {}", action.subject()), action }
+        Self { origin: format!("--{name} {}", action.subject()).trim_end().to_owned(), action }
     }
 
     /// The edit that stands at `place` of a document (`plan.toml: edits[2]`).
@@ -268,6 +302,15 @@ impl Edit {
 pub(crate) fn wanted<'a>(tasks: &[&'static Task], plan: &'a Plan) -> &'a [Edit] {
     let run = tasks.iter().any(|task| matches!(task.work, Work::Edits));
     if run { &plan.edits } else { &[] }
+}
+
+/// The users that the edits of a plan make. What else is asked for them comes after.
+pub(crate) fn new_users(plan: &Plan) -> Vec<String> {
+    let name = |edit: &Edit| match &edit.action {
+        Action::AddUser(user) => Some(user.subject()),
+        _ => None,
+    };
+    plan.edits.iter().filter_map(name).collect()
 }
 
 /// Makes the plan's edits in their order.
@@ -332,7 +375,11 @@ mod tests {
         let mut names = BTreeSet::new();
         for verb in verbs() {
             assert!(names.insert(verb.name), "{} is there twice", verb.name);
-            assert!(verb.help.ends_with('.') && !verb.metavar.is_empty(), "{}", verb.name);
+            assert!(verb.help.ends_with('.'), "{}", verb.name);
+            if verb.metavar.is_empty() {
+                (verb.parse)("", How { follow: true }).unwrap();
+                continue;
+            }
             let error = (verb.parse)("", How { follow: true }).unwrap_err().to_string();
             assert!(!error.is_empty() && !error.ends_with('.'), "{}: {error}", verb.name);
         }

@@ -139,16 +139,8 @@ pub fn add_shadow(
     if name.is_empty() || name.iter().chain(hash).any(bad) {
         return Err(EditError::BadValue);
     }
-    let all: Vec<&[u8]> = content.split_inclusive(|byte| *byte == b'\n').collect();
-    let at = all.iter().position(|line| line.starts_with(b"+")).unwrap_or(all.len());
-    let mut out = all[..at].concat();
-    if !out.is_empty() && !out.ends_with(b"\n") {
-        out.push(b'\n');
-    }
-    out.extend_from_slice(&[name, b":", hash].concat());
-    out.extend_from_slice(format!(":{days}:0:99999:7:::\n").as_bytes());
-    out.extend_from_slice(&all[at..].concat());
-    Ok(out)
+    let line = [name, b":", hash, format!(":{days}:0:99999:7:::").as_bytes()].concat();
+    Ok(super::enroll::with_line(content, &line))
 }
 
 /// `shadow` with another hash for one user, changed `days` after 1970. The line keeps its place
@@ -222,7 +214,7 @@ pub fn lock_shadow(content: &[u8], name: &[u8], lock: Lock) -> Result<Vec<u8>, E
 }
 
 /// Runs `edit` on the fields of the first line that is `name`'s.
-fn edit_line(
+pub(super) fn edit_line(
     content: &[u8],
     name: &[u8],
     edit: impl FnOnce(&mut Vec<Vec<u8>>) -> Result<(), EditError>,

@@ -300,6 +300,7 @@ fn work_on_guest(
         session.info(format!("the deployment {path} is the one that boots next"));
     }
     let tasks = fitting(tasks, &guest, plan)?;
+    session.new_users = if edits.is_empty() { Vec::new() } else { edit::new_users(plan) };
     edits.iter().try_for_each(|edit| edit_fits(edit, &guest))?;
     report.open_milliseconds = milliseconds(started);
     for task in tasks.iter().filter(|task| matches!(task.work, Work::Mount)) {

@@ -21,7 +21,9 @@ use crate::guest::sshd::SshdConfig;
 pub(super) static TASK: Task = Task {
     id: TaskId::ChangePassword,
     summary: "set passwords and add authorized keys",
-    applies: |plan| !plan.passwords.is_empty() || !plan.auth_keys.is_empty(),
+    applies: |plan| {
+        !plan.passwords.is_empty() || !plan.auth_keys.is_empty() || plan.cloud_user.is_some()
+    },
     work: Work::guest(Needs::System(LINUX_AND_WINDOWS), run),
 };
 
@@ -29,8 +31,39 @@ const PASSWD: &str = "/etc/passwd";
 
 fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     if guest.is_windows() {
+        if let Some(name) = &session.plan.cloud_user {
+            return Err(TaskError::request(format!(
+                "--cloud-user {name} is for guests with cloud-init, and this is a Windows"
+            )));
+        }
         return windows::passwords::change(guest, session);
     }
+    let later = session.new_users.clone();
+    let cloud = change(guest, session, |name| !later.iter().any(|new| new == name))?;
+    cloud.warn_of_request(guest, session)
+}
+
+/// Sets the password and adds the keys that the plan has for a user whom an edit has just made.
+///
+/// # Errors
+/// As the task itself.
+pub(crate) fn of_new_user(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    new: &str,
+) -> Result<(), TaskError> {
+    if TASK.will_run(session.plan)? {
+        change(guest, session, |name| name == new)?;
+    }
+    Ok(())
+}
+
+/// Does what is asked for the users that `concerns` takes.
+fn change(
+    guest: &mut Guest,
+    session: &mut Session<'_>,
+    concerns: impl Fn(&str) -> bool,
+) -> Result<CloudUser, TaskError> {
     let plan = session.plan;
     let passwd = guest.config(PASSWD)?.ok_or_else(|| {
         TaskError::request(format!("the image has no {PASSWD}, so it has no users"))
@@ -40,6 +73,9 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let mut cloud = CloudUser::of(guest, session)?;
     for (who, password) in &plan.passwords {
         for (place, name) in names(session, who)?.into_iter().enumerate() {
+            if !concerns(&name) {
+                continue;
+            }
             if cloud.is_yet_to_be_made(&passwd, &name) {
                 cloud.password = Some(hash_of(guest, session, &name, password, place)?);
                 continue;
@@ -55,6 +91,9 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let sshd = SshdConfig::read(&guest.tree)?;
     for (who, lines) in &plan.auth_keys {
         for name in names(session, who)? {
+            if !concerns(&name) {
+                continue;
+            }
             if cloud.is_yet_to_be_made(&passwd, &name) {
                 cloud.keys.extend(lines.lines().map(str::trim).map(str::to_owned));
                 continue;
@@ -68,7 +107,8 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     }
     cloud.write(guest, session)?;
     reach::warn(guest, session, &sshd, &users, &granted)?;
-    cloud.warn(guest, session, &granted)
+    cloud.warn(guest, session, &granted)?;
+    Ok(cloud)
 }
 
 /// The users that a request means.

@@ -36,7 +36,7 @@ const SEED: &str = "/var/lib/cloud/seed/nocloud";
 const NO_USER_DATA: &[u8] = b"#cloud-config\n{}\n";
 
 /// Whether this run makes a seed.
-pub(super) fn seeded(session: &Session<'_>) -> Result<bool, TaskError> {
+pub(crate) fn seeded(session: &Session<'_>) -> Result<bool, TaskError> {
     let plan = session.plan;
     Ok(TASK.will_run(plan)?)
 }
@@ -47,33 +47,46 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         (OFF, false, "cloud-init is switched off in the image (/etc/cloud/cloud-init.disabled)"),
     ] {
         if guest.tree.exists(path)? != wanted {
-            return Err(TaskError::request(format!(
-                "{problem}, and CLOUD_INIT or cloud_userdata asks for it; take another image, or \
-                 leave them out"
-            )));
+            return Err(not_there(problem, session));
         }
     }
     if let Some(problem) = switched_off(guest)? {
-        return Err(TaskError::request(format!(
-            "cloud-init is switched off in the image ({problem}), and CLOUD_INIT or cloud_userdata \
-             asks for it; take another image, or leave them out"
-        )));
+        let problem = format!("cloud-init is switched off in the image ({problem})");
+        return Err(not_there(&problem, session));
     }
     let id: [u8; 16] = session.entropy.derive("cloud-init instance").bytes();
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let seed = session.plan.cloud_seed.clone();
     let mut meta = format!("instance-id: \"iid-{id}\"\n");
     if let Some(name) = &session.plan.hostname {
         meta.push_str(&format!("local-hostname: {}\n", quote(name)));
     }
     guest.tree.mkdir_all("/var/lib/cloud/seed", Attributes { mode: 0o755, uid: 0, gid: 0 })?;
     guest.tree.mkdir_all(SEED, Attributes { mode: 0o700, uid: 0, gid: 0 })?;
-    put(guest, SEED, "meta-data", meta.as_bytes(), 0o600)?;
+    let meta = seed.meta_data.unwrap_or_else(|| Secret::new(meta));
+    check_meta_data(&meta, session);
+    put(guest, SEED, "meta-data", meta.expose(), 0o600)?;
     let user_data = session.plan.cloud_userdata.clone();
+    for data in user_data.iter().chain(&seed.vendor_data) {
+        check_user_data(data, session);
+    }
     let user_data = user_data.as_ref().map_or(NO_USER_DATA, Secret::expose);
     put(guest, SEED, "user-data", user_data, 0o600)?;
-    // A leftover of an earlier seed.
-    remove(guest, &format!("{SEED}/vendor-data"))?;
-    if seeds_network(guest, session)? {
+    match &seed.vendor_data {
+        Some(data) => put(guest, SEED, "vendor-data", data.expose(), 0o600)?,
+        // A leftover of an earlier seed.
+        None => remove(guest, &format!("{SEED}/vendor-data"))?,
+    }
+    if let Some(network) = &seed.network_config {
+        if keeps_network(guest)? {
+            session.warn(
+                "network-config has no effect: the image tells cloud-init to leave the network alone \
+                 (network: {config: disabled} in /etc/cloud)",
+            );
+        }
+        put(guest, SEED, "network-config", network.expose(), 0o600)?;
+        remove(guest, &format!("{CONFIG_DIR}/99-snf-image-network.cfg"))?;
+    } else if seeds_network(guest, session)? {
         let text = render::cloud_init(&session.plan.nics);
         put(guest, SEED, "network-config", text.as_bytes(), 0o600)?;
         remove(guest, &format!("{CONFIG_DIR}/99-snf-image-network.cfg"))?;
@@ -110,6 +123,67 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     Ok(())
 }
 
+/// cloud-init is asked for and cannot come.
+fn not_there(problem: &str, session: &Session<'_>) -> TaskError {
+    let plan = session.plan;
+    let asked = match plan.tasks.is_all() {
+        true => {
+            "CLOUD_INIT or cloud_userdata asks for it; take another image, or leave them out".into()
+        }
+        false => format!(
+            "{} asks for it; take another image, or leave it out",
+            plan.tasks.words(TaskId::InitializeDatasource)
+        ),
+    };
+    TaskError::request(format!("{problem}, and {asked}"))
+}
+
+/// Says what cloud-init will make of a person's `meta-data`.
+fn check_meta_data(data: &Secret, session: &mut Session<'_>) {
+    let text = String::from_utf8_lossy(data.expose());
+    if !text.contains("instance-id") {
+        session.warn(
+            "meta-data has no instance-id: a guest that cloud-init has set up before stays as it is",
+        );
+    }
+    if let Some(name) = &session.plan.hostname
+        && text.contains("local-hostname")
+        && !text.contains(name.as_str())
+    {
+        let warning = format!(
+            "meta-data has a local-hostname of its own, which cloud-init sets in place of {name}"
+        );
+        session.warn(warning);
+    }
+}
+
+/// The beginnings by which cloud-init knows what data are.
+const KINDS: [&[u8]; 12] = [
+    b"#cloud-config",
+    b"#!",
+    b"#include",
+    b"## template: jinja",
+    b"#cloud-boothook",
+    b"#part-handler",
+    b"#cloud-config-archive",
+    b"#cloud-config-jsonp",
+    b"#upstart-job",
+    b"Content-Type:",
+    b"MIME-Version:",
+    b"\x1f\x8b",
+];
+
+/// Says that cloud-init will pass over data that it does not know.
+fn check_user_data(data: &Secret, session: &mut Session<'_>) {
+    let data = data.expose();
+    if !data.is_empty() && !KINDS.iter().any(|kind| data.starts_with(kind)) {
+        session.warn(
+            "cloud-init will not use user data that begin with none of #cloud-config, #!, #include and \
+             the other lines that say what they are",
+        );
+    }
+}
+
 /// Files that hold the kernel's command line.
 const COMMAND_LINES: [&str; 6] = [
     "/etc/kernel/cmdline",
@@ -134,17 +208,26 @@ fn switched_off(guest: &Guest) -> Result<Option<String>, TaskError> {
     if disabled {
         return Ok(Some("policy: disabled in /etc/cloud/ds-identify.cfg".into()));
     }
+    let path = on_command_line(guest, "cloud-init=disabled")?;
+    Ok(path.map(|path| format!("cloud-init=disabled in {path}")))
+}
+
+/// The first file of a command line of the kernel that has this word.
+///
+/// # Errors
+/// What the tree says.
+pub(crate) fn on_command_line(guest: &Guest, word: &str) -> Result<Option<String>, TaskError> {
     for pattern in COMMAND_LINES {
         for path in glob::expand(&guest.tree, pattern.as_bytes())? {
             if !guest.tree.is_file(&path)? {
                 continue;
             }
             let text = guest.tree.read(&path, CONFIG_MAX)?;
-            let off = String::from_utf8_lossy(&text).lines().any(|line| {
-                !line.trim_start().starts_with('#') && line.contains("cloud-init=disabled")
-            });
-            if off {
-                return Ok(Some(format!("cloud-init=disabled in {}", display_name(&path))));
+            let has = String::from_utf8_lossy(&text)
+                .lines()
+                .any(|line| !line.trim_start().starts_with('#') && line.contains(word));
+            if has {
+                return Ok(Some(display_name(&path)));
             }
         }
     }
@@ -161,6 +244,11 @@ pub(super) fn seeds_network(guest: &Guest, session: &Session<'_>) -> Result<bool
     {
         return Ok(false);
     }
+    Ok(!keeps_network(guest)?)
+}
+
+/// Whether the image tells cloud-init to leave the network alone.
+fn keeps_network(guest: &Guest) -> Result<bool, TaskError> {
     for text in configuration(guest)? {
         let off = text.lines().any(|line| {
             let line = line.split('#').next().unwrap_or_default();
@@ -169,10 +257,10 @@ pub(super) fn seeds_network(guest: &Guest, session: &Session<'_>) -> Result<bool
             })
         });
         if off {
-            return Ok(false);
+            return Ok(true);
         }
     }
-    Ok(true)
+    Ok(false)
 }
 
 /// The user whom cloud-init makes at the first boot, if the image names one.
@@ -245,6 +333,7 @@ pub(super) fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ask::cloud_seed::CloudSeed;
     use crate::ask::network::{Ipv4, Ipv6, Mac, Nic};
     use crate::ask::plan::{Password, Who};
     use crate::task::testing::Guest;
@@ -287,6 +376,38 @@ mod tests {
         assert!(!changed.iter().any(|path| path.contains("netplan")), "{changed:?}");
         assert!(!changed.iter().any(|path| path.ends_with("-hostname.cfg")), "{changed:?}");
         assert!(guest.read("/etc/hostname").starts_with("vm1"));
+    }
+
+    #[test]
+    fn parts_that_a_person_gives() {
+        let mut guest = guest();
+        guest.plan.nics.clear();
+        guest.plan.cloud_userdata = Some(Secret::new("echo hello\n"));
+        guest.plan.cloud_seed = CloudSeed {
+            meta_data: Some(Secret::new("local-hostname: other\n")),
+            network_config: Some(Secret::new("version: 2\n")),
+            vendor_data: Some(Secret::new("#!/bin/sh\n")),
+        };
+        guest.run(&TASK).unwrap();
+        for (file, text) in [
+            ("meta-data", "local-hostname: other\n"),
+            ("network-config", "version: 2\n"),
+            ("vendor-data", "#!/bin/sh\n"),
+            ("user-data", "echo hello\n"),
+        ] {
+            assert_eq!(guest.read(&format!("{SEED}/{file}")), text);
+        }
+        let warnings = guest.warnings().join("\n");
+        for said in ["no instance-id", "in place of vm1.example.org", "begin with none of"] {
+            assert!(warnings.contains(said), "{warnings}");
+        }
+        guest.write(&format!("{CONFIG_DIR}/90-own.cfg"), "network: {config: disabled}\n");
+        guest.run(&TASK).unwrap();
+        assert!(guest.warnings().join("\n").contains("network-config has no effect"));
+        guest.plan.cloud_userdata = None;
+        guest.plan.cloud_seed = CloudSeed::default();
+        guest.run(&TASK).unwrap();
+        assert!(!guest.tree().exists(format!("{SEED}/vendor-data")).unwrap());
     }
 
     #[test]

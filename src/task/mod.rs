@@ -25,8 +25,11 @@ mod windows;
 
 pub use assign_hostname::HostnameError;
 pub use change_password::KeysError;
+pub(crate) use change_password::of_new_user as change_password_of;
+pub(crate) use initialize_datasource::{on_command_line, seeded as seeds_cloud_init};
 pub(crate) use selinux_autorelabel::install as label_new_files;
 pub use session::{Fingerprint, Grown, LazyDisk, Reporter, Session};
+pub(crate) use windows::first_boot::install as windows_first_boot;
 pub(crate) use windows::offline_resize::LaterGrowth;
 
 use crate::ask::plan::Plan;

@@ -52,6 +52,8 @@ pub struct Session<'a> {
     pub host_keys: HostKeyMaker,
     /// Events, warnings and fingerprints so far.
     pub report: Reporter<'a>,
+    /// Users whom an edit makes: their passwords and keys are set then.
+    pub(crate) new_users: Vec<String>,
     /// Whether the partition table has been decided on.
     pub(crate) tabled: bool,
     /// The file system that grew.
@@ -80,6 +82,7 @@ impl<'a> Session<'a> {
             storage,
             host_keys,
             report,
+            new_users: Vec::new(),
             tabled: false,
             grown: None,
             growing: None,

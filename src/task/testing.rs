@@ -190,6 +190,7 @@ impl Guest {
         };
         let storage = std::mem::take(&mut self.storage);
         let mut session = Session::new(&self.plan, &entropy, &clock, storage, &mut self.events);
+        session.new_users = crate::edit::new_users(&self.plan);
         let result = work(&mut guest, &mut session);
         self.storage = session.storage;
         self.fingerprints = session.report.fingerprints;

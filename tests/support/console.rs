@@ -18,14 +18,19 @@ pub struct Console {
 impl Console {
     /// Starts the image and waits for its login prompt.
     pub fn boot(image: &Path) -> Self {
-        Self::boot_as(image, "raw")
+        Self::boot_with(image, "raw", "none")
     }
 
     /// The same for an image of this format.
     pub fn boot_as(image: &Path, format: &str) -> Self {
+        Self::boot_with(image, format, "none")
+    }
+
+    /// The same with a network card, as QEMU's option `-nic` has it.
+    pub fn boot_with(image: &Path, format: &str, nic: &str) -> Self {
         let mut child = Command::new("qemu-system-x86_64")
             .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-display", "none"])
-            .args(["-serial", "stdio", "-monitor", "none", "-no-reboot", "-nic", "none"])
+            .args(["-serial", "stdio", "-monitor", "none", "-no-reboot", "-nic", nic])
             .args(["-device", "virtio-rng-pci", "-drive"])
             .arg(format!(
                 "file={},format={format},if=virtio,snapshot=on,cache=unsafe",

@@ -201,6 +201,23 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "NAME", help_heading = "What to change")]
     pub(crate) time_zone: Option<String>,
 
+    /// Give cloud-init a seed (NoCloud) in the image, so that it takes its data from there:
+    /// user-data=FILE, meta-data=FILE, network-config=FILE, vendor-data=FILE, with commas between
+    /// them. What is not given is made: an instance-id, the name of --hostname, the network of --nic.
+    #[arg(long, value_name = "user-data=FILE[,...]", help_heading = "What to change")]
+    pub(crate) cloud_init: Option<String>,
+
+    /// The user whom cloud-init makes at the first boot, in place of the image's own default user.
+    /// --user-password and --ssh-key may name the user.
+    #[arg(long, value_name = "NAME", help_heading = "What to change")]
+    pub(crate) cloud_user: Option<String>,
+
+    /// Configure a network interface, the way this guest configures its network:
+    /// MAC=aa:00:00:12:34:56 with dhcp or ip=ADDRESS/PREFIX, ip6=ADDRESS/PREFIX (or auto, auto+dhcp,
+    /// dhcp), gw=ROUTER, dns=SERVER[+SERVER], mtu=N. Once for each interface.
+    #[arg(long, value_name = "MAC=...[,...]", help_heading = "What to change")]
+    pub(crate) nic: Vec<String>,
+
     #[command(flatten)]
     pub(crate) edits: EditArgs,
 

@@ -73,14 +73,15 @@ impl FromArgMatches for EditArgs {
 impl Args for EditArgs {
     fn augment_args(command: Command) -> Command {
         let with_verbs = verbs().fold(command, |command, verb| {
-            command.arg(
-                Arg::new(verb.name)
-                    .long(verb.name)
-                    .value_name(verb.metavar)
-                    .help(verb.help)
-                    .help_heading(HEADING)
-                    .action(ArgAction::Append),
-            )
+            let arg = Arg::new(verb.name)
+                .long(verb.name)
+                .help(verb.help)
+                .help_heading(HEADING)
+                .action(ArgAction::Append);
+            command.arg(match verb.metavar {
+                "" => arg.num_args(0).default_missing_value(""),
+                metavar => arg.value_name(metavar),
+            })
         });
         with_verbs.arg(
             Arg::new(NO_FOLLOW)
@@ -123,12 +124,13 @@ mod tests {
             "--hostname",
             "x",
             "--mkdir=/a",
+            "--no-cloud-init",
             "--delete",
             "/c",
         ];
         assert_eq!(
             edits(&options).unwrap(),
-            ["--mkdir /b", "--write /b/x", "--mkdir /a", "--delete /c"]
+            ["--mkdir /b", "--write /b/x", "--mkdir /a", "--no-cloud-init", "--delete /c"]
         );
         assert!(edits(&["--mkdir", "b"]).unwrap_err().starts_with("--mkdir: "));
         let pointless = edits(&["--no-follow", "--delete", "/c"]).unwrap_err();

@@ -5,6 +5,7 @@
 mod apply;
 mod args;
 mod check;
+mod cloud;
 mod container;
 mod deploy;
 mod disk;

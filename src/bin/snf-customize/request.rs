@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use snf_image::edit::Edit;
+use snf_image::edit::{AccountName, Edit};
 use snf_image::failure::sentence;
+use snf_image::network::Nic;
+use snf_image::nic_option;
 use snf_image::params::{check_keys, check_product_key};
 use snf_image::personality;
 use snf_image::plan::{Grow, Growth, HostKeys, MachineId, Password, Plan, Tasks, Who};
@@ -15,6 +17,7 @@ use snf_image::task::prepare_system::select;
 use zeroize::Zeroizing;
 
 use crate::args::{Apply, GrowArg, HostKeysArg};
+use crate::cloud::SeedFiles;
 use crate::document;
 use crate::exit::Failure;
 use crate::luks::KeySpec;
@@ -50,6 +53,9 @@ pub(crate) struct Parsed {
     product_key: Option<Selector>,
     properties: Properties,
     luks_keys: Vec<KeySpec>,
+    seed: Option<SeedFiles>,
+    cloud_user: Option<String>,
+    nics: Vec<Nic>,
 }
 
 impl Parsed {
@@ -73,7 +79,10 @@ impl Parsed {
             && args.host_keys.is_none()
             && args.answer_file.is_none()
             && args.product_key.is_none()
-            && args.time_zone.is_none();
+            && args.time_zone.is_none()
+            && args.cloud_init.is_none()
+            && args.cloud_user.is_none()
+            && args.nic.is_empty();
         if nothing {
             return Err(Failure::usage(
                 "nothing to change was asked for; see snf-customize apply --help, or use inspect to look only",
@@ -128,7 +137,34 @@ impl Parsed {
             Some(list) => select(list)
                 .map_err(|error| Failure::usage(format!("operations of sysprep: {error}")))?,
         };
-        Ok(Self { sysprep, passwords, keys, edits, machine_id, product_key, properties, luks_keys })
+        let seed = args.cloud_init.as_deref().map(SeedFiles::parse).transpose()?;
+        let nics = nics(&args.nic)?;
+        if seed.as_ref().is_some_and(SeedFiles::has_network) && !nics.is_empty() {
+            return Err(Failure::usage(
+                "--nic and network-config of --cloud-init both describe the network; leave one of them \
+                 out",
+            ));
+        }
+        let cloud_user = match &args.cloud_user {
+            None => None,
+            Some(name) => match AccountName::new(name) {
+                Ok(_) => Some(name.clone()),
+                Err(problem) => return Err(Failure::usage(format!("--cloud-user: {problem}"))),
+            },
+        };
+        Ok(Self {
+            sysprep,
+            passwords,
+            keys,
+            edits,
+            machine_id,
+            product_key,
+            properties,
+            luks_keys,
+            seed,
+            cloud_user,
+            nics,
+        })
     }
 
     /// What was asked for, as a document.
@@ -139,7 +175,7 @@ impl Parsed {
     /// The tasks that the options ask for, each with the options.
     fn tasks(&self, args: &Apply) -> Tasks {
         let (size, grow) = (args.size.is_some(), args.grow.is_some());
-        let options: [(&str, bool, TaskId); 19] = [
+        let options: [(&str, bool, TaskId); 22] = [
             ("deploy", args.fill, TaskId::FixPartitionTable),
             ("deploy", args.fill, TaskId::FilesystemResizeUnmounted),
             ("--size", size, TaskId::FixPartitionTable),
@@ -168,6 +204,9 @@ impl Parsed {
             ("--time-zone", args.time_zone.is_some(), TaskId::InstallUnattend),
             ("--product-key", self.product_key.is_some(), TaskId::InstallUnattend),
             ("--personality", args.personality.is_some(), TaskId::EnforcePersonality),
+            ("--cloud-init", self.seed.is_some(), TaskId::InitializeDatasource),
+            ("--cloud-user", self.cloud_user.is_some(), TaskId::ChangePassword),
+            ("--nic", !self.nics.is_empty(), TaskId::ConfigureNetwork),
             ("--sysprep", args.sysprep.is_some(), TaskId::PrepareSystem),
         ];
         let mut tasks: BTreeMap<TaskId, Vec<String>> = BTreeMap::new();
@@ -240,6 +279,10 @@ impl Parsed {
             plan.windows.sysprep_inf = Some(text);
         }
         plan.windows.time_zone = args.time_zone.clone();
+        if let Some(seed) = self.seed {
+            seed.read(&mut plan)?;
+        }
+        (plan.cloud_user, plan.nics) = (self.cloud_user, self.nics);
         plan.sysprep = self.sysprep;
         plan.edits = self.edits;
         for edit in &mut plan.edits {
@@ -283,6 +326,20 @@ impl Parsed {
         }
         Ok(Request { plan, made, warnings: inputs.warnings })
     }
+}
+
+/// The interfaces of `--nic`, in their order.
+fn nics(texts: &[String]) -> Result<Vec<Nic>, Failure> {
+    let mut nics: Vec<Nic> = Vec::new();
+    for (index, text) in (0..).zip(texts) {
+        let nic = nic_option::parse(text, index)
+            .map_err(|problem| Failure::usage(format!("--nic: {problem}")))?;
+        if nics.iter().any(|other| other.mac == nic.mac) {
+            return Err(Failure::usage(format!("--nic: MAC={} is given twice", nic.mac)));
+        }
+        nics.push(nic);
+    }
+    Ok(nics)
 }
 
 /// How the room of a larger disk is used.

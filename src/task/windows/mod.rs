@@ -6,6 +6,7 @@ pub(super) mod command;
 pub(super) mod computer_name;
 pub(super) mod extend;
 pub(super) mod files;
+pub(super) mod first_boot;
 pub(super) mod install_unattend;
 pub(super) mod offline_resize;
 pub(super) mod passwords;

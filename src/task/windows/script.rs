@@ -11,7 +11,7 @@ const DIRECTORY: &str = "Setup/Scripts/snf-image";
 const SETUP_COMPLETE: &str = "Setup/Scripts/SetupComplete.cmd";
 const RUN: &str = include_str!("run.cmd");
 /// In `SetupComplete.cmd`, in front of what is there: that may end with `exit`.
-const CALL: &str = "@if exist \"%~dp0snf-image\\run.cmd\" \
+pub(super) const CALL: &str = "@if exist \"%~dp0snf-image\\run.cmd\" \
     (call \"%~dp0snf-image\\run.cmd\" last & rd /s /q \"%~dp0snf-image\")\r\n";
 /// The command that the answer file runs in the specialize pass.
 const COMMAND: &str = "cmd.exe /c \"%SystemRoot%\\Setup\\Scripts\\snf-image\\run.cmd\"";
