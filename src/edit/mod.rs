@@ -283,7 +283,8 @@ impl Edit {
     /// When its fields make no sense.
     pub fn of_document(place: &str, action: Action) -> Result<Self, BadEdit> {
         action.check()?;
-        Ok(Self { origin: format!("{place}: {} {}", action.name(), action.subject()), action })
+        let origin = format!("{place}: {} {}", action.name(), action.subject());
+        Ok(Self { origin: origin.trim_end().to_owned(), action })
     }
 
     /// Whether the edit after it leaves nothing of it: both write the same file.

@@ -3,11 +3,12 @@
 use snf_fs::{Attributes, FileType, Times, Tree};
 
 use super::place::{self, PARENTS};
-use crate::guest::CONFIG_MAX;
 use crate::task::TaskError;
 
 /// The most that a skeleton may hold: it comes from the image.
 const ENTRIES_MAX: usize = 10_000;
+/// The most bytes that its files may have together: they wait in memory.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// Makes a home at `home` and copies the skeleton into it, all owned by the user. The modes are the
 /// skeleton's; labels are the new place's.
@@ -28,7 +29,7 @@ pub(super) fn make_home(
     if !tree.is_dir(skeleton)? {
         return Ok(());
     }
-    let mut left = ENTRIES_MAX;
+    let (mut left, mut bytes) = (ENTRIES_MAX, BYTES_MAX);
     let mut stack = vec![(skeleton.as_bytes().to_vec(), home.to_vec())];
     while let Some((from, to)) = stack.pop() {
         for entry in tree.read_dir(&from)? {
@@ -49,7 +50,14 @@ pub(super) fn make_home(
                     continue;
                 }
                 FileType::Regular => {
-                    let content = tree.read(&from, CONFIG_MAX)?;
+                    bytes = bytes.checked_sub(stat.size).ok_or_else(|| {
+                        TaskError::request(format!(
+                            "{skeleton} of the guest has more than {} MiB, which a new home would get; \
+                             make the home without it (home= of a directory that exists)",
+                            BYTES_MAX >> 20
+                        ))
+                    })?;
+                    let content = tree.read(&from, BYTES_MAX)?;
                     tree.write(&to, &content, own)?;
                     tree.chmod(&to, stat.mode)?;
                 }

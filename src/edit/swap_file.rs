@@ -53,7 +53,7 @@ impl TryFrom<String> for Size {
             return Err(BadEdit::form(&text, "NUMBER with K, M or G for units of 1024 (512M)"));
         };
         let bytes = bytes / swap::PAGE_SIZE * swap::PAGE_SIZE;
-        if bytes < 10 * swap::PAGE_SIZE || bytes > SIZE_MAX {
+        if !(10 * swap::PAGE_SIZE..=SIZE_MAX).contains(&bytes) {
             return Err(BadEdit::new(format!(
                 "a swap file has 40K at least and 1024G at most, not {text}"
             )));
