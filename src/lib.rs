@@ -21,4 +21,6 @@ pub use craft::{crypt, random, secret, sshkey};
 pub use door::{lay, passwords, prepare, request, rules, wire};
 pub use guest::windows::{answer, registry};
 pub use guest::{disk_adapter, storage};
+#[cfg(feature = "cli")]
+pub use run::diff;
 pub use run::{check, customize, failure, files, inspect};

@@ -11,7 +11,7 @@ use serde_json::Value;
 use snf_fs::text::is_hidden;
 
 const KEY: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFn0000000000000000000000000000000000000000 me\n";
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFn00000000000000000000000000000000000000000 me\n";
 
 /// Everything that touches the guest at once.
 fn all_options(guest: &Guest) -> Vec<String> {

@@ -115,3 +115,68 @@ fn openssh_reads_an_ecdsa_key_whose_number_begins_with_zero() {
     assert_eq!(public, key.public);
     keygen(&["-q", "-p", "-N", "secret", "-f", "key"], dir.path());
 }
+
+/// A line that we take is one that ssh-keygen takes, and the other way round.
+#[test]
+fn lines_of_keys_are_judged_as_by_ssh_keygen() {
+    use snf_image::sshkey::check_line;
+    let dir = tempfile::tempdir().unwrap();
+    let mut lines = Vec::new();
+    for (number, kind) in [
+        ("ed25519", ""),
+        ("rsa", "1024"),
+        ("rsa", "3072"),
+        ("ecdsa", "256"),
+        ("ecdsa", "384"),
+        ("ecdsa", "521"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let file = format!("k{number}");
+        let mut args = vec!["-q", "-N", "", "-C", "me@home", "-f", &file, "-t", kind.0];
+        if !kind.1.is_empty() {
+            args.extend(["-b", kind.1]);
+        }
+        keygen(&args, dir.path());
+        lines.push(
+            fs::read_to_string(dir.path().join(format!("{file}.pub"))).unwrap().trim().to_owned(),
+        );
+    }
+    keygen(&["-q", "-s", "k0", "-I", "id", "k3.pub"], dir.path());
+    lines.push(fs::read_to_string(dir.path().join("k3-cert.pub")).unwrap().trim().to_owned());
+    let whole = lines.clone();
+    for line in &whole {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (kind, key) = (words[0], words[1]);
+        let short = key.len() - 4;
+        lines.push(format!("no-pty,command=\"echo \\\"a b\\\"\" {line}"));
+        lines.push(format!("{kind} {key}"));
+        // Certificates are looked at by their kind alone.
+        if !kind.contains("cert") {
+            lines.push(format!("{kind} {} cut", &key[..short]));
+            lines.push(format!("{kind} {}", &key[..short - 1]));
+        }
+        lines.push(format!("ssh-ed25518 {key}"));
+        lines.push(kind.to_owned());
+        lines.push(key.to_owned());
+        lines.push(format!("{kind} !{key}"));
+    }
+    lines.push(whole[0].replace("ssh-ed25519", "ssh-rsa"));
+    lines.push(whole[1].replace("ssh-rsa", "ssh-ed25519"));
+    lines.extend(
+        ["hello", "ssh-ed25519 AAAA me", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB me"].map(str::to_owned),
+    );
+    for line in lines {
+        let path = dir.path().join("line");
+        fs::write(&path, format!("{line}\n")).unwrap();
+        let output = Command::new("ssh-keygen").args(["-l", "-f"]).arg(&path).output().unwrap();
+        let ours = check_line(&line);
+        assert_eq!(
+            ours.is_ok(),
+            output.status.success(),
+            "{line}: {ours:?} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

@@ -8,9 +8,10 @@ use crate::craft::base64;
 use crate::craft::crypt;
 use crate::craft::json;
 use crate::craft::secret::Secret;
+use crate::edit;
 
 /// Every OS parameter, in the order of the documentation.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "img_id",
     "img_format",
     "img_passwd",
@@ -19,6 +20,7 @@ pub const NAMES: [&str; 12] = [
     "img_properties",
     "inst_properties",
     "img_personality",
+    "img_edits",
     "config_url",
     "os_product_key",
     "os_answer_file",
@@ -46,6 +48,8 @@ pub struct OsParameters {
     pub inst_properties: Option<String>,
     /// JSON list of files.
     pub img_personality: Option<Secret>,
+    /// JSON list of edits.
+    pub img_edits: Option<Secret>,
     /// URL of more parameters.
     pub config_url: Option<String>,
     /// Windows product key.
@@ -106,6 +110,7 @@ impl OsParameters {
             img_properties: text("img_properties"),
             inst_properties: text("inst_properties"),
             img_personality: lookup("img_personality"),
+            img_edits: lookup("img_edits"),
             config_url: text("config_url"),
             os_product_key: lookup("os_product_key"),
             os_answer_file: text("os_answer_file"),
@@ -127,6 +132,7 @@ impl OsParameters {
             "img_properties" => text(&self.img_properties),
             "inst_properties" => text(&self.inst_properties),
             "img_personality" => self.img_personality.clone(),
+            "img_edits" => self.img_edits.clone(),
             "config_url" => text(&self.config_url),
             "os_product_key" => self.os_product_key.clone(),
             "os_answer_file" => text(&self.os_answer_file),
@@ -149,7 +155,7 @@ impl OsParameters {
         };
         let mut problems: Vec<Problem> = Vec::new();
         for (name, value) in &object {
-            let nested = ["img_properties", "inst_properties", "img_personality"];
+            let nested = ["img_properties", "inst_properties", "img_personality", "img_edits"];
             let problem = match value {
                 _ if name == "config_url" => {
                     "cannot be given in what config_url leads to".to_owned()
@@ -186,6 +192,7 @@ impl OsParameters {
             img_properties: self.img_properties.or(other.img_properties),
             inst_properties: self.inst_properties.or(other.inst_properties),
             img_personality: self.img_personality.or(other.img_personality),
+            img_edits: self.img_edits.or(other.img_edits),
             config_url: self.config_url.or(other.config_url),
             os_product_key: self.os_product_key.or(other.os_product_key),
             os_answer_file: self.os_answer_file.or(other.os_answer_file),
@@ -294,6 +301,12 @@ impl OsParameters {
                     Ok(files) => plan.personality = files,
                     Err(error) => problems.push(error.into()),
                 },
+            }
+        }
+        if let Some(json) = filled_secret(&self.img_edits) {
+            match edit::of_json(json.expose(), "img_edits") {
+                Ok(edits) => plan.edits = edits,
+                Err(problem) => problems.push(Problem::new("img_edits", problem.to_string())),
             }
         }
         plan
@@ -410,6 +423,7 @@ mod tests {
             ("img_properties", r#"{"USERS": "root", "CLOUD_INIT": "no"}"#),
             ("inst_properties", r#"{"users": "user"}"#),
             ("img_personality", r#"[{"path": "/etc/motd", "contents": ""}]"#),
+            ("img_edits", r#"[{"mkdir": {"path": "/srv/a"}}, {"lock-user": {"user": "ann"}}]"#),
         ])
         .plan()
         .unwrap();
@@ -420,6 +434,8 @@ mod tests {
         assert_eq!(plan.passwords.len(), 1);
         assert_eq!(plan.auth_keys.len(), 1);
         assert_eq!(plan.personality[0].origin, "img_personality[0]");
+        let origins: Vec<&str> = plan.edits.iter().map(|edit| edit.origin.as_str()).collect();
+        assert_eq!(origins, ["img_edits[0]: mkdir /srv/a", "img_edits[1]: lock-user ann"]);
         assert!(plan.tasks.is_all());
     }
 

@@ -19,17 +19,14 @@ pub struct Access {
 }
 
 impl Access {
-    /// The names of what can be said, as an argument begins with one of them.
-    const NAMES: [&'static str; 3] = ["owner=", "group=", "mode="];
-
     /// Splits `TEXT[:owner=…,group=…,mode=…]`. A text may hold colons: only what begins like an
-    /// attribute ends it.
+    /// attribute, with a word and `=`, ends it.
     ///
     /// # Errors
     /// When an attribute makes no sense.
     pub(super) fn split(text: &str) -> Result<(&str, Self), BadEdit> {
         match text.rsplit_once(':') {
-            Some((rest, attributes)) if Self::NAMES.iter().any(|n| attributes.starts_with(n)) => {
+            Some((rest, attributes)) if looks_like_one(attributes) => {
                 Ok((rest, Self::parse(attributes)?))
             }
             _ => Ok((text, Self::default())),
@@ -100,6 +97,12 @@ impl Access {
     }
 }
 
+/// Whether a text begins as an attribute does, known or not.
+fn looks_like_one(text: &str) -> bool {
+    let name = text.split_once('=').map_or("", |(name, _)| name);
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +114,7 @@ mod tests {
         assert_eq!((access.owner.as_deref(), access.group.as_deref()), (Some("me"), Some("7")));
         assert_eq!(access.mode.unwrap().bits(), 0o4755);
         assert_eq!(Access::split("a:b").unwrap(), ("a:b", Access::default()));
-        for bad in ["a:mode=9", "a:mode=17777", "a:owner=", "a:owner=x,colour=red"] {
+        for bad in ["a:mode=9", "a:mode=17777", "a:owner=", "a:owner=x,colour=red", "a:own=x"] {
             assert!(Access::split(bad).is_err(), "{bad}");
         }
     }

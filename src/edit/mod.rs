@@ -287,6 +287,12 @@ impl Edit {
         Ok(Self { origin: origin.trim_end().to_owned(), action })
     }
 
+    /// Whether it reads a file beside the program.
+    pub fn reads_here(&mut self) -> bool {
+        self.action.is_local()
+            || self.action.sources().iter().any(|source| matches!(source, Source::File(_)))
+    }
+
     /// Whether the edit after it leaves nothing of it: both write the same file.
     pub fn is_undone_by(&self, next: &Self) -> bool {
         matches!((&self.action, &next.action), (Action::Write(_), Action::Write(_)))
@@ -297,6 +303,75 @@ impl Edit {
     pub(crate) fn needs_system(&self) -> bool {
         matches!(self.action.needs(), Needs::System(_))
     }
+}
+
+/// The names of all kinds of edits: their keys in a document.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    ALL.iter().filter_map(|verbs| verbs.first()).map(|verb| verb.name)
+}
+
+/// Why a JSON list of edits cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadList {
+    /// It is no list of edits.
+    #[error("it is no JSON list of edits such as {{\"mkdir\": {{\"path\": \"/srv\"}}}}: {0}")]
+    Json(String),
+    /// A field makes no sense.
+    #[error("[{number}]: {problem}")]
+    Edit {
+        /// Its place in the list, from 0.
+        number: usize,
+        /// The field, and what is wrong.
+        problem: BadEdit,
+    },
+    /// It would read a file of the machine that customizes, and not of whoever asks.
+    #[error(
+        "[{number}]: {kind} reads a file of the node; give the content itself (write with text or base64)"
+    )]
+    Local {
+        /// Its place in the list, from 0.
+        number: usize,
+        /// The kind of edit.
+        kind: &'static str,
+    },
+    /// There are too many.
+    #[error("it has {0} edits; {LIST_MAX} is the most that is taken")]
+    Long(usize),
+}
+
+/// The most edits of a list that comes from a tenant.
+const LIST_MAX: usize = 1000;
+
+/// The edits of somebody elsewhere: a JSON list, without files of this machine. `origin` is what the list is
+/// called.
+///
+/// # Errors
+/// When it is no such list.
+pub fn of_json(json: &[u8], origin: &str) -> Result<Vec<Edit>, BadList> {
+    let actions: Vec<Action> = serde_json::from_slice(json).map_err(|error| {
+        // The parser's own words for a wrong kind of value may show the value.
+        let place = format!("line {}, column {}", error.line(), error.column());
+        let unknown = ["unknown variant", "unknown field", "missing field", "duplicate field"];
+        let text = error.to_string();
+        BadList::Json(match unknown.iter().any(|start| text.starts_with(start)) {
+            true => text,
+            false => place,
+        })
+    })?;
+    if actions.len() > LIST_MAX {
+        return Err(BadList::Long(actions.len()));
+    }
+    let mut edits = Vec::with_capacity(actions.len());
+    for (number, action) in actions.into_iter().enumerate() {
+        let kind = action.name();
+        let mut edit = Edit::of_document(&format!("{origin}[{number}]"), action)
+            .map_err(|problem| BadList::Edit { number, problem })?;
+        if edit.reads_here() {
+            return Err(BadList::Local { number, kind });
+        }
+        edits.push(edit);
+    }
+    Ok(edits)
 }
 
 /// The edits of a plan, where their task is among those that run.
@@ -369,6 +444,28 @@ mod tests {
             let error = action.check().unwrap_err().to_string();
             assert!(!error.is_empty() && !error.ends_with('.'), "{bad}: {error}");
         }
+    }
+
+    /// Somebody elsewhere names no file of this machine.
+    #[test]
+    fn lists_from_elsewhere() {
+        let list = r#"[{"write": {"path": "/a", "text": "x"}}, {"delete": {"path": "/b"}}]"#;
+        let origins: Vec<String> =
+            of_json(list.as_bytes(), "x").unwrap().into_iter().map(|edit| edit.origin).collect();
+        assert_eq!(origins, ["x[0]: write /a", "x[1]: delete /b"]);
+        for (bad, part) in [
+            ("{}", "no JSON list"),
+            (r#"[{"mkdri": {}}]"#, "unknown variant `mkdri`"),
+            (r#"[{"mkdir": {"path": "/a"}}, {"mkdir": {"path": "/"}, "x": 1}]"#, "no JSON list"),
+            (r#"[{"delete": {"path": "/"}}]"#, "[0]: "),
+            (r#"[{"write": {"path": "/a", "file": "/etc/shadow"}}]"#, "reads a file of the node"),
+            (r#"[{"copy-in": {"local": "/etc", "directory": "/a"}}]"#, "reads a file of the node"),
+        ] {
+            let error = of_json(bad.as_bytes(), "x").unwrap_err().to_string();
+            assert!(error.contains(part), "{bad}: {error}");
+        }
+        let long = format!("[{}]", vec![r#"{"touch": {"path": "/a"}}"#; LIST_MAX + 1].join(","));
+        assert!(of_json(long.as_bytes(), "x").is_err());
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct Distro {
 /// The paths of `os-release`, best first.
 pub const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
+/// The file of the Linux Standard Base.
+pub const LSB_RELEASE: &str = "/etc/lsb-release";
+
 /// Release files of before os-release.
 pub const RELEASE_FILES: [(&str, Family); 9] = [
     ("/etc/redhat-release", Family::RedHat),
@@ -64,17 +67,76 @@ impl Distro {
                 return Ok(Some(Self::from_os_release(&String::from_utf8_lossy(&text))));
             }
         }
+        if let Some(text) = read(tree, LSB_RELEASE)?
+            && let Some(found) = Self::from_lsb_release(&String::from_utf8_lossy(&text))
+        {
+            return Ok(Some(found));
+        }
         for (path, family) in RELEASE_FILES {
             if let Some(text) = read(tree, path)? {
-                let text = String::from_utf8_lossy(&text);
-                let line = clean(text.lines().next().unwrap_or_default());
-                let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
-                let version = line.split_whitespace().find(is_version).unwrap_or_default();
-                let (id, version) = (format!("{family:?}").to_lowercase(), version.to_owned());
-                return Ok(Some(Self { family, id, version, name: line }));
+                return Ok(Some(Self::from_release_file(family, &String::from_utf8_lossy(&text))));
             }
         }
         Ok(None)
+    }
+
+    /// The file that says what [`Distro::detect`] finds.
+    ///
+    /// # Errors
+    /// What the tree says.
+    pub fn source(tree: &Tree) -> Result<Option<&'static str>> {
+        for path in OS_RELEASE {
+            if tree.is_file(path)? {
+                return Ok(Some(path));
+            }
+        }
+        if let Some(text) = read(tree, LSB_RELEASE)?
+            && Self::from_lsb_release(&String::from_utf8_lossy(&text)).is_some()
+        {
+            return Ok(Some(LSB_RELEASE));
+        }
+        for (path, _) in RELEASE_FILES {
+            if tree.is_file(path)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// From the text of `lsb-release`; `None` where it names no distribution, as on Red Hat's systems.
+    fn from_lsb_release(text: &str) -> Option<Self> {
+        let name = value(text, "DISTRIB_ID").filter(|name| !name.is_empty())?;
+        let id = name.to_lowercase().replace(' ', "-");
+        let version = value(text, "DISTRIB_RELEASE").unwrap_or_default();
+        let described = value(text, "DISTRIB_DESCRIPTION").filter(|text| !text.is_empty());
+        let name = described.unwrap_or_else(|| format!("{name} {version}").trim().to_owned());
+        Some(Self { family: family_of(&id), id, version, name })
+    }
+
+    /// From the text of a release file: some are a sentence, some a bare version, and Arch's is empty.
+    fn from_release_file(family: Family, text: &str) -> Self {
+        let line = clean(text.lines().next().unwrap_or_default());
+        let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+        let found = line.split_whitespace().find(is_version).unwrap_or_default();
+        // SUSE says it on a line of its own, too.
+        let mut version = value_spaced(text, "VERSION").unwrap_or_else(|| found.to_owned());
+        let title = match family {
+            Family::Debian => "Debian GNU/Linux",
+            Family::Alpine => "Alpine Linux",
+            Family::Arch => "Arch Linux",
+            Family::Slackware => "Slackware",
+            Family::Gentoo => "Gentoo",
+            Family::RedHat => "Red Hat",
+            Family::Suse => "SUSE Linux",
+            Family::Other => "",
+        };
+        let bare = line.is_empty() || line == found || !line.contains(char::is_whitespace);
+        if family == Family::Debian && version.is_empty() {
+            // `bookworm/sid`: there is no number yet.
+            version = line.clone();
+        }
+        let name = if bare { format!("{title} {line}").trim().to_owned() } else { line };
+        Self { family, id: format!("{family:?}").to_lowercase(), version, name }
     }
 
     /// Asks a file system that is the `/usr` of a guest; `None` when it is none.
@@ -146,6 +208,14 @@ pub fn value(text: &str, key: &str) -> Option<String> {
     })
 }
 
+/// The value of `KEY = value`, with blanks around the sign.
+fn value_spaced(text: &str, key: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == key).then(|| clean(value))
+    })
+}
+
 fn unquote(value: &str) -> String {
     let value = value.trim();
     if let Some(inner) = value.strip_prefix('\'') {
@@ -203,5 +273,71 @@ mod tests {
         assert_eq!((centos.family, centos.version_number()), (Family::RedHat, Some((6, 5))));
         tree.mkdir("/etc/os-release", attributes).unwrap();
         assert_eq!(Distro::detect(&tree).unwrap(), Some(centos));
+    }
+
+    /// Systems of before os-release: the name, its version, and the file that says so.
+    #[test]
+    fn systems_without_os_release() {
+        let attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
+        for (path, text, family, version, name) in [
+            ("/etc/debian_version", "5.0.1\n", Family::Debian, "5.0.1", "Debian GNU/Linux 5.0.1"),
+            (
+                "/etc/debian_version",
+                "bookworm/sid\n",
+                Family::Debian,
+                "bookworm/sid",
+                "Debian GNU/Linux bookworm/sid",
+            ),
+            ("/etc/arch-release", "", Family::Arch, "", "Arch Linux"),
+            ("/etc/alpine-release", "3.19.0\n", Family::Alpine, "3.19.0", "Alpine Linux 3.19.0"),
+            (
+                "/etc/slackware-version",
+                "Slackware 15.0\n",
+                Family::Slackware,
+                "15.0",
+                "Slackware 15.0",
+            ),
+            (
+                "/etc/gentoo-release",
+                "Gentoo Base System release 2.14\n",
+                Family::Gentoo,
+                "2.14",
+                "Gentoo Base System release 2.14",
+            ),
+            (
+                "/etc/SuSE-release",
+                "openSUSE 11.4 (x86_64)\nVERSION = 11.4\nCODENAME = Celadon\n",
+                Family::Suse,
+                "11.4",
+                "openSUSE 11.4 (x86_64)",
+            ),
+            (
+                "/etc/redhat-release",
+                "CentOS release 5.11 (Final)\n",
+                Family::RedHat,
+                "5.11",
+                "CentOS release 5.11 (Final)",
+            ),
+            (
+                "/etc/lsb-release",
+                "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=10.04\nDISTRIB_DESCRIPTION=\"Ubuntu 10.04.4 LTS\"\n",
+                Family::Debian,
+                "10.04",
+                "Ubuntu 10.04.4 LTS",
+            ),
+        ] {
+            let mut tree = Tree::new(Box::new(MemoryFs::new()));
+            tree.mkdir("/etc", attributes).unwrap();
+            tree.write(path, text.as_bytes(), attributes).unwrap();
+            let found = Distro::detect(&tree).unwrap().unwrap();
+            let all = (found.family, found.version.as_str(), found.name.as_str());
+            assert_eq!(all, (family, version, name), "{path}");
+            assert_eq!(Distro::source(&tree).unwrap(), Some(path));
+        }
+        // Red Hat's lsb-release names nothing.
+        let mut tree = Tree::new(Box::new(MemoryFs::new()));
+        tree.mkdir("/etc", attributes).unwrap();
+        tree.write("/etc/lsb-release", b"LSB_VERSION=base-4.0\n", attributes).unwrap();
+        assert_eq!(Distro::detect(&tree).unwrap(), None);
     }
 }

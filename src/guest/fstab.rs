@@ -136,8 +136,11 @@ const SKIPPED_TYPES: &[&str] = &[
 ];
 
 /// Options that say the entry is not a file system of its own or not mounted at boot.
-const SKIPPED_OPTIONS: &[&str] =
-    &["noauto", "bind", "rbind", "loop", "_netdev", "x-systemd.automount"];
+const SKIPPED_OPTIONS: &[&str] = &["bind", "rbind", "loop", "_netdev"];
+/// The option of what is mounted by hand only.
+const BY_HAND: &str = "noauto";
+/// The option of what is mounted when somebody looks into it, `noauto` or not.
+const AT_ACCESS: &str = "x-systemd.automount";
 
 /// The entries that name a file system on a disk, in the order in which they can be mounted:
 /// a path before the paths below it. The root's own entry is among them.
@@ -154,6 +157,66 @@ fn depth(path: &[u8]) -> usize {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count()
 }
 
+/// A mount point over which something comes that is no file system of a disk, or none that is opened
+/// with the root: memory, the network, another directory, or at the first access only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cover {
+    /// The mount point.
+    pub target: Vec<u8>,
+    /// What is mounted there, in a few words (`tmpfs`, `nfs`).
+    pub what: String,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+/// The entries that [`parse`] passes over and that hide what lies below their mount points once the guest
+/// runs.
+pub fn covers(content: &[u8]) -> Vec<Cover> {
+    let lines = content.split(|byte| *byte == b'\n').enumerate();
+    lines.filter_map(|(index, line)| cover(line, index + 1)).collect()
+}
+
+fn cover(line: &[u8], number: usize) -> Option<Cover> {
+    if entry(line, number).is_some() {
+        return None;
+    }
+    let mut fields =
+        line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).filter(|field| !field.is_empty());
+    let source = fields.next().filter(|source| !source.starts_with(b"#"))?;
+    let target = unescape(fields.next()?);
+    let fs_type = String::from_utf8_lossy(fields.next().unwrap_or(b"auto")).into_owned();
+    let options = String::from_utf8_lossy(fields.next().unwrap_or(b"defaults")).into_owned();
+    let has = |wanted: &str| options.split(',').any(|option| option == wanted);
+    if !target.starts_with(b"/")
+        || target.iter().all(|byte| *byte == b'/')
+        || fs_type == "swap"
+        || fs_type == "ignore"
+        || (has("noauto") && !has("x-systemd.automount"))
+    {
+        return None;
+    }
+    let what = if has("bind") || has("rbind") {
+        format!("the directory {}", display_name(&unescape(source)))
+    } else {
+        fs_type
+    };
+    Some(Cover { target, what, line: number })
+}
+
+/// An entry for a unit of systemd, from its `What=`, `Where=`, `Type=` and `Options=`: `None` for what is no
+/// file system of a disk.
+pub(super) fn of_unit(what: &str, target: &[u8], fs_type: &str, options: &str) -> Option<Entry> {
+    let options: Vec<String> = options.split(',').map(|option| option.trim().to_owned()).collect();
+    if SKIPPED_TYPES.contains(&fs_type)
+        || fs_type.starts_with("fuse")
+        || options.iter().any(|option| ["bind", "rbind", "loop", "_netdev"].contains(&&**option))
+    {
+        return None;
+    }
+    let source = source_of(what.as_bytes())?;
+    Some(Entry { source, target: target.to_vec(), fs_type: fs_type.to_owned(), options, line: 0 })
+}
+
 fn entry(line: &[u8], number: usize) -> Option<Entry> {
     let mut fields =
         line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).filter(|field| !field.is_empty());
@@ -166,6 +229,8 @@ fn entry(line: &[u8], number: usize) -> Option<Entry> {
         || SKIPPED_TYPES.contains(&fs_type.as_str())
         || fs_type.starts_with("fuse")
         || options.iter().any(|option| SKIPPED_OPTIONS.contains(&option.as_str()))
+        || (options.iter().any(|option| option == BY_HAND)
+            && !options.iter().any(|option| option == AT_ACCESS))
     {
         return None;
     }

@@ -14,6 +14,7 @@ pub mod init;
 pub mod locales;
 pub mod login_defs;
 mod mount;
+mod mount_units;
 pub mod mounter;
 mod names;
 mod opened;

@@ -25,13 +25,14 @@ impl Guest {
         if self.is_windows() {
             return Ok(());
         }
-        let Some(text) = self.fstab(events)? else { return Ok(()) };
+        let text = self.fstab(events)?.unwrap_or_default();
         for entry in fstab::parse(&text) {
             if entry.target.iter().all(|byte| *byte == b'/') {
                 continue;
             }
-            self.mount_entry(&entry, events)?;
+            self.mount_entry(&entry, &format!("{FSTAB} line {}", entry.line), events)?;
         }
+        self.mount_beside(&text, events)?;
         // os-release is in /usr, which may have been mounted only now; or not, and then the system
         // stays without a name.
         if self.family == Some(OsFamily::Linux)
@@ -56,7 +57,30 @@ impl Guest {
         }
     }
 
-    fn mount_entry(&mut self, entry: &Entry, events: &mut dyn EventSink) -> snf_fs::Result<()> {
+    /// Mounts the volume on a directory for its type.
+    pub(super) fn mount_volume(&mut self, index: usize, target: &str) -> snf_fs::Result<()> {
+        let volume = &mut self.disk.volumes[index];
+        let why = format!("{} is mounted there for its type", volume.place());
+        match std::mem::replace(&mut volume.content, Content::Mounted) {
+            Content::Open(fs) => {
+                let read_only = volume.read_only.clone();
+                self.tree.mount(target, fs, read_only)
+            }
+            content => {
+                volume.content = content;
+                self.tree.block(target, format!("{why}, and it cannot be opened"))
+            }
+        }
+    }
+
+    /// Mounts what an entry names; `place` is where it stands.
+    pub(super) fn mount_entry(
+        &mut self,
+        entry: &Entry,
+        place: &str,
+        events: &mut dyn EventSink,
+    ) -> snf_fs::Result<()> {
+        let origin = place;
         let mut warn = |text| events.event(Event::Warning(text));
         let target = display_name(&entry.target);
         let excused = entry.has_option("nofail");
@@ -65,8 +89,7 @@ impl Guest {
             Ok(false) if excused => return Ok(()),
             Ok(false) => {
                 warn(format!(
-                    "{FSTAB} line {}: {target} is not a directory in the image; {} is not mounted",
-                    entry.line,
+                    "{origin}: {target} is not a directory in the image; {} is not mounted",
                     entry.source_text()
                 ));
                 return Ok(());
@@ -75,7 +98,7 @@ impl Guest {
             Err(snf_fs::Error::Invalid(_)) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let what = format!("{FSTAB} line {} mounts {} there", entry.line, entry.source_text());
+        let what = format!("{origin} mounts {} there", entry.source_text());
         let index = match find(&self.disk, entry, &self.tree) {
             Ok(index) => index,
             Err(reason) => {

@@ -29,6 +29,9 @@ pub struct Guest {
     pub distro: Distro,
     /// Its Windows, where it is one.
     pub windows: Option<Windows>,
+    /// Mount points over which the running guest has something that is not opened here, each with a few
+    /// words that say so: what is written below them will be hidden.
+    pub(crate) hidden: Vec<(Vec<u8>, String)>,
     /// Its answer file's path, once a task has installed one or found the image's own.
     pub(crate) answer: Option<Vec<u8>>,
 }
@@ -96,6 +99,7 @@ impl Guest {
             family: root.family,
             distro: root.distro,
             windows: root.windows,
+            hidden: Vec::new(),
             answer: None,
         })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use snf_fs::tree::CommitError;
+use snf_fs::tree::{Change, ChangeKind, CommitError};
 use snf_fs::{BlockDevice, DeviceError, Tree};
 
 use crate::ask::event::{Event, EventSink};
@@ -61,6 +61,9 @@ pub enum CustomizeError {
     /// The disk failed to read, and whoever read may have taken it for something else.
     #[error("the disk cannot be read everywhere, and nothing was changed")]
     Read(#[source] DeviceError),
+    /// What changed could not be compared with what there was.
+    #[error("what changed cannot be shown")]
+    Diff(#[source] snf_fs::Error),
     /// The changes could not be written, or not all.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -158,6 +161,23 @@ pub fn customize_instance(
     events: &mut dyn EventSink,
     mode: Mode,
 ) -> Result<Report, CustomizeError> {
+    customize_seen(instance, plan, entropy, clock, events, mode, &mut |_| Ok(()))
+}
+
+/// Like [`customize_instance`], with somebody who looks at the guest's files as they will be, once every
+/// task has succeeded and before anything is written.
+///
+/// # Errors
+/// As [`customize`], and what `look` says.
+pub fn customize_seen(
+    instance: Instance,
+    plan: &Plan,
+    entropy: &mut Entropy,
+    clock: &Clock,
+    events: &mut dyn EventSink,
+    mode: Mode,
+    look: &mut dyn FnMut(&Tree) -> Result<(), CustomizeError>,
+) -> Result<Report, CustomizeError> {
     let started = Instant::now();
     let (tasks, excluded) = select(plan)?;
     let Instance { disk, members, others, mounter } = instance;
@@ -181,6 +201,7 @@ pub fn customize_instance(
     let mut disk = work_on_disk(&tasks, &mut session, &mut report)?;
     if tasks.iter().any(|task| !matches!(task.work, Work::Disk(_))) {
         let mut guest = work_on_guest(disk, &tasks, &mut session, &mut report, started)?;
+        look(&guest.tree)?;
         if mode == Mode::Commit {
             commit(&session, Some(&mut guest.tree), &mut guest.disk, &mut report)?;
         }
@@ -322,6 +343,7 @@ fn work_on_guest(
             Work::Disk(_) | Work::Mount => {}
         }
     }
+    warn_of_hidden(&guest, session);
     report.system = guest.distro.name.clone();
     report.root_partition = guest.root_partition();
     report.root = guest.disk.volumes[guest.root].place();
@@ -329,6 +351,24 @@ fn work_on_guest(
     session.storage.check_reads().map_err(CustomizeError::Read)?;
     guest.tree.check_commit()?;
     Ok(guest)
+}
+
+/// What was written where the running guest has something else mounted, once for each mount point.
+fn warn_of_hidden(guest: &Guest, session: &mut Session<'_>) {
+    for (dir, why) in &guest.hidden {
+        let hidden = |change: &Change| {
+            let rest = change.path.strip_prefix(dir.as_slice());
+            change.kind != ChangeKind::Removed && rest.is_some_and(|rest| rest.starts_with(b"/"))
+        };
+        let mut changes = guest.tree.changes().iter().filter(hidden);
+        let Some(first) = changes.next() else { continue };
+        let more = match changes.count() {
+            0 => String::new(),
+            more => format!(" and {more} more paths"),
+        };
+        session
+            .warn(format!("{}{more} will be hidden when the guest runs: {why}", first.display()));
+    }
 }
 
 /// The tasks that mean something on this system. One that cannot be done on it is an error before

@@ -46,6 +46,7 @@ impl Family {
             CustomizeError::Property(_) => Self::Usage,
             CustomizeError::File(error) => Self::of_task(&error.source),
             CustomizeError::Task { source, .. } => Self::of_task(source),
+            CustomizeError::Diff(error) => Self::of_fs(error),
             CustomizeError::Commit(error) => Self::of_fs(&error.source),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use snf_fs::BlockDevice;
 
-use crate::ask::event::EventSink;
+use crate::ask::event::{Event, EventSink};
 use crate::ask::luks_key::LuksKey;
 use crate::ask::properties::Properties;
 use crate::craft::random::{Clock, Entropy};
@@ -24,6 +24,27 @@ pub enum Files<'a> {
     GuestOn(&'a str),
     /// One volume's own file system, named in the same way; nothing is mounted in it.
     Partition(&'a str),
+}
+
+/// Opens a guest for reading as a run with these properties does: to see what there was beside what there
+/// will be. What the run warns of is not told twice.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_beside(
+    disks: &[Arc<dyn BlockDevice>],
+    keys: &[LuksKey],
+    properties: &Properties,
+) -> Result<Guest, CustomizeError> {
+    let (entropy, clock) = (Entropy::seeded(0), Clock::fixed(0));
+    let sources = Sources { keys, ..Sources::of(disks, &entropy, &clock) };
+    let disk = Disk::open_with(&sources)?;
+    let mut guest = Guest::find(disk, properties, false)
+        .map_err(|refused| CustomizeError::Detect(refused.error))?;
+    let mut events: Vec<Event> = Vec::new();
+    // What could not be mounted ended the run before.
+    let _ = guest.mount(&mut events);
+    Ok(guest)
 }
 
 /// Opens the files on `disks` for reading; the first one holds the image. A file system that cannot be mounted is a warning, and a

@@ -1,5 +1,7 @@
 //! Looking at an image without changing it.
 
+mod facts;
+mod packages;
 mod windows;
 
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::guest::{Guest, OsFamily, passwd};
 use crate::run::customize::CustomizeError;
 use crate::run::failure::Family;
 
+pub use facts::{Fact, Facts};
+pub use packages::{Package, Packages};
 pub use windows::WindowsSummary;
 
 /// How many users are listed.
@@ -80,6 +84,10 @@ pub struct GuestSummary {
     pub host_keys: Vec<HostKeySummary>,
     /// Whether cloud-init is there and switched on.
     pub cloud_init: bool,
+    /// What a Linux guest is made of, with the evidence.
+    pub facts: Option<Facts>,
+    /// The installed packages of a Linux guest whose package manager is known.
+    pub packages: Option<Packages>,
     /// The description of a Windows.
     pub windows: Option<WindowsSummary>,
 }
@@ -195,6 +203,16 @@ fn summary(guest: &Guest, warnings: &mut Vec<String>) -> GuestSummary {
         guest.has_cloud_init().map(|found| summary.cloud_init = found),
     ];
     warnings.extend(results.into_iter().filter_map(Result::err).map(|error| sentence(&error)));
+    let mut problems = Vec::new();
+    let facts = Facts::of(guest, &mut problems);
+    if let Some(manager) = &facts.package_manager {
+        match Packages::of(&guest.tree, &manager.value, &manager.evidence) {
+            Ok(packages) => summary.packages = Some(packages),
+            Err(error) => problems.push(error),
+        }
+    }
+    summary.facts = Some(facts);
+    warnings.extend(problems.iter().map(|error| sentence(error)));
     summary
 }
 

@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod customize;
+#[cfg(feature = "cli")]
+pub mod diff;
 pub mod failure;
 pub mod files;
 pub mod inspect;

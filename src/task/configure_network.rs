@@ -16,6 +16,7 @@ use self::render::{Interface, init_scripts, network_manager, networkd, sysconfig
 use self::stack::Stack;
 use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work, initialize_datasource};
 use crate::ask::network::{Ipv6, Nic};
+use crate::ask::properties::Properties;
 use crate::guest::CONFIG_MAX;
 
 pub(super) static TASK: Task = Task {
@@ -35,12 +36,32 @@ const UDEV_RULES: &str = "/etc/udev/rules.d";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 
+/// The program that configures the guest's network, and what shows that it is there; `None` when none is
+/// known.
+///
+/// # Errors
+/// What the tree says.
+pub(crate) fn network_stack(guest: &Guest) -> snf_fs::Result<Option<(&'static str, String)>> {
+    let stack = match stack::choose(guest, &Properties::default()) {
+        Ok(Some(stack)) => stack,
+        Err(TaskError::Fs(error)) => return Err(error),
+        Ok(None) | Err(_) => return Ok(None),
+    };
+    let (name, paths) = stack.describe();
+    for path in paths {
+        if guest.tree.lstat(path).is_ok() {
+            return Ok(Some((name, (*path).to_owned())));
+        }
+    }
+    Ok(Some((name, "its service is switched on".to_owned())))
+}
+
 fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     if initialize_datasource::seeds_network(guest, session)? {
         // cloud-init has it from its seed, and writes it the guest's way.
         return aside::clear(guest, session);
     }
-    let Some(stack) = stack::choose(guest, session)? else {
+    let Some(stack) = stack::choose(guest, &session.plan.properties)? else {
         session.warn(format!("the network was not configured: {}", stack::reason(guest)?));
         return Ok(());
     };

@@ -6,6 +6,7 @@ mod assign_hostname;
 mod change_machine_id;
 mod change_password;
 mod configure_network;
+pub(crate) use configure_network::network_stack;
 mod delete_ssh_keys;
 mod edit_guest;
 mod enforce_personality;

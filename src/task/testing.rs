@@ -25,6 +25,7 @@ pub(crate) struct Guest {
     pub(crate) distro: Distro,
     pub(crate) windows: Option<Windows>,
     pub(crate) answer: Option<Vec<u8>>,
+    pub(crate) hidden: Vec<(Vec<u8>, String)>,
     pub(crate) fingerprints: Vec<super::Fingerprint>,
 }
 
@@ -40,6 +41,7 @@ impl Guest {
             distro: Distro::default(),
             windows: None,
             answer: None,
+            hidden: Vec::new(),
             fingerprints: Vec::new(),
         }
     }
@@ -187,6 +189,7 @@ impl Guest {
             distro: self.distro.clone(),
             windows: self.windows.clone(),
             answer: self.answer.take(),
+            hidden: std::mem::take(&mut self.hidden),
         };
         let storage = std::mem::take(&mut self.storage);
         let mut session = Session::new(&self.plan, &entropy, &clock, storage, &mut self.events);
@@ -196,6 +199,7 @@ impl Guest {
         self.fingerprints = session.report.fingerprints;
         self.distro = guest.distro;
         self.answer = guest.answer;
+        self.hidden = guest.hidden;
         self.volumes = guest.disk.volumes;
         self.tree = Some(guest.tree);
         result

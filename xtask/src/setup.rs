@@ -38,6 +38,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("swapon", "mount"),
     ("setpriv", "util-linux"),
     ("getcap", "libcap2-bin"),
+    ("patch", "patch"),
     ("perl", "perl"),
     ("gcc", "gcc"),
     ("g++", "g++"),

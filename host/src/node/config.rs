@@ -11,6 +11,7 @@ use snf_image::secret::Secret;
 
 use crate::limits::{BYTE_MICROSECONDS, CONFIG_BYTES, IMAGE_SECONDS, TEXT_SECONDS};
 use crate::node::allow::{Files, Hosts};
+use crate::node::edits::Edits;
 use crate::node::parameters;
 use crate::node::shellvars::{self, Assignment};
 use crate::node::trust::{self, Distrust};
@@ -166,6 +167,8 @@ pub struct Config {
     pub image_files: Files,
     /// `IMAGE_HOSTS`: hosts, networks and URLs that are allowed although their address is special.
     pub image_hosts: Hosts,
+    /// `EDITS`: the kinds of edits that `img_edits` may hold.
+    pub edits: Edits,
     /// `FETCH_TIMEOUT`: all of a text that a URL leads to has to be here after this long.
     pub fetch_timeout: Duration,
     /// `FETCH_IMAGE_TIMEOUT`: the most time that is spent waiting for all of an image.
@@ -212,6 +215,7 @@ impl Default for Config {
             for_a_person: false,
             image_files: Files::default(),
             image_hosts: Hosts::default(),
+            edits: Edits::default(),
             fetch_timeout: Duration::from_secs(TEXT_SECONDS),
             fetch_image_timeout: Duration::from_secs(IMAGE_SECONDS),
             fetch_min_rate: 1_000_000 / BYTE_MICROSECONDS,
@@ -353,6 +357,7 @@ impl Config {
             "BACKEND_TIMEOUT" => self.backend_timeout = duration(value)?,
             "STORAGE_DAEMON" => self.storage_daemon = optional_path(value)?,
             "IMAGE_FILES" => self.image_files = value.parse()?,
+            "EDITS" => self.edits = value.parse()?,
             "IMAGE_HOSTS" => self.image_hosts = value.parse()?,
             "FETCH_TIMEOUT" => self.fetch_timeout = duration(value)?,
             "FETCH_IMAGE_TIMEOUT" => self.fetch_image_timeout = duration(value)?,

@@ -5,6 +5,7 @@ pub mod allow;
 pub mod cancel;
 pub mod config;
 pub mod defect;
+pub mod edits;
 pub mod env;
 pub mod harden;
 pub mod log;

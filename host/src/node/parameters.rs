@@ -31,6 +31,10 @@ pub const PARAMETERS: &[(&str, &str)] = &[
         "img_personality",
         "Files to write: a JSON list of {path, contents (base64), owner, group, mode}",
     ),
+    (
+        "img_edits",
+        "Edits of the image's files: a JSON list such as [{\"mkdir\": {\"path\": \"/srv/www\"}}], in their order",
+    ),
     ("config_url", "URL of a JSON object that holds any of these parameters"),
     ("os_product_key", "Windows product key: XXXXX-XXXXX-XXXXX-XXXXX-XXXXX"),
     ("os_answer_file", "URL of a Windows answer file (http, https, ftp, file)"),
@@ -59,6 +63,6 @@ mod tests {
             assert!(!text.trim().is_empty());
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
         }
-        assert_eq!(list().lines().count(), 12);
+        assert_eq!(list().lines().count(), 13);
     }
 }

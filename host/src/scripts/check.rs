@@ -73,6 +73,7 @@ pub fn check(config: Result<Config, ConfigError>, cancel: &Cancel) -> Vec<Findin
         }
     }
     out.push(urls(&config));
+    out.push(edits(&config));
     out.push(os_directory());
     out.push(directory("IMAGE_DIR", &config.image_dir));
     out.push(user(&config.helper_user));
@@ -140,6 +141,11 @@ fn urls(config: &Config) -> Finding {
         false => format!("of private and local addresses only {}", config.image_hosts),
     };
     Finding::Good(format!("URLs lead to {files} and to {hosts}"))
+}
+
+/// The kinds of edits that tenants may ask for.
+fn edits(config: &Config) -> Finding {
+    Finding::Good(format!("edits that img_edits may hold (EDITS): {}", config.edits))
 }
 
 fn directory(key: &str, path: &Path) -> Finding {

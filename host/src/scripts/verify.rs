@@ -25,6 +25,13 @@ pub fn problems(env: &Environment, cancel: &Cancel) -> Vec<Problem> {
         Err(wrong) => problems.extend(wrong),
         Ok(given) => {
             problems.extend(given.problems());
+            if let Ok(plan) = given.plan()
+                && !plan.edits.is_empty()
+                && let Ok(config) = config::of_process(env.variant().ok().flatten())
+            {
+                // A configuration that cannot be read is told by create.
+                problems.extend(config.edits.problems(&plan.edits));
+            }
             let listed = problems.iter().any(|problem| problem.parameter == "img_id");
             // An empty img_id is one that was taken back: `create` asks for it.
             if let Some(id) = given.img_id.as_deref().filter(|id| !id.is_empty() && !listed)

@@ -4,19 +4,25 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use snf_image::customize::{CustomizeError, Instance, Mode, Report, customize_instance};
+use snf_fs::Tree;
+use snf_image::customize::{CustomizeError, Instance, Mode, Report, customize_seen};
+use snf_image::diff::diff;
 use snf_image::failure::{Family, sentence};
+use snf_image::files;
 use snf_image::guest::storage::StorageError;
 use snf_image::passwords;
+use snf_image::plan::{Password, Plan};
 use snf_image::random::{Clock, Entropy};
+use snf_image::secret::Secret;
 
-use crate::args::{Apply, Format};
+use crate::args::{Apply, BackingArg, Format};
 use crate::disk::{self, Access, Disks, OpenDisk};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document, Listener, count, size, table};
 use crate::request::{MadePassword, Parsed};
 use crate::resize;
 use crate::signals::{self, Progress};
+use crate::spinner::Spinner;
 use crate::vm;
 
 /// The result of a run that went well.
@@ -27,6 +33,8 @@ struct Outcome {
     /// The size of the disk, before and after.
     sizes: Option<(u64, u64)>,
     took: Duration,
+    /// What changed, line by line, where that was asked for.
+    diff: Option<String>,
 }
 
 /// Where the disk of a run comes from.
@@ -120,20 +128,30 @@ pub(crate) fn run_on(args: &Apply, origin: &mut dyn Origin) -> Exit {
         let format = outcome.as_ref().ok().map(|outcome| outcome.format.name());
         document.set("format", format);
         let (report, made, seconds) = match &outcome {
-            // A value made of text and numbers: there is nothing in it that could fail.
             Ok(outcome) => (
-                serde_json::to_value(&outcome.report).unwrap_or(Value::Null),
+                report_value(args, &outcome.report),
                 passwords(args, &outcome.made),
                 json!(outcome.took.as_secs_f64()),
             ),
             Err(_) => (Value::Null, json!([]), Value::Null),
         };
         document.set("report", report);
+        document.set("diff", outcome.as_ref().ok().and_then(|outcome| outcome.diff.clone()));
         document.set("passwords", made);
         document.set("seconds", seconds);
         document.finish(exit, &message);
     } else if let Ok(outcome) = &outcome {
-        output::print(&format!("{}{message}\n", summary(args, outcome)));
+        if !output::is_quiet() {
+            output::print(&summary(outcome));
+        }
+        if let Some(diff) = &outcome.diff {
+            output::print_texts(diff);
+        }
+        let made = keys_and_passwords(args, outcome);
+        match output::is_quiet() {
+            true => output::print(&made),
+            false => output::print(&format!("{made}{message}\n")),
+        }
     }
     if outcome.is_err() {
         output::error_line(&message);
@@ -167,8 +185,17 @@ fn attempt(
     }
 
     let started = Instant::now();
+    let spinner = Spinner::start(
+        format!("opening {}", args.disk.display()),
+        !args.json && !output::is_quiet(),
+    );
     let access = if args.dry_run { Access::Read } else { Access::Write };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Commit };
+    if args.vm && args.diff {
+        return Err(Failure::usage(
+            "--diff and --vm exclude each other: the files stay in the helper VM",
+        ));
+    }
     if args.vm
         && !args.stack.more.is_empty()
         && let Some(domain) = &args.domain.name
@@ -213,7 +240,7 @@ fn attempt(
             let _ = disk.file.set_len(before);
         }
         let (report, took) = (result?, started.elapsed());
-        return Ok(Outcome { report, format, made: request.made, sizes, took });
+        return Ok(Outcome { report, format, made: request.made, sizes, took, diff: None });
     }
     let disks = disk::open_all_sized(
         &args.disk,
@@ -225,20 +252,50 @@ fn attempt(
         progress,
     )?;
     let format = disks.format();
+    if args.wrapping.backing == BackingArg::Allow && !disks.any(Format::Qcow2) {
+        let disk = args.disk.display();
+        listener.warn(format!("--backing allow has no effect: {disk} is no qcow2 image"));
+    }
     let mut devices = disks.devices();
     let members = devices.split_off(1);
     let disk = devices.remove(0);
     let instance = Instance { disk, members, others: Vec::new(), mounter: None };
-    let report = customize_instance(instance, &request.plan, &mut entropy, &clock, listener, mode)
-        .map_err(|error| failure(&error, &disks, origin, progress))?;
+    let mut shown = None;
+    let all = disks.devices();
+    let mut look = |tree: &Tree| {
+        if args.diff {
+            let plan = &request.plan;
+            let old = files::open_beside(&all, &plan.luks_keys, &plan.properties)?;
+            let text = diff(&old.tree, tree, &secrets(plan)).map_err(CustomizeError::Diff)?;
+            shown = Some(text);
+        }
+        Ok(())
+    };
+    let report =
+        customize_seen(instance, &request.plan, &mut entropy, &clock, listener, mode, &mut look)
+            .map_err(|error| failure(&error, &disks, origin, progress))?;
     if mode == Mode::Commit {
         // A container holds its changed tables until it is told to write them.
         disks.flush().map_err(|error| {
             failure(&StorageError::from(error).into(), &disks, origin, progress)
         })?;
     }
+    drop(spinner);
     let sizes = disks.sizes();
-    Ok(Outcome { report, format, made: request.made, sizes, took: started.elapsed() })
+    let took = started.elapsed();
+    // Growth alone looks at no file.
+    let diff = args.diff.then(|| shown.unwrap_or_default());
+    Ok(Outcome { report, format, made: request.made, sizes, took, diff })
+}
+
+/// The passwords of a request, which no diff shows.
+fn secrets(plan: &Plan) -> Vec<Secret> {
+    let of = |password: &Password| match password {
+        Password::Clear(secret) | Password::Hash(secret) => vec![secret.clone()],
+        Password::Hashes(secrets) => secrets.clone(),
+    };
+    let passwords = plan.passwords.iter().flat_map(|(_, password)| of(password));
+    passwords.chain(plan.windows.product_key.clone()).collect()
 }
 
 /// Makes the file longer before the helper VM sees it.
@@ -303,6 +360,24 @@ impl From<Family> for Exit {
     }
 }
 
+/// Whether random things that a run made are those that will be: a dry run's are not, unless they come from
+/// a number.
+fn will_be_these(args: &Apply) -> bool {
+    !args.dry_run || args.seed.is_some()
+}
+
+/// The report for a program, without fingerprints of keys that will never be.
+fn report_value(args: &Apply, report: &Report) -> Value {
+    // A value made of text and numbers: there is nothing in it that could fail.
+    let mut value = serde_json::to_value(report).unwrap_or(Value::Null);
+    if !will_be_these(args) {
+        for key in value["fingerprints"].as_array_mut().into_iter().flatten() {
+            key["fingerprint"] = Value::Null;
+        }
+    }
+    value
+}
+
 fn passwords(args: &Apply, made: &[MadePassword]) -> Value {
     // A password that was not set is of no use to anybody.
     if args.dry_run {
@@ -362,7 +437,7 @@ fn room(outcome: &Outcome) -> Option<String> {
 }
 
 /// The changes, for a person.
-fn summary(args: &Apply, outcome: &Outcome) -> String {
+fn summary(outcome: &Outcome) -> String {
     let report = &outcome.report;
     let mut text = String::new();
     if !report.system.is_empty() {
@@ -381,19 +456,33 @@ fn summary(args: &Apply, outcome: &Outcome) -> String {
     for name in &report.excluded {
         text.push_str(&format!("left out, as the properties say: {name}\n"));
     }
-    let rows =
-        |cells: Vec<[String; 2]>| table(&cells.into_iter().map(Vec::from).collect::<Vec<_>>());
     // Line by line: there may be a hundred thousand.
     let width = report.changes.iter().map(|change| change.kind.len()).max().unwrap_or(0);
     for change in &report.changes {
         text.push_str(&format!("  {:<width$}  {}\n", change.kind, change.path));
     }
-    if !report.fingerprints.is_empty() {
-        text.push_str("new SSH host keys\n");
+    text
+}
+
+/// What the run made, for a person.
+fn keys_and_passwords(args: &Apply, outcome: &Outcome) -> String {
+    let report = &outcome.report;
+    let mut text = String::new();
+    let rows =
+        |cells: Vec<[String; 2]>| table(&cells.into_iter().map(Vec::from).collect::<Vec<_>>());
+    if !report.fingerprints.is_empty() && !output::is_quiet() {
+        let (title, known) = match will_be_these(args) {
+            true => ("new SSH host keys", true),
+            false => ("new SSH host keys, made by the run that writes", false),
+        };
+        text.push_str(&format!("{title}\n"));
         let keys = report.fingerprints.iter();
         text.push_str(&rows(
-            keys.map(|key| [format!("{} {}", key.kind, key.bits), key.fingerprint.clone()])
-                .collect(),
+            keys.map(|key| {
+                let shown = if known { &key.fingerprint } else { &key.path };
+                [format!("{} {}", key.kind, key.bits), shown.clone()]
+            })
+            .collect(),
         ));
     }
     if !outcome.made.is_empty() && !args.dry_run {

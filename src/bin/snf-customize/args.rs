@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use snf_image::properties::Properties;
 use snf_storage::foreign::Foreign;
 
-use crate::document::Planned;
+use crate::document::{Order, Planned};
 use crate::edits::EditArgs;
 use crate::exit::Exit;
 use crate::look::Look;
@@ -21,9 +21,17 @@ use crate::resize::DiskSize;
     version,
     after_help = Exit::help(),
     arg_required_else_help = true,
-    disable_help_subcommand = true
+    max_term_width = 80
 )]
 pub(crate) struct Cli {
+    /// Say less: no summary and no progress. Warnings, errors and passwords that were made are told.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say more: each task as it begins, and what it found.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+
     /// List the tasks by number and name, and end.
     #[arg(long, exclusive = true)]
     pub(crate) list_tasks: bool,
@@ -69,8 +77,8 @@ pub(crate) enum Command {
     Look(Look),
     /// Print a completion script for a shell.
     Completions {
-        /// bash, zsh, fish, elvish or powershell.
-        shell: clap_complete::Shell,
+        /// The shell.
+        shell: Shell,
     },
 }
 
@@ -109,6 +117,10 @@ pub(crate) struct Apply {
     /// Whether the disk has just been laid: nothing else need be asked for.
     #[arg(skip)]
     pub(crate) laid: bool,
+
+    /// Where the options stood that a secret comes from.
+    #[arg(skip)]
+    pub(crate) order: Order,
 
     /// What documents say (`--file`).
     #[arg(skip)]
@@ -239,6 +251,11 @@ pub(crate) struct Apply {
     /// Show what would change and write nothing.
     #[arg(long, help_heading = "How")]
     pub(crate) dry_run: bool,
+
+    /// Show what changes, line by line, as diff -u does; with --dry-run, what would change. Secrets are
+    /// masked.
+    #[arg(long, help_heading = "How")]
+    pub(crate) diff: bool,
 
     /// Do it inside the helper VM: for images that are not to be trusted, and for xfs, which its
     /// kernel knows. Needs QEMU, a built helper and snf-image-host, and no root.
@@ -464,6 +481,34 @@ impl Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Foreign(foreign) => foreign.name(),
+        }
+    }
+}
+
+/// A shell that completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+    /// elvish.
+    Elvish,
+    /// PowerShell.
+    Powershell,
+}
+
+impl Shell {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Zsh => "zsh",
+            Self::Fish => "fish",
+            Self::Elvish => "elvish",
+            Self::Powershell => "powershell",
         }
     }
 }

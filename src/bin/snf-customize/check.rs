@@ -11,10 +11,13 @@ use crate::luks::KeySpec;
 use crate::output::{self, Document, count};
 use crate::selector::Inputs;
 use crate::signals::Progress;
+use crate::spinner::Spinner;
 
 /// Looks for damage and tells.
 pub(crate) fn run(args: &Check) -> Exit {
+    let spinner = Spinner::start("reading the disk", !args.json && !output::is_quiet());
     let result = attempt(args);
+    drop(spinner);
     let (exit, message) = match &result {
         Ok((_, found)) => verdict(args, found),
         Err(failure) => (failure.exit, failure.message.clone()),

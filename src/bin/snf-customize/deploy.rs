@@ -2,7 +2,7 @@
 //! that reads images from wherever `create` does is snf-image-host.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +21,7 @@ use crate::output;
 use crate::resize;
 use crate::selector::io_problem;
 use crate::signals::Progress;
+use crate::spinner;
 use crate::vm;
 
 /// Does it and tells about it.
@@ -118,7 +119,6 @@ fn prepare(args: &mut Deploy) -> Result<Deployment, Failure> {
         block,
         format,
         overwrite: args.overwrite,
-        json: apply.json,
         fresh: None,
         temporary: Arc::default(),
         size: 0,
@@ -149,7 +149,6 @@ struct Deployment {
     block: bool,
     format: Format,
     overwrite: bool,
-    json: bool,
     fresh: Option<Fresh>,
     /// The name that a file has until it is whole, where it needs one.
     temporary: Arc<Mutex<Option<PathBuf>>>,
@@ -338,16 +337,16 @@ impl Deployment {
             ))
         })?;
         progress.pass_signals_to(i32::try_from(child.id()).unwrap_or(0));
-        let mut bar = Bar::new(self.json);
         let mut end = None;
         let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
         for line in lines.into_iter().flatten().map_while(Result::ok) {
             match Told::parse(&line) {
-                Some(Told::Progress { position, total }) => bar.show(position, total),
+                Some(Told::Progress { position, total }) => {
+                    spinner::say(format!("copying the image: {}", copied(position, total)));
+                }
                 other => end = other,
             }
         }
-        bar.clear();
         let status = child.wait();
         progress.pass_signals_to(0);
         match end {
@@ -388,38 +387,16 @@ fn directory(target: &Path) -> PathBuf {
     }
 }
 
-/// One line on a terminal that says how far the copy is.
-struct Bar {
-    shown: bool,
-    terminal: bool,
-}
-
-impl Bar {
-    fn new(json: bool) -> Self {
-        Self { shown: false, terminal: !json && std::io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, position: u64, total: Option<u64>) {
-        if !self.terminal {
-            return;
-        }
-        let text = match total.filter(|total| *total > 0) {
-            Some(total) => format!(
-                "{:>3} % ({} of {})",
-                u128::from(position) * 100 / u128::from(total),
-                output::size(position),
-                output::size(total)
-            ),
-            None => output::size(position),
-        };
-        self.shown = true;
-        let _ = write!(std::io::stderr(), "\rcopying the image: {text}\x1b[K");
-    }
-
-    fn clear(&mut self) {
-        if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+/// How far a copy is.
+fn copied(position: u64, total: Option<u64>) -> String {
+    match total.filter(|total| *total > 0) {
+        Some(total) => format!(
+            "{:>3} % ({} of {})",
+            u128::from(position) * 100 / u128::from(total),
+            output::size(position),
+            output::size(total)
+        ),
+        None => output::size(position),
     }
 }
 

@@ -71,6 +71,11 @@ impl Disks {
         self.disks.first().map_or(Format::Raw, |disk| disk.format)
     }
 
+    /// Whether one of them has this format.
+    pub(crate) fn any(&self, format: Format) -> bool {
+        self.disks.iter().any(|disk| disk.format == format)
+    }
+
     /// The bytes of each disk, as the guest sees them.
     pub(crate) fn devices(&self) -> Vec<Arc<dyn BlockDevice>> {
         self.disks.iter().map(|disk| disk.device.clone()).collect()

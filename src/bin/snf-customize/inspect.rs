@@ -12,11 +12,17 @@ use crate::luks::KeySpec;
 use crate::output::{self, Document, size, table};
 use crate::selector::Inputs;
 use crate::signals::Progress;
+use crate::spinner::Spinner;
 use crate::tree;
+
+/// The fact beside which the packages are counted.
+const PACKAGES: &str = "packages";
 
 /// Looks and tells.
 pub(crate) fn run(args: &Inspect) -> Exit {
+    let spinner = Spinner::start("reading the disk", !args.json && !output::is_quiet());
     let result = attempt(args);
+    drop(spinner);
     let (exit, message) = match &result {
         Ok((disk, inspection)) => match &inspection.problem {
             None => (Exit::Done, String::new()),
@@ -101,6 +107,16 @@ fn guest_page(guest: &snf_image::inspect::GuestSummary) -> String {
             rows.push(vec!["machine id".to_owned(), guest.machine_id.clone()]);
             rows.push(vec!["cloud-init".to_owned(), yes_no(guest.cloud_init)]);
         }
+    }
+    for (name, fact) in guest.facts.iter().flat_map(|facts| facts.named()) {
+        let Some(fact) = fact else { continue };
+        let number =
+            guest.packages.as_ref().filter(|_| name == PACKAGES).map(|found| match found.unread {
+                None => format!(", {} installed", found.installed.len()),
+                Some(_) => ", which cannot be listed here".to_owned(),
+            });
+        let (value, number) = (&fact.value, number.unwrap_or_default());
+        rows.push(vec![name.to_owned(), format!("{value}{number} ({})", fact.evidence)]);
     }
     rows.extend(guest.mounts.iter().map(|mount| {
         let free = size(mount.free);

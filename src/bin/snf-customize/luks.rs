@@ -61,7 +61,8 @@ impl KeySpec {
         specs.iter().map(|spec| spec.read(inputs)).collect()
     }
 
-    fn read(&self, inputs: &mut Inputs) -> Result<LuksKey, Failure> {
+    /// Reads the key, or asks for it.
+    pub(crate) fn read(&self, inputs: &mut Inputs) -> Result<LuksKey, Failure> {
         let whose = format!("LUKS container {}", self.target);
         let secret = match &self.source {
             Source::Passphrase(selector) => inputs.passphrase(selector, &whose)?,

@@ -6,6 +6,7 @@ mod apply;
 mod args;
 mod check;
 mod cloud;
+mod complete;
 mod container;
 mod deploy;
 mod disk;
@@ -21,6 +22,7 @@ mod request;
 mod resize;
 mod selector;
 mod signals;
+mod spinner;
 mod terminal;
 mod tree;
 mod vm;
@@ -50,6 +52,7 @@ static MEMORY: Ceiling = Ceiling::new(
 fn main() -> ExitCode {
     catch_defects();
     keep_secrets_out_of_core_dumps();
+    complete::answer();
     let mut definition = Cli::command();
     definition.build();
     let words = domain::with_place_for_the_disk(&definition, std::env::args_os().collect());
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
             };
         }
     };
+    output::set_level(cli.quiet, cli.verbose);
     let exit = match cli.command {
         Some(Command::Apply(mut args)) => on_disks(&mut args),
         Some(Command::Sysprep(args)) => sysprep(*args),
@@ -207,9 +211,25 @@ fn list_exit_codes() -> Exit {
     Exit::Done
 }
 
-fn completions(shell: clap_complete::Shell) -> Exit {
+/// The script that has the shell ask this program.
+fn completions(shell: args::Shell) -> Exit {
+    let name = shell.name();
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "snf-customize", &mut script);
-    output::print(&String::from_utf8_lossy(&script));
-    Exit::Done
+    let shells = clap_complete::env::Shells::builtins();
+    let written = shells.completer(name).map_or(Ok(()), |completer| {
+        completer.write_registration(
+            "COMPLETE",
+            "snf_customize",
+            "snf-customize",
+            "snf-customize",
+            &mut script,
+        )
+    });
+    match written {
+        Ok(()) => {
+            output::print(&String::from_utf8_lossy(&script));
+            Exit::Done
+        }
+        Err(error) => output::fail(&Failure::new(Exit::Failed, format!("no script: {error}"))),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::OFlags;
@@ -11,6 +11,7 @@ use snf_image::event::{Event, EventSink};
 use snf_image::shown;
 
 use crate::exit::{Exit, Failure};
+use crate::spinner;
 
 /// Why a page on standard output was lost.
 static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
@@ -21,18 +22,22 @@ static UNSAID: AtomicBool = AtomicBool::new(false);
 /// Prints a page on standard output, nothing hidden in it. That it cannot be written is told at the
 /// end of the run, by [`end`].
 pub(crate) fn print(text: &str) {
-    note(open_output().and_then(|mut out| {
-        out.write_all(shown::page(text).as_bytes())?;
-        out.flush()
-    }));
+    print_exactly(&shown::page(text));
 }
 
 /// Prints bytes for another program on standard output, as they are.
 pub(crate) fn print_exactly(text: &str) {
-    note(open_output().and_then(|mut out| {
+    let write = || {
+        let mut out = open_output()?;
         out.write_all(text.as_bytes())?;
         out.flush()
-    }));
+    };
+    note(spinner::aside(write));
+}
+
+/// Prints texts of a guest: as they are for another program, with nothing hidden in them for a person.
+pub(crate) fn print_texts(text: &str) {
+    if io::stdout().is_terminal() { print(text) } else { print_exactly(text) }
 }
 
 /// Notes that a page was lost, if it was.
@@ -100,7 +105,7 @@ pub(crate) fn end(exit: Exit) -> Exit {
 /// Prints one line on standard error.
 fn complain(kind: &str, text: &str) {
     let line = format!("{kind}: {}\n", shown::line(text));
-    match io::stderr().lock().write_all(line.as_bytes()) {
+    match spinner::aside(|| io::stderr().lock().write_all(line.as_bytes())) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             UNSAID.store(true, Ordering::Relaxed);
         }
@@ -109,8 +114,37 @@ fn complain(kind: &str, text: &str) {
     }
 }
 
+/// How much is told: `--quiet`, nothing said, `--verbose`.
+static LEVEL: AtomicU8 = AtomicU8::new(NORMAL);
+const QUIET: u8 = 0;
+const NORMAL: u8 = 1;
+const VERBOSE: u8 = 2;
+
+/// Says how much is told.
+pub(crate) fn set_level(quiet: bool, verbose: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => QUIET,
+        (_, true) => VERBOSE,
+        _ => NORMAL,
+    };
+    LEVEL.store(level, Ordering::Relaxed);
+}
+
+/// Whether only what must be told is told.
+pub(crate) fn is_quiet() -> bool {
+    LEVEL.load(Ordering::Relaxed) == QUIET
+}
+
+/// A line for those who want to know more.
+pub(crate) fn detail(text: &str) {
+    if LEVEL.load(Ordering::Relaxed) == VERBOSE {
+        complain("note", text);
+    }
+}
+
 /// A line that says what went wrong.
 pub(crate) fn error_line(text: &str) {
+    spinner::clear();
     complain("error", text);
 }
 
@@ -141,8 +175,15 @@ impl Listener {
 
 impl EventSink for Listener {
     fn event(&mut self, event: Event) {
-        if let Event::Warning(text) = event {
-            self.warn(text);
+        match event {
+            Event::Warning(text) => self.warn(text),
+            Event::Info(text) => detail(&text),
+            Event::TaskStart(task) => {
+                let summary = snf_image::task::find(task).summary;
+                spinner::say(summary);
+                detail(&format!("{task}: {summary}"));
+            }
+            Event::TaskEnd(_) => spinner::say("writing the changes"),
         }
     }
 }

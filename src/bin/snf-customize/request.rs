@@ -12,6 +12,7 @@ use snf_image::plan::{Grow, Growth, HostKeys, MachineId, Password, Plan, Tasks, 
 use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
+use snf_image::sshkey::check_line;
 use snf_image::task::TaskId;
 use snf_image::task::prepare_system::select;
 use zeroize::Zeroizing;
@@ -56,6 +57,13 @@ pub(crate) struct Parsed {
     seed: Option<SeedFiles>,
     cloud_user: Option<String>,
     nics: Vec<Nic>,
+}
+
+/// A secret that is to be read.
+enum Wanted<'a> {
+    LuksKey(&'a KeySpec),
+    ProductKey(&'a Selector),
+    Password(&'a String, &'a Selector),
 }
 
 impl Parsed {
@@ -129,6 +137,11 @@ impl Parsed {
         if args.answer_file.is_some() {
             properties.set("IGNORE_UNATTEND", "yes");
         }
+        if args.offline_password && args.root_password.is_none() && args.user_password.is_empty() {
+            return Err(Failure::usage(
+                "--offline-password has no effect without --root-password or --user-password",
+            ));
+        }
         let product_key = args.product_key.as_deref().map(product_key).transpose()?;
         let machine_id = args.machine_id.as_deref().map(machine_id).transpose()?;
         let luks_keys = KeySpec::parse_all(&args.stack.luks_key)?;
@@ -152,7 +165,7 @@ impl Parsed {
                 Err(problem) => return Err(Failure::usage(format!("--cloud-user: {problem}"))),
             },
         };
-        Ok(Self {
+        let parsed = Self {
             sysprep,
             passwords,
             keys,
@@ -164,7 +177,33 @@ impl Parsed {
             seed,
             cloud_user,
             nics,
-        })
+        };
+        parsed.refuse_exclusions(args)?;
+        Ok(parsed)
+    }
+
+    /// What an option asks for and a property leaves out cannot both be meant.
+    fn refuse_exclusions(&self, args: &Apply) -> Result<(), Failure> {
+        let Tasks::Only(tasks) = self.tasks(args) else { return Ok(()) };
+        for (task, words) in &tasks {
+            let excluded = self.properties.excluded(*task);
+            if excluded.map_err(|error| Failure::usage(sentence(&error)))?
+                && let Some(option) = words.first()
+            {
+                return Err(Failure::usage(format!(
+                    "{option} asks for the task {task}, and --properties excludes it; leave one of \
+                     them out"
+                )));
+            }
+        }
+        let mount = self.properties.excluded(TaskId::MountImage);
+        let on_guest = tasks.keys().any(|task| task.needs_mount() && !task.resizes());
+        if mount.map_err(|error| Failure::usage(sentence(&error)))? && on_guest {
+            return Err(Failure::usage(
+                "--properties excludes the task MountImage, without which no file can be changed",
+            ));
+        }
+        Ok(())
     }
 
     /// What was asked for, as a document.
@@ -225,13 +264,34 @@ impl Parsed {
         Tasks::Only(tasks)
     }
 
+    /// The secrets that are to be read, in the order of the command line.
+    fn secrets(&self, args: &Apply) -> Vec<Wanted<'_>> {
+        let mut wanted: Vec<(usize, Wanted<'_>)> = Vec::new();
+        let mut root = args.root_password.iter().map(|_| args.order.of_value("root_password", 0));
+        let mut users = 0..;
+        for (spec, nth) in self.luks_keys.iter().zip(0..) {
+            wanted.push((args.order.of_value("luks_key", nth), Wanted::LuksKey(spec)));
+        }
+        if let Some(selector) = &self.product_key {
+            wanted.push((args.order.of_value("product_key", 0), Wanted::ProductKey(selector)));
+        }
+        for (user, selector) in &self.passwords {
+            // Root's is the first one, where there is one.
+            let at =
+                root.next().or_else(|| Some(args.order.of_value("user_password", users.next()?)));
+            wanted.push((at.unwrap_or(usize::MAX), Wanted::Password(user, selector)));
+        }
+        wanted.sort_by_key(|(at, _)| *at);
+        wanted.into_iter().map(|(_, wanted)| wanted).collect()
+    }
+
     /// Reads the files and asks the questions.
     pub(crate) fn read(self, args: &Apply, entropy: &Entropy) -> Result<Request, Failure> {
         let tasks = self.tasks(args);
         let mut plan = Plan {
-            properties: self.properties,
+            properties: self.properties.clone(),
             hostname: args.hostname.clone(),
-            machine_id: self.machine_id.unwrap_or(MachineId::Keep),
+            machine_id: self.machine_id.clone().unwrap_or(MachineId::Keep),
             host_keys: match args.host_keys {
                 Some(HostKeysArg::New) => HostKeys::New,
                 Some(HostKeysArg::Remove) => HostKeys::Remove,
@@ -243,12 +303,12 @@ impl Parsed {
         };
 
         // Files first: a person is not asked for a password that cannot be used anyway.
-        for (user, path) in self.keys {
+        for (user, path) in self.keys.clone() {
             let (bytes, _) = read_file(&path, TEXT_MAX, "key")?;
             let problem = match std::str::from_utf8(&bytes) {
                 Err(_) => "it is not text".to_owned(),
                 Ok(text) if text.trim().is_empty() => "there is no key in it".to_owned(),
-                Ok(text) => match check_keys(text) {
+                Ok(text) => match check_keys(text).and_then(|()| whole_keys(text)) {
                     Err(problem) => problem,
                     Ok(()) => {
                         plan.auth_keys.push((Who::Named(user), text.to_owned()));
@@ -279,12 +339,13 @@ impl Parsed {
             plan.windows.sysprep_inf = Some(text);
         }
         plan.windows.time_zone = args.time_zone.clone();
-        if let Some(seed) = self.seed {
+        if let Some(seed) = self.seed.clone() {
             seed.read(&mut plan)?;
         }
-        (plan.cloud_user, plan.nics) = (self.cloud_user, self.nics);
-        plan.sysprep = self.sysprep;
-        plan.edits = self.edits;
+        plan.cloud_user.clone_from(&self.cloud_user);
+        plan.nics.clone_from(&self.nics);
+        plan.sysprep.clone_from(&self.sysprep);
+        plan.edits.clone_from(&self.edits);
         for edit in &mut plan.edits {
             if args.vm && edit.action.is_local() {
                 return Err(Failure::usage(format!(
@@ -304,24 +365,30 @@ impl Parsed {
 
         let mut inputs = Inputs::new(args.planned.stdin);
         inputs.warnings = without_effect(&plan.properties, &plan.tasks);
-        plan.luks_keys = KeySpec::read_all(&self.luks_keys, &mut inputs)?;
-        if let Some(selector) = self.product_key {
-            let mut stream = entropy.derive("product key");
-            if let (Password::Clear(key), _) =
-                selector.resolve("the product key", &mut inputs, &mut stream)?
-            {
-                check_product_key(&key)
-                    .map_err(|problem| Failure::input(format!("the product key: {problem}")))?;
-                plan.windows.product_key = Some(key);
-            }
-        }
         let mut made = Vec::new();
-        for (user, selector) in self.passwords {
-            let mut stream = entropy.derive(&format!("password of {user}"));
-            let (password, shown) = selector.resolve(&user, &mut inputs, &mut stream)?;
-            plan.passwords.push((Who::Named(user.clone()), password));
-            if let Some(password) = shown {
-                made.push(MadePassword { user, password });
+        // One line of standard input for each, in the order of the command line.
+        for wanted in self.secrets(args) {
+            match wanted {
+                Wanted::LuksKey(spec) => plan.luks_keys.push(spec.read(&mut inputs)?),
+                Wanted::ProductKey(selector) => {
+                    let mut stream = entropy.derive("product key");
+                    if let (Password::Clear(key), _) =
+                        selector.resolve("the product key", &mut inputs, &mut stream)?
+                    {
+                        check_product_key(&key).map_err(|problem| {
+                            Failure::input(format!("the product key: {problem}"))
+                        })?;
+                        plan.windows.product_key = Some(key);
+                    }
+                }
+                Wanted::Password(user, selector) => {
+                    let mut stream = entropy.derive(&format!("password of {user}"));
+                    let (password, shown) = selector.resolve(user, &mut inputs, &mut stream)?;
+                    plan.passwords.push((Who::Named(user.clone()), password));
+                    if let Some(password) = shown {
+                        made.push(MadePassword { user: user.clone(), password });
+                    }
+                }
             }
         }
         Ok(Request { plan, made, warnings: inputs.warnings })
@@ -340,6 +407,16 @@ fn nics(texts: &[String]) -> Result<Vec<Nic>, Failure> {
         nics.push(nic);
     }
     Ok(nics)
+}
+
+/// Whether each line is a key that `ssh-keygen -lf` reads.
+fn whole_keys(text: &str) -> Result<(), String> {
+    let mut any = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        check_line(line).map_err(|error| format!("line {number} {error}"))?;
+        any |= !line.trim().is_empty() && !line.trim().starts_with('#');
+    }
+    if any { Ok(()) } else { Err("there is no key in it".to_owned()) }
 }
 
 /// How the room of a larger disk is used.

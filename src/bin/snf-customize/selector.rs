@@ -120,7 +120,14 @@ impl Inputs {
                 path.display()
             ));
         }
-        Ok(Secret::new(strip_newline(&bytes)))
+        let line = strip_newline(&bytes);
+        if line.contains(&b'\n') {
+            return Err(Failure::input(format!(
+                "cannot use password file {}: it has more than one line",
+                path.display()
+            )));
+        }
+        Ok(Secret::new(line))
     }
 
     fn stdin_line(&mut self, user: &str) -> Result<Secret, Failure> {

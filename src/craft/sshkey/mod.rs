@@ -1,6 +1,7 @@
 //! SSH host keys: made offline, in OpenSSH's own format, by the crate `ssh-key`.
 
 mod content;
+mod line;
 mod maker;
 mod rsa;
 mod servers;
@@ -16,6 +17,7 @@ use crate::craft::random::Entropy;
 use crate::craft::secret::Secret;
 
 pub use content::KeyContent;
+pub use line::{BadKeyLine, check_line};
 pub use maker::HostKeyMaker;
 pub use servers::dropbear_kind;
 

@@ -124,7 +124,7 @@ impl Rules {
 }
 
 /// OS parameters and the variables that carry them.
-pub(super) const VARIABLES: [(&str, &str); 9] = [
+pub(super) const VARIABLES: [(&str, &str); 10] = [
     ("img_format", "TYPE"),
     ("img_passwd", "PASSWD"),
     ("img_passwd_hash", "PASSWD_HASH"),
@@ -132,6 +132,7 @@ pub(super) const VARIABLES: [(&str, &str); 9] = [
     ("img_properties", "PROPERTIES"),
     ("inst_properties", "INST_PROPERTIES"),
     ("img_personality", "PERSONALITY"),
+    ("img_edits", "EDITS"),
     ("os_product_key", "OS_PRODUCT_KEY"),
     ("cloud_userdata", "CLOUD_USERDATA"),
 ];

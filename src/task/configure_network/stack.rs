@@ -1,8 +1,9 @@
 //! The program that configures the guest's network: the one that is in force, not the one whose files
 //! lie there.
 
-use super::super::{Guest, Session, TaskError};
+use super::super::{Guest, TaskError};
 use super::render::ifupdown::Reader;
+use crate::ask::properties::Properties;
 use crate::guest::distro::Family;
 use crate::guest::{glob, services};
 
@@ -110,12 +111,42 @@ impl Look<'_> {
     }
 }
 
+impl Stack {
+    /// Its name, and what shows that it is there.
+    pub(super) fn describe(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Netplan => ("netplan", &["/usr/sbin/netplan"]),
+            Self::Networkd { .. } => (
+                "systemd-networkd",
+                &["/usr/lib/systemd/systemd-networkd", "/lib/systemd/systemd-networkd"],
+            ),
+            Self::NetworkManager => {
+                ("NetworkManager", &["/usr/sbin/NetworkManager", "/usr/bin/NetworkManager"])
+            }
+            Self::Ifupdown(Reader::BusyBox) => {
+                ("ifupdown (BusyBox)", &["/sbin/ifup", "/usr/sbin/ifup"])
+            }
+            Self::Ifupdown(_) => ("ifupdown", &["/sbin/ifup", "/usr/sbin/ifup"]),
+            Self::RedHat => ("network-scripts", &["/etc/sysconfig/network-scripts"]),
+            Self::Wicked => ("wicked", &["/usr/sbin/wicked", "/etc/sysconfig/network"]),
+            Self::Netifrc => ("netifrc", &["/etc/init.d/net.lo"]),
+            Self::Netctl => ("netctl", &["/usr/bin/netctl"]),
+            Self::Slackware => ("rc.inet1", &["/etc/rc.d/rc.inet1"]),
+            Self::Dhcpcd => (
+                "dhcpcd",
+                &["/etc/sv/dhcpcd", "/usr/sbin/dhcpcd", "/sbin/dhcpcd", "/usr/bin/dhcpcd"],
+            ),
+            Self::OpenWrt => ("uci", &["/sbin/uci", "/etc/config/network"]),
+        }
+    }
+}
+
 /// The stack in force; `None` when none is known.
-pub(super) fn choose(guest: &Guest, session: &Session<'_>) -> Result<Option<Stack>, TaskError> {
+pub(super) fn choose(guest: &Guest, properties: &Properties) -> Result<Option<Stack>, TaskError> {
     let look = Look { guest };
     let family = guest.distro.family;
     let manager = look.any(&["/usr/sbin/NetworkManager", "/usr/bin/NetworkManager"])?;
-    if manager && session.plan.properties.boolean("NM_NETWORKING")? {
+    if manager && properties.boolean("NM_NETWORKING")? {
         return Ok(Some(Stack::NetworkManager));
     }
     if look.any(&["/etc/openwrt_release"])? && look.any(&["/sbin/uci", "/etc/config/network"])? {

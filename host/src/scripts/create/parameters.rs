@@ -55,7 +55,11 @@ pub(super) fn os_parameters(
         }
     };
     let all = own.or(fetched).or(configured);
-    let problems = all.problems_of_create();
+    let mut problems = all.problems_of_create();
+    if problems.is_empty() {
+        let plan = all.plan().map_err(CreateError::Parameters)?;
+        problems.extend(config.edits.problems(&plan.edits));
+    }
     if problems.is_empty() { Ok(all) } else { Err(CreateError::Parameters(problems)) }
 }
 

@@ -33,6 +33,27 @@ pub(crate) struct Planned {
     options: Vec<(String, serde_json::Value)>,
 }
 
+/// Where the options stood on the command line that a secret comes from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Order(Vec<(&'static str, Vec<usize>)>);
+
+impl Order {
+    /// The options whose selectors read standard input, by clap's names.
+    const OPTIONS: [&str; 4] = ["root_password", "user_password", "product_key", "luks_key"];
+
+    fn of(matches: &ArgMatches) -> Self {
+        let places = |id| matches.indices_of(id).into_iter().flatten().collect();
+        Self(Self::OPTIONS.map(|id| (id, places(id))).into())
+    }
+
+    /// The place of an option's value, counted from 0 among those of the same option; those of which
+    /// nothing is known come last.
+    pub(crate) fn of_value(&self, id: &str, nth: usize) -> usize {
+        let places = self.0.iter().find(|(name, _)| *name == id);
+        places.and_then(|(_, places)| places.get(nth)).copied().unwrap_or(usize::MAX)
+    }
+}
+
 /// Why there is no request.
 #[derive(Debug)]
 pub(crate) enum Ended {
@@ -64,7 +85,11 @@ pub(crate) fn command_line(mut words: Vec<OsString>) -> Result<Cli, Ended> {
         sub.try_get_many("file").ok().flatten().into_iter().flatten().cloned().collect();
     let prints = sub.try_contains_id("print_plan").is_ok() && sub.get_flag("print_plan");
     if files.is_empty() && !prints {
-        return Ok(Cli::from_arg_matches(&matches)?);
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        if let Some(apply) = cli.apply_mut() {
+            apply.order = Order::of(sub);
+        }
+        return Ok(cli);
     }
     let said = documents(&files, sub).inspect_err(|failure| {
         if sub.get_flag("json") {
@@ -78,6 +103,7 @@ pub(crate) fn command_line(mut words: Vec<OsString>) -> Result<Cli, Ended> {
     let matches = Cli::command().try_get_matches_from(&words)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     if let (Some(apply), Some((name, sub))) = (cli.apply_mut(), matches.subcommand()) {
+        apply.order = Order::of(sub);
         let options = if prints { print::options(name, sub)? } else { Vec::new() };
         apply.planned = Planned { edits: said.edits, stdin: said.stdin, options };
     }

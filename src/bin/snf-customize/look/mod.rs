@@ -18,14 +18,18 @@ mod time;
 
 pub(crate) use args::Look;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::spinner::Spinner;
 
 /// Runs one of the reading commands.
 pub(crate) fn run(look: &Look) -> Exit {
+    // What goes to the terminal as it is read needs no line that says so.
+    let silent = matches!(look, Look::Get(_)) || !io::stdout().is_terminal();
+    let spinner = Spinner::start("reading the disk", silent && !crate::output::is_quiet());
     let result = match look {
         Look::Ls(args) => ls::run(args),
         Look::Cat(args) => cat::run(args),
@@ -37,6 +41,7 @@ pub(crate) fn run(look: &Look) -> Exit {
         Look::Fingerprints(args) => fingerprints::run(args),
         Look::Diff(args) => diff::run(args),
     };
+    drop(spinner);
     result.unwrap_or_else(|failure| output::fail(&failure))
 }
 
