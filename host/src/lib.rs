@@ -14,3 +14,5 @@ pub mod image;
 pub mod limits;
 pub mod node;
 pub mod scripts;
+#[allow(unsafe_code)]
+mod sys;

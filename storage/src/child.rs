@@ -14,6 +14,8 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
+use crate::sys;
+
 /// Has `command` start in a process group of its own, with an empty environment but for `PATH` and a
 /// locale of UTF-8, without core dumps, and with the descriptors `inherited` besides its standard
 /// streams, which must be open when it is spawned; every other descriptor is closed, whoever opened
@@ -31,35 +33,30 @@ pub fn bind(
     command.process_group(0).current_dir("/").env_clear().env("LC_ALL", "C.UTF-8");
     let path = std::env::var_os("PATH");
     command.env("PATH", path.unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
-    // SAFETY: between fork and exec only system calls are made: no allocation, no lock. The
-    // vector was filled before the fork.
-    #[allow(unsafe_code)]
-    unsafe {
-        command.pre_exec(move || {
-            close_on_exec();
-            before()?;
-            let none = Rlimit { current: Some(0), maximum: Some(0) };
-            rustix::process::setrlimit(Resource::Core, none)?;
-            // After a change of user, which clears it.
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            let gone = match &watch {
-                Ok(watch) => {
-                    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-                    poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&now))? > 0
-                }
-                Err(_) => rustix::process::getppid() != Some(parent),
-            };
-            if gone {
-                return Err(io::Error::from(rustix::io::Errno::CANCELED));
+    // Only system calls: the vector was filled before the fork.
+    sys::before_exec(command, move || {
+        close_on_exec();
+        before()?;
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(Resource::Core, none)?;
+        // After a change of user, which clears it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        let gone = match &watch {
+            Ok(watch) => {
+                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+                poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&now))? > 0
             }
-            for &fd in &fds {
-                // SAFETY: the caller holds these descriptors open over the spawn.
-                let fd = BorrowedFd::borrow_raw(fd);
-                rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
-            }
-            Ok(())
-        });
-    }
+            Err(_) => rustix::process::getppid() != Some(parent),
+        };
+        if gone {
+            return Err(io::Error::from(rustix::io::Errno::CANCELED));
+        }
+        // The caller holds these open over the spawn.
+        for &fd in &fds {
+            sys::with_descriptor(fd, |fd| rustix::io::fcntl_setfd(fd, FdFlags::empty()))?;
+        }
+        Ok(())
+    });
 }
 
 /// Most descriptors that are looked at where `/proc` does not list them.
@@ -71,10 +68,9 @@ const DESCRIPTORS: RawFd = 4096;
 fn close_on_exec() {
     let close = |fd: RawFd| {
         if fd > 2 {
-            // SAFETY: the number is used for this one call only, which fails where it is not open.
-            #[allow(unsafe_code)]
-            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-            let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+            // It fails where the number is not open.
+            let set = |fd: BorrowedFd<'_>| rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+            let _ = sys::with_descriptor(fd, set);
         }
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -125,7 +121,7 @@ impl Program {
         self.child.id()
     }
 
-    /// Its exit status, once it has ended. What it has left running in its group ends then, too.
+    /// Its exit status, once it has ended. Processes that it has left running in its group end then, too.
     ///
     /// # Errors
     /// The system's.

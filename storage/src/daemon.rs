@@ -35,7 +35,7 @@ pub enum DaemonError {
     /// A system call.
     #[error("cannot {action}")]
     System {
-        /// What was being done.
+        /// The step that failed.
         action: &'static str,
         /// The system's error.
         source: io::Error,

@@ -11,6 +11,8 @@ pub mod child;
 mod daemon;
 pub mod foreign;
 pub mod nbd;
+#[allow(unsafe_code)]
+pub mod sys;
 
 pub use child::Program;
 pub use daemon::{DaemonError, EXPORT, StorageDaemon};

@@ -17,9 +17,11 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use snf_storage::child::bind;
+use snf_storage::sys::with_descriptor;
 
 use super::identity::Identity;
 use super::room::Room;
+use crate::sys;
 
 /// Says from the child that it cannot have a user name space of its own.
 const NO_USER_SPACE: Errno = Errno::NOTRECOVERABLE;
@@ -122,10 +124,8 @@ fn spawn_once(
 /// that can be had. It sees and signals no other process then.
 fn in_pid_space<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Ok(own) = File::open("/proc/self/ns/pid") else { return start() };
-    // SAFETY: this is about children to come, not about this thread or its descriptors.
-    #[allow(unsafe_code)]
-    let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) };
-    if unshared.is_err() {
+    // This is about children to come.
+    if sys::unshare(UnshareFlags::NEWPID).is_err() {
         return start();
     }
     let result = start();
@@ -163,7 +163,7 @@ impl InChild {
         }
     }
 
-    /// Puts up the walls. Where the kernel or a container refuses one of them, the others
+    /// Puts up the walls. If the kernel or a container refuses one of them, the others
     /// stand; the user and `no_new_privs` are no matter of choice.
     fn enter(&mut self) -> io::Result<()> {
         self.limit()?;
@@ -203,10 +203,8 @@ impl InChild {
 
     fn join_group(&self) {
         if let Some(group) = self.group {
-            // SAFETY: the caller holds the descriptor open over the call of spawn().
-            #[allow(unsafe_code)]
-            let group = unsafe { BorrowedFd::borrow_raw(group) };
-            let _ = rustix::io::write(group, b"0");
+            // The caller holds it open over the call of spawn().
+            let _ = with_descriptor(group, |group| rustix::io::write(group, b"0"));
         }
     }
 
@@ -215,36 +213,26 @@ impl InChild {
     fn separate(&self) {
         let spaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
         if !self.privileged {
-            let _ = unshare(spaces | UnshareFlags::NEWUSER);
+            let _ = sys::unshare(spaces | UnshareFlags::NEWUSER);
             return;
         }
-        let _ = unshare(spaces);
+        let _ = sys::unshare(spaces);
         if let Some(room) = &self.room
-            && unshare(UnshareFlags::NEWNS).is_ok()
+            && sys::unshare(UnshareFlags::NEWNS).is_ok()
         {
             let _ = room.enter();
         }
     }
 }
 
-fn unshare(spaces: UnshareFlags) -> rustix::io::Result<()> {
-    // SAFETY: the child has one thread, and shares no descriptors with another.
-    #[allow(unsafe_code)]
-    unsafe {
-        rustix::thread::unshare_unsafe(spaces)
-    }
-}
-
 /// Enters a user name space that belongs to root, and waits until our thread there has filled it in.
 fn own_user_space(mapper: RawFd, name: &[u8]) -> io::Result<()> {
-    if unshare(UnshareFlags::NEWUSER).is_err() {
+    if sys::unshare(UnshareFlags::NEWUSER).is_err() {
         return Ok(());
     }
-    // SAFETY: the caller holds the descriptor open over the call of spawn().
-    #[allow(unsafe_code)]
-    let mapper = unsafe { BorrowedFd::borrow_raw(mapper) };
+    // The caller holds it open over the call of spawn().
     let mut done = [0];
-    rustix::io::write(mapper, name)?;
-    rustix::io::read(mapper, &mut done)?;
+    with_descriptor(mapper, |mapper| rustix::io::write(mapper, name))?;
+    with_descriptor(mapper, |mapper| rustix::io::read(mapper, &mut done))?;
     if done == [1] { Ok(()) } else { Err(NO_USER_SPACE.into()) }
 }
