@@ -2,6 +2,8 @@
 
 use snf_image::wire::words;
 
+use crate::error::Refusal;
+
 /// Our words on the kernel command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommandLine {
@@ -53,20 +55,16 @@ impl CommandLine {
         line
     }
 
-    /// Why we must not go on, if so.
-    pub(crate) fn refusal(&self, our_protocol: u32) -> Option<String> {
+    /// Whether a helper that speaks protocol `ours` may go on.
+    pub(crate) fn check(&self, ours: u32) -> Result<(), Refusal> {
         if !self.activated {
-            return Some(format!(
-                "refusing to touch a disk: {} is not on the kernel command line",
-                words::ACTIVATE
-            ));
+            return Err(Refusal::NotActivated);
         }
         match &self.protocol {
-            Some(theirs) if *theirs != our_protocol.to_string() => Some(format!(
-                "the host speaks protocol {theirs}, this helper {our_protocol}; run \
-                 snf-image-update-helper"
-            )),
-            _ => None,
+            Some(theirs) if *theirs != ours.to_string() => {
+                Err(Refusal::Protocol { theirs: theirs.clone(), ours })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -86,14 +84,14 @@ mod tests {
         assert!(line.activated);
         assert_eq!(line.rules_dev, "/dev/vdb");
         assert!(line.debug);
-        assert_eq!(line.refusal(1), None);
-        assert!(line.refusal(2).unwrap().contains("protocol 1, this helper 2"));
+        assert_eq!(line.check(1), Ok(()));
+        assert!(line.check(2).unwrap_err().to_string().contains("protocol 1, this helper 2"));
     }
 
     #[test]
     fn the_originals_command_line_will_do() {
         let line = CommandLine::parse("console=ttyS0 snf_image_activate_helper rules_dev=/dev/fd0");
-        assert_eq!((line.refusal(1), line.debug), (None, false));
+        assert_eq!((line.check(1), line.debug), (Ok(()), false));
     }
 
     #[test]
@@ -101,7 +99,8 @@ mod tests {
         for text in
             ["", "console=ttyS0", "x_snf_image_activate_helper", "snf_image_activate_helper=0"]
         {
-            assert!(CommandLine::parse(text).refusal(1).unwrap().contains("refusing"), "{text}");
+            let refusal = CommandLine::parse(text).check(1).unwrap_err();
+            assert_eq!(refusal, Refusal::NotActivated, "{text}");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 
+use crate::error::InitError;
 use crate::filter;
 
 /// The root directory of a confined process.
@@ -13,9 +14,9 @@ const NOBODY: u32 = 65534;
 const ADDRESS_SPACE_EXTRA: u64 = 64 << 20;
 
 /// Gives up all but what is open.
-pub(crate) fn confine() -> Result<(), String> {
-    drop_rights().map_err(|e| format!("cannot give up root's rights: {e}"))?;
-    filter::apply().map_err(|e| format!("cannot set the system call filter: {e}"))
+pub(crate) fn confine() -> Result<(), InitError> {
+    drop_rights().map_err(InitError::Rights)?;
+    filter::apply().map_err(InitError::Filter)
 }
 
 /// From here on: no root, no way back, bounded memory, no core dump.

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
 
+use snf_image::failure::sentence;
+
 use crate::confine::confine;
 use crate::disks::open_disks;
 use crate::kernel_log::KernelLog;
@@ -57,7 +59,7 @@ pub(crate) fn shell(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let disks = match prepared {
         Ok(disks) => disks,
         Err(problem) => {
-            let _ = writeln!(line, "no shell: {problem}");
+            let _ = writeln!(line, "no shell: {}", sentence(&problem));
             return ExitCode::SUCCESS;
         }
     };

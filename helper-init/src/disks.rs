@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use snf_fs::{BlockDevice, FileDevice};
 
+use crate::error::InitError;
+
 /// Disks by device file.
 pub(crate) type Disks = BTreeMap<String, Arc<dyn BlockDevice>>;
 
 /// Opens every disk but the parameter disk. A disk that refuses to be written is there to be
 /// looked at (a dry run) and is opened for reading.
-pub(crate) fn open_disks(rules_dev: &str, writable: bool) -> Result<Disks, String> {
+pub(crate) fn open_disks(rules_dev: &str, writable: bool) -> Result<Disks, InitError> {
     let mut disks = Disks::new();
-    let entries = fs::read_dir("/sys/block").map_err(|e| format!("cannot list /sys/block: {e}"))?;
+    let entries = fs::read_dir("/sys/block").map_err(InitError::at("list /sys/block"))?;
     for entry in entries.flatten() {
         let path = format!("/dev/{}", entry.file_name().to_string_lossy());
         if path.starts_with("/dev/vd")

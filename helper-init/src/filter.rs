@@ -4,6 +4,8 @@
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
+use crate::error::FilterError;
+
 const ALLOWED: [i64; 45] = [
     // The open disks and the pipes to PID 1.
     libc::SYS_read,
@@ -58,9 +60,8 @@ const ALLOWED: [i64; 45] = [
 ];
 
 /// Puts the filter on this process for good.
-pub(crate) fn apply() -> Result<(), String> {
-    let program = program().map_err(|e| e.to_string())?;
-    apply_filter(&program).map_err(|e| e.to_string())
+pub(crate) fn apply() -> Result<(), FilterError> {
+    Ok(apply_filter(&program()?)?)
 }
 
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_file_is_opened_behind_the_filter() {
+    fn no_file_is_opened_under_the_filter() {
         // In a thread: a filter is forever, and only its thread's.
         std::thread::spawn(|| {
             rustix::thread::set_no_new_privs(true).unwrap();

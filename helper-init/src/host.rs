@@ -19,7 +19,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Opens the line. Where there is none, nothing is heard and what is said is lost.
+    /// Opens the line. If there is none, nothing is heard and what is said is lost.
     pub(crate) fn open() -> Self {
         Self { serial: Serial::open("/dev/ttyS1"), heard: Vec::new(), deaf: false }
     }

@@ -18,17 +18,18 @@ use snf_image::wire::TRIAL_FILE;
 use zeroize::Zeroizing;
 
 use crate::disks::Disks;
+use crate::error::JobError;
 use crate::kernel::KernelMounter;
 
 /// Does what the parameter disk says: the rules of Ganeti's door, or a request of
-/// `snf-customize`, whose report goes into `report`. The error is a sentence for the user.
+/// `snf-customize`, whose report goes into `report`.
 pub(crate) fn run(
     parameters: Arc<dyn BlockDevice>,
     disks: &Disks,
     broker: Option<OwnedFd>,
     events: &mut dyn EventSink,
     report: &mut Vec<u8>,
-) -> Result<(), String> {
+) -> Result<(), JobError> {
     let disk = ParameterDisk::open(parameters)?;
     if disk.file(TRIAL_FILE)?.is_some() {
         return Ok(());
@@ -37,17 +38,15 @@ pub(crate) fn run(
         return requested(text.expose(), disks, broker, events, report);
     }
     let rules = disk.rules()?;
-    let mut plan =
-        rules.plan().map_err(|e| format!("the rules cannot be followed: {}", sentence(&e)))?;
+    let mut plan = rules.plan().map_err(JobError::Plan)?;
     plan.windows.answer_file = disk.file("unattend.xml")?;
     plan.windows.sysprep_inf = disk.file("sysprep.inf")?;
     drop(disk);
     let devices = rules.devices();
-    let device =
-        devices.first().ok_or("the rules do not name the instance's disk (SNF_IMAGE_DEV)")?;
+    let device = devices.first().ok_or(JobError::NoDevice)?;
     let disk = disks.get(device).ok_or_else(|| {
         let known: Vec<&str> = disks.keys().map(String::as_str).collect();
-        format!("the rules name the disk {device:?}; this VM has {}", known.join(", "))
+        JobError::UnknownDisk { device: device.clone(), known: known.join(", ") }
     })?;
     let mut entropy = entropy()?;
     // SWAP may name one of the instance's further disks by its letter.
@@ -59,9 +58,8 @@ pub(crate) fn run(
         mounter: mounter(broker, device),
     };
     let clock = Clock::system();
-    let done = customize_instance(instance, &plan, &mut entropy, &clock, events, Mode::Commit)
-        .map_err(|e| sentence(&e))?;
-    disk.flush().map_err(|e| sentence(&e))?;
+    let done = customize_instance(instance, &plan, &mut entropy, &clock, events, Mode::Commit)?;
+    disk.flush()?;
     tell(&done, events);
     Ok(())
 }
@@ -76,9 +74,9 @@ fn requested(
     broker: Option<OwnedFd>,
     events: &mut dyn EventSink,
     report: &mut Vec<u8>,
-) -> Result<(), String> {
-    let request = Request::parse(text).map_err(|e| sentence(&e))?;
-    let disk = disks.get(DISK).ok_or("there is no disk to work on in this VM")?;
+) -> Result<(), JobError> {
+    let request = Request::parse(text)?;
+    let disk = disks.get(DISK).ok_or(JobError::NoDisk)?;
     let mut entropy = match request.seed {
         Some(seed) => Entropy::seeded(seed),
         None => entropy()?,
@@ -95,7 +93,7 @@ fn requested(
     let (outcome, result) = match result {
         Ok(done) => {
             if mode == Mode::Commit {
-                disk.flush().map_err(|e| sentence(&e))?;
+                disk.flush()?;
             }
             tell(&done, events.events);
             (Outcome { report: Some(done), failure: None, warnings: Vec::new() }, Ok(()))
@@ -104,7 +102,7 @@ fn requested(
             let failed = Failed { family: Family::of(&error), message: sentence(&error) };
             let outcome =
                 Outcome { report: None, failure: Some(failed), warnings: events.warnings };
-            (outcome, Err(sentence(&error)))
+            (outcome, Err(error.into()))
         }
     };
     *report = outcome.write();
@@ -127,8 +125,8 @@ impl EventSink for Warnings<'_> {
 }
 
 /// Waits until the kernel's pool is seeded: nothing is ever made from a guess.
-fn entropy() -> Result<Entropy, String> {
-    Entropy::from_os().map_err(|e| format!("cannot get randomness from the kernel: {e}"))
+fn entropy() -> Result<Entropy, JobError> {
+    Entropy::from_os().map_err(JobError::Random)
 }
 
 fn mounter(broker: Option<OwnedFd>, disk: &str) -> Option<Arc<dyn Mounter>> {
@@ -146,39 +144,34 @@ fn tell(report: &Report, events: &mut dyn EventSink) {
 /// The file system of the parameter disk.
 struct ParameterDisk(Ext);
 
-fn fail(error: snf_fs::Error) -> String {
-    format!("cannot read the parameter disk: {}", sentence(&error))
-}
-
 impl ParameterDisk {
-    fn open(device: Arc<dyn BlockDevice>) -> Result<Self, String> {
-        Ext::open(device, Options::default()).map(Self).map_err(fail)
+    fn open(device: Arc<dyn BlockDevice>) -> Result<Self, JobError> {
+        Ext::open(device, Options::default()).map(Self).map_err(JobError::Disk)
     }
 
-    fn rules(&self) -> Result<Rules, String> {
-        let text = self.file("rules")?.ok_or("there is no file `rules` on the parameter disk")?;
-        Rules::parse(text.expose()).map_err(|e| format!("the rules cannot be read: {e}"))
+    fn rules(&self) -> Result<Rules, JobError> {
+        let text = self.file("rules")?.ok_or(JobError::NoRules)?;
+        Rules::parse(text.expose()).map_err(JobError::Rules)
     }
 
     /// The content of a file in the root directory, if there is one of that name.
-    fn file(&self, name: &str) -> Result<Option<Secret>, String> {
+    fn file(&self, name: &'static str) -> Result<Option<Secret>, JobError> {
         let fs = &self.0;
-        let Some(node) = fs.lookup(fs.root(), name.as_bytes()).map_err(fail)? else {
+        let Some(node) = fs.lookup(fs.root(), name.as_bytes()).map_err(JobError::Disk)? else {
             return Ok(None);
         };
-        let stat = fs.stat(node).map_err(fail)?;
+        let stat = fs.stat(node).map_err(JobError::Disk)?;
         let size = usize::try_from(stat.size).ok().filter(|&size| size <= MAX_SIZE);
         let (FileType::Regular, Some(size)) = (stat.file_type, size) else {
-            return Err(format!(
-                "`{name}` on the parameter disk is not a file of at most {MAX_SIZE} bytes"
-            ));
+            return Err(JobError::NotAFile(name));
         };
         let mut text = Zeroizing::new(vec![0; size]);
         let mut filled = 0;
         while filled < size {
-            let count = fs.read(node, filled as u64, &mut text[filled..]).map_err(fail)?;
+            let count =
+                fs.read(node, filled as u64, &mut text[filled..]).map_err(JobError::Disk)?;
             if count == 0 {
-                return Err(format!("`{name}` on the parameter disk ends early"));
+                return Err(JobError::Short(name));
             }
             filled += count;
         }
@@ -198,7 +191,7 @@ mod tests {
     }
 
     fn error(parameters: Arc<dyn BlockDevice>, disks: &Disks) -> String {
-        run(parameters, disks, None, &mut Vec::new(), &mut Vec::new()).unwrap_err()
+        sentence(&run(parameters, disks, None, &mut Vec::new(), &mut Vec::new()).unwrap_err())
     }
 
     #[test]
@@ -208,7 +201,7 @@ mod tests {
         assert!(error(blank, &none).starts_with("cannot read the parameter disk: "));
         assert!(error(floppy(&[]), &none).contains("no file `rules`"));
         let trial = floppy(&[(TRIAL_FILE, b"", 0o600)]);
-        assert_eq!(run(trial, &none, None, &mut Vec::new(), &mut Vec::new()), Ok(()));
+        run(trial, &none, None, &mut Vec::new(), &mut Vec::new()).unwrap();
         let garbage = error(floppy(&[("rules", b"\xff\x00 $(reboot)", 0o600)]), &none);
         assert!(garbage.starts_with("the rules cannot be read: "), "{garbage}");
         let empty = error(floppy(&[("rules", b"", 0o600)]), &none);

@@ -13,6 +13,7 @@ mod confine;
 mod debug;
 mod device;
 mod disks;
+mod error;
 mod faults;
 mod filter;
 mod floppy;

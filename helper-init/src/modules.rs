@@ -7,11 +7,13 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
+use crate::error::ModuleError;
+
 /// The folder of the modules of file systems, in an initramfs that has them.
 const FILE_SYSTEMS: &str = "/filesystems";
 
 /// Makes sure that the kernel knows a kind of file system. False: there is no driver here.
-pub(crate) fn load_file_system(kind: &str) -> Result<bool, String> {
+pub(crate) fn load_file_system(kind: &str) -> Result<bool, ModuleError> {
     let known = || {
         let list = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         list.lines().any(|line| line.split_whitespace().last() == Some(kind))
@@ -28,16 +30,19 @@ pub(crate) fn load_file_system(kind: &str) -> Result<bool, String> {
 }
 
 /// Loads every module of a directory in the order of their names.
-pub(crate) fn load_all(directory: &Path) -> Result<(), String> {
+pub(crate) fn load_all(directory: &Path) -> Result<(), ModuleError> {
     load_some(directory, &|_| true)
 }
 
 /// Loads the modules of a directory that are wanted, in the order of their names.
-pub(crate) fn load_some(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<(), String> {
+pub(crate) fn load_some(
+    directory: &Path,
+    wanted: &dyn Fn(&Path) -> bool,
+) -> Result<(), ModuleError> {
     let mut paths = match fs::read_dir(directory) {
         Ok(entries) => entries.flatten().map(|e| e.path()).collect::<Vec<_>>(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(format!("cannot list {}: {e}", directory.display())),
+        Err(source) => return Err(ModuleError::List { folder: directory.to_owned(), source }),
     };
     paths.retain(|path| wanted(path));
     paths.sort();
@@ -51,7 +56,7 @@ pub(crate) fn load_some(directory: &Path, wanted: &dyn Fn(&Path) -> bool) -> Res
                 other => other,
             }
         };
-        load().map_err(|e| format!("cannot load the kernel module {}: {e}", path.display()))?;
+        load().map_err(|source| ModuleError::Load { module: path.clone(), source })?;
     }
     Ok(())
 }

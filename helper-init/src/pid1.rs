@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
+use snf_image::failure::sentence;
 use snf_image::wire::{INITRAMFS_END, MonitorKind, PROTOCOL_VERSION, ResultLine};
 
 use crate::clock::uptime;
 use crate::cmdline::CommandLine;
 use crate::confine::EMPTY;
+use crate::error::InitError;
 use crate::host::Host;
 use crate::lines::Lines;
 use crate::serial::one_line;
@@ -43,29 +45,25 @@ pub(crate) fn run() -> ! {
 }
 
 /// Mounts what every step needs.
-fn mount_all() -> Result<(), String> {
+fn mount_all() -> Result<(), InitError> {
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         let _ = fs::create_dir(target);
         match mount(kind, target, kind, MountFlags::NOSUID | MountFlags::NOEXEC, None) {
             // The kernel may have mounted /dev by itself.
             Ok(()) | Err(rustix::io::Errno::BUSY) => {}
-            Err(e) => return Err(format!("cannot mount {kind} on {target}: {e}")),
+            Err(source) => return Err(InitError::Mount { kind, target, source }),
         }
     }
     if !Path::new("/").join(INITRAMFS_END).exists() {
-        return Err(
-            "the kernel did not unpack the whole initramfs: it is damaged, packed in a way \
-             that this kernel does not know, or too large for the memory of the VM"
-                .to_owned(),
-        );
+        return Err(InitError::Initramfs);
     }
-    fs::create_dir(EMPTY).map_err(|e| format!("cannot make {EMPTY}: {e}"))
+    fs::create_dir(EMPTY).map_err(InitError::at("make the empty root of confined processes"))
 }
 
 /// Reads the command line; a VM that is to be saved waits here for its run.
-fn understand(lines: &mut Lines, started: Duration) -> Result<CommandLine, String> {
+fn understand(lines: &mut Lines, started: Duration) -> Result<CommandLine, InitError> {
     let text = fs::read_to_string("/proc/cmdline")
-        .map_err(|e| format!("cannot read the kernel command line: {e}"))?;
+        .map_err(InitError::at("read the kernel command line"))?;
     let mut line = CommandLine::parse(&text);
     if line.snapshot {
         modules::load_some(Path::new(MODULES), &|module| !snapshot::is_late(module))?;
@@ -77,29 +75,28 @@ fn understand(lines: &mut Lines, started: Duration) -> Result<CommandLine, Strin
         lines.log(BANNER);
         lines.mark_at("mounts", started);
     }
-    match line.refusal(PROTOCOL_VERSION) {
-        Some(refusal) => Err(refusal),
-        None => Ok(line),
-    }
+    line.check(PROTOCOL_VERSION)?;
+    Ok(line)
 }
 
 /// Loads the drivers of disks and waits for the parameter disk.
-fn find_disks(line: &CommandLine, lines: &mut Lines) -> Result<(), String> {
+fn find_disks(line: &CommandLine, lines: &mut Lines) -> Result<(), InitError> {
     lines.mark("modules");
     let left = |module: &Path| !line.snapshot || snapshot::is_late(module);
     modules::load_some(Path::new(MODULES), &left)?;
     lines.mark("device");
     device::wait_for(Path::new(&line.rules_dev), device::LIMIT, &mut lines.host)
-        .map_err(|e| format!("cannot find the parameter disk {}: {e}", line.rules_dev))?;
+        .map_err(|source| InitError::NoParameters { path: line.rules_dev.clone(), source })?;
     floppy::hurry(&line.rules_dev);
     Ok(())
 }
 
 /// Reports the result and ends the VM.
-fn end(mut lines: Lines, line: Option<&CommandLine>, result: Result<End, String>) -> ! {
+fn end(mut lines: Lines, line: Option<&CommandLine>, result: Result<End, InitError>) -> ! {
     let (said, error) = match result {
         Ok(end) => (end.line(), None),
         Err(error) => {
+            let error = sentence(&error);
             lines.log(&format!("ERROR: {error}"));
             lines.monitor(MonitorKind::Error, &error);
             (failure(&error), Some(error))
@@ -129,7 +126,7 @@ fn failure(error: &str) -> ResultLine {
     ResultLine::Error(one_line(error, ResultLine::TEXT_LIMIT))
 }
 
-/// Ends the VM. Where power-off does not work, a reboot does (QEMU runs with -no-reboot).
+/// Ends the VM. If power-off does not work, a reboot does (QEMU runs with -no-reboot).
 fn power_off() -> ! {
     rustix::fs::sync();
     let _ = reboot(RebootCommand::PowerOff);

@@ -8,6 +8,7 @@ use snf_fs::error::display_name;
 use snf_fs::{BlockDevice, FileType, Stat, Tree};
 use snf_image::failure::sentence;
 use snf_image::guest::disk::{Content, Disk};
+use snf_image::guest::stack::StackError;
 use snf_image::random::{Clock, Entropy};
 
 use crate::disks::Disks;
@@ -46,8 +47,31 @@ pub(crate) struct Shell {
     current: Option<(String, Tree)>,
 }
 
-/// The output of a command, or a sentence that says why there is none.
-type Answer = Result<String, String>;
+/// Why a command has no output.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error("no command {0}; `help` lists them")]
+    Command(String),
+    #[error("{0} needs a path")]
+    NoPath(String),
+    #[error("{0} has no file system that can be read")]
+    NotFiles(String),
+    #[error("no partition has a file system that can be read")]
+    NoFiles,
+    #[error("use needs the name of a partition")]
+    NoName,
+    #[error("no partition {wanted}; there is {known}")]
+    NoPartition { wanted: String, known: String },
+    #[error("cannot read the partition table")]
+    Table(#[source] StackError),
+    #[error("the kernel's log cannot be read")]
+    NoLog,
+    #[error(transparent)]
+    Fs(#[from] snf_fs::Error),
+}
+
+/// The output of a command, or why there is none.
+type Answer = Result<String, NoAnswer>;
 
 impl Shell {
     pub(crate) fn new(disks: Disks, failure: String, kernel_log: Option<KernelLog>) -> Self {
@@ -73,7 +97,7 @@ impl Shell {
             "partitions" => Ok(self.list_partitions()),
             "use" => self.choose(argument),
             "ls" => self.list(if argument.is_empty() { "/" } else { argument }),
-            "cat" | "stat" if argument.is_empty() => Err(format!("{verb} needs a path")),
+            "cat" | "stat" if argument.is_empty() => Err(NoAnswer::NoPath(verb.to_owned())),
             "cat" => self.show(argument),
             "stat" => self.describe(argument),
             "dmesg" => self.kernel_log(),
@@ -81,11 +105,11 @@ impl Shell {
                 out.write_all(b"power off\n")?;
                 return Ok(Go::PowerOff);
             }
-            _ => Err(format!("no command {}; `help` lists them", display_name(verb.as_bytes()))),
+            _ => Err(NoAnswer::Command(display_name(verb.as_bytes()))),
         };
         match answer {
             Ok(text) => out.write_all(text.as_bytes())?,
-            Err(text) => writeln!(out, "error: {text}")?,
+            Err(error) => writeln!(out, "error: {}", sentence(&error))?,
         }
         out.write_all(b"> ")?;
         out.flush()?;
@@ -108,7 +132,7 @@ impl Shell {
             let disk = match open(device) {
                 Ok(disk) => disk,
                 Err(error) => {
-                    out.push_str(&format!("{}: {error}\n", short(path)));
+                    out.push_str(&format!("{}: {}\n", short(path), sentence(&error)));
                     continue;
                 }
             };
@@ -156,7 +180,7 @@ impl Shell {
                     }
                     Content::Open(_) => known.push(name),
                     _ if wanted == name => {
-                        return Err(format!("{name} has no file system that can be read"));
+                        return Err(NoAnswer::NotFiles(name));
                     }
                     _ => {}
                 }
@@ -164,29 +188,28 @@ impl Shell {
         }
         let wanted = display_name(wanted.as_bytes());
         Err(match (wanted.is_empty(), known.is_empty()) {
-            (_, true) => "no partition has a file system that can be read".to_owned(),
-            (true, false) => "use needs the name of a partition".to_owned(),
-            (false, false) => format!("no partition {wanted}; there is {}", known.join(", ")),
+            (_, true) => NoAnswer::NoFiles,
+            (true, false) => NoAnswer::NoName,
+            (false, false) => NoAnswer::NoPartition { wanted, known: known.join(", ") },
         })
     }
 
-    fn tree(&mut self) -> Result<&Tree, String> {
+    fn tree(&mut self) -> Result<&Tree, NoAnswer> {
         if self.current.is_none() {
             self.choose("")?;
         }
-        self.current.as_ref().map(|(_, tree)| tree).ok_or_else(|| "no partition".to_owned())
+        self.current.as_ref().map(|(_, tree)| tree).ok_or(NoAnswer::NoFiles)
     }
 
     fn list(&mut self, path: &str) -> Answer {
         let tree = self.tree()?;
-        let text = |e: snf_fs::Error| sentence(&e);
-        let stat = tree.lstat(path).map_err(text)?;
+        let stat = tree.lstat(path)?;
         if !matches!(stat.file_type, FileType::Directory | FileType::Symlink)
             || stat.file_type == FileType::Symlink && !tree.is_dir(path).unwrap_or(false)
         {
             return Ok(line(tree, path, path.as_bytes(), &stat));
         }
-        let entries = tree.read_dir(path).map_err(text)?;
+        let entries = tree.read_dir(path)?;
         let mut out = String::new();
         for entry in entries.iter().take(ENTRIES_LIMIT) {
             let mut full = path.as_bytes().to_vec();
@@ -207,7 +230,7 @@ impl Shell {
     }
 
     fn show(&mut self, path: &str) -> Answer {
-        let content = self.tree()?.read(path, FILE_LIMIT).map_err(|e| sentence(&e))?;
+        let content = self.tree()?.read(path, FILE_LIMIT)?;
         let mut out = String::new();
         for line in content.split_inclusive(|&byte| byte == b'\n') {
             let text = line.strip_suffix(b"\n").unwrap_or(line);
@@ -220,21 +243,20 @@ impl Shell {
 
     fn describe(&mut self, path: &str) -> Answer {
         let tree = self.tree()?;
-        let text = |e: snf_fs::Error| sentence(&e);
-        let stat = tree.lstat(path).map_err(text)?;
+        let stat = tree.lstat(path)?;
         let mut out = line(tree, path, path.as_bytes(), &stat);
         out.push_str(&format!("node {}, {} blocks of 512 bytes\n", stat.node.0, stat.blocks));
         for (name, time) in [("atime", stat.atime), ("mtime", stat.mtime), ("ctime", stat.ctime)] {
             out.push_str(&format!("{name} {}.{:09}\n", time.seconds, time.nanoseconds));
         }
-        for (name, value) in tree.xattrs(path).map_err(text)? {
+        for (name, value) in tree.xattrs(path)? {
             out.push_str(&format!("{}={}\n", display_name(&name), display_name(&value)));
         }
         Ok(out)
     }
 
     fn kernel_log(&mut self) -> Answer {
-        let log = self.kernel_log.as_mut().ok_or("the kernel's log cannot be read")?;
+        let log = self.kernel_log.as_mut().ok_or(NoAnswer::NoLog)?;
         Ok(log.read().iter().map(|line| display_name(line.as_bytes()) + "\n").collect())
     }
 }
@@ -249,10 +271,9 @@ fn name(disk: &str, number: Option<u32>) -> String {
     format!("{}{}", short(disk), number.map(|n| n.to_string()).unwrap_or_default())
 }
 
-fn open(device: &Arc<dyn BlockDevice>) -> Result<Disk, String> {
+fn open(device: &Arc<dyn BlockDevice>) -> Result<Disk, NoAnswer> {
     // Nothing is written, so neither chance nor time matters.
-    Disk::open(device, &Entropy::seeded(0), &Clock::fixed(0))
-        .map_err(|error| format!("cannot read the partition table: {error}"))
+    Disk::open(device, &Entropy::seeded(0), &Clock::fixed(0)).map_err(NoAnswer::Table)
 }
 
 /// One line as `ls -l` has it.

@@ -9,6 +9,7 @@ use rustix::time::{ClockId, Timespec};
 use snf_image::wire::{ResultLine, SEED_SIZE, words};
 use zeroize::Zeroizing;
 
+use crate::error::{InitError, SnapshotError};
 use crate::host::Host;
 use crate::sys;
 
@@ -22,19 +23,17 @@ pub(crate) fn is_late(module: &Path) -> bool {
 }
 
 /// Says that the VM can be saved, and returns the host's line. Any time may pass between the two.
-pub(crate) fn pause(host: &mut Host) -> Result<Zeroizing<String>, String> {
-    let disks = std::fs::read_dir("/sys/block").map_err(|e| format!("cannot list disks: {e}"))?;
+pub(crate) fn pause(host: &mut Host) -> Result<Zeroizing<String>, InitError> {
+    let disks = std::fs::read_dir("/sys/block").map_err(InitError::at("list disks"))?;
     for disk in disks.flatten() {
         let name = disk.file_name().to_string_lossy().into_owned();
         if name.starts_with("vd") || name.starts_with("fd") {
-            return Err(format!(
-                "a VM with this kernel cannot be saved: it has the driver of {name} built in"
-            ));
+            return Err(SnapshotError::BuiltIn(name).into());
         }
     }
     host.say(&ResultLine::Ready);
-    let line = host.hear().map_err(|e| format!("cannot wait for the host: {e}"))?;
-    let text = std::str::from_utf8(&line).map_err(|_| "the host's line is not text".to_owned())?;
+    let line = host.hear().map_err(InitError::at("wait for the host"))?;
+    let text = std::str::from_utf8(&line).map_err(SnapshotError::NotText)?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 
@@ -48,7 +47,7 @@ pub(crate) struct Wake {
 
 impl Wake {
     /// Reads it from the host's line.
-    pub(crate) fn parse(line: &str) -> Result<Self, String> {
+    pub(crate) fn parse(line: &str) -> Result<Self, SnapshotError> {
         let word = |name: &str| {
             let mut words = line.split_whitespace().filter_map(|word| word.split_once('='));
             words.find(|(key, _)| *key == name).map(|(_, value)| value)
@@ -72,23 +71,23 @@ impl Wake {
         });
         match (time, seed) {
             (Some(time), Some(seed)) => Ok(Self { time, seed }),
-            (None, _) => Err("the host did not say what time it is".to_owned()),
-            (_, None) => Err("the host sent no seed for the random pool".to_owned()),
+            (None, _) => Err(SnapshotError::NoTime),
+            (_, None) => Err(SnapshotError::NoSeed),
         }
     }
 
     /// Sets the clock, and makes the kernel's random numbers this run's own.
-    pub(crate) fn apply(&self) -> Result<(), String> {
+    pub(crate) fn apply(&self) -> Result<(), InitError> {
         let (tv_sec, tv_nsec) = self.time;
         rustix::time::clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec })
-            .map_err(|e| format!("cannot set the clock: {e}"))?;
+            .map_err(InitError::at("set the clock"))?;
         let seed = || -> std::io::Result<()> {
             let random = std::fs::OpenOptions::new().read(true).write(true).open("/dev/random")?;
             sys::add_entropy(&random, &self.seed)?;
             sys::reseed(&random)?;
             Ok(())
         };
-        seed().map_err(|e| format!("cannot seed the kernel's random pool: {e}"))
+        seed().map_err(InitError::at("seed the kernel's random pool"))
     }
 }
 
@@ -119,7 +118,7 @@ mod tests {
             (good.replace("00ff", "00fx"), "seed"),
             (String::new(), "time"),
         ] {
-            assert!(Wake::parse(&bad).unwrap_err().contains(word), "{bad}");
+            assert!(Wake::parse(&bad).unwrap_err().to_string().contains(word), "{bad}");
         }
     }
 }

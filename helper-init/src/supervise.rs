@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use snf_image::request::REPORT_MAX;
 use snf_image::wire::{HostLine, MonitorKind, ResultLine};
 
+use crate::error::{Doing, InitError, WorkerError};
 use crate::faults::Fault;
 use crate::kernel::Broker;
 use crate::lines::Lines;
@@ -38,6 +39,9 @@ impl End {
     }
 }
 
+/// The step of listening to a worker.
+const WATCH: &str = "watch the worker";
+
 /// Something that PID 1 has heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
@@ -50,11 +54,10 @@ enum Heard {
 }
 
 /// Starts the worker and returns its result.
-pub(crate) fn run(rules_dev: &str, lines: &mut Lines) -> Result<End, String> {
+pub(crate) fn run(rules_dev: &str, lines: &mut Lines) -> Result<End, InitError> {
     lines.mark("worker");
     Fault::asked_for().in_kernel();
-    let (mut broker, socket) =
-        Broker::new().map_err(|e| format!("cannot make a pair of sockets: {e}"))?;
+    let (mut broker, socket) = Broker::new().map_err(InitError::at("make a pair of sockets"))?;
     let child = Command::new("/proc/self/exe")
         .args([worker::ARGUMENT, rules_dev])
         .env_clear()
@@ -62,7 +65,7 @@ pub(crate) fn run(rules_dev: &str, lines: &mut Lines) -> Result<End, String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| format!("cannot start the worker: {e}"))?;
+        .map_err(InitError::at("start the worker"))?;
     let mut worker = Worker::watch(child)?;
     let mut stopped = None;
     loop {
@@ -75,17 +78,14 @@ pub(crate) fn run(rules_dev: &str, lines: &mut Lines) -> Result<End, String> {
             }
         }
     }
-    let status = worker.child.wait().map_err(|e| format!("cannot wait for the worker: {e}"))?;
+    let status = worker.child.wait().map_err(InitError::at("wait for the worker"))?;
     // Its last words may still be in the pipes.
     for _ in 0..64 {
         worker.listen(lines);
     }
     match stopped {
-        Some(seconds) => Err(format!(
-            "the customization did not finish within {seconds} s and was stopped{}",
-            worker.doing()
-        )),
-        None => worker.verdict(status),
+        Some(seconds) => Err(WorkerError::TooLate { seconds, doing: worker.doing() }.into()),
+        None => Ok(worker.verdict(status)?),
     }
 }
 
@@ -96,20 +96,19 @@ struct Worker {
     stderr: Lined<ChildStderr>,
     task: Option<String>,
     last_words: VecDeque<String>,
-    end: Option<Result<End, String>>,
+    end: Option<Result<End, WorkerError>>,
 }
 
 impl Worker {
-    fn watch(mut child: Child) -> Result<Self, String> {
-        let fail = |what: &str| format!("cannot watch the worker: {what}");
-        let stdout = child.stdout.take().ok_or_else(|| fail("no pipe"))?;
-        let stderr = child.stderr.take().ok_or_else(|| fail("no pipe"))?;
-        rustix::io::ioctl_fionbio(&stdout, true).map_err(|e| fail(&e.to_string()))?;
-        rustix::io::ioctl_fionbio(&stderr, true).map_err(|e| fail(&e.to_string()))?;
+    fn watch(mut child: Child) -> Result<Self, InitError> {
+        let stdout = child.stdout.take().ok_or(WorkerError::NoPipe)?;
+        let stderr = child.stderr.take().ok_or(WorkerError::NoPipe)?;
+        rustix::io::ioctl_fionbio(&stdout, true).map_err(InitError::at(WATCH))?;
+        rustix::io::ioctl_fionbio(&stderr, true).map_err(InitError::at(WATCH))?;
         let pidfd = Pid::from_raw(child.id().cast_signed())
             .ok_or(rustix::io::Errno::SRCH)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-            .map_err(|e| fail(&e.to_string()))?;
+            .map_err(InitError::at(WATCH))?;
         Ok(Self {
             child,
             pidfd,
@@ -127,7 +126,7 @@ impl Worker {
     }
 
     /// Listens until something happens. There is no time limit in here: the host has one.
-    fn wait(&mut self, broker: &mut Broker, lines: &mut Lines) -> Result<Heard, String> {
+    fn wait(&mut self, broker: &mut Broker, lines: &mut Lines) -> Result<Heard, InitError> {
         let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
         let mut add = |fd| {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -140,7 +139,7 @@ impl Worker {
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(format!("cannot wait for the worker: {e}")),
+            Err(e) => return Err(InitError::at("wait for the worker")(e)),
         }
         let events = |at: usize| fds.get(at).map_or(PollFlags::empty(), PollFd::revents);
         let exited = !events(0).is_empty();
@@ -149,7 +148,7 @@ impl Worker {
             .is_some_and(|e| e.contains(PollFlags::IN) && !e.contains(PollFlags::HUP));
         let ordered = orders.map(events).is_some_and(|events| !events.is_empty());
         if asked && !exited {
-            broker.start().map_err(|e| format!("cannot start the process that mounts: {e}"))?;
+            broker.start().map_err(InitError::at("start the process that mounts"))?;
         }
         self.listen(lines);
         let order = if ordered { lines.host.order() } else { None };
@@ -208,19 +207,19 @@ impl Worker {
                 self.end = Some(Ok(End::Done));
             }
             Message::NeedsDrivers => self.end = Some(Ok(End::NeedsDrivers)),
-            Message::Failed(text) => self.end = Some(Err(text)),
+            Message::Failed(text) => self.end = Some(Err(WorkerError::Said(text))),
         }
     }
 
-    fn doing(&self) -> String {
-        self.task.as_ref().map(|t| format!(" in task {t}")).unwrap_or_default()
+    fn doing(&self) -> Doing {
+        Doing(self.task.clone())
     }
 
     /// The result of a worker that has ended.
-    fn verdict(&mut self, status: ExitStatus) -> Result<End, String> {
+    fn verdict(&mut self, status: ExitStatus) -> Result<End, WorkerError> {
         match self.end.take() {
             Some(Ok(end)) if status.success() => return Ok(end),
-            Some(Err(text)) => return Err(text),
+            Some(Err(error)) => return Err(error),
             _ => {}
         }
         let words: Vec<&str> = self.last_words.iter().map(String::as_str).collect();
@@ -228,17 +227,14 @@ impl Worker {
         let doing = self.doing();
         // The allocator's words before it aborts, or the kernel's choice when all is used up.
         if words.contains("memory allocation of") || status.signal() == Some(9) {
-            return Err(format!(
-                "the helper VM ran out of memory{doing}; raise HELPER_MEMORY (the image may also \
-                 be damaged)"
-            ));
+            return Err(WorkerError::Memory { doing });
         }
         Err(match status.signal() {
             // SIGSYS: the system call filter.
-            Some(31) => format!("the worker tried something it may not do{doing}: {words}"),
-            Some(6) => format!("internal error{doing}, nothing was written: {words}"),
-            Some(signal) => format!("the worker died of signal {signal}{doing}: {words}"),
-            None => format!("the worker ended without a result{doing}: {words}"),
+            Some(31) => WorkerError::Forbidden { doing, words },
+            Some(6) => WorkerError::Internal { doing, words },
+            Some(signal) => WorkerError::Signal { signal, doing, words },
+            None => WorkerError::NoResult { doing, words },
         })
     }
 }

@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use snf_fs::BlockDevice;
+use snf_image::failure::sentence;
 
 use crate::confine::confine;
 use crate::disks::{Disks, open, open_disks};
+use crate::error::InitError;
 use crate::faults::Fault;
 use crate::job;
 use crate::report::{Message, Reporter};
@@ -27,7 +29,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let result = prepare(&rules_dev).and_then(|(parameters, disks)| {
         fault.in_worker();
         let broker = io::stdin().as_fd().try_clone_to_owned().ok();
-        job::run(parameters, &disks, broker, &mut reporter, &mut report)
+        Ok(job::run(parameters, &disks, broker, &mut reporter, &mut report)?)
     });
     reporter.report(&report);
     match result {
@@ -36,15 +38,15 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            reporter.send(&Message::Failed(error));
+            reporter.send(&Message::Failed(sentence(&error)));
             ExitCode::FAILURE
         }
     }
 }
 
-fn prepare(rules_dev: &str) -> Result<(Arc<dyn BlockDevice>, Disks), String> {
+fn prepare(rules_dev: &str) -> Result<(Arc<dyn BlockDevice>, Disks), InitError> {
     let parameters = open(rules_dev, false)
-        .map_err(|e| format!("cannot open the parameter disk {rules_dev}: {e}"))?;
+        .map_err(|source| InitError::Parameters { path: rules_dev.to_owned(), source })?;
     let disks = open_disks(rules_dev, true)?;
     confine()?;
     Ok((parameters, disks))

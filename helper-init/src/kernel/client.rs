@@ -176,7 +176,7 @@ fn failed(what: String, number: i32) -> Error {
             "build the helper with a kernel that has the driver, and without --engines-only \
              (snf-image-update-helper)",
         ),
-        // What the kernel's file systems say of structures that make no sense, and of blocks
+        // The errors of the kernel's file systems for structures that make no sense, and for blocks
         // whose checksum is wrong.
         Errno::UCLEAN | Errno::BADMSG | Errno::IO => {
             Error::corrupt("file system", "the kernel's driver", text)

@@ -103,8 +103,8 @@ impl Broker {
 }
 
 impl Drop for Broker {
-    /// The worker has come to its end. What was committed is on the disk, and what hangs in the
-    /// kernel is not waited for.
+    /// The worker has come to its end. Committed changes are on the disk, and nobody waits for
+    /// a call that hangs in the kernel.
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = child.kill();

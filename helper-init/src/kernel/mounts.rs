@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use snf_image::failure::sentence;
 
 use super::files::Root;
 use super::wire::{Bytes, Mounted};
@@ -65,7 +66,7 @@ impl Kind {
         }
     }
 
-    /// Whether each file has to be on the disk before it takes its place. Where everything
+    /// Whether each file has to be on the disk before it takes its place. If everything
     /// becomes one transaction at the end, that would only cut it into several.
     pub(super) fn syncs_files(self) -> bool {
         self == Self::Xfs
@@ -143,7 +144,7 @@ impl Mounts {
                     .is_ok_and(|line| CommandLine::parse(&line).more_drivers);
                 return Err((what, if another { Errno::NOPKG } else { Errno::NODEV }));
             }
-            Err(problem) => return Err((problem, Errno::IO)),
+            Err(problem) => return Err((sentence(&problem), Errno::IO)),
         }
         let node = self.device(disk, start, size)?;
         let target = PathBuf::from(format!("/mnt-{}", self.mounts.len()));
