@@ -4,6 +4,7 @@ use zerocopy::FromBytes;
 
 use crate::disk::{Disk, read_bytes, read_if_there};
 use crate::error::{Error, Result};
+use crate::gpt_fault::{GptFault, MAX_ENTRY_ARRAY, MAX_ENTRY_SIZE};
 use crate::guid::Guid;
 use crate::layout::{GPT_SIGNATURE, GptEntry, GptHeader, MasterBootRecord, OS_TYPE_GPT_PROTECTIVE};
 use crate::num::{to_u32, to_u64, to_usize};
@@ -11,11 +12,6 @@ use crate::table::{
     Partition, PartitionType, Raw, Role, Table, TableKind, find_overlap, overlap_error,
 };
 
-/// Largest entry array that is read. 128 entries of 128 bytes (16 KiB) are usual; this is 64
-/// times as much.
-const MAX_ENTRY_ARRAY: u64 = 1 << 20;
-/// Largest entry. The specification allows any power of two from 128.
-const MAX_ENTRY_SIZE: u32 = 4096;
 /// Attribute bit 2: bootable by a legacy BIOS.
 const LEGACY_BIOS_BOOTABLE: u64 = 1 << 2;
 
@@ -44,7 +40,7 @@ pub(crate) struct GptCopy {
 }
 
 /// A copy, or why it is none.
-type Attempt = std::result::Result<GptCopy, String>;
+type Attempt = std::result::Result<GptCopy, GptFault>;
 
 /// The checksum of a header, whose own field counts as zero.
 pub(crate) fn header_crc(header_bytes: &[u8]) -> u32 {
@@ -61,67 +57,51 @@ fn read_copy(disk: &dyn Disk, sector_size: u32, lba: u64) -> Result<Attempt> {
     let unit = u64::from(sector_size);
     let disk_sectors = disk.len() / unit;
     let Some(sector) = read_if_there(disk, lba.saturating_mul(unit), to_usize(sector_size))? else {
-        return Ok(Err("it lies beyond the end of the disk".to_owned()));
+        return Ok(Err(GptFault::BeyondEnd));
     };
     let Ok((header, _)) = GptHeader::read_from_prefix(&sector) else {
-        return Ok(Err("the sector is too short".to_owned()));
+        return Ok(Err(GptFault::ShortSector));
     };
     if header.signature != GPT_SIGNATURE {
-        return Ok(Err("there is no signature \"EFI PART\"".to_owned()));
+        return Ok(Err(GptFault::NoSignature));
     }
     let header_size = header.header_size.get();
     if header_size < to_u32(size_of::<GptHeader>()) || header_size > sector_size {
-        return Ok(Err(format!(
-            "the header size is {header_size}, expected {} to {sector_size}",
-            size_of::<GptHeader>()
-        )));
+        return Ok(Err(GptFault::HeaderSize { found: header_size, sector_size }));
     }
     let header_bytes = sector[..to_usize(header_size)].to_vec();
-    let crc = header_crc(&header_bytes);
-    if crc != header.header_crc32.get() {
-        return Ok(Err(format!(
-            "the header's checksum is {:08x}, its content gives {crc:08x}",
-            header.header_crc32.get()
-        )));
+    let (stored, computed) = (header.header_crc32.get(), header_crc(&header_bytes));
+    if stored != computed {
+        return Ok(Err(GptFault::HeaderChecksum { stored, computed }));
     }
     if header.my_lba.get() != lba {
-        return Ok(Err(format!("the header says that it is in sector {}", header.my_lba.get())));
+        return Ok(Err(GptFault::OtherSector(header.my_lba.get())));
     }
     let entry_size = header.size_of_partition_entry.get();
     let count = header.number_of_partition_entries.get();
     if !(128..=MAX_ENTRY_SIZE).contains(&entry_size) || !entry_size.is_power_of_two() {
-        return Ok(Err(format!(
-            "an entry has {entry_size} bytes, expected a power of two from 128 to {MAX_ENTRY_SIZE}"
-        )));
+        return Ok(Err(GptFault::EntrySize(entry_size)));
     }
     let length = u64::from(count) * u64::from(entry_size);
     if count == 0 || length > MAX_ENTRY_ARRAY {
-        return Ok(Err(format!(
-            "it has {count} entries of {entry_size} bytes, expected 1 entry to \
-             {MAX_ENTRY_ARRAY} bytes in all"
-        )));
+        return Ok(Err(GptFault::EntryCount { count, entry_size }));
     }
     let (first, last) = (header.first_usable_lba.get(), header.last_usable_lba.get());
     if first < 2 || first > last.saturating_add(1) || last == u64::MAX {
-        return Ok(Err(format!("the usable sectors are {first} to {last}")));
+        return Ok(Err(GptFault::Usable { first, last }));
     }
     let array_start = header.partition_entry_lba.get();
     let array_sectors = length.div_ceil(unit);
     let array_end = array_start.saturating_add(array_sectors);
     if array_start < 2 || array_end > disk_sectors || (array_start <= lba && lba < array_end) {
-        return Ok(Err(format!(
-            "the entries would be in sectors {array_start} to {}, on the disk's {disk_sectors} \
-             sectors",
-            array_end - 1
-        )));
+        let (first, last) = (array_start, array_end - 1);
+        return Ok(Err(GptFault::EntryPlace { first, last, disk_sectors }));
     }
     let entries = read_bytes(disk, array_start * unit, to_usize(length))?;
-    let crc = crc32fast::hash(&entries);
-    if crc != header.partition_entry_array_crc32.get() {
-        return Ok(Err(format!(
-            "the entries' checksum is {:08x}, their content gives {crc:08x}",
-            header.partition_entry_array_crc32.get()
-        )));
+    let stored = header.partition_entry_array_crc32.get();
+    let computed = crc32fast::hash(&entries);
+    if stored != computed {
+        return Ok(Err(GptFault::EntryChecksum { stored, computed }));
     }
     Ok(Ok(GptCopy { header, header_bytes, entries }))
 }
@@ -138,14 +118,14 @@ pub(crate) fn has_primary(disk: &dyn Disk, sizes: &[u32; 2]) -> Result<Option<u3
 
 /// Reads the table of a disk whose sector 0 is a protective or hybrid MBR.
 pub(crate) fn read(disk: &dyn Disk, sizes: &[u32; 2], mbr: &MasterBootRecord) -> Result<Table> {
-    let mut primary_reason = String::new();
+    let mut primary_reason = GptFault::NoSignature;
     for (i, &sector_size) in sizes.iter().enumerate() {
         match read_copy(disk, sector_size, 1)? {
             Ok(copy) => {
                 let warnings = check_backup(disk, sector_size, &copy)?;
                 return table(disk, sector_size, mbr, copy, true, warnings);
             }
-            Err(reason) if i == 0 || primary_reason.contains("EFI PART") => {
+            Err(reason) if i == 0 || primary_reason == GptFault::NoSignature => {
                 primary_reason = reason;
             }
             Err(_) => {}

@@ -88,7 +88,7 @@ pub(crate) struct SwapLayout {
 /// from the other and the protective MBR covers the disk; an MBR's extended partition grows with
 /// the logical one in it.
 ///
-/// Where something after the partition cannot be moved, it only grows into the gap before that,
+/// If something after the partition cannot be moved, it only grows into the gap before that,
 /// and [`Plan::obstacle`] says why.
 ///
 /// # Errors
@@ -172,8 +172,8 @@ fn layout(table: &Table, request: &GrowRequest) -> Result<Layout> {
         return Ok(layout);
     };
     // After the last one there is at most an extended partition with nothing in it.
-    match relocate::behind(table, target).filter(|_| request.target != Target::Last) {
-        Some(behind) => make_room(table, request, target, &behind, end, &mut layout),
+    match relocate::following(table, target).filter(|_| request.target != Target::Last) {
+        Some(following) => make_room(table, request, target, &following, end, &mut layout),
         None => take_the_rest(table, target, container, end, &mut layout),
     }
     Ok(layout)
@@ -213,12 +213,12 @@ fn make_room(
     table: &Table,
     request: &GrowRequest,
     target: &Partition,
-    behind: &relocate::Behind<'_>,
+    following: &relocate::Following<'_>,
     end: u64,
     layout: &mut Layout,
 ) {
     let alignment = ALIGNMENT / u64::from(table.sector_size);
-    let shift = relocate::shift(table, target, behind, end, &request.movable, alignment);
+    let shift = relocate::shift(table, target, following, end, &request.movable, alignment);
     let shift = match shift {
         Ok(shift) if shift.delta > 0 && layout.swap.is_some_and(|swap| swap.ebr.is_some()) => {
             layout.obstacle = Some(Obstacle::LogicalSwap);
@@ -230,7 +230,7 @@ fn make_room(
             Shift::default()
         }
     };
-    let new_end = behind.first + shift.delta;
+    let new_end = following.first + shift.delta;
     if shift.delta == 0 {
         // Less than that is a gap that somebody left on purpose.
         if new_end >= target.end() + alignment {
@@ -243,7 +243,7 @@ fn make_room(
         target.is_logical() && p.is_extended() && p.start <= target.start && target.end() <= p.end()
     });
     if let Some(extended) = around {
-        let followed = behind.partitions.iter().any(|p| p.start >= extended.end());
+        let followed = following.partitions.iter().any(|p| p.start >= extended.end());
         let grown = if followed { extended.end() + shift.delta } else { end.max(extended.end()) };
         layout.extended = Some((extended.number, grown));
     }

@@ -16,6 +16,7 @@ mod disk;
 mod error;
 mod fresh;
 mod gpt;
+mod gpt_fault;
 mod gpt_grow;
 mod grow;
 mod guid;

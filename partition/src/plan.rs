@@ -212,7 +212,7 @@ impl Plan {
         Err(Error::corrupt(
             "partition table",
             "the disk",
-            "what was read back after writing is not what was written; the disk may be faulty",
+            "the disk gave back other bytes than were written; it may be faulty",
         ))
     }
 }

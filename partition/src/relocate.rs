@@ -35,7 +35,7 @@ pub struct Move {
 pub enum Obstacle {
     /// These partitions must not be moved.
     Fixed(Vec<u32>),
-    /// What moves would be written over what is still needed: the disk must be larger by this many
+    /// The moved bytes would be written over bytes that are still needed: the disk must be larger by this many
     /// bytes.
     NoRoom {
         /// Bytes that are missing.
@@ -67,7 +67,7 @@ impl fmt::Display for Obstacle {
                  sort them with fdisk",
             ),
             Self::LogicalSwap => f.write_str(
-                "a logical swap partition is to be added behind partitions that would have to \
+                "a logical swap partition is to be added after partitions that would have to \
                  move; use a number from 1 to 4",
             ),
         }
@@ -92,7 +92,7 @@ impl Shift {
 }
 
 /// Everything after a partition.
-pub(crate) struct Behind<'a> {
+pub(crate) struct Following<'a> {
     /// Partitions and whole extended partitions, by position.
     pub(crate) partitions: Vec<&'a Partition>,
     /// The first sector that something after it uses: an EBR, a partition or a container.
@@ -101,34 +101,34 @@ pub(crate) struct Behind<'a> {
     pub(crate) end: u64,
 }
 
-/// What is after `target`; `None` when nothing is.
-pub(crate) fn behind<'a>(table: &'a Table, target: &Partition) -> Option<Behind<'a>> {
+/// The partitions after `target`; `None` when there are none.
+pub(crate) fn following<'a>(table: &'a Table, target: &Partition) -> Option<Following<'a>> {
     let mut partitions: Vec<&Partition> =
         table.partitions.iter().filter(|p| p.start >= target.end()).collect();
     partitions.sort_by_key(|p| (p.start, p.number));
     let first = partitions.first()?.start;
     let end = partitions.iter().map(|p| p.end()).max()?;
     let ebrs = mbr_grow::ebr_sectors(table).filter(|lba| *lba >= target.end());
-    Some(Behind { first: ebrs.min().map_or(first, |ebr| ebr.min(first)), partitions, end })
+    Some(Following { first: ebrs.min().map_or(first, |ebr| ebr.min(first)), partitions, end })
 }
 
-/// Moves everything in `behind` so that it ends at `end` at most.
+/// Moves everything in `following` so that it ends at `end` at most.
 pub(crate) fn shift(
     table: &Table,
     target: &Partition,
-    behind: &Behind<'_>,
+    following: &Following<'_>,
     end: u64,
     movable: &[(u32, Carry)],
     alignment: u64,
 ) -> Result<Shift, Obstacle> {
-    let delta = end.saturating_sub(behind.end) / alignment * alignment;
-    let numbers: Vec<u32> = behind.partitions.iter().map(|p| p.number).collect();
+    let delta = end.saturating_sub(following.end) / alignment * alignment;
+    let numbers: Vec<u32> = following.partitions.iter().map(|p| p.number).collect();
     let shift = Shift { delta, from: target.end(), numbers };
     if delta == 0 {
         return Ok(shift);
     }
     let carried = |p: &Partition| movable.iter().find(|(n, _)| *n == p.number).map(|(_, c)| *c);
-    let data = || behind.partitions.iter().filter(|p| !p.is_extended());
+    let data = || following.partitions.iter().filter(|p| !p.is_extended());
     let fixed: Vec<u32> = data().filter(|p| carried(p).is_none()).map(|p| p.number).collect();
     if !fixed.is_empty() {
         return Err(Obstacle::Fixed(fixed));
@@ -136,7 +136,7 @@ pub(crate) fn shift(
     if !chain_is_in_order(table, &shift) {
         return Err(Obstacle::Chain);
     }
-    // What is needed until the new table is in force.
+    // The bytes that are needed until the new table is in force.
     let head = HEAD / u64::from(table.sector_size);
     let mut needed: Vec<(u64, u64)> = data()
         .map(|p| match carried(p) {
@@ -150,7 +150,7 @@ pub(crate) fn shift(
         .iter()
         .any(|(start, end)| needed.iter().any(|(a, b)| start + delta < *b && *a < end + delta));
     if clash {
-        let span = behind.end - behind.first;
+        let span = following.end - following.first;
         let missing = span.saturating_sub(delta).max(alignment) * u64::from(table.sector_size);
         return Err(Obstacle::NoRoom { missing });
     }

@@ -12,7 +12,7 @@ use crate::mbr::{self, RawMbr};
 use crate::num::to_usize;
 use crate::types;
 
-/// Which kind of partition table.
+/// The kind of a partition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TableKind {
     /// Master boot record, with or without logical partitions.
@@ -128,7 +128,7 @@ impl Partition {
 /// A partition table that was read and found consistent.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Which kind.
+    /// Its kind.
     pub kind: TableKind,
     /// The sector size that the table counts in.
     pub sector_size: u32,

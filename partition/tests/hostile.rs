@@ -159,7 +159,7 @@ fn each_corruption_of_a_gpt_is_named() {
         ("many entries", true, 80, &[0xff; 4], "it has 4294967295 entries"),
         ("entry size", true, 84, &129u32.to_le_bytes(), "an entry has 129 bytes"),
         ("entry size", true, 84, &[0; 4], "an entry has 0 bytes"),
-        ("start behind end", false, 32, &5000u64.to_le_bytes(), "partition entry 1"),
+        ("start after end", false, 32, &5000u64.to_le_bytes(), "partition entry 1"),
         ("end beyond the disk", false, 40, &max, "partition entry 1"),
         ("on the table", false, 32, &2u64.to_le_bytes(), "covers the table itself"),
         ("overlap", false, 40, &9000u64.to_le_bytes(), "overlaps partition 1"),

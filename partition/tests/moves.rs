@@ -142,7 +142,7 @@ fn a_primary_after_the_extended_one() {
     let movable = [(3, Carry::Whole), (6, Carry::Head), (5, Carry::Whole)];
     disk.resize(900);
     let before = read(&disk).unwrap().unwrap();
-    // What grew before is too long now to be moved.
+    // A partition that grew before is too long now to be moved.
     let plan = plan_grow(&before, &request(1, &movable[..2])).unwrap();
     assert_eq!(plan.obstacle(), Some(&Obstacle::Fixed(vec![5])));
     assert!(plan.grown().is_none() && plan.moves().is_empty());
