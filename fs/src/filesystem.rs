@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use crate::error::{Error, Result};
+use crate::num::to_u64;
 
 /// Bytes of a content that an engine without streams holds in memory.
 const HELD_MAX: u64 = 256 << 20;
@@ -141,7 +142,7 @@ impl Kind {
 /// The identity of a file system and its free space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// Which kind.
+    /// Its kind.
     pub kind: Kind,
     /// UUID or serial number as `blkid` prints it.
     pub uuid: String,
@@ -245,7 +246,7 @@ pub trait FileSystem: Send {
     fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()>;
     /// Replaces the whole content of a regular file by all that `content` gives, and says how many
     /// bytes that were. Memory does not hold it: it goes to blocks that are free on the device at
-    /// once, where nothing refers to it before the commit. Where that is not possible for a block
+    /// once, where nothing refers to it before the commit. If that is not possible for a block
     /// or for the engine, it waits in memory. Without room for old and new content together it
     /// fails, where [`FileSystem::replace`] would not.
     ///
@@ -260,7 +261,7 @@ pub trait FileSystem: Send {
             .take(HELD_MAX + 1)
             .read_to_end(&mut held)
             .map_err(|error| Error::Content(String::new(), error))?;
-        if held.len() as u64 > HELD_MAX {
+        if to_u64(held.len()) > HELD_MAX {
             return Err(Error::unsupported(
                 format!(
                     "a new file of more than {} MiB on this kind of file system",
@@ -270,7 +271,7 @@ pub trait FileSystem: Send {
             ));
         }
         self.replace(node, &held)?;
-        Ok(held.len() as u64)
+        Ok(to_u64(held.len()))
     }
     /// Adds to the end of a regular file.
     ///
@@ -368,7 +369,7 @@ pub trait FileSystem: Send {
     fn name_max(&self) -> usize {
         255
     }
-    /// Whether owner, group and mode are kept. Where they are not, setting them does nothing, and
+    /// Whether owner, group and mode are kept. If they are not, setting them does nothing, and
     /// [`FileSystem::stat`] says the same of every file.
     fn keeps_owners(&self) -> bool {
         true

@@ -23,7 +23,12 @@
 //! # }
 //! ```
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// Numbers go through `num`; a cast says beside it why nothing is lost.
+#![warn(clippy::as_conversions)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::as_conversions)
+)]
 
 pub mod btrfs;
 mod bytes;

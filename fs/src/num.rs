@@ -5,6 +5,7 @@
 //! range, index or size accepts.
 
 /// A count or offset in memory as 64 bits. No platform of Rust has larger addresses.
+#[allow(clippy::as_conversions)]
 pub(crate) const fn to_u64(number: usize) -> u64 {
     const { assert!(usize::BITS <= u64::BITS) };
     // The line above proves that nothing is lost.
@@ -14,6 +15,11 @@ pub(crate) const fn to_u64(number: usize) -> u64 {
 /// An index or length in memory.
 pub(crate) fn to_usize(number: impl Into<u64>) -> usize {
     usize::try_from(number.into()).unwrap_or(usize::MAX)
+}
+
+/// A signed number that is known to fit.
+pub(crate) fn to_i64(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// 32 bits of a number that is known to fit.

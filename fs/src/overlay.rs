@@ -13,7 +13,7 @@ use crate::ranges::Ranges;
 
 /// Granularity of what is kept for reading.
 const BLOCK: u64 = 4096;
-/// Most bytes that are held. What is written here before the commit is metadata: growing a file
+/// Most bytes that are held. Only metadata is written here before the commit: growing a file
 /// system by 16 TiB stays below, and an image cannot make us hold more.
 const MAX_HELD: u64 = 256 << 20;
 
@@ -127,8 +127,8 @@ impl Overlay {
     }
 
     /// Copies `length` bytes from one place on the device to another when the commit comes to it, in
-    /// its turn among the writes. Until then reads of the copy see the original. What was held for
-    /// either range before is not seen through the copy: copies come first.
+    /// its turn among the writes. Until then reads of the copy see the original. Writes that
+    /// were held for either range before are not seen through the copy: copies come first.
     ///
     /// # Errors
     /// [`DeviceError`] when one of the ranges leaves the device, when they overlap each other, or
@@ -319,7 +319,7 @@ impl BlockDevice for Overlay {
     fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         let mut state = self.state();
         let end = offset.saturating_add(to_u64(buf.len()));
-        // What waits for the same place must come before, and what is to be copied must stay.
+        // A write that waits for the same place must come before, and the source of a copy must stay.
         let meets = |start: u64, length: u64| start < end && offset < start.saturating_add(length);
         let copied = |copy: &Copy| meets(copy.from, copy.length) || meets(copy.to, copy.length);
         if state.hold_free

@@ -1,5 +1,6 @@
 //! Devices for tests: one that records what is written and can cut the power at any point, one that
 //! fails on demand, and counters.
+#![allow(clippy::as_conversions)] // for tests only
 
 use std::collections::BTreeSet;
 use std::io;
@@ -210,9 +211,9 @@ pub struct Counts {
     pub bytes_written: AtomicU64,
     /// Flushes.
     pub flushes: AtomicU64,
-    /// Which blocks of 4 KiB were read.
+    /// The blocks of 4 KiB that were read.
     pub blocks_read: Mutex<BTreeSet<u64>>,
-    /// Which blocks of 4 KiB were written.
+    /// The blocks of 4 KiB that were written.
     pub blocks_written: Mutex<BTreeSet<u64>>,
 }
 

@@ -24,7 +24,7 @@ fn image(args: &str, mib: u64) -> Vec<u8> {
     std::fs::read(&disk.path).unwrap()
 }
 
-/// Where the tree blocks are, and the size of each.
+/// The places of the tree blocks, and the size of each.
 fn blocks(bytes: &[u8]) -> (Vec<usize>, usize) {
     let size = u32::from_le_bytes(bytes[65_536 + 148..65_536 + 152].try_into().unwrap()) as usize;
     let fsid = &bytes[65_536 + 32..65_536 + 48];

@@ -1,4 +1,4 @@
-//! What we read of btrfs is what the kernel reads: every kind of file, for many kinds of mkfs.
+//! We read of btrfs the same as the kernel does: every kind of file, for many kinds of mkfs.
 
 use crate::btrfs_support::{Disk, compare, walk_ext};
 use snf_fs::btrfs::Btrfs;

@@ -1,4 +1,4 @@
-//! What we write to btrfs: the kernel sees what we said, `btrfs check` finds nothing, and snapshots
+//! Writing to btrfs: the kernel sees our content, `btrfs check` finds nothing, and snapshots
 //! keep what they had.
 
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ fn churn(fs: &mut dyn FileSystem, random: &mut Random, count: usize) {
     }
 }
 
-/// What the kernel sees of a subvolume.
+/// A subvolume as the kernel sees it.
 fn through_kernel(disk: &Disk, subvolume: &str) -> Tree {
     let mount = disk.mount(&format!("ro,subvol=/{subvolume}"));
     walk_mount(&mount.at)
@@ -218,6 +218,11 @@ fn new_chunks_growth_and_a_full_disk() {
     let filler = fs.create(root, b"filler", ANY).unwrap();
     let error = fs.replace(filler, &vec![1; 190 << 20]).unwrap_err();
     assert!(matches!(error, Error::NoSpace(_)), "{error}");
+    // The chunks of the failed write are no more: new data goes to others.
+    fs.replace(filler, &vec![2; 16 << 20]).unwrap();
+    fs.commit().unwrap();
+    disk.check("after a write that failed");
+    assert!(std::fs::read(disk.mount("noatime").path("filler")).unwrap() == vec![2; 16 << 20]);
     fs.unlink(root, b"filler").unwrap();
     fs.commit().unwrap();
     disk.check("after a full disk");

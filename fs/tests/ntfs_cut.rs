@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::ntfs_support::edit::same;
 use crate::ntfs_support::walk::{through_mount, through_us};
 use crate::ntfs_support::{Image, bytes};
-use snf_fs::ntfs::Ntfs;
 use snf_fs::ntfs::check::check;
+use snf_fs::ntfs::{Ntfs, RecordNumber};
 use snf_fs::testing::{Event, Fault, FaultDevice, Random, RecordingDevice};
 use snf_fs::{Attributes, BlockDevice, Error, FileSystem, MemoryDevice, NodeId};
 
@@ -135,7 +135,7 @@ fn filled(args: &str, mib: u64, left: u64) -> Vec<u8> {
     std::fs::read(&image.path).unwrap()
 }
 
-/// What a volume has room for that is nearly full.
+/// The room of a volume that is nearly full.
 fn small_edit(fs: &mut dyn FileSystem) -> Result<(), Error> {
     let dir = fs.lookup(fs.root(), b"changed")?.unwrap();
     for (index, entry) in fs.readdir(dir)?.into_iter().enumerate() {
@@ -243,7 +243,7 @@ fn fragmented() -> Vec<u8> {
     let mut count = 0;
     let in_pieces = || {
         let fs = Ntfs::open(image.device()).unwrap();
-        !fs.volume().inode(0).unwrap().extensions.is_empty()
+        !fs.volume().inode(RecordNumber(0)).unwrap().extensions.is_empty()
     };
     while !in_pieces() {
         let mount = image.mount();
@@ -260,7 +260,7 @@ fn fragmented() -> Vec<u8> {
 fn an_mft_in_many_pieces_changes_as_a_whole_too() {
     let image = fragmented();
     let fs = Ntfs::open(Arc::new(MemoryDevice::new(image.clone()))).unwrap();
-    let mft = fs.volume().inode(0).unwrap();
+    let mft = fs.volume().inode(RecordNumber(0)).unwrap();
     let runs = mft.data().unwrap().mapping().unwrap().runs.len();
     assert!(!mft.extensions.is_empty() && runs > 50, "{runs}");
     old_or_new(&image, "-c 4096", 10, 5, |fs| {
@@ -332,7 +332,7 @@ fn a_volume_that_was_not_left_well_is_read_and_not_changed() {
     // Windows' own log, open and closed: a restart page at its begin.
     let log = {
         let fs = Ntfs::open(Arc::new(MemoryDevice::new(image.clone()))).unwrap();
-        let inode = fs.volume().inode(2).unwrap();
+        let inode = fs.volume().inode(RecordNumber(2)).unwrap();
         let mapping = inode.data().unwrap().mapping().unwrap().clone();
         mapping.runs.get(0).unwrap().1.lcn.unwrap().byte(4096) as usize
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::ntfs_support::edit::{ANY, NOW, at, edit, open, same, verify};
 use crate::ntfs_support::walk::{Seen, hash, through_mount, through_us};
 use crate::ntfs_support::{Image, bytes, fill};
-use snf_fs::ntfs::Ntfs;
+use snf_fs::ntfs::{Ntfs, RecordNumber};
 use snf_fs::testing::{Fault, FaultDevice, Random};
 use snf_fs::{Error, FileSystem, NodeId};
 
@@ -314,7 +314,7 @@ fn fragments_need_attribute_lists_of_files_and_of_the_mft() {
     let big = fs.create(root, b"big", ANY).unwrap();
     let content = bytes(&mut Random(2), free - 400_000);
     fs.replace(big, &content).unwrap();
-    let inode = fs.volume().inode(big.0).unwrap();
+    let inode = fs.volume().inode(RecordNumber(big.0)).unwrap();
     assert!(inode.extensions.len() > 2, "{}", inode.extensions.len());
     fs.append(big, b"and more").unwrap();
     let expected = through_us(&fs);
@@ -322,11 +322,11 @@ fn fragments_need_attribute_lists_of_files_and_of_the_mft() {
     verify(&image, &expected, "a file in pieces");
     // It becomes whole again, and the MFT needs more pieces than its record names.
     fs.replace(big, b"small").unwrap();
-    assert!(fs.volume().inode(big.0).unwrap().extensions.is_empty());
+    assert!(fs.volume().inode(RecordNumber(big.0)).unwrap().extensions.is_empty());
     fs.commit().unwrap();
     let records = fs.volume().record_count();
     let mut made = 0;
-    while fs.volume().inode(0).unwrap().extensions.is_empty() && made < 5_000 {
+    while fs.volume().inode(RecordNumber(0)).unwrap().extensions.is_empty() && made < 5_000 {
         match fs.create(root, format!("record {made}").as_bytes(), ANY) {
             Ok(_) => made += 1,
             Err(Error::NoSpace(_)) => break,

@@ -55,7 +55,7 @@ fn said(dir: &Path, script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What the kernel sees of a disk.
+/// A disk as the kernel sees it.
 fn seen(disk: &Disk) -> String {
     let mount = disk.mount("ro");
     said(

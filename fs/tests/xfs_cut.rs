@@ -68,7 +68,7 @@ fn change(fs: &mut Xfs) -> Result<()> {
     Ok(())
 }
 
-/// What the change did, each as it is: all must be old or all new.
+/// The effects of the change, one by one: all must be old or all new.
 fn state(fs: &Xfs) -> Vec<bool> {
     vec![
         content(fs, "etc/shadow").unwrap() == shadow(),
@@ -96,7 +96,7 @@ fn digest(image: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// What the kernel makes of an image, and whether it is the new state.
+/// The state that the kernel finds in an image, and whether it is the new one.
 fn recovered(bytes: &[u8], what: &str) -> bool {
     let image = Image::of_bytes(bytes);
     drop(image.mount("rw"));

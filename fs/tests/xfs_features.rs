@@ -8,7 +8,7 @@ use crate::xfs_support::{Image, OPTIONS, compare};
 use snf_fs::xfs::Xfs;
 use snf_fs::{Attributes, Error, FileSystem, MemoryDevice};
 
-/// What a row is shown with.
+/// The proof of a row.
 enum How {
     /// mkfs.xfs options: read and written.
     Yes(&'static [&'static str]),

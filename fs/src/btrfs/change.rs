@@ -8,6 +8,7 @@ use super::superblock::{compat_ro, incompat};
 use super::units::{Logical, TreeId};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// Data that waits for the commit.
 #[derive(Clone, Debug)]
@@ -18,14 +19,16 @@ pub struct NewData {
     pub sums: bool,
 }
 
-/// What takes an operation back.
+/// The steps that take an operation back.
 #[derive(Debug, Default)]
 pub struct Undo {
     items: Vec<Before>,
     data: Vec<(u64, u64)>,
+    /// The addresses of chunks that were made.
+    pub(super) chunks: Vec<u64>,
 }
 
-/// What waited for one item before: nothing, its removal, or new content.
+/// The change that waited for one item before: none, its removal, or new content.
 #[derive(Debug)]
 struct Before {
     tree: TreeId,
@@ -81,8 +84,9 @@ impl Volume {
         self.sb().raw.generation.get() + 1
     }
 
-    /// Does the whole of `work`, or nothing.
+    /// Does the whole of `work`, or nothing. Attempts do not nest.
     pub fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let (device_item, total_bytes) = (self.device_item, self.total_bytes);
         self.undo = Some(Undo::default());
         let result = work(self);
         let undo = self.undo.take().unwrap_or_default();
@@ -94,10 +98,19 @@ impl Volume {
                     None => changes.remove(&key),
                 };
             }
+            self.device_item = device_item;
+            self.total_bytes = total_bytes;
             for (at, length) in undo.data {
                 self.data.remove(&at);
                 if let Some(space) = &mut self.space {
                     space.give_back(at, length);
+                }
+            }
+            // Their items are gone: nothing may be put there.
+            for start in undo.chunks {
+                self.store.chunks.remove(start);
+                if let Some(space) = &mut self.space {
+                    space.remove_group(start);
                 }
             }
         }
@@ -132,7 +145,7 @@ impl Volume {
 
     /// Most bytes of an item.
     pub fn item_max(&self) -> usize {
-        self.sb().node_size as usize - super::node::HEADER - super::node::ITEM
+        to_usize(self.sb().node_size) - super::node::HEADER - super::node::ITEM
     }
 
     /// The free space.
@@ -157,7 +170,7 @@ impl Volume {
 
     /// Keeps new data until the commit.
     pub fn keep_data(&mut self, at: u64, bytes: Arc<[u8]>, sums: bool) {
-        let length = bytes.len() as u64;
+        let length = to_u64(bytes.len());
         self.data.insert(at, NewData { bytes, sums });
         if let Some(undo) = &mut self.undo {
             undo.data.push((at, length));
@@ -167,7 +180,7 @@ impl Volume {
     /// Fills `buf` with data that waits for the commit; says whether it is such data.
     pub fn pending_data(&self, at: Logical, buf: &mut [u8]) -> bool {
         let Some((start, data)) = self.data.range(..=at.0).next_back() else { return false };
-        let from = (at.0 - start) as usize;
+        let from = to_usize(at.0 - start);
         match data.bytes.get(from..).and_then(|bytes| bytes.get(..buf.len())) {
             Some(part) => buf.copy_from_slice(part),
             None => return false,

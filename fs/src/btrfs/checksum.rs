@@ -6,6 +6,7 @@ use sha2::Sha256;
 use twox_hash::XxHash64;
 
 use crate::error::{Error, Result};
+use crate::num::low32;
 
 /// The kind of checksum that a file system has for its trees and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub fn name_hash(name: &[u8]) -> u64 {
 
 /// The offset of the key of an `INODE_EXTREF`.
 pub fn extref_hash(parent: u64, name: &[u8]) -> u64 {
-    u64::from(raw_crc(parent as u32, name))
+    u64::from(raw_crc(low32(parent), name))
 }
 
 /// The offset of the key of an `EXTENT_DATA_REF`.

@@ -6,6 +6,7 @@ use super::layout::{Chunk, DiskKey, Stripe, block_group, item_type, objectid, sp
 use super::superblock::Super;
 use super::units::{Logical, Physical};
 use crate::error::{Error, Result};
+use crate::num::to_usize;
 
 /// Most chunks that are kept: 1 GiB each make a petabyte.
 const CHUNKS_MAX: usize = 1 << 20;
@@ -32,7 +33,7 @@ pub struct ChunkMap {
 impl ChunkMap {
     /// The system chunks of the superblock.
     pub fn from_super(sb: &Super) -> Result<Self> {
-        let size = sb.raw.sys_chunk_array_size.get() as usize;
+        let size = to_usize(sb.raw.sys_chunk_array_size.get());
         let array = sb.raw.sys_chunk_array.get(..size).ok_or_else(|| {
             corrupt("sys_chunk_array".into(), format!("it says that it has {size} bytes"))
         })?;
@@ -81,6 +82,11 @@ impl ChunkMap {
         }
         self.chunks.insert(mapping.start, mapping);
         Ok(())
+    }
+
+    /// Takes out the chunk that begins at an address.
+    pub fn remove(&mut self, start: u64) {
+        self.chunks.remove(&start);
     }
 
     /// The chunk that an address is in.

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use crate::error::{Error, Result};
+use crate::num::to_usize;
 
 /// How content is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub fn unpack(kind: Compression, packed: &[u8], size: usize, sector: usize) -> R
 /// A length of all, then segments: a length and a sector's content; no length is cut by the end of
 /// a sector.
 fn lzo(packed: &[u8], out: &mut [u8], sector: usize) -> Result<()> {
-    let number = |at: usize| crate::bytes::le32(packed, at).map(|number| number as usize);
+    let number = |at: usize| crate::bytes::le32(packed, at).map(to_usize);
     let total = number(0).ok_or_else(|| damaged("LZO", &"it has no length"))?;
     let end = total.min(packed.len());
     let (mut at, mut to) = (4, 0);

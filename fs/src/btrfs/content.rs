@@ -13,6 +13,7 @@ use super::units::{Logical, TreeId};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::filesystem::FileType;
+use crate::num::{to_u64, to_usize};
 
 /// Most bytes of one compressed extent, packed and unpacked.
 pub const COMPRESSED_MAX: u64 = 128 << 10;
@@ -134,7 +135,7 @@ pub fn key(inode: u64, offset: u64) -> Key {
 /// The checksums of the sectors from `at` on.
 pub fn sums(volume: &Volume, at: Logical, length: u64) -> Result<Vec<u8>> {
     let sector = u64::from(volume.sb().sector_size);
-    let size = volume.sb().checksum.size() as u64;
+    let size = to_u64(volume.sb().checksum.size());
     let tree = TreeId(objectid::CSUM_TREE);
     let key = |offset| Key::new(objectid::EXTENT_CSUM, item_type::EXTENT_CSUM, offset);
     let end = at.0.saturating_add(length);
@@ -145,7 +146,7 @@ pub fn sums(volume: &Volume, at: Logical, length: u64) -> Result<Vec<u8>> {
     while next < end
         && let Some((key, item)) = items.next_item()?
     {
-        let covers = item.len() as u64 / size * sector;
+        let covers = to_u64(item.len()) / size * sector;
         let stop = key.offset.saturating_add(covers);
         if stop <= next {
             continue;
@@ -153,8 +154,8 @@ pub fn sums(volume: &Volume, at: Logical, length: u64) -> Result<Vec<u8>> {
         if key.offset > next {
             break;
         }
-        let from = ((next - key.offset) / sector * size) as usize;
-        let to = ((stop.min(end) - key.offset) / sector * size) as usize;
+        let from = to_usize((next - key.offset) / sector * size);
+        let to = to_usize((stop.min(end) - key.offset) / sector * size);
         out.extend_from_slice(item.get(from..to).unwrap_or_default());
         next = stop.min(end);
     }
@@ -191,8 +192,8 @@ pub fn read_bytes(
     buf: &mut [u8],
 ) -> Result<usize> {
     let size = inode.size.get();
-    let length = size.saturating_sub(offset).min(buf.len() as u64);
-    let buf = &mut buf[..length as usize];
+    let length = size.saturating_sub(offset).min(to_u64(buf.len()));
+    let buf = &mut buf[..to_usize(length)];
     buf.fill(0);
     if buf.is_empty() {
         return Ok(0);
@@ -222,11 +223,11 @@ pub fn read_bytes(
                 let packed = item.get(INLINE_HEAD..).unwrap_or_default();
                 let bytes = match compression {
                     Compression::None => packed.to_vec(),
-                    kind => unpack(kind, packed, ram_bytes as usize, sector as usize)?,
+                    kind => unpack(kind, packed, to_usize(ram_bytes), to_usize(sector))?,
                 };
-                let part = wanted(bytes.len() as u64);
+                let part = wanted(to_u64(bytes.len()));
                 // It begins at byte 0 of the file, and may end before the part that is wanted.
-                let bytes = bytes.get(part.start as usize..part.end as usize);
+                let bytes = bytes.get(to_usize(part.start)..to_usize(part.end));
                 put(buf, offset, &part, bytes.unwrap_or_default());
             }
             Extent::Data {
@@ -251,21 +252,21 @@ pub fn read_bytes(
                     continue;
                 }
                 let bytes = unpacked(volume, at, disk_bytes, ram_bytes, compression)?;
-                let from = (part.start - start).saturating_add(skip) as usize;
-                let to = (part.end - start).saturating_add(skip) as usize;
+                let from = to_usize((part.start - start).saturating_add(skip));
+                let to = to_usize((part.end - start).saturating_add(skip));
                 let bytes = bytes.get(from.min(bytes.len())..to.min(bytes.len()));
                 put(buf, offset, &part, bytes.unwrap_or_default());
             }
         }
     }
-    Ok(length as usize)
+    Ok(to_usize(length))
 }
 
 /// Copies content that belongs to `part` of the file into a buffer for what begins at `offset`.
 fn put(buf: &mut [u8], offset: u64, part: &Range<u64>, bytes: &[u8]) {
-    let at = (part.start - offset) as usize;
+    let at = to_usize(part.start - offset);
     let room = buf.get_mut(at..).unwrap_or_default();
-    let length = bytes.len().min(room.len()).min((part.end - part.start) as usize);
+    let length = bytes.len().min(room.len()).min(to_usize(part.end - part.start));
     room[..length].copy_from_slice(&bytes[..length]);
 }
 
@@ -285,9 +286,9 @@ fn read_plain(
         // Whole sectors, because checksums are of those.
         let from = (next - start) / sector * sector;
         let to = (part.end - start).next_multiple_of(sector).min(from + READ_MAX);
-        let mut bytes = vec![0; (to - from) as usize];
+        let mut bytes = vec![0; to_usize(to - from)];
         data(volume, Logical(at.0.saturating_add(from)), &mut bytes, check)?;
-        let skip = (next - start - from) as usize;
+        let skip = to_usize(next - start - from);
         let stop = start.saturating_add(to).min(part.end);
         put(buf, offset, &(next..stop), &bytes[skip..]);
         next = stop;
@@ -300,7 +301,7 @@ fn data(volume: &Volume, at: Logical, buf: &mut [u8], check: bool) -> Result<()>
     if volume.pending_data(at, buf) {
         return Ok(());
     }
-    let sums = if check { Some(sums(volume, at, buf.len() as u64)?) } else { None };
+    let sums = if check { Some(sums(volume, at, to_u64(buf.len()))?) } else { None };
     volume.store.data(at, buf, sums.as_deref())
 }
 
@@ -317,10 +318,10 @@ fn unpacked(
     {
         return Ok(bytes.clone());
     }
-    let mut packed = vec![0; disk_bytes as usize];
+    let mut packed = vec![0; to_usize(disk_bytes)];
     data(volume, at, &mut packed, true)?;
-    let sector = volume.sb().sector_size as usize;
-    let bytes: Arc<[u8]> = unpack(kind, &packed, ram_bytes as usize, sector)?.into();
+    let sector = to_usize(volume.sb().sector_size);
+    let bytes: Arc<[u8]> = unpack(kind, &packed, to_usize(ram_bytes), sector)?.into();
     *volume.unpacked.borrow_mut() = Some((at, bytes.clone()));
     Ok(bytes)
 }
@@ -336,7 +337,7 @@ pub fn read_link(volume: &Volume, id: FileId) -> Result<Vec<u8>> {
         return Err(not());
     }
     let size = inode.size.get();
-    let mut out = vec![0; size.min(4096) as usize];
+    let mut out = vec![0; to_usize(size.min(4096))];
     read_bytes(volume, id, &inode, 0, &mut out)?;
     if size == 0 || size > 4096 || out.contains(&0) {
         return Err(Error::corrupt(

@@ -6,7 +6,7 @@ use super::store::{Expected, Store};
 use super::units::{Logical, TreeId};
 use crate::error::{Error, Result};
 
-/// Where a tree begins.
+/// The root of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Root {
     /// The tree.

@@ -8,6 +8,7 @@ use super::units::TreeId;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::filesystem::{DirEntry, FileType};
+use crate::num::to_usize;
 
 /// Most entries of one directory that are listed.
 const ENTRIES_MAX: usize = 1_000_000;
@@ -19,7 +20,7 @@ pub const NAME_MAX: usize = 255;
 pub struct Entry {
     /// The key of what it names: an inode item or a root item.
     pub location: Key,
-    /// What it is, in numbers of the disk.
+    /// Its type, in numbers of the disk.
     pub kind: u8,
     /// The name.
     pub name: Vec<u8>,
@@ -38,7 +39,7 @@ pub fn parse(place: &str, item: &[u8]) -> Result<Vec<Entry>> {
     while !rest.is_empty() {
         let (head, body) =
             split::<DirItem>(rest).ok_or_else(|| corrupt("it ends within an entry".into()))?;
-        let (name, data) = (head.name_len.get() as usize, head.data_len.get() as usize);
+        let (name, data) = (to_usize(head.name_len.get()), to_usize(head.data_len.get()));
         if name == 0 || name > NAME_MAX {
             return Err(corrupt(format!("a name has {name} bytes")));
         }

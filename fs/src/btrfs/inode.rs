@@ -7,8 +7,9 @@ use super::layout::{InodeItem, Key, Timespec, item_type, objectid};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, Stat, Timestamp};
+use crate::num::{low16, low32};
 
-/// Where the type is in `mode`.
+/// The bits of `mode` that hold the type.
 pub const S_IFMT: u32 = 0o170_000;
 
 /// The key of an inode's item.
@@ -28,7 +29,7 @@ pub fn load(volume: &Volume, id: FileId) -> Result<InodeItem> {
         .map_err(|_| Error::corrupt("inode", id.to_string(), format!("{} bytes", item.len())))
 }
 
-/// What an inode is.
+/// The type of an inode.
 pub fn file_type(id: FileId, inode: &InodeItem) -> Result<FileType> {
     Ok(match inode.mode.get() & S_IFMT {
         0o100_000 => FileType::Regular,
@@ -61,12 +62,12 @@ pub fn type_bits(file_type: FileType) -> u32 {
     }
 }
 
-/// What stands in a snapshot for a subvolume that was not taken into it: an empty directory.
+/// The empty directory that a snapshot has in place of a subvolume that was not taken into it.
 pub fn is_stub(id: FileId) -> bool {
     id.inode == objectid::EMPTY_SUBVOL_DIR
 }
 
-/// What `lstat` would say.
+/// The attributes, as `lstat` gives them.
 pub fn stat(volume: &Volume, id: FileId) -> Result<Stat> {
     let node = id.node()?;
     if is_stub(id) {
@@ -93,13 +94,13 @@ pub fn stat(volume: &Volume, id: FileId) -> Result<Stat> {
     Ok(Stat {
         node,
         file_type,
-        mode: (inode.mode.get() & 0o7777) as u16,
+        mode: low16(inode.mode.get() & 0o7777),
         uid: inode.uid.get(),
         gid: inode.gid.get(),
         links: inode.nlink.get(),
         size: inode.size.get(),
         blocks: inode.nbytes.get().div_ceil(sector).saturating_mul(sector / 512),
-        device: is_device.then_some(((rdev >> 20) as u32, (rdev & 0xf_ffff) as u32)),
+        device: is_device.then_some((low32(rdev >> 20), low32(rdev & 0xf_ffff))),
         atime: time(&inode.atime),
         mtime: time(&inode.mtime),
         ctime: time(&inode.ctime),
@@ -107,10 +108,13 @@ pub fn stat(volume: &Volume, id: FileId) -> Result<Stat> {
 }
 
 fn time(time: &Timespec) -> Timestamp {
-    Timestamp { seconds: time.sec.get() as i64, nanoseconds: time.nsec.get().min(999_999_999) }
+    Timestamp {
+        seconds: time.sec.get().cast_signed(),
+        nanoseconds: time.nsec.get().min(999_999_999),
+    }
 }
 
 /// A time in the form on disk.
 pub fn timespec(time: Timestamp) -> Timespec {
-    Timespec { sec: (time.seconds as u64).into(), nsec: time.nanoseconds.into() }
+    Timespec { sec: time.seconds.cast_unsigned().into(), nsec: time.nanoseconds.into() }
 }

@@ -14,6 +14,7 @@ use super::superblock::RESERVED;
 use super::units::{Physical, TreeId};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u16, to_u32, to_u64};
 
 /// The unit of chunks.
 const STRIPE: u64 = 64 << 10;
@@ -37,7 +38,7 @@ const DEVICES: TreeId = TreeId(objectid::DEV_TREE);
 pub fn make_room(volume: &mut Volume) -> Result<()> {
     let changes: usize = volume.changes.values().map(BTreeMap::len).sum();
     let size = u64::from(volume.sb().node_size);
-    let wanted = (changes as u64 * 2 + BLOCKS_SPARE).saturating_mul(size).min(ROOM_MAX);
+    let wanted = (to_u64(changes) * 2 + BLOCKS_SPARE).saturating_mul(size).min(ROOM_MAX);
     let mut space = volume.space.take().unwrap_or_else(|| Space::new(volume));
     let free = space.free_bytes(volume, block_group::METADATA, wanted);
     volume.space = Some(space);
@@ -72,6 +73,9 @@ pub fn make(volume: &mut Volume, kind: u64) -> Result<()> {
     let places: Vec<Physical> = (0..copies).map(|copy| Physical(hole + copy * length)).collect();
     put_items(volume, start, length, flags, &places)?;
     volume.store.chunks.insert(Mapping { start, length, flags, copies: places })?;
+    if let Some(undo) = &mut volume.undo {
+        undo.chunks.push(start);
+    }
     let mut space = volume.space.take().unwrap_or_else(|| Space::new(volume));
     space.add_group(volume, start, length, flags);
     volume.space = Some(space);
@@ -118,10 +122,10 @@ fn put_items(
         owner: objectid::EXTENT_TREE.into(),
         stripe_len: STRIPE.into(),
         r#type: flags.into(),
-        io_align: (STRIPE as u32).into(),
-        io_width: (STRIPE as u32).into(),
+        io_align: to_u32(STRIPE).into(),
+        io_width: to_u32(STRIPE).into(),
         sector_size: volume.sb().sector_size.into(),
-        num_stripes: (places.len() as u16).into(),
+        num_stripes: to_u16(places.len()).into(),
         sub_stripes: 1u16.into(),
     };
     let mut item = chunk.as_bytes().to_vec();
@@ -158,7 +162,7 @@ fn put_items(
         )?;
     }
     change_device(volume, |device| {
-        let used = device.bytes_used.get() + length * places.len() as u64;
+        let used = device.bytes_used.get() + length * to_u64(places.len());
         device.bytes_used = used.into();
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::layout::{Header, ItemHeader, Key, KeyPtr, split};
 use super::units::{Logical, TreeId};
 use crate::error::{Error, Result};
+use crate::num::to_usize;
 
 /// Bytes of a block's header.
 pub const HEADER: usize = size_of::<Header>();
@@ -76,7 +77,7 @@ impl Node {
             return Err(corrupt(at, "it is too short"));
         };
         let level = header.level;
-        let count = header.nritems.get() as usize;
+        let count = to_usize(header.nritems.get());
         let size = if level == 0 { ITEM } else { POINTER };
         let room = bytes.len() - HEADER;
         if count > room / size {
@@ -115,7 +116,7 @@ impl Node {
             let Some(item) = self.item_header(index) else {
                 return Err(corrupt(self.at, format!("item {index} is missing")));
             };
-            let (offset, size) = (item.offset.get() as usize, item.size.get() as usize);
+            let (offset, size) = (to_usize(item.offset.get()), to_usize(item.size.get()));
             if offset.checked_add(size) != Some(end) || offset < self.count * ITEM {
                 return Err(corrupt(
                     self.at,
@@ -170,8 +171,8 @@ impl Node {
     pub fn value(&self, index: usize) -> Value {
         let range = match self.item_header(index) {
             Some(item) if self.level == 0 && index < self.count => {
-                let start = HEADER + item.offset.get() as usize;
-                start..start + item.size.get() as usize
+                let start = HEADER + to_usize(item.offset.get());
+                start..start + to_usize(item.size.get())
             }
             _ => 0..0,
         };

@@ -7,6 +7,7 @@ use super::superblock::{MIRRORS, RESERVED};
 use super::units::{Logical, TreeId};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// Bytes around each copy of the superblock that are not given out.
 const SUPER_STRIPE: u64 = 64 << 10;
@@ -29,7 +30,7 @@ struct Group {
     free: Option<BTreeMap<u64, u64>>,
 }
 
-/// What is free in all block groups, less what was given out.
+/// The free space of all block groups, less the part that was given out.
 #[derive(Clone, Debug)]
 pub struct Space {
     groups: Vec<Group>,
@@ -55,6 +56,11 @@ impl Space {
         let mut free = BTreeMap::from([(start, length)]);
         exclude(volume, start, length, &mut free);
         self.groups.push(Group { start, length, flags, free: Some(free) });
+    }
+
+    /// Takes out the block group that begins at an address.
+    pub fn remove_group(&mut self, start: u64) {
+        self.groups.retain(|group| group.start != start);
     }
 
     /// Takes a run of at most `wanted` bytes from the groups with the content `kind`: a tree block
@@ -208,12 +214,12 @@ fn from_tree(volume: &Volume, start: u64, length: u64) -> Result<BTreeMap<u64, u
             }
             item_type::FREE_SPACE_BITMAP if bitmaps && inside => {
                 let bits = key.offset / sector;
-                if bits > BITMAP_BITS || (item.len() as u64) < bits.div_ceil(8) {
+                if bits > BITMAP_BITS || to_u64(item.len()) < bits.div_ceil(8) {
                     return Err(corrupt(key.objectid, format!("a bitmap of {bits} bits")));
                 }
                 for bit in 0..bits {
                     let at = key.objectid + bit * sector;
-                    let is_free = item[(bit / 8) as usize] >> (bit % 8) & 1 != 0;
+                    let is_free = item[to_usize(bit / 8)] >> (bit % 8) & 1 != 0;
                     run = match run {
                         Some((from, to)) if is_free && to == at => Some((from, at + sector)),
                         Some((from, to)) if is_free => {

@@ -11,14 +11,15 @@ use super::units::{Logical, TreeId};
 use crate::cache::Cache;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// Bytes of tree blocks kept.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// What a pointer says of the block that it leads to.
+/// The facts that a pointer states about its block.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// Where it is.
+    /// Its place.
     pub at: Logical,
     /// Its level.
     pub level: u8,
@@ -46,7 +47,7 @@ impl Store {
     /// A store that knows the system chunks.
     pub fn new(device: Arc<dyn BlockDevice>, sb: Super) -> Result<Self> {
         let chunks = ChunkMap::from_super(&sb)?;
-        let blocks = (CACHE_BYTES / sb.node_size as usize).max(64);
+        let blocks = (CACHE_BYTES / to_usize(sb.node_size)).max(64);
         Ok(Self { device, sb, chunks, cache: RefCell::new(Cache::new(blocks)) })
     }
 
@@ -77,12 +78,12 @@ impl Store {
 
     /// Reads a block from the first copy that is right.
     fn load(&self, at: Logical) -> Result<Node> {
-        let size = self.sb.node_size as usize;
+        let size = to_usize(self.sb.node_size);
         if !at.0.is_multiple_of(u64::from(self.sb.sector_size)) {
             return Err(corrupt(at, "it is not aligned to sectors"));
         }
         let mut first = None;
-        for copy in self.chunks.map(at, size as u64)? {
+        for copy in self.chunks.map(at, to_u64(size))? {
             let mut bytes = vec![0; size];
             let read = self.device.read_at(copy.0, &mut bytes).map_err(Error::from);
             match read.and_then(|()| self.verify(at, bytes)) {
@@ -152,7 +153,7 @@ impl Store {
     /// be read is taken.
     pub fn data(&self, at: Logical, buf: &mut [u8], sums: Option<&[u8]>) -> Result<()> {
         let mut first = None;
-        for copy in self.chunks.map(at, buf.len() as u64)? {
+        for copy in self.chunks.map(at, to_u64(buf.len()))? {
             let read = self.device.read_at(copy.0, buf).map_err(Error::from);
             match read.and_then(|()| self.verify_data(at, buf, sums)) {
                 Ok(()) => return Ok(()),
@@ -164,11 +165,11 @@ impl Store {
 
     fn verify_data(&self, at: Logical, buf: &[u8], sums: Option<&[u8]>) -> Result<()> {
         let Some(sums) = sums else { return Ok(()) };
-        let (sector, size) = (self.sb.sector_size as usize, self.sb.checksum.size());
+        let (sector, size) = (to_usize(self.sb.sector_size), self.sb.checksum.size());
         for (index, bytes) in buf.chunks(sector).enumerate() {
             let wanted = sums.get(index * size..(index + 1) * size);
             if wanted != Some(&self.sb.checksum.of(bytes)[..size]) {
-                let place = Logical(at.0 + (index * sector) as u64);
+                let place = Logical(at.0 + to_u64(index * sector));
                 return Err(Error::corrupt(
                     "file data",
                     place.to_string(),

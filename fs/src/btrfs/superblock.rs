@@ -6,6 +6,7 @@ use super::checksum::Checksum;
 use super::layout::SuperBlock;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::to_u64;
 
 /// Bytes of the device at which copies of the superblock are; the first is the one that counts.
 pub const MIRRORS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
@@ -27,7 +28,7 @@ pub mod incompat {
     pub const METADATA_UUID: u64 = 1 << 10;
     /// Simple quotas.
     pub const SIMPLE_QUOTA: u64 = 1 << 16;
-    /// What is read: backrefs, default subvolume, mixed groups, LZO, zstd, large metadata, extended
+    /// The features that are read: backrefs, default subvolume, mixed groups, LZO, zstd, large metadata, extended
     /// references, RAID56 (where no chunk has it), skinny metadata, no holes, metadata UUID, RAID1C34
     /// (likewise), simple quotas.
     pub const KNOWN: u64 = 0xfff | SIMPLE_QUOTA;
@@ -79,7 +80,7 @@ impl Super {
     /// Reads the primary superblock and checks it.
     pub fn read(device: &dyn BlockDevice) -> Result<Self> {
         let mut bytes = vec![0; SUPER_SIZE];
-        if device.len() < MIRRORS[0] + SUPER_SIZE as u64 {
+        if device.len() < MIRRORS[0] + to_u64(SUPER_SIZE) {
             return Err(corrupt(format!("the device has {} bytes only", device.len())));
         }
         device.read_at(MIRRORS[0], &mut bytes)?;

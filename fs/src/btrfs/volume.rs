@@ -20,7 +20,7 @@ use crate::filesystem::Timestamp;
 /// Root items that are kept.
 const ROOTS_MAX: usize = 4096;
 
-/// What waits for one tree: `None` is an item to be removed.
+/// The changes that wait for one tree: `None` is an item to be removed.
 pub type Changes = BTreeMap<Key, Option<Arc<[u8]>>>;
 
 /// A tree by its root item.
@@ -28,7 +28,7 @@ pub type Changes = BTreeMap<Key, Option<Arc<[u8]>>>;
 pub struct TreeRoot {
     /// The root item's key.
     pub key: Key,
-    /// Where the tree begins.
+    /// The root of the tree.
     pub root: Root,
     /// Why it must not be changed, where that is so.
     pub read_only: Option<&'static str>,
@@ -41,13 +41,13 @@ pub struct Volume {
     /// The time that changes carry.
     pub now: Timestamp,
     roots: RefCell<HashMap<TreeId, Arc<TreeRoot>>>,
-    /// What waits for the trees.
+    /// The changes that wait for the trees.
     pub(super) changes: BTreeMap<TreeId, Changes>,
     /// New data, by its address.
     pub(super) data: BTreeMap<u64, NewData>,
     /// Free space, as far as it was needed.
     pub(super) space: Option<Space>,
-    /// What takes the operation back that is under way.
+    /// The steps that take back the operation under way.
     pub(super) undo: Option<Undo>,
     /// Whether it was checked that the kernel is in the middle of nothing.
     pub(super) checked: Cell<bool>,
@@ -103,7 +103,7 @@ impl Volume {
         &self.store.sb
     }
 
-    /// Where a tree begins.
+    /// The root of a tree.
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no such tree.

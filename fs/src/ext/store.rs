@@ -300,7 +300,7 @@ impl Store {
     /// Writes file content to a run of blocks that were free, in whole blocks: to the device at once
     /// where nothing of the state on it, of its journal or of what waits is there, else into memory.
     pub fn write_free(&mut self, first: FsBlock, content: &[u8]) -> Result<()> {
-        let count = (content.len() / self.block_size) as u64;
+        let count = to_u64(content.len() / self.block_size);
         if count == 0 {
             return Ok(());
         }

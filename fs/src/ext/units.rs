@@ -47,6 +47,7 @@ impl FsBlock {
     }
 
     /// The block that a byte of the device is in, and the byte within it.
+    #[allow(clippy::as_conversions)]
     pub const fn of_byte(at: u64, block_size: usize) -> (Self, usize) {
         let size = to_u64(block_size);
         // The remainder is less than the size, which is a usize.

@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use zerocopy::{FromBytes, transmute};
 
 use super::layout::{BootSector, Fat32, Identity};
+use super::units::{Cluster, VolumeByte};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::num::{to_u32, to_u64, to_usize};
@@ -41,7 +42,7 @@ pub(super) struct Geometry {
     /// Bytes of a cluster.
     pub(super) cluster: usize,
     /// First byte of the first table.
-    pub(super) table: u64,
+    pub(super) table: VolumeByte,
     /// Bytes of one table.
     pub(super) table_size: u64,
     /// BPB_NumFATs.
@@ -49,21 +50,21 @@ pub(super) struct Geometry {
     /// The one table in use where they do not mirror each other (BPB_ExtFlags).
     pub(super) active: Option<u64>,
     /// First byte and bytes of the root directory of FAT12 and FAT16.
-    pub(super) fixed_root: Option<(u64, usize)>,
-    /// First cluster of the root directory of FAT32.
-    pub(super) root_cluster: u32,
+    pub(super) fixed_root: Option<(VolumeByte, usize)>,
+    /// First cluster of the root directory of FAT32; none with FAT12 and FAT16.
+    pub(super) root_cluster: Cluster,
     /// First byte of cluster 2.
-    pub(super) data: u64,
-    /// One more than the highest cluster number.
-    pub(super) end: u32,
+    pub(super) data: VolumeByte,
+    /// The cluster after the last one.
+    pub(super) end: Cluster,
     /// BPB_FSInfo, as a byte on the volume.
-    pub(super) info: Option<u64>,
+    pub(super) info: Option<VolumeByte>,
     /// BS_VolID.
     pub(super) serial: u32,
     /// BS_VolLab.
     pub(super) label: [u8; 11],
     /// The byte of the boot sector whose lowest bit says "not cleanly unmounted".
-    pub(super) state: u64,
+    pub(super) state: VolumeByte,
     /// Bytes of the whole volume.
     pub(super) size: u64,
 }
@@ -144,9 +145,12 @@ impl Geometry {
                 format!("volumes of 1 to {limit} clusters can be edited"),
             ));
         }
-        let end = clusters + 2;
-        let root_cluster = if is_32 { large.root_clus.get() & 0x0fff_ffff } else { 0 };
-        if is_32 && !(2..end).contains(&root_cluster) {
+        let end = Cluster::new(clusters + Cluster::FIRST.get());
+        let root_cluster = match is_32 {
+            true => Cluster::new(large.root_clus.get() & 0x0fff_ffff),
+            false => Cluster::NONE,
+        };
+        if is_32 && !root_cluster.is_before(end) {
             return bad(format!("BPB_RootClus is {root_cluster}, of {clusters} clusters"));
         }
         if is_32 && large.fs_ver.get() != 0 {
@@ -160,41 +164,42 @@ impl Geometry {
         if active.is_some_and(|active| active >= tables) {
             return bad(format!("BPB_ExtFlags is {flags:#x}, and there are {tables} tables"));
         }
-        let root_at = (reserved + tables * table_sectors) * sector;
+        let root_at = VolumeByte::new((reserved + tables * table_sectors) * sector);
         let info = Some(u64::from(large.fs_info.get()))
             .filter(|&at| is_32 && at > 0 && at < reserved)
-            .map(|at| at * sector);
+            .map(|at| VolumeByte::new(at * sector));
         Ok(Self {
             width,
             sector,
             cluster: to_usize(sector * per_cluster),
-            table: reserved * sector,
+            table: VolumeByte::new(reserved * sector),
             table_size,
             tables,
             active,
             fixed_root: (!is_32).then_some((root_at, 32 * to_usize(roots))),
             root_cluster,
-            data: first_data * sector,
+            data: VolumeByte::new(first_data * sector),
             end,
             info,
             serial: identity.vol_id.get(),
             label: identity.vol_lab,
-            state: to_u64(
+            state: VolumeByte::new(to_u64(
                 offset_of!(BootSector, rest)
                     + if is_32 { size_of::<Fat32>() } else { 0 }
                     + offset_of!(Identity, reserved1),
-            ),
+            )),
             size: sectors * sector,
         })
     }
 
     /// First byte of a cluster.
-    pub(super) fn place(&self, cluster: u32) -> u64 {
-        self.data + u64::from(cluster.saturating_sub(2)) * to_u64(self.cluster)
+    pub(super) fn place(&self, cluster: Cluster) -> VolumeByte {
+        let before = cluster.get().saturating_sub(Cluster::FIRST.get());
+        self.data + u64::from(before) * to_u64(self.cluster)
     }
 
     /// First byte of each table that is written.
-    pub(super) fn table_copies(&self) -> Vec<u64> {
+    pub(super) fn table_copies(&self) -> Vec<VolumeByte> {
         let all = (0..self.tables).filter(|&index| self.active.is_none_or(|one| one == index));
         all.map(|index| self.table + index * self.table_size).collect()
     }

@@ -3,6 +3,7 @@
 use zerocopy::{IntoBytes, transmute};
 
 use super::layout::FsInfo;
+use super::units::Cluster;
 use super::volume::Volume;
 use crate::error::Result;
 use crate::filesystem::CommitReport;
@@ -22,7 +23,7 @@ impl Volume {
         let changes = self.table.take_changes(self.geometry.sector);
         for copy in self.geometry.table_copies() {
             for (at, bytes) in &changes {
-                self.device.write_at(copy + at, bytes)?;
+                self.device.write_at((copy + *at).get(), bytes)?;
                 count += 1;
             }
         }
@@ -32,9 +33,9 @@ impl Volume {
 
     /// Sets the mark "not cleanly unmounted", and gives the byte that was there.
     fn mark(&self) -> Result<u8> {
-        let mut state = [0];
-        self.device.read_at(self.geometry.state, &mut state)?;
-        self.device.write_at(self.geometry.state, &[state[0] | 1])?;
+        let (mut state, at) = ([0], self.geometry.state.get());
+        self.device.read_at(at, &mut state)?;
+        self.device.write_at(at, &[state[0] | 1])?;
         self.device.flush()?;
         Ok(state[0])
     }
@@ -43,13 +44,13 @@ impl Volume {
     fn write_info(&self) -> Result<()> {
         let Some(at) = self.geometry.info else { return Ok(()) };
         let mut sector = [0; size_of::<FsInfo>()];
-        self.device.read_at(at, &mut sector)?;
+        self.device.read_at(at.get(), &mut sector)?;
         let mut info: FsInfo = transmute!(sector);
         if info.lead_sig != LEAD || info.struc_sig != STRUCT {
             return Ok(());
         }
         info.free_count = self.table.free().into();
-        Ok(self.device.write_at(at, info.as_bytes())?)
+        Ok(self.device.write_at(at.get(), info.as_bytes())?)
     }
 
     pub(super) fn commit(&mut self) -> Result<CommitReport> {
@@ -60,18 +61,19 @@ impl Volume {
         let state = self.mark()?;
         // Clusters that nothing points to yet.
         let numbers = self.clusters.keys().copied();
-        let (new, old): (Vec<u32>, Vec<u32>) = numbers.partition(|&one| self.table.is_new(one));
+        let (new, old): (Vec<Cluster>, Vec<Cluster>) =
+            numbers.partition(|&one| self.table.is_new(one));
         for cluster in &new {
-            self.device.write_at(self.geometry.place(*cluster), &self.clusters[cluster])?;
+            self.device.write_at(self.geometry.place(*cluster).get(), &self.clusters[cluster])?;
         }
         self.device.flush()?;
         report.data_blocks = to_u64(new.len());
         report.metadata_blocks += self.write_table()?;
         for cluster in &old {
-            self.device.write_at(self.geometry.place(*cluster), &self.clusters[cluster])?;
+            self.device.write_at(self.geometry.place(*cluster).get(), &self.clusters[cluster])?;
         }
         if let (Some(root), Some((at, _))) = (&self.root, self.geometry.fixed_root) {
-            self.device.write_at(at, root)?;
+            self.device.write_at(at.get(), root)?;
         }
         self.device.flush()?;
         report.metadata_blocks += to_u64(old.len()) + u64::from(self.root.is_some());
@@ -79,7 +81,7 @@ impl Volume {
         self.table.free_released();
         report.metadata_blocks += self.write_table()?;
         self.write_info()?;
-        self.device.write_at(self.geometry.state, &[state])?;
+        self.device.write_at(self.geometry.state.get(), &[state])?;
         self.device.flush()?;
         self.clusters.clear();
         self.root = None;

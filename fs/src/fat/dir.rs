@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, transmute};
 
 use super::layout::{LongEntry, ShortEntry};
 use super::name;
+use super::units::Cluster;
 use crate::filesystem::Timestamp;
 use crate::num::{to_u8, to_u16};
 
@@ -33,7 +34,7 @@ pub(super) struct Entry {
     /// DIR_Attr.
     pub(super) attributes: u8,
     /// The first cluster, 0 for none.
-    pub(super) cluster: u32,
+    pub(super) cluster: Cluster,
     /// DIR_FileSize.
     pub(super) size: u32,
     /// Its entries of 32 bytes, those of the long name among them; the last one is the short one.

@@ -4,6 +4,8 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::units::Cluster;
+
 /// The BIOS parameter block, with which every boot sector begins.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -111,13 +113,15 @@ const _: () = {
 
 impl ShortEntry {
     /// The first cluster, 0 for none.
-    pub(super) fn cluster(&self) -> u32 {
-        u32::from(self.fst_clus_lo.get()) | u32::from(self.fst_clus_hi.get()) << 16
+    pub(super) fn cluster(&self) -> Cluster {
+        let [a, b] = self.fst_clus_lo.to_bytes();
+        let [c, d] = self.fst_clus_hi.to_bytes();
+        Cluster::new(u32::from_le_bytes([a, b, c, d]))
     }
 
     /// Sets the first cluster.
-    pub(super) fn set_cluster(&mut self, cluster: u32) {
-        let [a, b, c, d] = cluster.to_le_bytes();
+    pub(super) fn set_cluster(&mut self, cluster: Cluster) {
+        let [a, b, c, d] = cluster.get().to_le_bytes();
         self.fst_clus_lo = U16::from_bytes([a, b]);
         self.fst_clus_hi = U16::from_bytes([c, d]);
     }

@@ -19,6 +19,7 @@ mod ops;
 mod table;
 #[cfg(test)]
 mod tests;
+mod units;
 mod volume;
 
 pub use self::ops::{Fat, Options};

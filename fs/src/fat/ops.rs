@@ -9,19 +9,19 @@ use super::boot::Width;
 use super::dir::{self, ARCHIVE, DIRECTORY, Entry, READ_ONLY};
 use super::layout::ShortEntry;
 use super::name::{self, Folding};
-use super::volume::{DirId, Volume};
+use super::units::{Cluster, DirId, node_number, node_place};
+use super::volume::Volume;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
     Timestamp,
 };
-use crate::num::{low32, to_u32, to_u64, to_usize};
+use crate::num::{to_u32, to_u64, to_usize};
+use crate::tree::DEPTH_MAX;
 use crate::utf16::{to_utf8, to_utf16};
 
 const ROOT: NodeId = NodeId(0);
-/// No tree of directories is deeper: paths have at most 4096 bytes.
-const DEPTH: usize = 2048;
 
 /// How a volume is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,11 +55,6 @@ pub struct Fat {
     moved: BTreeMap<u64, u64>,
 }
 
-/// A node's number is where its entry is.
-fn number(dir: DirId, slot: usize) -> u64 {
-    (u64::from(dir) << 32 | to_u64(slot)) + 1
-}
-
 impl Fat {
     /// Opens the volume that begins at the first byte of `device`. Nothing is written before
     /// [`FileSystem::commit`].
@@ -74,7 +69,7 @@ impl Fat {
 
     /// The number of the node at a place, which may have got it at another.
     fn node_at(&self, dir: DirId, slot: usize) -> NodeId {
-        let place = number(dir, slot);
+        let place = node_number(dir, slot);
         let old = self.moved.iter().find(|(_, now)| **now == place).map(|(old, _)| *old);
         NodeId(old.unwrap_or(place))
     }
@@ -83,8 +78,7 @@ impl Fat {
     fn entry(&self, node: NodeId) -> Result<(DirId, Entry)> {
         let place = self.moved.get(&node.0).copied().unwrap_or(node.0);
         let gone = || Error::NotFound(format!("node {}", node.0));
-        let place = place.checked_sub(1).ok_or_else(gone)?;
-        let (dir, slot) = (low32(place >> 32), to_usize(low32(place)));
+        let (dir, slot) = node_place(place).ok_or_else(gone)?;
         let entries = self.volume.entries(dir)?;
         let entry = entries.into_iter().find(|entry| entry.slot() == slot).ok_or_else(gone)?;
         Ok((dir, entry))
@@ -94,16 +88,16 @@ impl Fat {
         if !entry.is_directory() {
             return Err(Error::NotADirectory(self.text(entry)));
         }
-        if !(2..self.volume.geometry.end).contains(&entry.cluster) {
+        if !entry.cluster.is_before(self.volume.geometry.end) {
             let detail = format!("its first cluster is {}", entry.cluster);
             return Err(Error::corrupt("directory", self.text(entry), detail));
         }
-        Ok(entry.cluster)
+        Ok(DirId::at(entry.cluster))
     }
 
     fn dir(&self, node: NodeId) -> Result<DirId> {
         if node == ROOT {
-            return Ok(0);
+            return Ok(DirId::ROOT);
         }
         self.dir_of(&self.entry(node)?.1)
     }
@@ -179,7 +173,7 @@ impl Fat {
     /// Takes an entry out of its directory and lets its clusters go.
     fn drop_entry(&mut self, dir: DirId, entry: &Entry) -> Result<()> {
         let chain = match entry.cluster {
-            0 => Vec::new(),
+            Cluster::NONE => Vec::new(),
             first => self.volume.table.chain(first, usize::MAX)?,
         };
         self.volume.erase(dir, entry)?;
@@ -199,26 +193,31 @@ impl Fat {
         let bytes = self.volume.dir_bytes(dir)?;
         let second = bytes.get(32..64).and_then(|raw| ShortEntry::read_from_bytes(raw).ok());
         let dots = second.filter(|raw| raw.name == *b"..         ").ok_or_else(|| {
-            Error::corrupt("directory", format!("cluster {dir}"), "its second entry is not ..")
+            Error::corrupt(
+                "directory",
+                format!("cluster {}", dir.cluster()),
+                "its second entry is not ..",
+            )
         })?;
         let cluster = dots.cluster();
         let is_root = cluster == self.volume.geometry.root_cluster;
-        Ok(if is_root { 0 } else { cluster })
+        Ok(if is_root { DirId::ROOT } else { DirId::at(cluster) })
     }
 
     /// Whether `dir` is `above` or is below it.
     fn is_within(&self, dir: DirId, above: DirId) -> Result<bool> {
         let mut at = dir;
-        for _ in 0..DEPTH {
+        for _ in 0..DEPTH_MAX {
             if at == above {
                 return Ok(true);
             }
-            if at == 0 {
+            if at.is_root() {
                 return Ok(false);
             }
             at = self.parent(at)?;
         }
-        Err(Error::corrupt("directory", format!("cluster {dir}"), "its .. never lead to the root"))
+        let place = format!("cluster {}", dir.cluster());
+        Err(Error::corrupt("directory", place, "its .. never lead to the root"))
     }
 
     fn check_owner(uid: u32, gid: u32) -> Result<()> {
@@ -255,7 +254,7 @@ impl Fat {
 impl FileSystem for Fat {
     fn info(&self) -> Result<Info> {
         let geometry = &self.volume.geometry;
-        let root = self.volume.dir_bytes(0)?;
+        let root = self.volume.dir_bytes(DirId::ROOT)?;
         let label = dir::label(&root).unwrap_or(geometry.label);
         let label = String::from_utf16_lossy(&name::shown_label(&label));
         let label = if label == "NO NAME" { String::new() } else { label };
@@ -296,7 +295,7 @@ impl FileSystem for Fat {
         let mut file_type = FileType::Directory;
         let mut bytes = 0;
         if node == ROOT {
-            bytes = to_u64(self.volume.dir_bytes(0)?.len());
+            bytes = to_u64(self.volume.dir_bytes(DirId::ROOT)?.len());
         } else {
             let (_, entry) = self.entry(node)?;
             times = entry.raw.times();
@@ -363,8 +362,8 @@ impl FileSystem for Fat {
         let mut bytes = self.volume.dir_bytes(own)?;
         let mut dots =
             [b".          ", b"..         "].map(|name| dir::new_entry(name, DIRECTORY, self.now));
-        dots[0].set_cluster(own);
-        dots[1].set_cluster(above);
+        dots[0].set_cluster(own.cluster());
+        dots[1].set_cluster(above.cluster());
         dir::put(&mut bytes, 0, &dots.map(dir::bytes_of));
         self.volume.set_dir_bytes(own, bytes)?;
         Ok(node)
@@ -446,10 +445,10 @@ impl FileSystem for Fat {
         if let Some(target) = &target {
             self.drop_entry(to_dir, target)?;
         }
-        self.moved.insert(old.0, number(to_dir, slot));
+        self.moved.insert(old.0, node_number(to_dir, slot));
         if moves_dir {
             let own = self.dir_of(&source)?;
-            self.volume.change(own, 1, |raw| raw.set_cluster(to_dir))?;
+            self.volume.change(own, 1, |raw| raw.set_cluster(to_dir.cluster()))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::boot::{Geometry, Width};
+use super::units::{Cluster, TableByte};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::num::{low8, to_u32, to_u64, to_usize};
@@ -22,21 +23,21 @@ pub(super) struct Table {
     entries: Vec<u32>,
     width: Width,
     /// The device's entries, of those that changed.
-    old: BTreeMap<u32, u32>,
+    old: BTreeMap<Cluster, u32>,
     /// Clusters that become free at the commit, and are not used before.
-    freed: BTreeSet<u32>,
+    freed: BTreeSet<Cluster>,
     /// The start of the search for a free cluster.
-    next: u32,
+    next: Cluster,
     free: u32,
 }
 
 impl Table {
     pub(super) fn read(device: &dyn BlockDevice, geometry: &Geometry) -> Result<Self> {
-        let count = to_usize(geometry.end);
+        let count = geometry.end.index();
         let bytes = (to_u64(count) * geometry.width.bits()).div_ceil(8);
         let mut raw = vec![0; to_usize(bytes)];
         let at = geometry.table + geometry.active.unwrap_or(0) * geometry.table_size;
-        device.read_at(at, &mut raw)?;
+        device.read_at(at.get(), &mut raw)?;
         let byte = |at: usize| u32::from(raw.get(at).copied().unwrap_or(0));
         let entry = |index: usize| match geometry.width {
             Width::Fat12 => {
@@ -53,7 +54,8 @@ impl Table {
         let entries: Vec<u32> = (0..count).map(entry).collect();
         let free = to_u32(entries[2..].iter().filter(|&&entry| entry & MASK == 0).count());
         let width = geometry.width;
-        Ok(Self { entries, width, old: BTreeMap::new(), freed: BTreeSet::new(), next: 2, free })
+        let (old, freed) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { entries, width, old, freed, next: Cluster::FIRST, free })
     }
 
     /// Free clusters, those among them that become free at the commit.
@@ -65,8 +67,13 @@ impl Table {
         !self.old.is_empty() || !self.freed.is_empty()
     }
 
-    fn set(&mut self, cluster: u32, value: u32) {
-        let entry = &mut self.entries[to_usize(cluster)];
+    /// The cluster after the last one.
+    fn end(&self) -> Cluster {
+        Cluster::new(to_u32(self.entries.len()))
+    }
+
+    fn set(&mut self, cluster: Cluster, value: u32) {
+        let entry = &mut self.entries[cluster.index()];
         let new = *entry & !MASK | value & MASK;
         if new != *entry {
             self.old.entry(cluster).or_insert(*entry);
@@ -76,61 +83,62 @@ impl Table {
 
     /// The clusters of a chain. An end that is none, a loop, or a chain of more than `most`
     /// clusters is an error.
-    pub(super) fn chain(&self, first: u32, most: usize) -> Result<Vec<u32>> {
+    pub(super) fn chain(&self, first: Cluster, most: usize) -> Result<Vec<Cluster>> {
         let bad = |detail: String| {
             Err(Error::corrupt("cluster chain", format!("cluster {first}"), detail))
         };
         let (mut out, mut at) = (Vec::new(), first);
         loop {
-            if !(2..to_u32(self.entries.len())).contains(&at) {
+            if !at.is_before(self.end()) {
                 return bad(format!("it leads to cluster {at} of {}", self.entries.len()));
             }
             if out.len() >= most.min(self.entries.len()) {
                 return bad(format!("it has more than {} clusters, or is a loop", out.len()));
             }
             out.push(at);
-            match self.entries[to_usize(at)] & MASK {
+            match self.entries[at.index()] & MASK {
                 LAST.. => return Ok(out),
                 0 => return bad(format!("it leads to cluster {at}, which is free")),
                 BAD => return bad(format!("it leads to cluster {at}, which is marked as bad")),
-                next => at = next,
+                next => at = Cluster::new(next),
             }
         }
     }
 
     /// Takes `count` free clusters and makes them a chain; nothing changes when there are too few.
-    pub(super) fn allocate(&mut self, count: usize) -> Result<Vec<u32>> {
+    pub(super) fn allocate(&mut self, count: usize) -> Result<Vec<Cluster>> {
         if count > to_usize(self.free) {
             return Err(Error::NoSpace(format!("{count} clusters wanted, {} are free", self.free)));
         }
-        let end = to_u32(self.entries.len());
-        let order = (self.next..end).chain(2..self.next);
-        let free = |cluster: &u32| {
-            self.entries[to_usize(*cluster)] & MASK == 0 && !self.freed.contains(cluster)
+        let end = self.end();
+        let order = self.next.until(end).chain(Cluster::FIRST.until(self.next));
+        let free = |cluster: &Cluster| {
+            self.entries[cluster.index()] & MASK == 0 && !self.freed.contains(cluster)
         };
-        let taken: Vec<u32> = order.filter(free).take(count).collect();
+        let taken: Vec<Cluster> = order.filter(free).take(count).collect();
         if taken.len() < count {
             return Err(Error::NoSpace(format!("{count} clusters wanted")));
         }
         for pair in taken.windows(2) {
-            self.set(pair[0], pair[1]);
+            self.set(pair[0], pair[1].get());
         }
         if let Some(&last) = taken.last() {
             self.set(last, END);
-            self.next = if last + 1 < end { last + 1 } else { 2 };
+            let next = Cluster::new(last.get() + 1);
+            self.next = if next < end { next } else { Cluster::FIRST };
         }
         self.free -= to_u32(count);
         Ok(taken)
     }
 
     /// Lets the chain that ends in `last` go on at `first`.
-    pub(super) fn join(&mut self, last: u32, first: u32) {
-        self.set(last, first);
+    pub(super) fn join(&mut self, last: Cluster, first: Cluster) {
+        self.set(last, first.get());
     }
 
     /// Lets clusters become free at the commit. Those that are new since the last one are free at
     /// once, and `true` is said for them.
-    pub(super) fn release(&mut self, cluster: u32) -> bool {
+    pub(super) fn release(&mut self, cluster: Cluster) -> bool {
         let is_new = self.is_new(cluster);
         if is_new {
             self.set(cluster, 0);
@@ -143,23 +151,25 @@ impl Table {
     }
 
     /// Whether a cluster was free at the last commit and is not now.
-    pub(super) fn is_new(&self, cluster: u32) -> bool {
+    pub(super) fn is_new(&self, cluster: Cluster) -> bool {
         self.old.get(&cluster).is_some_and(|old| old & MASK == 0)
     }
 
     /// The pieces of the table, a sector each, in which something changed since the last call.
-    pub(super) fn take_changes(&mut self, sector: u64) -> Vec<(u64, Vec<u8>)> {
+    pub(super) fn take_changes(&mut self, sector: u64) -> Vec<(TableByte, Vec<u8>)> {
         let bits = self.width.bits();
         let mut sectors = BTreeSet::new();
         for &cluster in self.old.keys() {
-            let first = u64::from(cluster) * bits / 8;
-            let last = (u64::from(cluster + 1) * bits).div_ceil(8) - 1;
+            let entry = u64::from(cluster.get());
+            let first = entry * bits / 8;
+            let last = ((entry + 1) * bits).div_ceil(8) - 1;
             sectors.extend([first / sector, last / sector]);
         }
         self.old.clear();
         sectors
             .into_iter()
-            .map(|index| (index * sector, self.encode(index * sector, sector)))
+            .map(|index| TableByte::new(index * sector))
+            .map(|at| (at, self.encode(at, sector)))
             .collect()
     }
 
@@ -172,7 +182,8 @@ impl Table {
     }
 
     /// Bytes of the table from `from`. Bytes after the last entry are not ours and are cut off.
-    fn encode(&self, from: u64, length: u64) -> Vec<u8> {
+    fn encode(&self, from: TableByte, length: u64) -> Vec<u8> {
+        let from = from.get();
         let end = (to_u64(self.entries.len()) * self.width.bits()) / 8;
         let entry = |index: u64| self.entries.get(to_usize(index)).copied().unwrap_or(0);
         let byte = |at: u64| match self.width {
@@ -204,11 +215,13 @@ fn widen(entry: u32, bad: u32, most: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::units::VolumeByte;
     use super::*;
 
     fn table(width: Width, entries: Vec<u32>) -> Table {
         let free = entries[2..].iter().filter(|&&e| e == 0).count() as u32;
-        Table { entries, width, old: BTreeMap::new(), freed: BTreeSet::new(), next: 2, free }
+        let (old, freed) = (BTreeMap::new(), BTreeSet::new());
+        Table { entries, width, old, freed, next: Cluster::FIRST, free }
     }
 
     #[test]
@@ -224,23 +237,23 @@ mod tests {
                 let bad = most - 8;
                 let wide = narrow.iter().map(|&e| widen(e, bad, most)).collect::<Vec<_>>();
                 let table = table(width, wide.clone());
-                let bytes = table.encode(0, 1 << 20);
+                let bytes = table.encode(TableByte::new(0), 1 << 20);
                 let geometry = Geometry {
                     width,
                     sector: 512,
                     cluster: 512,
-                    table: 0,
+                    table: VolumeByte::default(),
                     table_size: 1 << 16,
                     tables: 1,
                     active: None,
                     fixed_root: None,
-                    root_cluster: 2,
-                    data: 0,
-                    end: count as u32,
+                    root_cluster: Cluster::FIRST,
+                    data: VolumeByte::default(),
+                    end: Cluster::new(count as u32),
                     info: None,
                     serial: 0,
                     label: [0; 11],
-                    state: 0,
+                    state: VolumeByte::default(),
                     size: 0,
                 };
                 let device = crate::MemoryDevice::new(bytes);
@@ -252,13 +265,14 @@ mod tests {
     #[test]
     fn chains_are_made_followed_and_freed() {
         let mut table = table(Width::Fat16, vec![END, END, 0, 4, END, 0, 0, 0, 8, 9]);
-        assert_eq!(table.chain(3, 10).unwrap(), [3, 4]);
-        assert!(table.chain(8, 100).is_err() && table.chain(2, 9).is_err());
-        assert!(table.chain(0, 9).is_err() && table.chain(10, 9).is_err());
-        assert_eq!(table.allocate(3).unwrap(), [2, 5, 6]);
-        assert_eq!(table.chain(2, 10).unwrap(), [2, 5, 6]);
-        assert!(!table.release(3) && !table.release(4) && table.release(6));
-        assert!(table.allocate(3).is_err(), "what waits to be freed is not used");
+        let at = Cluster::new;
+        assert_eq!(table.chain(at(3), 10).unwrap(), [3, 4].map(at));
+        assert!(table.chain(at(8), 100).is_err() && table.chain(at(2), 9).is_err());
+        assert!(table.chain(at(0), 9).is_err() && table.chain(at(10), 9).is_err());
+        assert_eq!(table.allocate(3).unwrap(), [2, 5, 6].map(at));
+        assert_eq!(table.chain(at(2), 10).unwrap(), [2, 5, 6].map(at));
+        assert!(!table.release(at(3)) && !table.release(at(4)) && table.release(at(6)));
+        assert!(table.allocate(3).is_err(), "clusters that wait to be freed are not used");
         assert_eq!(table.free(), 4);
         table.take_changes(512);
         table.free_released();

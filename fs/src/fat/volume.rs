@@ -9,6 +9,7 @@ use super::boot::Geometry;
 use super::dir::{self, ENTRY, Entry};
 use super::layout::ShortEntry;
 use super::table::Table;
+use super::units::{Cluster, DirId};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::num::to_usize;
@@ -18,15 +19,12 @@ const MOST_DIRECTORY: usize = 65_536 * ENTRY;
 /// Most bytes that wait for the commit.
 const MOST_HELD: usize = 256 << 20;
 
-/// A directory: its first cluster, or 0 for the root, whatever kind of volume it is.
-pub(super) type DirId = u32;
-
 pub(super) struct Volume {
     pub(super) device: Arc<dyn BlockDevice>,
     pub(super) geometry: Geometry,
     pub(super) table: Table,
     /// Clusters that differ from the device.
-    pub(super) clusters: BTreeMap<u32, Vec<u8>>,
+    pub(super) clusters: BTreeMap<Cluster, Vec<u8>>,
     /// The root directory of FAT12 and FAT16, when it differs from the device.
     pub(super) root: Option<Vec<u8>>,
     /// Slots that were freed and are not used again, so that a node's number keeps its meaning.
@@ -41,16 +39,16 @@ impl Volume {
         Ok(Self { device, geometry, table, clusters, root: None, burnt })
     }
 
-    fn read_cluster(&self, cluster: u32, buf: &mut [u8]) -> Result<()> {
+    fn read_cluster(&self, cluster: Cluster, buf: &mut [u8]) -> Result<()> {
         match self.clusters.get(&cluster) {
             Some(held) => buf.copy_from_slice(&held[..buf.len()]),
-            None => self.device.read_at(self.geometry.place(cluster), buf)?,
+            None => self.device.read_at(self.geometry.place(cluster).get(), buf)?,
         }
         Ok(())
     }
 
     /// Holds new content of a cluster.
-    pub(super) fn write_cluster(&mut self, cluster: u32, bytes: Vec<u8>) -> Result<()> {
+    pub(super) fn write_cluster(&mut self, cluster: Cluster, bytes: Vec<u8>) -> Result<()> {
         let held = self.clusters.len() * self.geometry.cluster;
         if held + bytes.len() > MOST_HELD && !self.clusters.contains_key(&cluster) {
             return Err(Error::Invalid(format!(
@@ -63,7 +61,7 @@ impl Volume {
     }
 
     /// Reads a part of a chain's bytes.
-    pub(super) fn read_chain(&self, chain: &[u32], offset: u64, buf: &mut [u8]) -> Result<()> {
+    pub(super) fn read_chain(&self, chain: &[Cluster], offset: u64, buf: &mut [u8]) -> Result<()> {
         let size = self.geometry.cluster;
         let mut cluster = vec![0; size];
         let (mut index, mut within) = (to_usize(offset) / size, to_usize(offset) % size);
@@ -87,26 +85,26 @@ impl Volume {
     }
 
     /// The clusters of a file's content.
-    pub(super) fn file_chain(&self, entry: &Entry) -> Result<Vec<u32>> {
-        if entry.cluster == 0 && entry.size == 0 {
+    pub(super) fn file_chain(&self, entry: &Entry) -> Result<Vec<Cluster>> {
+        if entry.cluster.is_none() && entry.size == 0 {
             return Ok(Vec::new());
         }
         self.table.chain(entry.cluster, usize::MAX)
     }
 
-    fn dir_chain(&self, dir: DirId) -> Result<Vec<u32>> {
-        let first = if dir == 0 { self.geometry.root_cluster } else { dir };
+    fn dir_chain(&self, dir: DirId) -> Result<Vec<Cluster>> {
+        let first = if dir.is_root() { self.geometry.root_cluster } else { dir.cluster() };
         self.table.chain(first, MOST_DIRECTORY.div_ceil(self.geometry.cluster))
     }
 
     /// All bytes of a directory.
     pub(super) fn dir_bytes(&self, dir: DirId) -> Result<Vec<u8>> {
-        if let (0, Some((at, size))) = (dir, self.geometry.fixed_root) {
+        if let (DirId::ROOT, Some((at, size))) = (dir, self.geometry.fixed_root) {
             if let Some(root) = &self.root {
                 return Ok(root.clone());
             }
             let mut bytes = vec![0; size];
-            self.device.read_at(at, &mut bytes)?;
+            self.device.read_at(at.get(), &mut bytes)?;
             return Ok(bytes);
         }
         let chain = self.dir_chain(dir)?;
@@ -118,7 +116,7 @@ impl Volume {
     /// Replaces the bytes of a directory, of which the length stays; only clusters that change are
     /// held.
     pub(super) fn set_dir_bytes(&mut self, dir: DirId, bytes: Vec<u8>) -> Result<()> {
-        if let (0, Some(_)) = (dir, self.geometry.fixed_root) {
+        if let (DirId::ROOT, Some(_)) = (dir, self.geometry.fixed_root) {
             self.root = Some(bytes);
             return Ok(());
         }
@@ -148,7 +146,7 @@ impl Volume {
             (None, from) => {
                 let needed = (from + entries.len()) * ENTRY;
                 let more = (needed - bytes.len()).div_ceil(self.geometry.cluster);
-                let fixed = dir == 0 && self.geometry.fixed_root.is_some();
+                let fixed = dir.is_root() && self.geometry.fixed_root.is_some();
                 let size = bytes.len() + more * self.geometry.cluster;
                 if fixed || size > MOST_DIRECTORY {
                     return Err(Error::NoSpace("the directory takes no more entries".to_owned()));
@@ -194,7 +192,7 @@ impl Volume {
     }
 
     /// Lets a chain become free.
-    pub(super) fn release(&mut self, chain: &[u32]) {
+    pub(super) fn release(&mut self, chain: &[Cluster]) {
         for &cluster in chain {
             if self.table.release(cluster) {
                 self.clusters.remove(&cluster);
@@ -202,8 +200,8 @@ impl Volume {
         }
     }
 
-    /// Takes clusters for `content` and holds it there; gives the first one, 0 for no content.
-    pub(super) fn store(&mut self, content: &[u8]) -> Result<u32> {
+    /// Takes clusters for `content` and holds it there; gives the first one, none for no content.
+    pub(super) fn store(&mut self, content: &[u8]) -> Result<Cluster> {
         let size = self.geometry.cluster;
         let chain = self.table.allocate(content.len().div_ceil(size))?;
         for (&cluster, part) in chain.iter().zip(content.chunks(size)) {
@@ -214,6 +212,6 @@ impl Volume {
                 return Err(error);
             }
         }
-        Ok(chain.first().copied().unwrap_or(0))
+        Ok(chain.first().copied().unwrap_or(Cluster::NONE))
     }
 }

@@ -11,12 +11,13 @@ use super::layout::{
 };
 use super::runs::{Run, Runs};
 use super::units::Vcn;
+use crate::num::{to_u8, to_u16, to_u32, to_u64, to_usize};
 use crate::utf16::{unit_bytes, units};
 
 const HEADER: usize = size_of::<AttributeHeader>();
-/// Where a resident attribute's name is.
+/// The offset of a resident attribute's name.
 const RESIDENT_HEAD: usize = HEADER + size_of::<Resident>();
-/// Where a non-resident attribute's name is; eight bytes on with TotalAllocated.
+/// The offset of a non-resident attribute's name; eight bytes on with TotalAllocated.
 const NONRESIDENT_HEAD: usize = HEADER + size_of::<Nonresident>();
 /// Names of attributes have at most 255 units, and one compression unit at most 64 KiB clusters.
 const UNIT_MAX: u8 = 16;
@@ -24,7 +25,7 @@ const UNIT_MAX: u8 = 16;
 /// The clusters of a non-resident attribute, and how many bytes of them count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
-    /// Where they are.
+    /// Their place.
     pub runs: Runs,
     /// FileSize: bytes of the value.
     pub size: u64,
@@ -34,7 +35,7 @@ pub struct Mapping {
     pub unit: u8,
 }
 
-/// Where an attribute's value is.
+/// The place of an attribute's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// In the record.
@@ -96,7 +97,7 @@ impl Attribute {
     /// Bytes of the value.
     pub fn size(&self) -> u64 {
         match &self.body {
-            Body::Resident(value) => value.len() as u64,
+            Body::Resident(value) => to_u64(value.len()),
             Body::Mapped(mapping) => mapping.size,
         }
     }
@@ -109,13 +110,13 @@ impl Attribute {
     /// AllocatedLength as a directory entry has it: bytes of clusters taken.
     pub fn allocated(&self, geometry: &Geometry) -> u64 {
         match &self.body {
-            Body::Resident(value) => (value.len() as u64).next_multiple_of(8),
+            Body::Resident(value) => to_u64(value.len()).next_multiple_of(8),
             Body::Mapped(mapping) if self.is_thin() => mapping.runs.allocated() * geometry.cluster,
             Body::Mapped(mapping) => mapping.runs.clusters() * geometry.cluster,
         }
     }
 
-    /// Where the value or the mapping pairs begin in a record's part of the attribute.
+    /// The offset of the value or the mapping pairs in a record's part of the attribute.
     fn body_offset(&self) -> usize {
         let head = match &self.body {
             Body::Resident(_) => RESIDENT_HEAD,
@@ -170,8 +171,8 @@ impl Attribute {
         match &self.body {
             Body::Resident(value) => {
                 let resident = Resident {
-                    value_length: (value.len() as u32).into(),
-                    value_offset: (body_at as u16).into(),
+                    value_length: to_u32(value.len()).into(),
+                    value_offset: to_u16(body_at).into(),
                     resident_flags: self.resident_flags,
                     reserved: 0,
                 };
@@ -213,7 +214,7 @@ impl Attribute {
             type_code: self.type_code.into(),
             record_length: 0.into(),
             form_code: u8::from(matches!(self.body, Body::Mapped(_))),
-            name_length: self.name.len().min(255) as u8,
+            name_length: to_u8(self.name.len().min(255)),
             name_offset: 0.into(),
             flags: self.flags.into(),
             instance: instance.into(),
@@ -238,7 +239,7 @@ impl Attribute {
         let nonresident = Nonresident {
             lowest_vcn: vcns.start.0.into(),
             highest_vcn: vcns.end.0.wrapping_sub(1).into(),
-            mapping_pairs_offset: (body_at as u16).into(),
+            mapping_pairs_offset: (to_u16(body_at)).into(),
             compression_unit_size: if is_first { mapping.unit } else { 0 },
             reserved: [0; 5],
             allocated_length: first(mapping.runs.clusters() * geometry.cluster).into(),
@@ -261,14 +262,14 @@ impl Attribute {
 /// Pads an encoded attribute, and sets its length and where its name is.
 fn finish(mut out: Vec<u8>, name_at: usize) -> Vec<u8> {
     out.resize(out.len().next_multiple_of(8), 0);
-    let length = (out.len() as u32).to_le_bytes();
+    let length = (to_u32(out.len())).to_le_bytes();
     out[4..8].copy_from_slice(&length);
     // Windows sets the offset whether there is a name or not.
-    out[10..12].copy_from_slice(&(name_at as u16).to_le_bytes());
+    out[10..12].copy_from_slice(&(to_u16(name_at)).to_le_bytes());
     out
 }
 
-/// Reads the attributes that begin at byte `first` of a record. What is wrong is said in words.
+/// Reads the attributes that begin at byte `first` of a record. The error says in words what is wrong.
 pub fn parse(record: &[u8], first: usize, geometry: &Geometry) -> Result<Vec<Attribute>, String> {
     let mut out: Vec<Attribute> = Vec::new();
     let mut at = first;
@@ -283,7 +284,7 @@ pub fn parse(record: &[u8], first: usize, geometry: &Geometry) -> Result<Vec<Att
         let Ok((head, _)) = AttributeHeader::read_from_prefix(rest) else {
             return Err(format!("an attribute begins at byte {at}, too near to the end"));
         };
-        let (kind, length) = (head.type_code.get(), head.record_length.get() as usize);
+        let (kind, length) = (head.type_code.get(), to_usize(head.record_length.get()));
         if length < RESIDENT_HEAD || !length.is_multiple_of(8) || length > rest.len() {
             return Err(format!("attribute {kind:#x} at byte {at} has {length} bytes"));
         }
@@ -324,7 +325,7 @@ fn parse_one(
                 return Err("it is too short".to_owned());
             };
             let (from, length) =
-                (usize::from(form.value_offset.get()), form.value_length.get() as usize);
+                (usize::from(form.value_offset.get()), to_usize(form.value_length.get()));
             let Some(value) = bytes.get(from..from.saturating_add(length)) else {
                 return Err(format!("its value of {length} bytes at byte {from} is not in it"));
             };
@@ -345,7 +346,7 @@ fn parse_one(
                     "its runs have {} clusters for the VCNs {} to {}",
                     runs.clusters(),
                     form.lowest_vcn.get(),
-                    form.highest_vcn.get() as i64
+                    form.highest_vcn.get().cast_signed()
                 ));
             }
             let mut mapping = Mapping { runs, ..Mapping::default() };
@@ -369,7 +370,7 @@ fn parse_one(
 }
 
 /// Puts the parts of non-resident attributes together. They may come in any order; those of one
-/// attribute must cover it without a gap. What is wrong is said in words.
+/// attribute must cover it without a gap. The error says in words what is wrong.
 pub fn join(parts: Vec<Attribute>, geometry: &Geometry) -> Result<Vec<Attribute>, String> {
     let mut parts = parts;
     parts.sort_by(|a, b| {

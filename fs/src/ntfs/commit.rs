@@ -1,6 +1,6 @@
 //! From memory to the device.
 //!
-//! NTFS has a log that only its own driver can write. What takes its place here is a second MFT
+//! NTFS has a log that only its own driver can write. A second MFT takes its place here
 //! ([`super::shadow`]): the volume changes as a whole with one write of its boot sector. The steps,
 //! with a flush after each:
 //!
@@ -14,7 +14,7 @@
 //! A cut at any moment leaves the old volume or the new one. Bitmaps may then have clusters and
 //! records in use that are free, which takes room and harms nothing.
 //!
-//! Where a volume has no room for the copies, nothing is written: [`Volume::check_commit`] says it
+//! If a volume has no room for the copies, nothing is written: [`Volume::check_commit`] says it
 //! before any other file system of the guest changes.
 
 use zerocopy::IntoBytes;
@@ -139,14 +139,15 @@ impl Volume {
         let mut write = |open: Option<(u64, Vec<u8>)>| -> Result<()> {
             if let Some((offset, bytes)) = open {
                 self.store.device().write_at(offset, &bytes)?;
-                blocks += (bytes.len() as u64).div_ceil(BLOCK);
+                blocks += to_u64(bytes.len()).div_ceil(BLOCK);
             }
             Ok(())
         };
         for (offset, bytes) in writes {
             match &mut open {
                 Some((start, last))
-                    if *start + last.len() as u64 == offset && last.len() + bytes.len() <= most =>
+                    if *start + to_u64(last.len()) == offset
+                        && last.len() + bytes.len() <= most =>
                 {
                     last.extend_from_slice(&bytes);
                 }

@@ -109,7 +109,7 @@ impl Volume {
         let wanted = self.geometry.clusters_for(end).saturating_sub(have);
         let new = self.allocate(wanted, end_of(&mapping))?;
         new.iter().for_each(|run| mapping.runs.push(run));
-        // The sector in which old and new meet is written whole. Behind the valid end it holds
+        // The sector in which old and new meet is written whole. After the valid end it holds
         // nothing that counts, so that it may be written before the commit.
         let from = start / to_u64(SECTOR) * to_u64(SECTOR);
         let mut all = vec![0; to_usize(start - from)];

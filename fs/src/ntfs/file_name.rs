@@ -6,7 +6,7 @@ use super::layout::{FileNameHeader, Reference};
 use crate::num::to_u8;
 use crate::utf16::{unit_bytes, units};
 
-/// Which rules a name follows: Flags of `$FILE_NAME`.
+/// The rules that a name follows: Flags of `$FILE_NAME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespace {
     /// Anything but `/` and zero.
@@ -61,7 +61,7 @@ impl FileName {
         Reference(self.head.parent_directory.get())
     }
 
-    /// Which rules it follows.
+    /// The rules that it follows.
     pub fn namespace(&self) -> Namespace {
         Namespace::from_flags(self.head.flags)
     }

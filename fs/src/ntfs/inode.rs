@@ -11,7 +11,7 @@ use super::layout::{
     STANDARD_INFORMATION, StandardInformation, record_flags,
 };
 use super::record::{Record, corrupt};
-use super::units::Vcn;
+use super::units::{RecordNumber, Vcn};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::num::{to_u8, to_u16, to_usize};
@@ -24,7 +24,7 @@ const LIST_MAX: u64 = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Inode {
     /// The number of its first record.
-    pub number: u64,
+    pub number: RecordNumber,
     /// SequenceNumber of its first record.
     pub sequence: u16,
     /// ReferenceCount: how many names it has, short ones among them.
@@ -34,7 +34,7 @@ pub struct Inode {
     /// Its attributes but the attribute list, by type and name.
     pub attributes: Vec<Attribute>,
     /// Its other records, in the order in which the attribute list first names them.
-    pub extensions: Vec<u64>,
+    pub extensions: Vec<RecordNumber>,
     /// The attribute list's own clusters, where it is not resident.
     pub list: Option<Attribute>,
 }
@@ -209,7 +209,7 @@ pub(super) fn load(volume: &Volume, base: &Record) -> Result<Inode> {
     if let Some(at) = list {
         let list = parts.remove(at);
         let entries = read_list(volume, number, &list)?;
-        let mut found: BTreeSet<(u64, u16)> =
+        let mut found: BTreeSet<(RecordNumber, u16)> =
             parts.iter().map(|part| (number, part.instance)).collect();
         let mut seen = BTreeSet::from([number]);
         for entry in &entries {
@@ -255,7 +255,11 @@ pub(super) fn load(volume: &Volume, base: &Record) -> Result<Inode> {
 }
 
 /// The entries of an attribute list.
-pub(super) fn read_list(volume: &Volume, number: u64, list: &Attribute) -> Result<Vec<ListEntry>> {
+pub(super) fn read_list(
+    volume: &Volume,
+    number: RecordNumber,
+    list: &Attribute,
+) -> Result<Vec<ListEntry>> {
     if list.size() > LIST_MAX {
         return Err(corrupt(number, format!("its attribute list has {} bytes", list.size())));
     }

@@ -2,9 +2,11 @@
 //! have them (MS-FSCC, "Master File Table" in the Win32 reference) and, where those are silent, as
 //! the linux-ntfs documentation has them. All numbers are little-endian.
 
-use crate::num::low16;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::units::RecordNumber;
+use crate::num::low16;
 
 /// `$STANDARD_INFORMATION`.
 pub const STANDARD_INFORMATION: u32 = 0x10;
@@ -35,30 +37,32 @@ pub const END: u32 = 0xffff_ffff;
 
 /// The numbers of the system's own records.
 pub mod records {
+    use super::RecordNumber;
+
     /// `$MFT`.
-    pub const MFT: u64 = 0;
+    pub const MFT: RecordNumber = RecordNumber(0);
     /// `$MFTMirr`.
-    pub const MFT_MIRR: u64 = 1;
+    pub const MFT_MIRR: RecordNumber = RecordNumber(1);
     /// `$LogFile`.
-    pub const LOG_FILE: u64 = 2;
+    pub const LOG_FILE: RecordNumber = RecordNumber(2);
     /// `$Volume`.
-    pub const VOLUME: u64 = 3;
+    pub const VOLUME: RecordNumber = RecordNumber(3);
     /// The root directory.
-    pub const ROOT: u64 = 5;
+    pub const ROOT: RecordNumber = RecordNumber(5);
     /// `$Bitmap`.
-    pub const BITMAP: u64 = 6;
+    pub const BITMAP: RecordNumber = RecordNumber(6);
     /// `$Secure`.
-    pub const SECURE: u64 = 9;
+    pub const SECURE: RecordNumber = RecordNumber(9);
     /// `$UpCase`.
-    pub const UP_CASE: u64 = 10;
+    pub const UP_CASE: RecordNumber = RecordNumber(10);
     /// `$Extend`.
-    pub const EXTEND: u64 = 11;
+    pub const EXTEND: RecordNumber = RecordNumber(11);
     /// Records that only the MFT's own run list may be continued in.
-    pub const MFT_EXTENSIONS: std::ops::Range<u64> = 15..24;
+    pub const MFT_EXTENSIONS: std::ops::Range<RecordNumber> = RecordNumber(15)..RecordNumber(24);
     /// The first record that is not one of the system's own, on disks as Windows makes them.
-    pub const FIRST_USER: u64 = 24;
+    pub const FIRST_USER: RecordNumber = RecordNumber(24);
     /// Names in the root directory of records below this are not shown.
-    pub const FIRST_VISIBLE: u64 = 16;
+    pub const FIRST_VISIBLE: RecordNumber = RecordNumber(16);
 }
 
 /// Flags of an attribute.
@@ -281,12 +285,12 @@ pub struct Reference(pub u64);
 
 impl Reference {
     /// Makes one.
-    pub fn new(number: u64, sequence: u16) -> Self {
-        Self(number & 0xffff_ffff_ffff | u64::from(sequence) << 48)
+    pub fn new(number: RecordNumber, sequence: u16) -> Self {
+        Self(number.0 & 0xffff_ffff_ffff | u64::from(sequence) << 48)
     }
     /// SegmentNumber.
-    pub fn number(self) -> u64 {
-        self.0 & 0xffff_ffff_ffff
+    pub fn number(self) -> RecordNumber {
+        RecordNumber(self.0 & 0xffff_ffff_ffff)
     }
     /// SequenceNumber.
     pub fn sequence(self) -> u16 {

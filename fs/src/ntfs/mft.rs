@@ -10,7 +10,7 @@ use super::layout::{BITMAP, DATA, Reference, record_flags, records};
 use super::pieces::Step;
 use super::record::{Record, corrupt};
 use super::runs::Runs;
-use super::units::Lcn;
+use super::units::{Lcn, RecordNumber};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::num::{to_u64, to_usize};
@@ -39,16 +39,16 @@ impl Volume {
     }
 
     /// The first free record of a range that was not in use at the last commit.
-    fn find_record(&self, range: Range<u64>) -> Result<Option<u64>> {
+    fn find_record(&self, range: Range<RecordNumber>) -> Result<Option<RecordNumber>> {
         let bitmap = self.mft_bitmap()?;
-        let mut at = range.start / 8;
-        let end = range.end.div_ceil(8);
+        let mut at = range.start.0 / 8;
+        let end = range.end.0.div_ceil(8);
         while at < end {
             let mut bytes = vec![0; to_usize(CHUNK.min(end - at))];
             self.read_metadata(bitmap, at, &mut bytes)?;
             for (index, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte != 0xff) {
                 for bit in (0..8).filter(|bit| byte >> bit & 1 == 0) {
-                    let number = (at + to_u64(index)) * 8 + bit;
+                    let number = RecordNumber((at + to_u64(index)) * 8 + bit);
                     if range.contains(&number) && !self.space.freed_records.contains(&number) {
                         return Ok(Some(number));
                     }
@@ -60,7 +60,7 @@ impl Volume {
     }
 
     /// Marks a record in the MFT's bitmap.
-    fn mark_record(&mut self, number: u64, value: bool) -> Result<()> {
+    fn mark_record(&mut self, number: RecordNumber, value: bool) -> Result<()> {
         let wrong = |volume: &Self| {
             let state = if value { "in use" } else { "free" };
             volume.mft.corrupt(format!("record {number} is {state} in $BITMAP already"))
@@ -69,7 +69,7 @@ impl Volume {
         match &bitmap.body {
             Body::Mapped(mapping) => {
                 let runs = mapping.runs.clone();
-                let (sector, bit) = (number / 8 / 512 * 512, number % (8 * 512));
+                let (sector, bit) = (number.0 / 8 / 512 * 512, number.0 % (8 * 512));
                 let mut bytes = [0; 512];
                 self.read_runs(&runs, sector, &mut bytes)?;
                 if !change_bits(&mut bytes, bit..bit + 1, value) {
@@ -81,7 +81,7 @@ impl Volume {
                 let mut mft = (*self.mft).clone();
                 let bitmap = mft.find_mut(BITMAP, &[]).map(|attribute| &mut attribute.body);
                 let Some(Body::Resident(bytes)) = bitmap else { return Err(wrong(self)) };
-                if !change_bits(bytes, number..number + 1, value) {
+                if !change_bits(bytes, number.0..number.0 + 1, value) {
                     return Err(wrong(self));
                 }
                 self.save(&mut mft)
@@ -98,7 +98,7 @@ impl Volume {
             })?
         } else {
             let from = self.space.next_record.max(records::FIRST_USER);
-            match self.find_record(from..self.record_count())? {
+            match self.find_record(from..RecordNumber(self.record_count()))? {
                 Some(number) => number,
                 None => self.grow_mft()?,
             }
@@ -134,7 +134,7 @@ impl Volume {
 
     /// Frees a record, with the commit. Its sequence number goes on, so that what still names it
     /// names nothing.
-    pub(super) fn release_record(&mut self, number: u64) -> Result<()> {
+    pub(super) fn release_record(&mut self, number: RecordNumber) -> Result<()> {
         let mut record = self.read_record(number)?;
         let sequence = record.head.sequence_number.get().checked_add(1).unwrap_or(1);
         record.head.sequence_number = sequence.into();
@@ -153,7 +153,7 @@ impl Volume {
     }
 
     /// Makes the MFT larger and gives the number of the first new record.
-    fn grow_mft(&mut self) -> Result<u64> {
+    fn grow_mft(&mut self) -> Result<RecordNumber> {
         let (cluster, size) = (self.geometry.cluster, to_u64(self.geometry.record));
         let first = self.record_count();
         let clusters = self.geometry.clusters_for(GROW * size);
@@ -173,12 +173,12 @@ impl Volume {
         self.grow_mft_bitmap(&mut mft, first + count)?;
         // From here on the new records have a place.
         self.mft = Arc::new(mft.clone());
-        for number in first..first + count {
+        for number in RecordNumber::all(RecordNumber(first)..RecordNumber(first + count)) {
             let record = Record::new(number, &self.geometry);
             self.write_record(&record, Step::Fresh)?;
         }
         self.save(&mut mft)?;
-        Ok(first)
+        Ok(RecordNumber(first))
     }
 
     fn grow_mft_bitmap(&mut self, mft: &mut Inode, records: u64) -> Result<()> {

@@ -40,3 +40,5 @@ mod units;
 mod volume;
 
 pub use ops::Ntfs;
+#[doc(hidden)] // for tests
+pub use units::RecordNumber;

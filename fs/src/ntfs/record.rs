@@ -6,8 +6,9 @@ use super::attribute::{self, Attribute};
 use super::boot::Geometry;
 use super::fixup;
 use super::layout::{AttributeHeader, END, FileRecord, Reference, Resident, record_flags};
+use super::units::RecordNumber;
 use crate::error::{Error, Result};
-use crate::num::{low32, to_u16, to_u32, to_usize};
+use crate::num::{to_u16, to_u32, to_usize};
 
 /// Bytes after the last attribute: the end mark, and four bytes of padding.
 pub const END_MARK: usize = 8;
@@ -16,43 +17,43 @@ const HEAD: usize = size_of::<FileRecord>();
 /// A record whose update sequence has been checked and undone.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Which one.
-    pub number: u64,
+    /// Its number.
+    pub number: RecordNumber,
     /// Its header.
     pub head: FileRecord,
     bytes: Vec<u8>,
 }
 
 /// An error about a record.
-pub fn corrupt(number: u64, detail: impl Into<String>) -> Error {
+pub fn corrupt(number: RecordNumber, detail: impl Into<String>) -> Error {
     Error::corrupt("MFT record", format!("record {number}"), detail)
 }
 
 impl Record {
     /// Checks a record as the device has it.
-    pub fn parse(number: u64, mut bytes: Vec<u8>) -> Result<Self> {
+    pub fn parse(number: RecordNumber, mut bytes: Vec<u8>) -> Result<Self> {
         fixup::apply(&mut bytes, b"FILE").map_err(|text| corrupt(number, text))?;
         let Ok((head, _)) = FileRecord::read_from_prefix(&bytes) else {
             return Err(corrupt(number, format!("it has {} bytes", bytes.len())));
         };
         let sequence = usize::from(head.update_sequence_array_offset.get());
-        let behind = sequence + 2 * usize::from(head.update_sequence_array_size.get());
+        let after = sequence + 2 * usize::from(head.update_sequence_array_size.get());
         let first = usize::from(head.first_attribute_offset.get());
         // Before NTFS 3.1 the header had 42 bytes.
-        if sequence < 42 || first < behind || first % 8 != 0 || first + END_MARK > bytes.len() {
+        if sequence < 42 || first < after || first % 8 != 0 || first + END_MARK > bytes.len() {
             return Err(corrupt(
                 number,
                 format!("its update sequence is at byte {sequence}, its attributes at {first}"),
             ));
         }
-        if sequence >= HEAD && u64::from(head.segment_number.get()) != number & 0xffff_ffff {
+        if sequence >= HEAD && head.segment_number.get() != number.low() {
             return Err(corrupt(number, format!("it says it is {}", head.segment_number.get())));
         }
         Ok(Self { number, head, bytes })
     }
 
     /// A record that was never in use.
-    pub fn new(number: u64, geometry: &Geometry) -> Self {
+    pub fn new(number: RecordNumber, geometry: &Geometry) -> Self {
         let array = geometry.record / fixup::STRIDE + 1;
         let first = (HEAD + 2 * array).next_multiple_of(8);
         let head = FileRecord {
@@ -69,7 +70,7 @@ impl Record {
             base_file_record_segment: 0.into(),
             next_attribute_instance: 0.into(),
             unused: 0.into(),
-            segment_number: low32(number).into(),
+            segment_number: number.low().into(),
         };
         let mut bytes = vec![0; geometry.record];
         // No attributes.

@@ -159,8 +159,8 @@ impl Runs {
         before.chain(with.iter()).chain(self.part(vcns.end..self.end())).collect()
     }
 
-    /// Adds mapping pairs up to their end mark, as they stand in one record. What is wrong with
-    /// them is said in words.
+    /// Adds mapping pairs up to their end mark, as they stand in one record. The
+    /// error says in words what is wrong.
     pub fn decode(&mut self, pairs: &[u8], geometry: &Geometry) -> Result<(), String> {
         let (mut at, mut lcn) = (0, 0i64);
         loop {

@@ -1,6 +1,6 @@
 //! From a file in memory to its records.
 //!
-//! What fits into the first record is there. What does not goes, in this order: values that may
+//! Attributes stay in the first record while they fit. The others leave it in this order: values that may
 //! lie in clusters go there; then the file gets an attribute list, and attributes that are not
 //! needed at once move to records of their own. Those are written anew, never in place, so that a
 //! file changes as a whole with its first record.
@@ -15,7 +15,7 @@ use super::layout::{
 };
 use super::pieces::Step;
 use super::record::Record;
-use super::units::Vcn;
+use super::units::{RecordNumber, Vcn};
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::num::to_u16;
@@ -137,10 +137,10 @@ impl Volume {
         &mut self,
         inode: &mut Inode,
         base: &mut Record,
-        old_extensions: &[u64],
+        old_extensions: &[RecordNumber],
     ) -> Result<()> {
         let room = base.room();
-        let capacity = Record::new(0, &self.geometry).room();
+        let capacity = Record::new(records::MFT, &self.geometry).room();
         // Resident as long as it takes no more than a quarter of the record.
         let mut reserved = room / 4;
         let (layout, size) = self.lay_out(inode, room - reserved, capacity)?;
@@ -309,7 +309,7 @@ impl Volume {
         inode: &Inode,
         attributes: &[u8],
         count: u16,
-        reusable: &mut Vec<u64>,
+        reusable: &mut Vec<RecordNumber>,
     ) -> Result<Reference> {
         let build = |mut record: Record| {
             record.head.next_attribute_instance = count.into();

@@ -24,9 +24,10 @@ use super::pieces::{Piece, Step};
 use super::record::{Record, corrupt};
 use super::runs::Runs;
 use super::state::{DIRTY, FLAGS_AT};
-use super::units::{Lcn, Vcn};
+use super::units::{Lcn, RecordNumber, Vcn};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// The records that `$MFTMirr` has at least, and drivers compare.
 const MIRRORED: u64 = 4;
@@ -39,19 +40,19 @@ const BYTES_MAX: u64 = 1 << 30;
 /// Bytes and the place on the volume that they go to.
 pub(super) type Write = (u64, Vec<u8>);
 /// Records that differ between the copies and their own places.
-pub(super) type Changed = BTreeMap<u64, Vec<u8>>;
+pub(super) type Changed = BTreeMap<RecordNumber, Vec<u8>>;
 
 /// Records that are copied.
 pub(super) struct Source {
     /// The clusters of the MFT or of its mirror.
     pub runs: Runs,
-    /// Where in those bytes the copy begins.
+    /// The byte of those at which the copy begins.
     pub start: u64,
-    /// Where in those bytes the last record ends.
+    /// The byte of those at which the last record ends.
     pub end: u64,
 }
 
-/// What one commit needs to switch twice.
+/// The data with which one commit switches twice.
 pub(super) struct Shadow {
     /// Records of MFT and mirror, and the clusters for their copies, which were free.
     pub moved: Vec<(Source, Runs)>,
@@ -130,14 +131,14 @@ impl Volume {
 
     /// Clusters of the records that the mirror has.
     fn mirrored_clusters(&self) -> u64 {
-        (MIRRORED * self.geometry.record as u64).div_ceil(self.geometry.cluster)
+        (MIRRORED * to_u64(self.geometry.record)).div_ceil(self.geometry.cluster)
     }
 
     /// The virtual clusters of the MFT that change, in whole records and clusters. Always among
     /// them are the first ones, and all records with a part of the MFT's own run list.
     fn changed_pieces(&self, pieces: &[(u64, Piece)]) -> Result<Vec<Range<Vcn>>> {
         let cluster = self.geometry.cluster;
-        let record = self.geometry.record as u64;
+        let record = to_u64(self.geometry.record);
         let Some(Mapping { runs, .. }) = self.mft.data().and_then(Attribute::mapping) else {
             return Err(self.mft.corrupt("it has no $DATA in clusters"));
         };
@@ -145,7 +146,7 @@ impl Volume {
         let of = |range: Range<u64>| range.start / unit..range.end.div_ceil(unit);
         let mut units: Vec<Range<u64>> = vec![of(0..self.mirrored_clusters())];
         units.extend(self.mft.extensions.iter().map(|number| {
-            let at = number.saturating_mul(record);
+            let at = number.saturating_byte(self.geometry.record);
             of(at / cluster..(at + record).div_ceil(cluster))
         }));
         let (own, mirror) = (by_place(runs), by_place(&self.mirror.0));
@@ -153,7 +154,7 @@ impl Volume {
             if matches!(piece.step, Step::Fresh | Step::Bitmap) || self.is_new(*offset, piece) {
                 continue;
             }
-            let end = (offset + piece.bytes().len() as u64).div_ceil(cluster);
+            let end = (offset + to_u64(piece.bytes().len())).div_ceil(cluster);
             let clusters = Lcn::of_byte(*offset, cluster)..Lcn(end);
             match find(&own, &clusters) {
                 Some(vcn) => units.push(of(vcn.0..vcn.0 + (clusters.end - clusters.start))),
@@ -182,7 +183,7 @@ impl Volume {
     /// Whether a piece lies in clusters that were free at the last commit.
     pub(super) fn is_new(&self, offset: u64, piece: &Piece) -> bool {
         let cluster = self.geometry.cluster;
-        let last = offset + (piece.bytes().len() as u64).saturating_sub(1);
+        let last = offset + to_u64(piece.bytes().len()).saturating_sub(1);
         (offset / cluster..=last / cluster).all(|lcn| self.is_fresh(Lcn(lcn)))
     }
 
@@ -200,7 +201,7 @@ impl Volume {
     /// Takes clusters for the copies and works out what is in them; `None` where they cannot be
     /// described.
     fn copies(&mut self, ranges: &[Range<Vcn>]) -> Result<Option<Shadow>> {
-        let (cluster, record) = (self.geometry.cluster, self.geometry.record as u64);
+        let (cluster, record) = (self.geometry.cluster, to_u64(self.geometry.record));
         let Some(own) = self.mft.data().and_then(Attribute::mapping).map(|m| m.runs.clone()) else {
             return Ok(None);
         };
@@ -209,7 +210,7 @@ impl Volume {
         for range in ranges {
             let count = range.end - range.start;
             let mut new = Runs::default();
-            // What is read before the run lists are known must be in one piece.
+            // A structure that is read before the run lists are known must be in one piece.
             if range.start == Vcn(0) {
                 new = self.allocate_whole(count.min(self.mirrored_clusters()))?;
             }
@@ -304,7 +305,7 @@ impl Volume {
                 let bytes = match (begin, &list) {
                     (Some(begin), _) => begin.bytes.clone(),
                     (None, Some(list)) if part.type_code == ATTRIBUTE_LIST => {
-                        if part.size() != list.len() as u64 || part.value().is_none() {
+                        if part.size() != to_u64(list.len()) || part.value().is_none() {
                             return Ok(None);
                         }
                         Attribute { body: Body::Resident(list.clone()), ..part.clone() }
@@ -340,7 +341,7 @@ impl Volume {
         &self,
         inode: &Inode,
         parts: &[(Record, Vec<Attribute>)],
-    ) -> Result<Option<BTreeMap<u64, Begin>>> {
+    ) -> Result<Option<BTreeMap<RecordNumber, Begin>>> {
         let Some((data, mapping)) = inode.data().and_then(|data| Some((data, data.mapping()?)))
         else {
             return Ok(None);
@@ -361,7 +362,7 @@ impl Volume {
             else {
                 return Ok(None);
             };
-            let place = record.number.saturating_mul(self.geometry.record as u64);
+            let place = record.number.saturating_byte(self.geometry.record);
             if from > 0 && Vcn::of_byte(place, self.geometry.cluster) >= vcn {
                 return Ok(None);
             }
@@ -380,7 +381,7 @@ impl Volume {
         &self,
         inode: &Inode,
         list: &Attribute,
-        lowest: &BTreeMap<u64, Begin>,
+        lowest: &BTreeMap<RecordNumber, Begin>,
     ) -> Result<Option<Vec<u8>>> {
         let entries = read_list(self, inode.number, list)?;
         let mut changed = entries.clone();
@@ -403,9 +404,9 @@ struct Begin {
 /// Lays whole records over the bytes from byte `from` on of a list of records that ends at `end`.
 pub(super) fn lay_over(bytes: &mut [u8], from: u64, end: u64, changed: &Changed, record: usize) {
     for (number, new) in changed {
-        let offset = number.saturating_mul(record as u64);
-        let at = offset.checked_sub(from).filter(|_| offset + record as u64 <= end);
-        let place = at.and_then(|at| bytes.get_mut(at as usize..at as usize + record));
+        let offset = number.saturating_byte(record);
+        let at = offset.checked_sub(from).filter(|_| offset + to_u64(record) <= end);
+        let place = at.and_then(|at| bytes.get_mut(to_usize(at)..to_usize(at) + record));
         if let Some(place) = place {
             place.copy_from_slice(new);
         }

@@ -77,7 +77,7 @@ impl Volume {
                 Ok(())
             }
             Body::Mapped(mapping) => {
-                // Behind the valid part are zeros, whatever the clusters hold.
+                // The bytes after the valid part are zeros, whatever the clusters hold.
                 let valid = to_usize(mapping.valid.saturating_sub(offset).min(to_u64(buf.len())));
                 buf[valid..].fill(0);
                 if attribute.is_compressed() && mapping.unit > 0 {

@@ -8,7 +8,7 @@ use super::boot::Geometry;
 use super::fixup;
 use super::index::{self, IndexStore};
 use super::inode::Inode;
-use super::layout::{BITMAP, INDEX_ALLOCATION, INDEX_ROOT};
+use super::layout::{BITMAP, INDEX_ALLOCATION, INDEX_ROOT, records};
 use super::mft::end_of;
 use super::pieces::Step;
 use super::record::Record;
@@ -17,11 +17,12 @@ use super::save::UNNUMBERED;
 use super::units::{Lcn, Vcn};
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
+use crate::num::{to_u64, to_usize};
 
 /// The name of a directory's index: `$I30`.
 pub const I30: [u16; 4] = [0x24, 0x49, 0x33, 0x30];
 
-/// Which index of which file, for errors.
+/// The index and its file in words, for errors.
 pub(super) fn place(inode: &Inode, name: &[u16]) -> String {
     let name = display_name(&crate::utf16::to_utf8(name));
     format!("record {} index {name}", inode.number)
@@ -30,7 +31,7 @@ pub(super) fn place(inode: &Inode, name: &[u16]) -> String {
 /// Bytes that one VCN counts in an index with blocks of `block` bytes: a cluster, or 512 bytes
 /// where a block is smaller than a cluster.
 pub(super) fn vcn_unit(block: usize, geometry: &Geometry) -> u64 {
-    if block as u64 >= geometry.cluster { geometry.cluster } else { 512 }
+    if to_u64(block) >= geometry.cluster { geometry.cluster } else { 512 }
 }
 
 /// The value of an index's root.
@@ -45,7 +46,7 @@ pub(super) fn root(inode: &Inode, name: &[u16]) -> Result<Vec<u8>> {
 pub(super) fn block_size(inode: &Inode, name: &[u16]) -> Result<usize> {
     let reader = Reader { volume: None, inode, name };
     let head = index::root_header(&reader, &root(inode, name)?)?;
-    Ok(head.BytesPerIndexBuffer.get() as usize)
+    Ok(to_usize(head.BytesPerIndexBuffer.get()))
 }
 
 /// Reads a block, checks its update sequence and undoes it.
@@ -53,7 +54,7 @@ pub(super) fn read_block(
     volume: &Volume,
     inode: &Inode,
     name: &[u16],
-    vcn: u64,
+    vcn: Vcn,
 ) -> Result<Vec<u8>> {
     let corrupt = |text: String| {
         Error::corrupt("INDX block", format!("{}, VCN {vcn}", place(inode, name)), text)
@@ -62,9 +63,9 @@ pub(super) fn read_block(
     let Some(blocks) = inode.find(INDEX_ALLOCATION, name) else {
         return Err(corrupt("the index has no blocks".to_owned()));
     };
-    let offset = vcn.checked_mul(vcn_unit(size, &volume.geometry));
+    let offset = vcn.checked_byte(vcn_unit(size, &volume.geometry));
     let offset = offset
-        .filter(|offset| offset.checked_add(size as u64).is_some_and(|end| end <= blocks.size()));
+        .filter(|offset| offset.checked_add(to_u64(size)).is_some_and(|end| end <= blocks.size()));
     let Some(offset) = offset else {
         return Err(corrupt(format!("the blocks have only {} bytes", blocks.size())));
     };
@@ -102,19 +103,19 @@ impl IndexStore for Reader<'_> {
     fn set_root(&mut self, _: &[u8]) -> Result<bool> {
         only_read()
     }
-    fn read_block(&self, vcn: u64) -> Result<Vec<u8>> {
+    fn read_block(&self, vcn: Vcn) -> Result<Vec<u8>> {
         match self.volume {
             Some(volume) => read_block(volume, self.inode, self.name, vcn),
             None => only_read(),
         }
     }
-    fn write_block(&mut self, _: u64, _: &[u8]) -> Result<()> {
+    fn write_block(&mut self, _: Vcn, _: &[u8]) -> Result<()> {
         only_read()
     }
-    fn allocate_block(&mut self) -> Result<u64> {
+    fn allocate_block(&mut self) -> Result<Vcn> {
         only_read()
     }
-    fn free_block(&mut self, _: u64) -> Result<()> {
+    fn free_block(&mut self, _: Vcn) -> Result<()> {
         only_read()
     }
 }
@@ -156,22 +157,22 @@ impl<'a> Editor<'a> {
         self.volume.set_value(self.inode, BITMAP, self.name, bits)
     }
 
-    /// Where a VCN is in the bitmap.
-    fn bit(&self, vcn: u64) -> Result<u64> {
+    /// The bit of a VCN in the bitmap.
+    fn bit(&self, vcn: Vcn) -> Result<u64> {
         let size = block_size(self.inode, self.name)?;
-        Ok(vcn.saturating_mul(vcn_unit(size, &self.volume.geometry)) / size as u64)
+        Ok(vcn.byte(vcn_unit(size, &self.volume.geometry)) / to_u64(size))
     }
 
     fn corrupt(&self, text: String) -> Error {
         Error::corrupt("$INDEX_ALLOCATION", place(self.inode, self.name), text)
     }
 
-    /// Where the bytes of a block are.
-    fn places(&self, vcn: u64, length: usize) -> Result<Vec<(u64, usize)>> {
+    /// The places of a block's bytes.
+    fn places(&self, vcn: Vcn, length: usize) -> Result<Vec<(u64, usize)>> {
         let unit = vcn_unit(length, &self.volume.geometry);
         let blocks = self.inode.find(INDEX_ALLOCATION, self.name).and_then(Attribute::mapping);
         blocks
-            .zip(vcn.checked_mul(unit))
+            .zip(vcn.checked_byte(unit))
             .and_then(|(blocks, offset)| self.volume.places(&blocks.runs, offset, length))
             .ok_or_else(|| self.corrupt(format!("VCN {vcn} has no clusters")))
     }
@@ -180,7 +181,7 @@ impl<'a> Editor<'a> {
     fn is_fresh(&self, places: &[(u64, usize)]) -> bool {
         let cluster = self.volume.geometry.cluster;
         places.iter().all(|&(place, count)| {
-            let last = place + (count as u64).saturating_sub(1);
+            let last = place + to_u64(count).saturating_sub(1);
             (place / cluster..=last / cluster).all(|lcn| self.volume.is_fresh(Lcn(lcn)))
         })
     }
@@ -194,7 +195,7 @@ impl<'a> Editor<'a> {
         let Some(mut mapping) = blocks.cloned() else {
             return Err(self.corrupt("it is resident".to_owned()));
         };
-        let block = Vcn::of_bytes(offset..offset + length as u64, cluster);
+        let block = Vcn::of_bytes(offset..offset + to_u64(length), cluster);
         let all = Vcn(0)..Vcn(mapping.runs.clusters());
         let in_pieces = mapping.runs.len() >= PIECES
             && mapping.runs.clusters().saturating_mul(cluster) <= WHOLE_MAX;
@@ -214,8 +215,8 @@ impl<'a> Editor<'a> {
         };
         let old: Vec<Run> = mapping.runs.part(vcns.clone()).collect();
         let covered = (vcns.end - vcns.start) * cluster;
-        if covered > length as u64 {
-            let mut bytes = vec![0; covered as usize];
+        if covered > to_u64(length) {
+            let mut bytes = vec![0; to_usize(covered)];
             self.volume.read_runs(&mapping.runs, vcns.start.byte(cluster), &mut bytes)?;
             self.volume.write_runs(&new, 0, &bytes, Step::Fresh)?;
         }
@@ -251,7 +252,7 @@ impl IndexStore for Editor<'_> {
     }
 
     fn set_root(&mut self, value: &[u8]) -> Result<bool> {
-        let room = Record::new(0, &self.volume.geometry).room();
+        let room = Record::new(records::MFT, &self.volume.geometry).room();
         let others =
             self.inode.attributes.iter().filter(|attribute| {
                 attribute.type_code != INDEX_ROOT || attribute.name != self.name
@@ -270,16 +271,16 @@ impl IndexStore for Editor<'_> {
         Ok(true)
     }
 
-    fn read_block(&self, vcn: u64) -> Result<Vec<u8>> {
+    fn read_block(&self, vcn: Vcn) -> Result<Vec<u8>> {
         read_block(self.volume, self.inode, self.name, vcn)
     }
 
-    fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()> {
+    fn write_block(&mut self, vcn: Vcn, block: &[u8]) -> Result<()> {
         let unit = vcn_unit(block.len(), &self.volume.geometry);
         let mut places = self.places(vcn, block.len())?;
         if !self.is_fresh(&places) {
             // In its own place a cut would tear it, and the names in it would be lost.
-            self.relocate(vcn.saturating_mul(unit), block.len())?;
+            self.relocate(vcn.byte(unit), block.len())?;
             places = self.places(vcn, block.len())?;
         }
         let mut bytes = block.to_vec();
@@ -287,8 +288,8 @@ impl IndexStore for Editor<'_> {
         self.volume.write_places(&places, &bytes, Step::Fresh)
     }
 
-    fn allocate_block(&mut self) -> Result<u64> {
-        let size = block_size(self.inode, self.name)? as u64;
+    fn allocate_block(&mut self) -> Result<Vcn> {
+        let size = to_u64(block_size(self.inode, self.name)?);
         let geometry = self.volume.geometry;
         let mut blocks = match self.inode.find(INDEX_ALLOCATION, self.name) {
             Some(attribute) => attribute.clone(),
@@ -305,9 +306,8 @@ impl IndexStore for Editor<'_> {
         };
         let mut bits = self.bits()?;
         let count = mapping.size / size;
-        let free = (0..count).find(|&bit| {
-            bits.get((bit / 8) as usize).is_none_or(|byte| byte >> (bit % 8) & 1 == 0)
-        });
+        let free = (0..count)
+            .find(|&bit| bits.get(to_usize(bit / 8)).is_none_or(|byte| byte >> (bit % 8) & 1 == 0));
         let bit = match free {
             Some(bit) => bit,
             None => {
@@ -323,7 +323,7 @@ impl IndexStore for Editor<'_> {
             }
         };
         mapping.valid = mapping.valid.max((bit + 1) * size);
-        let byte = (bit / 8) as usize;
+        let byte = to_usize(bit / 8);
         if byte >= bits.len() {
             bits.resize((byte + 1).next_multiple_of(WORD), 0);
         }
@@ -332,10 +332,10 @@ impl IndexStore for Editor<'_> {
             *attribute = blocks;
         }
         self.set_bits(&bits)?;
-        Ok(bit * size / vcn_unit(size as usize, &geometry))
+        Ok(Vcn(bit * size / vcn_unit(to_usize(size), &geometry)))
     }
 
-    fn free_block(&mut self, vcn: u64) -> Result<()> {
+    fn free_block(&mut self, vcn: Vcn) -> Result<()> {
         let bit = self.bit(vcn)?;
         let mut bits = self.bits()?;
         if !change_bits(&mut bits, bit..bit + 1, false) {

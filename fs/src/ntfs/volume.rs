@@ -12,10 +12,11 @@ use super::pieces::Step;
 use super::record::{Record, corrupt};
 use super::runs::Runs;
 use super::store::Store;
-use super::units::{Lcn, Vcn};
+use super::units::{Lcn, RecordNumber, Vcn};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
+use crate::num::{to_u64, to_usize};
 use crate::ranges::Ranges;
 use crate::utf16::{UPCASE_BYTES, UpCase};
 
@@ -25,11 +26,11 @@ const INODE_RUNS_MAX: usize = 1 << 18;
 
 #[derive(Default)]
 struct Inodes {
-    by_number: HashMap<u64, Arc<Inode>>,
+    by_number: HashMap<RecordNumber, Arc<Inode>>,
     runs: usize,
 }
 
-/// What changes with every allocation, and is put back when an attempt fails.
+/// The state that every allocation changes, and a failed attempt puts back.
 #[derive(Clone, Default)]
 pub(super) struct Space {
     /// Clusters freed since the last commit. Until the next, their content must stay.
@@ -37,17 +38,17 @@ pub(super) struct Space {
     /// Clusters that were free at the last commit and have been taken since.
     pub fresh: Ranges,
     /// Records freed since the last commit.
-    pub freed_records: BTreeSet<u64>,
+    pub freed_records: BTreeSet<RecordNumber>,
     /// Records that were free at the last commit and are in use now.
-    pub new_records: BTreeSet<u64>,
+    pub new_records: BTreeSet<RecordNumber>,
     /// Security ids of what is made in directories with a security id: files and directories.
     pub inherited: BTreeMap<(u32, bool), u32>,
     /// Whether names in a directory get short ones, as far as that was looked at.
-    pub short_names: BTreeMap<u64, bool>,
-    /// Where the search for free clusters goes on.
+    pub short_names: BTreeMap<RecordNumber, bool>,
+    /// The cluster at which the search for free ones goes on.
     pub next_cluster: Lcn,
     /// Below this number no record is free.
-    pub next_record: u64,
+    pub next_record: RecordNumber,
 }
 
 /// One NTFS volume.
@@ -63,7 +64,7 @@ pub struct Volume {
     /// `$MFT`.
     pub(super) mft: Arc<Inode>,
     pub(super) space: Space,
-    /// Where `$MFTMirr` is and how many records it has.
+    /// The place of `$MFTMirr` and its number of records.
     pub(super) mirror: (Runs, u64),
     inodes: RefCell<Inodes>,
 }
@@ -96,7 +97,7 @@ impl Volume {
         let upcase = volume.inode(records::UP_CASE)?;
         let mut bytes = vec![0; UPCASE_BYTES];
         match upcase.data() {
-            Some(data) if data.size() == UPCASE_BYTES as u64 => {
+            Some(data) if data.size() == to_u64(UPCASE_BYTES) => {
                 volume.read_content(data, 0, &mut bytes)?;
             }
             _ => return Err(upcase.corrupt("the $DATA of $UpCase has not 131072 bytes")),
@@ -105,7 +106,7 @@ impl Volume {
         let mirror = volume.inode(records::MFT_MIRR)?;
         match mirror.data() {
             Some(Attribute { body: Body::Mapped(mapping), .. }) => {
-                let count = mapping.size / geometry.record as u64;
+                let count = mapping.size / to_u64(geometry.record);
                 volume.mirror = (mapping.runs.clone(), count);
             }
             _ => return Err(mirror.corrupt("$MFTMirr has no $DATA in clusters")),
@@ -143,7 +144,7 @@ impl Volume {
         self.mft = Arc::new(mft.clone());
         if let Some(list) = list {
             let entries = inode::read_list(self, records::MFT, &list)?;
-            let mut segments: Vec<(Vcn, u64)> = entries
+            let mut segments: Vec<(Vcn, RecordNumber)> = entries
                 .iter()
                 .filter(|entry| entry.type_code == DATA && entry.name.is_empty())
                 .filter(|entry| entry.segment.number() != records::MFT)
@@ -159,7 +160,7 @@ impl Volume {
         }
         let whole = inode::load(self, &base)?;
         let size = whole.data().map_or(0, Attribute::size);
-        if size < records::FIRST_VISIBLE * self.geometry.record as u64 {
+        if records::FIRST_VISIBLE.byte(self.geometry.record).is_none_or(|end| size < end) {
             return Err(whole.corrupt(format!("the MFT has only {size} bytes")));
         }
         if whole
@@ -175,14 +176,14 @@ impl Volume {
 
     /// Records that the MFT has room for.
     pub fn record_count(&self) -> u64 {
-        self.mft.data().map_or(0, Attribute::size) / self.geometry.record as u64
+        self.mft.data().map_or(0, Attribute::size) / to_u64(self.geometry.record)
     }
 
-    /// Where the bytes of a record are: pieces, of which there are two where a record is larger
+    /// The places of a record's bytes: two pieces if a record is larger
     /// than a cluster.
-    pub(super) fn record_places(&self, number: u64) -> Result<Vec<(u64, usize)>> {
+    pub(super) fn record_places(&self, number: RecordNumber) -> Result<Vec<(u64, usize)>> {
         let runs = self.mft.data().and_then(Attribute::mapping).map(|mapping| &mapping.runs);
-        let offset = number.checked_mul(self.geometry.record as u64);
+        let offset = number.byte(self.geometry.record);
         match (runs, offset) {
             (Some(runs), Some(offset)) => self
                 .places(runs, offset, self.geometry.record)
@@ -191,7 +192,7 @@ impl Volume {
         }
     }
 
-    /// Where bytes of a run list without holes are; `None` where they are not in it.
+    /// The places of bytes of a run list without holes; `None` if they are not in it.
     pub(super) fn places(
         &self,
         runs: &Runs,
@@ -201,17 +202,17 @@ impl Volume {
         let cluster = self.geometry.cluster;
         let (mut out, mut done) = (Vec::new(), 0);
         while done < length {
-            let at = offset.checked_add(done as u64)?;
+            let at = offset.checked_add(to_u64(done))?;
             let place = runs.find(Vcn::of_byte(at, cluster))?;
             let rest = place.count.saturating_mul(cluster) - at % cluster;
-            let count = rest.min((length - done) as u64) as usize;
+            let count = to_usize(rest.min(to_u64(length - done)));
             out.push((place.lcn?.byte(cluster) + at % cluster, count));
             done += count;
         }
         Some(out)
     }
 
-    fn read_mapped_record(&self, number: u64) -> Result<Record> {
+    fn read_mapped_record(&self, number: RecordNumber) -> Result<Record> {
         let mut bytes = vec![0; self.geometry.record];
         let mut done = 0;
         for (place, count) in self.record_places(number)? {
@@ -222,8 +223,8 @@ impl Volume {
     }
 
     /// Reads a record, in use or not. One that was never written is corrupt.
-    pub fn read_record(&self, number: u64) -> Result<Record> {
-        if number >= self.record_count() && self.record_count() > 0 {
+    pub fn read_record(&self, number: RecordNumber) -> Result<Record> {
+        if number.0 >= self.record_count() && self.record_count() > 0 {
             let detail = format!("the MFT has {} records", self.record_count());
             return Err(corrupt(number, detail));
         }
@@ -233,9 +234,9 @@ impl Volume {
     /// Writes a record, and its copy in `$MFTMirr` where it has one.
     pub(super) fn write_record(&mut self, record: &Record, step: Step) -> Result<()> {
         let bytes = record.to_bytes()?;
-        if record.number < self.mirror.1 {
-            let offset = record.number * self.geometry.record as u64;
-            let places = self.places(&self.mirror.0, offset, bytes.len());
+        if record.number.0 < self.mirror.1 {
+            let offset = record.number.byte(self.geometry.record);
+            let places = offset.and_then(|offset| self.places(&self.mirror.0, offset, bytes.len()));
             let places = places
                 .ok_or_else(|| corrupt(records::MFT_MIRR, "$MFTMirr ends before its size"))?;
             self.write_places(&places, &bytes, step)?;
@@ -259,7 +260,7 @@ impl Volume {
     }
 
     /// The file whose first record this is; it must be in use.
-    pub fn inode(&self, number: u64) -> Result<Arc<Inode>> {
+    pub fn inode(&self, number: RecordNumber) -> Result<Arc<Inode>> {
         if number == records::MFT && !self.mft.attributes.is_empty() {
             return Ok(self.mft.clone());
         }
@@ -306,7 +307,7 @@ impl Volume {
     }
 
     /// Forgets a file in memory.
-    pub(super) fn forget(&self, number: u64) {
+    pub(super) fn forget(&self, number: RecordNumber) {
         self.inodes.borrow_mut().by_number.remove(&number);
     }
 

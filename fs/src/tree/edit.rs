@@ -77,7 +77,7 @@ impl Tree {
             let mut head = Vec::new();
             let failed = |error| Error::Content(display_name(&full), error);
             content.take(HEAD).read_to_end(&mut head).map_err(failed)?;
-            if (head.len() as u64) < HEAD {
+            if to_u64(head.len()) < HEAD {
                 return self.write(&full, &head, attributes);
             }
             let mut whole = head.as_slice().chain(content);
@@ -101,8 +101,8 @@ impl Tree {
     /// Gives a file (not what a symbolic link leads to) one more name, on the same file system.
     ///
     /// # Errors
-    /// What keeps the paths from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
-    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
+    /// Errors of resolving the paths ([`Tree::stat`]), [`Error::ReadOnly`] if the file
+    /// system cannot be changed, and its own errors. [`Error::Exists`] if the name is taken.
     pub fn link(&mut self, existing: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<()> {
         let from = self.walk(existing.as_ref(), false)?;
         let place = from.existing()?;
@@ -128,8 +128,8 @@ impl Tree {
     /// Makes a device node, a named pipe or a socket.
     ///
     /// # Errors
-    /// What keeps the path from being resolved ([`Tree::stat`]), [`Error::ReadOnly`] where the file
-    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
+    /// Errors of resolving the path ([`Tree::stat`]), [`Error::ReadOnly`] if the file
+    /// system cannot be changed, and its own errors. [`Error::Exists`] if the name is taken.
     pub fn mknod(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -191,7 +191,7 @@ impl Tree {
     ///
     /// # Errors
     /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
-    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
+    /// system cannot be changed, and its own errors. [`Error::Exists`] if the name is taken.
     pub fn mkdir(&mut self, path: impl AsRef<[u8]>, attributes: Attributes) -> Result<()> {
         let walk = self.walk(path.as_ref(), false)?;
         if walk.missing.is_empty() {
@@ -295,7 +295,7 @@ impl Tree {
     ///
     /// # Errors
     /// The error of the path's resolution ([`Tree::stat`]), [`Error::ReadOnly`] where the file
-    /// system cannot be changed, and what it says. [`Error::Exists`] where the name is taken.
+    /// system cannot be changed, and its own errors. [`Error::Exists`] if the name is taken.
     pub fn symlink(
         &mut self,
         path: impl AsRef<[u8]>,

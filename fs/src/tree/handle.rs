@@ -4,6 +4,7 @@ use super::resolve::Place;
 use super::{Tree, at_path};
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, NodeId, Stat};
+use crate::num::to_u64;
 
 /// A node of a tree. It stays valid until something is removed from the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +35,7 @@ impl Tree {
         handle.0.mount
     }
 
-    /// What `lstat` would say of a node.
+    /// The attributes of a node, as `lstat` gives them.
     ///
     /// # Errors
     /// [`Error::Corrupt`] and [`Error::Device`].
@@ -95,7 +96,7 @@ impl Tree {
                 break;
             }
             take(&buf[..count])?;
-            offset += count as u64; // A count of bytes in a buffer fits.
+            offset += to_u64(count);
         }
         Ok(())
     }
@@ -136,7 +137,7 @@ impl Tree {
         if path == b"/" {
             path.clear();
         }
-        // What is left to do in each open directory.
+        // The entries that are left in each open directory.
         let mut open: Vec<(std::vec::IntoIter<Child>, Place, usize)> = Vec::new();
         let mut next = Some((start, None));
         loop {
@@ -179,8 +180,8 @@ impl Tree {
 
 /// How much is read at once.
 const PIECE: usize = 1 << 20;
-/// How deep directories lie in each other at most: a path of 4096 bytes has no more names.
-const DEPTH_MAX: usize = 2048;
+/// Most directories within each other: a path of 4096 bytes has no more names.
+pub const DEPTH_MAX: usize = 2048;
 
 /// Whether to go into a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

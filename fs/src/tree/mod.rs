@@ -13,7 +13,7 @@ mod tests;
 mod view;
 
 pub use changes::{Change, ChangeKind, Changes};
-pub use handle::{Child, Descend, Handle, Visited};
+pub use handle::{Child, DEPTH_MAX, Descend, Handle, Visited};
 pub use resolve::{PATH_MAX, Resolved, SYMLINK_MAX};
 
 use crate::error::{Error, Result, display_name};

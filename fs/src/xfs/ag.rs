@@ -8,6 +8,7 @@ use super::num;
 use super::store::{BufferType, Bytes};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u32, to_usize};
 
 pub(super) const XFS_AGF_MAGIC: u32 = 0x5841_4746;
 pub(super) const XFS_AGI_MAGIC: u32 = 0x5841_4749;
@@ -222,7 +223,7 @@ impl Volume {
 
     /// How many block numbers the list of a group has room for.
     pub fn agfl_slots(&self) -> u32 {
-        ((self.sb.sector_size() - self.agfl_head()) / 4) as u32
+        to_u32((self.sb.sector_size() - self.agfl_head()) / 4)
     }
 
     fn agfl_head(&self) -> usize {
@@ -247,7 +248,7 @@ impl Volume {
             return Err(Error::NoSpace(format!("the free list of allocation group {ag} is empty")));
         }
         let (slots, first) = (self.agfl_slots(), agf.agf_flfirst.get());
-        let block = num::be32(&self.agfl(ag)?, self.agfl_head() + first as usize * 4);
+        let block = num::be32(&self.agfl(ag)?, self.agfl_head() + to_usize(first) * 4);
         self.check_ag_block("AGFL", ag, block)?;
         self.change_agf(ag, |agf| {
             agf.agf_flfirst = U32::new((first + 1) % slots);
@@ -268,7 +269,7 @@ impl Volume {
         }
         let last = (agf.agf_fllast.get() + 1) % slots;
         let mut bytes = self.agfl(ag)?.to_vec();
-        num::put32(&mut bytes, self.agfl_head() + last as usize * 4, block);
+        num::put32(&mut bytes, self.agfl_head() + to_usize(last) * 4, block);
         num::seal(&mut bytes, AGFL_CRC);
         let at = self.sb.ag_sector(ag, 3);
         self.store.write(at, BufferType::Agfl, bytes);
@@ -278,10 +279,10 @@ impl Volume {
         })
     }
 
-    /// A block number from a structure of group `ag` must lie behind the group's headers.
+    /// A block number from a structure of group `ag` must be after the group's headers.
     pub(super) fn check_ag_block(&self, what: &'static str, ag: u32, block: u32) -> Result<()> {
         // The superblock, AGF, AGI and AGFL take four sectors.
-        let headers = (4 * self.sb.sector_size()).div_ceil(self.sb.block_size()) as u32;
+        let headers = to_u32((4 * self.sb.sector_size()).div_ceil(self.sb.block_size()));
         if block >= headers && block < self.sb.ag_length(ag) {
             return Ok(());
         }

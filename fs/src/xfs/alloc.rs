@@ -8,6 +8,7 @@ use super::num;
 use super::units::{FsBlock, Ino};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u32, to_u64};
 
 /// Blocks that are left in every group: its trees may need them.
 const RESERVE: u32 = 64;
@@ -51,7 +52,7 @@ impl Volume {
     fn note_fresh(&mut self, block: FsBlock, count: u64) {
         if !self.freeing {
             let sector = self.sb.daddr(block).0;
-            self.store.set_fresh(sector..sector + count * (self.sb.block_size() / 512) as u64);
+            self.store.set_fresh(sector..sector + count * to_u64(self.sb.block_size() / 512));
         }
     }
 
@@ -300,7 +301,7 @@ impl Volume {
         let mut list: Vec<Extent> = Vec::new();
         let mut done = 0;
         while done < count {
-            let want = (count - done).min(MAX_EXTENT) as u32;
+            let want = to_u32((count - done).min(MAX_EXTENT));
             let owner = Owner::content(inode.ino, fork, offset + done);
             let (block, got) = self.alloc_piece(goal, want, 1, owner)?;
             let extent =

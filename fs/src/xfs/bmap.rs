@@ -1,4 +1,4 @@
-//! Where the blocks of a file are: lists and trees of extents.
+//! The blocks of a file: lists and trees of extents.
 //!
 //! Reading goes down a tree only where the wanted blocks are. Writing makes the list or tree anew
 //! from all extents, in the blocks that the old tree had: files change at their end or as a whole,
@@ -12,6 +12,7 @@ use super::store::{BufferType, Bytes};
 use super::units::{FsBlock, Ino};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u16, to_u64, to_usize};
 
 /// Most extents of one file that are held in memory at once.
 const MOST_EXTENTS: usize = 1 << 20;
@@ -26,7 +27,7 @@ pub(super) const MAX_EXTENT: u64 = (1 << 21) - 1;
 pub struct Extent {
     /// The first block, counted from the file's start.
     pub offset: u64,
-    /// Where it is.
+    /// Its place.
     pub block: FsBlock,
     /// How many.
     pub count: u64,
@@ -228,7 +229,7 @@ impl Volume {
         }
         match inode.format(fork)? {
             Format::Extents => {
-                let count = inode.extent_count(fork).min(1 << 16) as usize;
+                let count = to_usize(inode.extent_count(fork).min(1 << 16));
                 let bytes = inode.fork(fork).get(..count * 16);
                 let bytes = bytes.ok_or_else(|| walk.corrupt("its extents do not fit into it"))?;
                 walk.list(bytes, &(0..1 << 54))?;
@@ -267,16 +268,16 @@ impl Volume {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<usize> {
-        let count = size.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let count = to_usize(size.saturating_sub(offset).min(to_u64(buf.len())));
         let buf = &mut buf[..count];
         if count == 0 {
             return Ok(0);
         }
         buf.fill(0);
-        let bs = self.sb.block_size() as u64;
-        let end = offset + count as u64;
+        let bs = to_u64(self.sb.block_size());
+        let end = offset + to_u64(count);
         let blocks = offset / bs..end.div_ceil(bs);
-        let mut block_buf = vec![0; bs as usize];
+        let mut block_buf = vec![0; to_usize(bs)];
         for extent in self.extents_in(inode, Fork::Data, blocks)? {
             if extent.unwritten {
                 continue;
@@ -287,18 +288,18 @@ impl Volume {
             while at < last {
                 let index = at / bs;
                 let place = FsBlock(extent.block.0 + (index - extent.offset));
-                let within = (at % bs) as usize;
-                let out = (at - offset) as usize;
+                let within = to_usize(at % bs);
+                let out = to_usize(at - offset);
                 let whole = (last - at) / bs * bs;
                 if within == 0 && whole > 0 {
-                    let part = &mut buf[out..out + whole as usize];
+                    let part = &mut buf[out..out + to_usize(whole)];
                     self.store.read_data(self.sb.daddr(place), part)?;
                     at += whole;
                 } else {
                     self.store.read_data(self.sb.daddr(place), &mut block_buf)?;
-                    let take = (bs - at % bs).min(last - at) as usize;
+                    let take = to_usize((bs - at % bs).min(last - at));
                     buf[out..out + take].copy_from_slice(&block_buf[within..within + take]);
-                    at += take as u64;
+                    at += to_u64(take);
                 }
             }
         }
@@ -318,7 +319,7 @@ impl Volume {
     ) -> Result<()> {
         let (old, old_blocks) = self.walk_extents(inode, fork, 0..1 << 54)?;
         let sum = |list: &[Extent]| list.iter().map(|extent| extent.count).sum::<u64>();
-        let before = sum(&old) + old_blocks.len() as u64;
+        let before = sum(&old) + to_u64(old_blocks.len());
         let room = inode.fork(fork).len();
         let records: Vec<u8> = extents.iter().flat_map(|extent| extent.to_bytes()).collect();
         let mut spare = old_blocks;
@@ -372,7 +373,7 @@ impl Volume {
                     None => self.alloc_tree_block(inode.ino, fork)?,
                 });
             }
-            *tree += nodes as u64;
+            *tree += to_u64(nodes);
             let mut above = Vec::with_capacity(nodes);
             let mut first = 0;
             for index in 0..nodes {
@@ -380,7 +381,7 @@ impl Volume {
                 let mut bytes = vec![0; self.sb.block_size()];
                 num::put32(&mut bytes, 0, XFS_BMAP_CRC_MAGIC);
                 num::put16(&mut bytes, 4, level);
-                num::put16(&mut bytes, 6, take as u16);
+                num::put16(&mut bytes, 6, to_u16(take));
                 let side = |at: Option<usize>| {
                     at.and_then(|at| places.get(at)).map_or(u64::MAX, |block| block.0)
                 };
@@ -412,7 +413,7 @@ impl Volume {
         }
         let mut root = vec![0; room];
         num::put16(&mut root, 0, level);
-        num::put16(&mut root, 2, below.len() as u16);
+        num::put16(&mut root, 2, to_u16(below.len()));
         for (n, (key, block)) in below.iter().enumerate() {
             num::put64(&mut root, 4 + n * 8, *key);
             num::put64(&mut root, 4 + root_most * 8 + n * 8, block.0);

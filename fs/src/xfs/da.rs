@@ -1,4 +1,4 @@
-//! What the indexes of directories and attributes share: blocks of a fork with headers, and the nodes
+//! Shared by the indexes of directories and attributes: blocks of a fork with headers, and the nodes
 //! that lead to leaves by hash.
 
 use super::bmap::Extent;
@@ -8,6 +8,7 @@ use super::store::{BufferType, Bytes};
 use super::units::{Daddr, FsBlock};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u16, to_u32, to_usize};
 
 /// `xfs_da3_node_hdr`, and the leaf headers: this magic number and those below are of version 5.
 pub(super) const XFS_DA3_NODE_MAGIC: u16 = 0x3EBE;
@@ -21,7 +22,7 @@ const INFO_CRC: usize = 12;
 /// The checksum in headers that begin with the magic number.
 const BLOCK_CRC: usize = 4;
 
-/// Where in the file a buffer is, and whose it is.
+/// A buffer's place in the file, and its owner.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) inode: &'a Inode,
@@ -70,13 +71,13 @@ impl Volume {
         let Some(at) = self.da_place(&extents, place.offset, place.count) else {
             return self.da_read_pieces(place, structure, info, &extents);
         };
-        let length = self.sb.block_size() * place.count as usize;
+        let length = self.sb.block_size() * to_usize(place.count);
         self.store
             .read(at, length, |bytes| self.da_check(place, structure, info, bytes, at))
             .map(Some)
     }
 
-    /// Where a buffer is, when it is in one piece.
+    /// The place of a buffer that is in one piece.
     pub(super) fn da_place(&self, extents: &[Extent], offset: u64, count: u32) -> Option<Daddr> {
         let extent =
             extents.iter().find(|extent| extent.offset <= offset && offset < extent.end())?;
@@ -91,7 +92,7 @@ impl Volume {
         info: bool,
         extents: &[Extent],
     ) -> Result<Option<Bytes>> {
-        let mut bytes = Vec::with_capacity(self.sb.block_size() * place.count as usize);
+        let mut bytes = Vec::with_capacity(self.sb.block_size() * to_usize(place.count));
         let mut first = None;
         for offset in place.offset..place.offset + u64::from(place.count) {
             let Some(at) = self.da_place(extents, offset, 1) else {
@@ -142,9 +143,9 @@ impl Volume {
         back: u64,
         forw: u64,
     ) -> Vec<u8> {
-        let mut bytes = vec![0; self.sb.block_size() * place.count as usize];
-        num::put32(&mut bytes, 0, forw as u32);
-        num::put32(&mut bytes, 4, back as u32);
+        let mut bytes = vec![0; self.sb.block_size() * to_usize(place.count)];
+        num::put32(&mut bytes, 0, to_u32(forw));
+        num::put32(&mut bytes, 4, to_u32(back));
         num::put16(&mut bytes, 8, magic);
         num::put64(&mut bytes, 16, at.0);
         num::put(&mut bytes, 32, &self.sb.meta_uuid());
@@ -154,7 +155,7 @@ impl Volume {
 
     /// A new buffer with a header that begins with the magic number.
     pub(super) fn da_block(&self, place: Place<'_>, at: Daddr, magic: u32) -> Vec<u8> {
-        let mut bytes = vec![0; self.sb.block_size() * place.count as usize];
+        let mut bytes = vec![0; self.sb.block_size() * to_usize(place.count)];
         num::put32(&mut bytes, 0, magic);
         num::put64(&mut bytes, 8, at.0);
         num::put(&mut bytes, 24, &self.sb.meta_uuid());
@@ -303,7 +304,7 @@ impl Volume {
         leaves: Vec<(u32, u64)>,
         nodes: &[u64],
     ) -> Result<()> {
-        let bytes_of = self.sb.block_size() * root.count as usize;
+        let bytes_of = self.sb.block_size() * to_usize(root.count);
         let most = self.da_node_most(bytes_of);
         // The root is the first of `nodes` and made last.
         let mut spare = nodes.iter().copied().rev();
@@ -321,11 +322,11 @@ impl Volume {
                 let back = index.checked_sub(1).map_or(0, |at| places[at]);
                 let forw = places.get(index + 1).copied().unwrap_or(0);
                 let mut bytes = self.da_info(place, at, XFS_DA3_NODE_MAGIC, back, forw);
-                num::put16(&mut bytes, 56, take as u16);
+                num::put16(&mut bytes, 56, to_u16(take));
                 num::put16(&mut bytes, 58, level);
                 for (n, (hash, child)) in below[first..first + take].iter().enumerate() {
                     num::put32(&mut bytes, 64 + n * 8, *hash);
-                    num::put32(&mut bytes, 68 + n * 8, *child as u32);
+                    num::put32(&mut bytes, 68 + n * 8, to_u32(*child));
                 }
                 self.da_write(at, BufferType::DaNode, bytes, true)?;
                 above.push((below[first + take - 1].0, offset));
@@ -337,7 +338,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Where a buffer that is to be written is.
+    /// The place of a buffer that is to be written.
     pub(super) fn da_address(&self, place: Place<'_>, extents: &[Extent]) -> Result<Daddr> {
         self.da_place(extents, place.offset, place.count).ok_or_else(|| {
             Error::unsupported(

@@ -6,6 +6,7 @@ use super::inode::Fork;
 use super::units::{FsBlock, Ino};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u32, to_u64};
 
 /// Bits of an owner's offset: a block of attributes; a block of a tree of extents.
 const ATTR_FORK: u64 = 1 << 63;
@@ -93,7 +94,7 @@ impl Volume {
             }
             let (ag, first) = self.sb.split(freed.block);
             // Within a group, so that it fits.
-            let count = freed.count as u32;
+            let count = to_u32(freed.count);
             self.fix_list(ag)?;
             self.remove_owner(ag, first, count, freed.owner)?;
             let pieces = if freed.owner.is_shareable() && self.sb.has_reflink() {
@@ -103,7 +104,7 @@ impl Volume {
             };
             for (first, count) in pieces {
                 let sector = self.sb.daddr(self.sb.join(ag, first)).0;
-                let length = u64::from(count) * (self.sb.block_size() / 512) as u64;
+                let length = u64::from(count) * to_u64(self.sb.block_size() / 512);
                 self.store.forget(sector..sector + length);
                 self.fix_list(ag)?;
                 self.give_space(ag, first, count)?;

@@ -15,6 +15,7 @@ use super::num;
 use super::store::BufferType;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u32, to_u64, to_usize};
 
 /// No group is shorter (`XFS_MIN_AG_BLOCKS`).
 const MIN_AG_BLOCKS: u64 = 64;
@@ -35,7 +36,7 @@ struct Layout {
 impl Volume {
     fn new_group_layout(&self) -> Layout {
         // The list of free blocks is in the fourth sector.
-        let bno = (3 * self.sb.sector_size() / self.sb.block_size()) as u32 + 1;
+        let bno = to_u32(3 * self.sb.sector_size() / self.sb.block_size()) + 1;
         let mut end = bno + 3;
         let mut next = |there: bool| {
             there.then(|| {
@@ -51,7 +52,7 @@ impl Volume {
 
     /// Enlarges the file system to `size` bytes, as far as groups can be made of them. Gives its size.
     pub(super) fn grow(&mut self, size: u64) -> Result<u64> {
-        let bs = self.sb.block_size() as u64;
+        let bs = to_u64(self.sb.block_size());
         let per_group = u64::from(self.sb.raw.sb_agblocks.get());
         let old = self.sb.blocks();
         let mut blocks = size.min(self.store.device().len()) / bs;
@@ -96,7 +97,7 @@ impl Volume {
         let length = self.sb.ag_length(ag);
         let start = self.sb.ag_sector(ag, 0).0;
         let end = self.sb.daddr(self.sb.join(ag, length - 1)).0;
-        self.store.set_fresh(start..end + (self.sb.block_size() / 512) as u64);
+        self.store.set_fresh(start..end + to_u64(self.sb.block_size() / 512));
         let free = length - layout.end;
         let uuid = self.sb.meta_uuid();
         let mut agf = Agf::new_zeroed();
@@ -146,7 +147,7 @@ impl Volume {
         num::put32(&mut list, 0, XFS_AGFL_MAGIC);
         num::put32(&mut list, 4, ag);
         num::put(&mut list, 8, &uuid);
-        let slots = self.agfl_slots() as usize;
+        let slots = to_usize(self.agfl_slots());
         num::put(&mut list, AGFL_HEADER, &vec![0xFF; slots * 4]);
         num::seal(&mut list, AGFL_CRC);
         for (index, kind, head, crc) in [

@@ -8,6 +8,7 @@ use super::store::BufferType;
 use super::units::Ino;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::num::{to_u8, to_usize};
 
 /// Inodes in a chunk.
 const CHUNK: u32 = 64;
@@ -40,8 +41,8 @@ impl Chunk {
         num::put32(&mut record, 0, self.first);
         if sparse {
             num::put16(&mut record, 4, self.holes);
-            record[6] = self.there().count_ones() as u8;
-            record[7] = self.free_count() as u8;
+            record[6] = to_u8(self.there().count_ones());
+            record[7] = to_u8(self.free_count());
         } else {
             num::put32(&mut record, 4, self.free_count());
         }
@@ -130,7 +131,7 @@ impl Volume {
         }
         let count = blocks * per_block;
         let mut made = None;
-        for start in (0..count).step_by(CHUNK as usize) {
+        for start in (0..count).step_by(to_usize(CHUNK)) {
             let chunk = Chunk { first: first_ino + start, holes: 0, free: u64::MAX };
             let record = chunk.to_record(self.sb.has_sparse_inodes());
             self.tree_insert(ag, Tree::Ino, &record)?;

@@ -10,6 +10,7 @@ use super::units::Ino;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, Timestamp};
+use crate::num::{low32, to_i64, to_u8, to_u16, to_u32, to_u64};
 
 /// `IN`.
 pub(super) const XFS_DINODE_MAGIC: u16 = 0x494E;
@@ -50,6 +51,15 @@ pub enum Format {
     Extents = 2,
     /// A tree of extents.
     Btree = 3,
+}
+
+impl Format {
+    /// Its number on disk.
+    #[allow(clippy::as_conversions)]
+    pub(super) const fn code(self) -> u8 {
+        // The numbers above are those on disk, and all of them fit.
+        self as u8
+    }
 }
 
 /// One of the two things an inode holds.
@@ -172,13 +182,13 @@ impl Inode {
         if self.core.di_forkoff != 0 {
             self.format(Fork::Attr)?;
         }
-        if format == Format::Local && self.size() > self.fork(Fork::Data).len() as u64 {
-            return Err(corrupt(self.ino, "what it holds does not fit into it"));
+        if format == Format::Local && self.size() > to_u64(self.fork(Fork::Data).len()) {
+            return Err(corrupt(self.ino, "its content does not fit into it"));
         }
         for fork in [Fork::Data, Fork::Attr] {
             if self.has_fork(fork)
                 && self.format(fork)? == Format::Extents
-                && self.extent_count(fork) > (self.fork(fork).len() / 16) as u64
+                && self.extent_count(fork) > to_u64(self.fork(fork).len() / 16)
             {
                 return Err(corrupt(self.ino, "it has more extents than it has room for"));
             }
@@ -191,8 +201,8 @@ impl Inode {
         let mut core = Core::new_zeroed();
         core.di_magic = U16::new(XFS_DINODE_MAGIC);
         core.di_version = 3;
-        core.di_format = Format::Extents as u8;
-        core.di_aformat = Format::Extents as u8;
+        core.di_format = Format::Extents.code();
+        core.di_aformat = Format::Extents.code();
         core.di_gen = U32::new(generation);
         core.di_next_unlinked = U32::new(NULLAGINO);
         core.di_ino = U64::new(ino.0);
@@ -208,7 +218,7 @@ impl Inode {
         bytes
     }
 
-    /// What it is.
+    /// Its type.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a type that does not exist.
@@ -281,8 +291,8 @@ impl Inode {
     /// Sets how a fork holds what it holds.
     pub(super) fn set_format(&mut self, fork: Fork, format: Format) {
         match fork {
-            Fork::Data => self.core.di_format = format as u8,
-            Fork::Attr => self.core.di_aformat = format as u8,
+            Fork::Data => self.core.di_format = format.code(),
+            Fork::Attr => self.core.di_aformat = format.code(),
         }
     }
     /// Bytes for both forks.
@@ -315,7 +325,7 @@ impl Inode {
     pub(super) fn set_fork_offset(&mut self, offset: usize) {
         let data = self.fork(Fork::Data).to_vec();
         let attr = self.fork(Fork::Attr).to_vec();
-        self.core.di_forkoff = (offset / 8) as u8;
+        self.core.di_forkoff = to_u8(offset / 8);
         let range = self.fork_range(Fork::Data);
         let fit = data.len().min(range.len());
         self.set_fork(Fork::Data, &data[..fit]);
@@ -335,14 +345,14 @@ impl Inode {
     /// Sets the number of extents of a fork.
     pub(super) fn set_extent_count(&mut self, fork: Fork, count: usize) -> Result<()> {
         let big = self.has_flag2(flags2::NREXT64);
-        let most = if fork == Fork::Data || big { i32::MAX as usize } else { i16::MAX as usize };
-        if count > most {
+        let most = if fork == Fork::Data || big { i64::from(i32::MAX) } else { i16::MAX.into() };
+        if to_i64(count) > most {
             return Err(Error::NoSpace(format!("inode {} would have {count} extents", self.ino)));
         }
         match fork {
-            Fork::Data if big => self.core.di_big_nextents = U64::new(count as u64),
-            Fork::Attr if !big => self.core.di_anextents = U16::new(count as u16),
-            _ => self.core.di_nextents = U32::new(count as u32),
+            Fork::Data if big => self.core.di_big_nextents = U64::new(to_u64(count)),
+            Fork::Attr if !big => self.core.di_anextents = U16::new(to_u16(count)),
+            _ => self.core.di_nextents = U32::new(to_u32(count)),
         }
         Ok(())
     }
@@ -352,23 +362,23 @@ impl Inode {
         let raw = field.get();
         if self.has_flag2(flags2::BIGTIME) {
             return Timestamp {
-                seconds: (raw / 1_000_000_000) as i64 + i64::from(i32::MIN),
-                nanoseconds: (raw % 1_000_000_000) as u32,
+                seconds: to_i64(raw / 1_000_000_000) + i64::from(i32::MIN),
+                nanoseconds: low32(raw % 1_000_000_000),
             };
         }
-        let nanoseconds = (raw as u32).min(999_999_999);
-        Timestamp { seconds: i64::from((raw >> 32) as u32 as i32), nanoseconds }
+        let nanoseconds = low32(raw).min(999_999_999);
+        Timestamp { seconds: i64::from(low32(raw >> 32).cast_signed()), nanoseconds }
     }
     /// A time as its field holds it; times beyond what it can hold become the nearest it can.
     pub(super) fn field(&self, time: Timestamp) -> U64 {
         let nanoseconds = u64::from(time.nanoseconds.min(999_999_999));
         if self.has_flag2(flags2::BIGTIME) {
             let seconds = time.seconds.clamp(i32::MIN.into(), 16_299_260_425);
-            let since = (seconds - i64::from(i32::MIN)) as u64;
+            let since = (seconds - i64::from(i32::MIN)).cast_unsigned();
             return U64::new(since * 1_000_000_000 + nanoseconds);
         }
-        let seconds = time.seconds.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-        U64::new(u64::from(seconds.cast_unsigned()) << 32 | nanoseconds)
+        let seconds = time.seconds.clamp(i32::MIN.into(), i32::MAX.into()).cast_unsigned();
+        U64::new(u64::from(low32(seconds)) << 32 | nanoseconds)
     }
     /// Notes a change of the inode at `now`, and of its content where `content` says so.
     pub(super) fn touch(&mut self, now: Timestamp, content: bool) {

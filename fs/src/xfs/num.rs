@@ -59,7 +59,7 @@ pub(super) fn seal(bytes: &mut [u8], at: usize) {
     put(bytes, at, &crc.to_le_bytes());
 }
 
-/// What a name weighs in the indexes of directories and attributes.
+/// The hash of a name in the indexes of directories and attributes.
 pub(super) fn hash(name: &[u8]) -> u32 {
     name.iter().fold(0u32, |hash, &byte| hash.rotate_left(7) ^ u32::from(byte))
 }

@@ -12,6 +12,7 @@ use super::units::Daddr;
 use crate::cache::Cache;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 use crate::ranges::Ranges;
 
 /// The content of a buffer.
@@ -20,7 +21,7 @@ pub type Bytes = Arc<[u8]>;
 /// Most bytes of metadata that are kept in memory although they were not changed.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// What a buffer holds, as the log says it (`XFS_BLFT_*`).
+/// The content of a buffer, as the log names it (`XFS_BLFT_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum BufferType {
@@ -41,12 +42,21 @@ pub enum BufferType {
     Superblock = 18,
 }
 
+impl BufferType {
+    /// Its number in the log.
+    #[allow(clippy::as_conversions)]
+    pub fn code(self) -> u16 {
+        // The numbers above are those of the log, and all of them fit.
+        self as u16
+    }
+}
+
 /// A changed buffer.
 #[derive(Clone, Debug)]
 pub struct Changed {
     /// The content now.
     pub bytes: Bytes,
-    /// What it holds.
+    /// Its content.
     pub buffer_type: BufferType,
 }
 
@@ -64,7 +74,7 @@ pub struct Store {
     cache: RefCell<Cache<Bytes>>,
     meta: BTreeMap<Daddr, Changed>,
     data: BTreeMap<Daddr, Bytes>,
-    /// What was free before: until the commit nothing refers to it, so that it is written without
+    /// Blocks that were free before: until the commit nothing refers to them, so that they are written without
     /// the log.
     fresh: Ranges,
     undo: Vec<(Vec<Undo>, Ranges)>,
@@ -89,7 +99,7 @@ impl Store {
         &self.device
     }
 
-    /// The buffer of `length` bytes at `at`. What comes from the device goes through `check`.
+    /// The buffer of `length` bytes at `at`. Bytes from the device go through `check`.
     pub fn read(
         &self,
         at: Daddr,
@@ -134,9 +144,9 @@ impl Store {
     /// Reads file content, whole blocks.
     pub fn read_data(&self, at: Daddr, buf: &mut [u8]) -> Result<()> {
         self.device.read_at(at.byte(), buf)?;
-        let end = Daddr(at.0 + (buf.len() / 512) as u64);
+        let end = Daddr(at.0 + to_u64(buf.len() / 512));
         for (place, bytes) in self.data.range(at..end) {
-            let start = ((place.0 - at.0) * 512) as usize;
+            let start = to_usize((place.0 - at.0) * 512);
             if let Some(part) = buf.get_mut(start..start + bytes.len()) {
                 part.copy_from_slice(bytes);
             }
@@ -146,9 +156,9 @@ impl Store {
 
     /// Writes file content to blocks that were free before, whole blocks.
     pub fn write_data(&mut self, at: Daddr, content: &[u8]) {
-        let step = (self.block_size / 512) as u64;
+        let step = to_u64(self.block_size / 512);
         for (index, block) in content.chunks(self.block_size).enumerate() {
-            let place = Daddr(at.0 + index as u64 * step);
+            let place = Daddr(at.0 + to_u64(index) * step);
             let old = self.data.insert(place, block.into());
             if let Some((frame, _)) = self.undo.last_mut() {
                 frame.push(Undo::Data(place, old));

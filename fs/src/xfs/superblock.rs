@@ -6,10 +6,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::num;
 use super::units::{Daddr, FsBlock, Ino};
 use crate::error::{Error, Result};
+use crate::num::{to_u32, to_usize};
 
 /// `XFSB`.
 const XFS_SB_MAGIC: u32 = 0x5846_5342;
-/// Where `sb_crc` is.
+/// The offset of `sb_crc`.
 pub(super) const SB_CRC: usize = 224;
 
 /// Bits of `sb_versionnum`.
@@ -294,7 +295,7 @@ impl Superblock {
     /// The first sector, with the checksum.
     pub fn write_to(&self, sector: &mut [u8]) {
         let bytes = self.raw.as_bytes();
-        // What is behind the known fields of version 4 is not its.
+        // The bytes after the known fields of version 4 do not belong to it.
         let length = if self.is_v5() { bytes.len() } else { 208 };
         num::put(sector, 0, &bytes[..length]);
         if self.is_v5() {
@@ -368,7 +369,7 @@ impl Superblock {
     }
     /// Bytes in a block.
     pub fn block_size(&self) -> usize {
-        self.raw.sb_blocksize.get() as usize
+        to_usize(self.raw.sb_blocksize.get())
     }
     /// Bytes in a sector.
     pub fn sector_size(&self) -> usize {
@@ -402,7 +403,7 @@ impl Superblock {
     pub fn ag_length(&self, ag: u32) -> u32 {
         let full = u64::from(self.raw.sb_agblocks.get());
         let left = self.blocks().saturating_sub(u64::from(ag) * full);
-        left.min(full) as u32
+        to_u32(left.min(full))
     }
     /// The root directory.
     pub fn root(&self) -> Ino {
@@ -412,13 +413,13 @@ impl Superblock {
     /// Group and block in it.
     pub fn split(&self, block: FsBlock) -> (u32, u32) {
         let log = self.raw.sb_agblklog;
-        ((block.0 >> log).min(u32::MAX.into()) as u32, (block.0 & ((1 << log) - 1)) as u32)
+        (to_u32((block.0 >> log).min(u32::MAX.into())), to_u32(block.0 & ((1 << log) - 1)))
     }
     /// The block from group and block in it.
     pub fn join(&self, ag: u32, block: u32) -> FsBlock {
         FsBlock(u64::from(ag) << self.raw.sb_agblklog | u64::from(block))
     }
-    /// Whether `count` blocks from this one on lie in one group, behind its headers.
+    /// Whether `count` blocks from this one on are in one group, after its headers.
     pub fn is_range(&self, block: FsBlock, count: u64) -> bool {
         let (ag, first) = self.split(block);
         ag < self.ag_count()
@@ -428,13 +429,13 @@ impl Superblock {
                 .checked_add(count)
                 .is_some_and(|end| end <= self.ag_length(ag).into())
     }
-    /// Where a block is on the device.
+    /// The place of a block on the device.
     pub fn daddr(&self, block: FsBlock) -> Daddr {
         let (ag, first) = self.split(block);
         let linear = u64::from(ag) * u64::from(self.raw.sb_agblocks.get()) + u64::from(first);
         Daddr(linear << (self.raw.sb_blocklog - 9))
     }
-    /// Where the sector `index` (0: superblock, 1: AGF, 2: AGI, 3: AGFL) of a group is.
+    /// The place of sector `index` (0: superblock, 1: AGF, 2: AGI, 3: AGFL) of a group.
     pub fn ag_sector(&self, ag: u32, index: u64) -> Daddr {
         let start = u64::from(ag) * u64::from(self.raw.sb_agblocks.get());
         Daddr((start << (self.raw.sb_blocklog - 9)) + (index << (self.raw.sb_sectlog - 9)))
@@ -447,7 +448,7 @@ impl Superblock {
     /// Group of an inode, and its number in the group.
     pub fn split_ino(&self, ino: Ino) -> (u32, u32) {
         let bits = self.ino_bits();
-        ((ino.0 >> bits).min(u32::MAX.into()) as u32, (ino.0 & ((1 << bits) - 1)) as u32)
+        (to_u32((ino.0 >> bits).min(u32::MAX.into())), to_u32(ino.0 & ((1 << bits) - 1)))
     }
     /// The inode from its group and its number in it.
     pub fn join_ino(&self, ag: u32, number: u32) -> Ino {
@@ -457,7 +458,7 @@ impl Superblock {
     pub fn inode_place(&self, ino: Ino) -> (FsBlock, usize) {
         let (ag, number) = self.split_ino(ino);
         let block = self.join(ag, number >> self.raw.sb_inopblog);
-        (block, (number & (self.inodes_per_block() - 1)) as usize * self.inode_size())
+        (block, to_usize(number & (self.inodes_per_block() - 1)) * self.inode_size())
     }
     /// Whether there can be an inode of this number.
     pub fn is_inode(&self, ino: Ino) -> bool {

@@ -1,4 +1,4 @@
-//! What everything else stands on: superblock, buffers, the clock, and what is to be freed.
+//! The ground of everything else: superblock, buffers, the clock, and the extents to be freed.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use super::units::Daddr;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::Timestamp;
+use crate::num::{low32, to_u64};
 
 /// Time and randomness for an engine, which asks neither the clock nor the kernel itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +28,7 @@ pub struct Volume {
     pub store: Store,
     /// Time and seed.
     pub options: Options,
-    /// What is freed at the commit: until then its content is the old state's, and nothing new is
+    /// Extents that are freed at the commit: until then they hold the old state, and nothing new is
     /// put there.
     pub(super) freed: Vec<Freed>,
     /// Whether blocks that are given out now may be blocks of the old state.
@@ -53,7 +54,7 @@ impl Volume {
         device.read_at(0, &mut first)?;
         // A sector is 512 bytes to 32 KiB; parse() checks the number.
         let sector = usize::from(super::num::be16(&first, 102));
-        if sector > first.len() && sector <= 32_768 && device.len() >= sector as u64 {
+        if sector > first.len() && sector <= 32_768 && device.len() >= to_u64(sector) {
             first.resize(sector, 0);
             device.read_at(0, &mut first)?;
         }
@@ -99,7 +100,7 @@ impl Volume {
         let mut z = self.generation;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) as u32
+        low32(z ^ (z >> 31))
     }
 
     /// Puts the superblock among the changed buffers.

@@ -1,4 +1,4 @@
-//! What the tests of btrfs share: images that mkfs.btrfs makes and the kernel mounts, and walks
+//! Shared by the tests of btrfs: images that mkfs.btrfs makes and the kernel mounts, and walks
 //! through its eyes and ours.
 #![allow(dead_code, unreachable_pub)]
 
@@ -127,7 +127,7 @@ pub fn compare(disk: &Disk, what: &str) {
     diff(what, &ours, &theirs);
 }
 
-/// What stands in a snapshot for a subvolume has the time of the look at it.
+/// The placeholder of a subvolume in a snapshot has the time of the look at it.
 fn stub(path: &[u8], seen: &mut crate::oracle::Seen) {
     if path.ends_with(b"/nested") && seen.size == 0 {
         (seen.mtime, seen.ctime) = ((0, 0), (0, 0));

@@ -1,4 +1,4 @@
-//! What the tests of the XFS engine share: images made by mkfs.xfs, and the judges.
+//! Shared by the tests of the XFS engine: images made by mkfs.xfs, and the judges.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;
@@ -90,7 +90,7 @@ impl Image {
         })
     }
 
-    /// What xfs_repair says to the file system, and whether it is content.
+    /// The output of xfs_repair, and whether it is content.
     pub fn judged(&self) -> (bool, String) {
         let mut command = Command::new("xfs_repair");
         let output = command.args(["-n", "-f", "-o", "force_geometry"]).arg(&self.path).output();

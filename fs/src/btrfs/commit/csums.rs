@@ -5,6 +5,7 @@ use super::super::node::{HEADER, ITEM, Value};
 use super::super::units::TreeId;
 use super::Commit;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 const SUMS: TreeId = TreeId(objectid::CSUM_TREE);
 /// Most bytes of one item of checksums.
@@ -18,8 +19,8 @@ impl Commit<'_> {
     /// Puts in the checksums of all new data that something refers to.
     pub(super) fn add_sums(&mut self) -> Result<()> {
         let volume = self.volume;
-        let (sector, size) = (volume.sb().sector_size as usize, volume.sb().checksum.size());
-        let room = (volume.sb().node_size as usize - HEADER - 2 * ITEM).min(ITEM_MAX);
+        let (sector, size) = (to_usize(volume.sb().sector_size), volume.sb().checksum.size());
+        let room = (to_usize(volume.sb().node_size) - HEADER - 2 * ITEM).min(ITEM_MAX);
         let step = room / size * sector;
         for (&at, data) in &volume.data {
             if !data.sums || !self.new_data.contains(&at) {
@@ -30,7 +31,7 @@ impl Commit<'_> {
                 for bytes in bytes.chunks(sector) {
                     item.extend_from_slice(&volume.sb().checksum.of(bytes)[..size]);
                 }
-                let at = at + (index * step) as u64;
+                let at = at + to_u64(index * step);
                 self.set(SUMS, key(at), Some(Value::copy(&item)))?;
             }
         }
@@ -40,7 +41,7 @@ impl Commit<'_> {
     /// Takes out the checksums of data that was freed.
     pub(super) fn remove_sums(&mut self, at: u64, bytes: u64) -> Result<()> {
         let sector = u64::from(self.volume.sb().sector_size);
-        let size = self.volume.sb().checksum.size() as u64;
+        let size = to_u64(self.volume.sb().checksum.size());
         let end = at + bytes;
         let mut next = end - 1;
         loop {
@@ -50,7 +51,7 @@ impl Commit<'_> {
                 return Ok(());
             }
             let start = found.offset;
-            let stop = start.saturating_add(item.len() as u64 / size * sector);
+            let stop = start.saturating_add(to_u64(item.len()) / size * sector);
             if stop <= at {
                 return Ok(());
             }
@@ -58,7 +59,7 @@ impl Commit<'_> {
                 return Err(Error::corrupt("checksum tree", found.to_string(), "its address"));
             }
             let part = |from: u64, to: u64| {
-                let index = |at: u64| ((at - start) / sector * size) as usize;
+                let index = |at: u64| to_usize((at - start) / sector * size);
                 Value::copy(&item[index(from)..index(to)])
             };
             if start >= at {

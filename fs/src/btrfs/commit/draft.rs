@@ -7,6 +7,7 @@ use super::super::layout::{Header, ItemHeader, Key, KeyPtr};
 use super::super::node::{HEADER, ITEM, Node, POINTER, Pointer, Value};
 use super::super::superblock::Super;
 use super::super::units::{Logical, TreeId};
+use crate::num::{to_u32, to_usize};
 
 /// The content of a block.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub struct Draft {
     pub owner: TreeId,
     /// Its level.
     pub level: u8,
-    /// What it has.
+    /// Its content.
     pub content: Content,
 }
 
@@ -75,7 +76,7 @@ impl Draft {
 
     /// The block's bytes.
     pub fn bytes(&self, sb: &Super, at: Logical, generation: u64, chunk_uuid: [u8; 16]) -> Vec<u8> {
-        let mut out = vec![0; sb.node_size as usize];
+        let mut out = vec![0; to_usize(sb.node_size)];
         let count = match &self.content {
             Content::Leaf(items) => {
                 let mut end = out.len();
@@ -85,8 +86,8 @@ impl Draft {
                     end = start;
                     let header = ItemHeader {
                         key: (*key).into(),
-                        offset: ((start - HEADER) as u32).into(),
-                        size: (value.len() as u32).into(),
+                        offset: to_u32(start - HEADER).into(),
+                        size: to_u32(value.len()).into(),
                     };
                     let place = HEADER + index * ITEM;
                     out[place..place + ITEM].copy_from_slice(header.as_bytes());
@@ -114,7 +115,7 @@ impl Draft {
             chunk_tree_uuid: chunk_uuid,
             generation: generation.into(),
             owner: self.owner.0.into(),
-            nritems: (count as u32).into(),
+            nritems: to_u32(count).into(),
             level: self.level,
         };
         out[..HEADER].copy_from_slice(header.as_bytes());

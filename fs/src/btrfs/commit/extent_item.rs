@@ -7,6 +7,7 @@ use super::super::layout::{ExtentDataRef, ExtentItem, Key, TreeBlockInfo, item_t
 use super::super::units::Logical;
 use super::refs::Ref;
 use crate::error::{Error, Result};
+use crate::num::to_u32;
 
 /// `flags`: file content.
 pub const DATA: u64 = 1;
@@ -88,7 +89,7 @@ impl Extent {
                 }
                 Ref::SharedData(parent) => {
                     out.extend_from_slice(&parent.to_le_bytes());
-                    out.extend_from_slice(&(*count as u32).to_le_bytes());
+                    out.extend_from_slice(&to_u32(*count).to_le_bytes());
                 }
                 Ref::Data { .. } => out.extend_from_slice(&what.data_bytes(*count)),
             }
@@ -140,7 +141,7 @@ impl Ref {
             root: root.into(),
             objectid: inode.into(),
             offset: offset.into(),
-            count: (count as u32).into(),
+            count: to_u32(count).into(),
         };
         item.as_bytes().to_vec()
     }

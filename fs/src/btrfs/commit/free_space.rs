@@ -8,6 +8,7 @@ use super::super::space::USING_BITMAPS;
 use super::super::units::{Logical, TreeId};
 use super::Commit;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 const FREE: TreeId = TreeId(objectid::FREE_SPACE_TREE);
 
@@ -129,7 +130,7 @@ impl Commit<'_> {
             let stop = end.min(key.objectid + key.offset);
             while at < stop {
                 let bit = (at - key.objectid) / sector;
-                let (byte, mask) = ((bit / 8) as usize, 1u8 << (bit % 8));
+                let (byte, mask) = (to_usize(bit / 8), 1u8 << (bit % 8));
                 if (item[byte] & mask != 0) == free {
                     return Err(corrupt(at, "a bit is what it should become"));
                 }
@@ -145,7 +146,7 @@ impl Commit<'_> {
     fn bit(&self, at: u64) -> Result<bool> {
         let (key, item) = self.bitmap(at)?;
         let bit = (at - key.objectid) / u64::from(self.volume.sb().sector_size);
-        Ok(item[(bit / 8) as usize] >> (bit % 8) & 1 != 0)
+        Ok(item[to_usize(bit / 8)] >> (bit % 8) & 1 != 0)
     }
 
     /// The bitmap that has a byte.
@@ -157,7 +158,7 @@ impl Commit<'_> {
                 key.item_type == item_type::FREE_SPACE_BITMAP
                     && at - key.objectid < key.offset
                     && key.objectid.checked_add(key.offset).is_some()
-                    && item.len() as u64 >= (key.offset / sector).div_ceil(8)
+                    && to_u64(item.len()) >= (key.offset / sector).div_ceil(8)
             })
             .map(|(key, item)| (key, item.to_vec()))
             .ok_or_else(|| corrupt(at, "no bitmap has it"))

@@ -9,8 +9,9 @@ use super::Commit;
 use super::draft::Draft;
 use super::extent_item::{DATA, Extent, FULL_BACKREF, TREE_BLOCK};
 use crate::error::{Error, Result};
+use crate::num::{to_i64, to_u32, to_usize};
 
-/// Who refers to an extent.
+/// The owner of a reference to an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ref {
     /// A tree, to a block of its own.
@@ -23,7 +24,7 @@ pub enum Ref {
         root: u64,
         /// Its inode.
         inode: u64,
-        /// Where in the file the extent would begin.
+        /// The place in the file where the extent would begin.
         offset: u64,
     },
     /// The tree block with this address, to data.
@@ -134,7 +135,7 @@ impl Commit<'_> {
             return match total {
                 // A block that was made and given up at once.
                 0 if pending.deltas.is_empty() => Ok(()),
-                1.. => self.add_extent(at, &pending, total as u64),
+                1.. => self.add_extent(at, &pending, total.cast_unsigned()),
                 _ => Err(corrupt(at, "it has no extent item".into())),
             };
         };
@@ -143,7 +144,7 @@ impl Commit<'_> {
         if is_block != pending.level.is_some() {
             return Err(corrupt(at, format!("its flags are {:#x}", extent.flags)));
         }
-        // What goes makes room for what comes.
+        // Removals make room for insertions.
         for rising in [false, true] {
             for (&what, &delta) in
                 pending.deltas.iter().filter(|(_, delta)| (**delta > 0) == rising)
@@ -229,7 +230,7 @@ impl Commit<'_> {
         }
         // As the kernel does: inside as long as there are no items of their own.
         let size = extent.bytes().len() + what.inline_size();
-        let most = (self.volume.sb().node_size as usize - HEADER) / 16 - ITEM;
+        let most = (to_usize(self.volume.sb().node_size) - HEADER) / 16 - ITEM;
         let next = key.next().map(|next| self.first(EXTENTS, next)).transpose()?.flatten();
         let has_own = next.is_some_and(|(next, _)| {
             next.objectid == at && next.item_type < item_type::BLOCK_GROUP_ITEM
@@ -269,7 +270,7 @@ impl Commit<'_> {
         let item = match (what, count) {
             (_, 0) => None,
             (Ref::Tree(_) | Ref::SharedBlock(_), _) => Some(Vec::new()),
-            (Ref::SharedData(_), _) => Some((count as u32).to_le_bytes().to_vec()),
+            (Ref::SharedData(_), _) => Some(to_u32(count).to_le_bytes().to_vec()),
             (Ref::Data { .. }, _) => Some(what.data_bytes(count)),
         };
         self.set(EXTENTS, key, item.map(|item| Value::copy(&item)))
@@ -277,7 +278,7 @@ impl Commit<'_> {
 
     /// Notes that an extent was allocated or freed.
     fn note_move(&mut self, allocated: bool, at: u64, bytes: u64) {
-        let signed = if allocated { bytes as i64 } else { -(bytes as i64) };
+        let signed = if allocated { to_i64(bytes) } else { -to_i64(bytes) };
         self.bytes_used += signed;
         if let Some(chunk) = self.volume.store.chunks.chunk_at(Logical(at)) {
             *self.group_use.entry(chunk.start).or_default() += signed;

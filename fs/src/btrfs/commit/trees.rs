@@ -9,6 +9,7 @@ use super::draft::{Content, Draft, View, root_pointer};
 use super::refs::Ref;
 use super::{Commit, data_extent};
 use crate::error::{Error, Result};
+use crate::num::to_usize;
 
 /// A way down: the address of each new block, and the index in it.
 type Path = Vec<(u64, usize)>;
@@ -192,7 +193,7 @@ impl Commit<'_> {
         Ok(at)
     }
 
-    /// What the children of a block of a subvolume need to know before it is copied for `tree`:
+    /// Prepares the children of a block of a subvolume before it is copied for `tree`:
     /// the copy refers to them, too, where others keep the old block.
     fn share(&mut self, tree: TreeId, node: &Node) -> Result<()> {
         let (refs, is_full) = self.block_state(node.at.0, node.level())?;
@@ -288,7 +289,7 @@ impl Commit<'_> {
 
     /// Splits the block at the end of a path, and those above it, until everything fits.
     fn split_where_full(&mut self, tree: TreeId, path: &mut Path) -> Result<()> {
-        let room = self.volume.sb().node_size as usize - HEADER;
+        let room = to_usize(self.volume.sb().node_size) - HEADER;
         while let Some((at, _)) = path.pop() {
             let Some(draft) = self.drafts.get(&at) else { return Ok(()) };
             if draft.used() <= room {
@@ -355,7 +356,7 @@ fn parts(content: Content, room: usize) -> Vec<Content> {
 
 fn cut<T>(list: Vec<T>, sizes: &[usize], room: usize) -> Vec<Vec<T>> {
     let total: usize = sizes.iter().sum();
-    // What is added at the end, as most is, leaves full blocks.
+    // Items that are added at the end, as most are, leave full blocks.
     let goal = room.min(total * 2 / 3);
     let mut out: Vec<Vec<T>> = vec![Vec::new()];
     let (mut used, mut left) = (0, total);

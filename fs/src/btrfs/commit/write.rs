@@ -8,6 +8,7 @@ use super::super::units::{Logical, TreeId};
 use super::Commit;
 use crate::error::{Error, Result};
 use crate::filesystem::CommitReport;
+use crate::num::to_u64;
 
 /// Most bytes of one write.
 const WRITE_MAX: usize = 1 << 20;
@@ -30,7 +31,7 @@ impl Commit<'_> {
         for (&at, data) in &volume.data {
             if self.new_data.contains(&at) {
                 self.place(&mut writes, at, &data.bytes)?;
-                report.data_blocks += data.bytes.len() as u64 / u64::from(sb.sector_size);
+                report.data_blocks += to_u64(data.bytes.len()) / u64::from(sb.sector_size);
             }
         }
         writes.sort_by_key(|(at, _)| *at);
@@ -40,7 +41,7 @@ impl Commit<'_> {
             // Blocks that lie one after the other go out together.
             let mut bytes = bytes.to_vec();
             while let Some((_, more)) = writes.next_if(|(next, more)| {
-                *next == at + bytes.len() as u64 && bytes.len() + more.len() <= WRITE_MAX
+                *next == at + to_u64(bytes.len()) && bytes.len() + more.len() <= WRITE_MAX
             }) {
                 bytes.extend_from_slice(&more);
             }
@@ -51,7 +52,7 @@ impl Commit<'_> {
         device.flush()?;
         let size = sb.raw.dev_item.total_bytes.get();
         for at in MIRRORS.into_iter().skip(1) {
-            if at + SUPER_SIZE as u64 <= size {
+            if at + to_u64(SUPER_SIZE) <= size {
                 device.write_at(at, &sb.bytes_at(at))?;
             }
         }
@@ -60,7 +61,7 @@ impl Commit<'_> {
     }
 
     fn place(&self, writes: &mut Vec<(u64, Arc<[u8]>)>, at: u64, bytes: &Arc<[u8]>) -> Result<()> {
-        for copy in self.volume.store.chunks.map(Logical(at), bytes.len() as u64)? {
+        for copy in self.volume.store.chunks.map(Logical(at), to_u64(bytes.len()))? {
             writes.push((copy.0, bytes.clone()));
         }
         Ok(())

@@ -13,6 +13,7 @@ use super::super::superblock::incompat;
 use super::super::volume::Volume;
 use super::super::xattr;
 use crate::error::{Error, Result, display_name};
+use crate::num::{to_i64, to_u16};
 
 /// The first index of an entry: 0 and 1 stand for `.` and `..`.
 const FIRST_INDEX: u64 = 2;
@@ -21,8 +22,8 @@ fn bytes(entry: &Entry, transid: u64) -> Vec<u8> {
     let head = DirItem {
         location: entry.location.into(),
         transid: transid.into(),
-        data_len: (entry.data.len() as u16).into(),
-        name_len: (entry.name.len() as u16).into(),
+        data_len: to_u16(entry.data.len()).into(),
+        name_len: to_u16(entry.name.len()).into(),
         r#type: entry.kind,
     };
     let mut out = head.as_bytes().to_vec();
@@ -91,13 +92,13 @@ pub fn add_name(volume: &mut Volume, dir: FileId, name: &[u8], id: FileId, kind:
     volume.put(dir.tree, key, item)?;
     volume.put(dir.tree, Key::new(dir.inode, item_type::DIR_INDEX, index), entry)?;
     add_ref(volume, dir, name, id, index)?;
-    touch(volume, dir, name.len() as i64)
+    touch(volume, dir, to_i64(name.len()))
 }
 
 fn add_ref(volume: &mut Volume, dir: FileId, name: &[u8], id: FileId, index: u64) -> Result<()> {
     let key = Key::new(id.inode, item_type::INODE_REF, dir.inode);
     let mut item = volume.get(dir.tree, key)?.map_or(Vec::new(), |item| item.to_vec());
-    let head = InodeRef { index: index.into(), name_len: (name.len() as u16).into() };
+    let head = InodeRef { index: index.into(), name_len: to_u16(name.len()).into() };
     if item.len() + size_of::<InodeRef>() + name.len() <= volume.item_max() {
         item.extend_from_slice(head.as_bytes());
         item.extend_from_slice(name);
@@ -112,7 +113,7 @@ fn add_ref(volume: &mut Volume, dir: FileId, name: &[u8], id: FileId, index: u64
     let head = InodeExtref {
         parent_objectid: dir.inode.into(),
         index: index.into(),
-        name_len: (name.len() as u16).into(),
+        name_len: to_u16(name.len()).into(),
     };
     item.extend_from_slice(head.as_bytes());
     item.extend_from_slice(name);
@@ -137,7 +138,7 @@ pub fn remove_name(volume: &mut Volume, dir: FileId, name: &[u8], id: FileId) ->
         return Err(corrupt("the index has another name"));
     }
     volume.remove(dir.tree, key);
-    touch(volume, dir, -(name.len() as i64))
+    touch(volume, dir, -to_i64(name.len()))
 }
 
 /// Takes a reference out of an inode; gives the entry's index in its directory.

@@ -17,7 +17,7 @@ use crate::filesystem::{Attributes, FileType};
 const TARGET_MAX: usize = 4095;
 /// The deepest tree that is followed upwards.
 const DEPTH_MAX: usize = 100_000;
-/// What the mode of a directory hands down to directories.
+/// The bits of a directory's mode that new directories in it inherit.
 const S_ISGID: u32 = 0o2000;
 /// The attribute that says how new files are compressed.
 const COMPRESSION: &[u8] = b"btrfs.compression";

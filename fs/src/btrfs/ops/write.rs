@@ -12,6 +12,7 @@ use super::super::volume::Volume;
 use super::nodes;
 use crate::error::{Error, Result};
 use crate::filesystem::FileType;
+use crate::num::{to_u64, to_usize};
 
 /// Files up to this size are in the tree itself, as the kernel has them by default.
 const INLINE_MAX: usize = 2048;
@@ -63,7 +64,7 @@ pub fn append(volume: &mut Volume, id: FileId, bytes: &[u8]) -> Result<()> {
             format!("an inline one in a file of {size} bytes"),
         ));
     }
-    let mut tail = vec![0; (size - from) as usize];
+    let mut tail = vec![0; to_usize(size - from)];
     content::read_bytes(volume, id, &inode, from, &mut tail)?;
     tail.extend_from_slice(bytes);
     cut(volume, id, &mut inode, from)?;
@@ -142,11 +143,11 @@ fn put(
     let sums = inode.flags.get() & inode_flags::NODATASUM == 0;
     let (mut rest, mut at) = (bytes, from);
     while !rest.is_empty() {
-        let wanted = (rest.len() as u64).next_multiple_of(sector).min(EXTENT_MAX);
+        let wanted = to_u64(rest.len()).next_multiple_of(sector).min(EXTENT_MAX);
         let (place, length) = volume.allocate_data(wanted)?;
-        let (now, later) = rest.split_at(rest.len().min(length as usize));
+        let (now, later) = rest.split_at(rest.len().min(to_usize(length)));
         let mut data = now.to_vec();
-        data.resize(length as usize, 0);
+        data.resize(to_usize(length), 0);
         volume.keep_data(place, data.into(), sums);
         let head = head(volume, length, REGULAR);
         let tail = FileExtentTail {
@@ -161,7 +162,7 @@ fn put(
         at += length;
         rest = later;
     }
-    inode.size = (from + bytes.len() as u64).into();
+    inode.size = (from + to_u64(bytes.len())).into();
     Ok(())
 }
 
@@ -172,11 +173,11 @@ pub fn put_inline(
     inode: &mut InodeItem,
     bytes: &[u8],
 ) -> Result<()> {
-    let head = head(volume, bytes.len() as u64, INLINE);
+    let head = head(volume, to_u64(bytes.len()), INLINE);
     let item = [head.as_bytes(), bytes].concat();
     volume.put(id.tree, content::key(id.inode, 0), item)?;
-    inode.size = (bytes.len() as u64).into();
-    inode.nbytes = (bytes.len() as u64).into();
+    inode.size = to_u64(bytes.len()).into();
+    inode.nbytes = to_u64(bytes.len()).into();
     Ok(())
 }
 

@@ -18,7 +18,7 @@ const IN_INODE: usize = 60;
 /// Bytes of `i_block` before the entries: the parent's inode number.
 const PARENT: usize = 4;
 
-/// Which of the two regions.
+/// One of the two regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// `i_block`.

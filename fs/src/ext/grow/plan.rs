@@ -160,7 +160,7 @@ fn last_has_super(sb: &Superblock, groups: u32) -> bool {
     sb.group_has_super(GroupNo::new(groups - 1))
 }
 
-/// Which groups have copies with sparse_super2: the second and the last, as far as they had them.
+/// The groups that have copies with sparse_super2: the second and the last, as far as they had them.
 fn backup_bgs(sb: &Superblock, groups: u32) -> [u32; 2] {
     let mut backups = sb.raw.s_backup_bgs.map(|group| group.get());
     let old = sb.group_count();

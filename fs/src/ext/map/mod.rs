@@ -1,4 +1,4 @@
-//! Which blocks hold a file's content: extent trees and the older block maps, read and changed.
+//! The blocks of a file's content: extent trees and the older block maps, read and changed.
 //!
 //! A file is only ever changed at its end: cut at some block, and extended from there. Both ways
 //! touch nothing but the right edge of the tree. New content goes to blocks that were free, so that

@@ -5,10 +5,10 @@ use std::io::Read;
 use zerocopy::little_endian::U16;
 
 use super::super::inode::{Inode, S_IFMT, flags};
-use super::super::map;
 use super::super::superblock::Superblock;
 use super::super::volume::Volume;
 use super::super::xattr::{self, name_index};
+use super::super::{journal, map};
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, NodeId, Stat, Times};
 use crate::num::to_usize;
@@ -197,7 +197,7 @@ pub fn replace(volume: &mut Volume, inode: &mut Inode, content: &[u8]) -> Result
 /// Replaces the content of a file by what a reader gives.
 pub fn write_from(volume: &mut Volume, inode: &mut Inode, content: &mut dyn Read) -> Result<u64> {
     writable_file(inode)?;
-    let size = map::replace_from(volume, inode, content)?;
+    let size = map::replace_from(volume, inode, content, journal::check_apart)?;
     finish_write(volume, inode)?;
     Ok(size)
 }

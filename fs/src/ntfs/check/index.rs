@@ -143,7 +143,7 @@ impl Walk<'_> {
             }
             if flags & 2 != 0 {
                 if at + length != end {
-                    let text = format!("{} bytes behind the last entry", end - at - length);
+                    let text = format!("{} bytes after the last entry", end - at - length);
                     self.report.warn("index-tail", self.place.clone(), text);
                 }
                 return Ok(());

@@ -8,7 +8,7 @@ use crate::num::to_u64;
 
 /// A record of a system file that has all its attributes in it.
 pub(super) struct Record {
-    /// Which one.
+    /// Its number.
     pub number: u64,
     /// Without update sequence.
     bytes: Vec<u8>,

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use super::node::{Entry, Node, block_room};
 use super::{Context, DEPTH, IndexStore, RawIndexRoot};
 use crate::error::{Error, Result, display_name};
+use crate::ntfs::units::Vcn;
 use crate::num::to_usize;
 use crate::utf16::{UpCase, to_utf8};
 
 /// One node on the way down.
 struct Step {
     /// The block; `None` for the root.
-    vcn: Option<u64>,
+    vcn: Option<Vcn>,
     node: Node,
     /// The place at which the way goes on.
     at: usize,
@@ -23,9 +24,9 @@ struct Step {
 /// The effect of a change that is known to be possible.
 #[derive(Default)]
 struct Draft {
-    blocks: BTreeMap<u64, Node>,
-    freed: Vec<u64>,
-    allocated: Vec<u64>,
+    blocks: BTreeMap<Vcn, Node>,
+    freed: Vec<Vcn>,
+    allocated: Vec<Vcn>,
     root: Option<Node>,
     /// Whether the store's root is a stand-in, and must be set again.
     shrunk: bool,
@@ -34,10 +35,10 @@ struct Draft {
 impl Draft {
     /// Takes a block. The store may need the root's room in the record to note it, so the root
     /// becomes as small as it can be first.
-    fn allocate<S: IndexStore>(&mut self, store: &mut S, head: &RawIndexRoot) -> Result<u64> {
+    fn allocate<S: IndexStore>(&mut self, store: &mut S, head: &RawIndexRoot) -> Result<Vcn> {
         if !self.shrunk {
             self.shrunk = true;
-            let small = Node { entries: Vec::new(), last: Some(0) };
+            let small = Node { entries: Vec::new(), last: Some(Vcn(0)) };
             if !store.set_root(&small.to_root(head))? {
                 let text = format!("{}: the MFT record has no room for the root", store.place());
                 return Err(Error::NoSpace(text));
@@ -144,7 +145,7 @@ fn too_long<S: IndexStore>(store: &S, entry: &Entry) -> Error {
     Error::Invalid(format!("{}: {text}", store.place()))
 }
 
-fn load<S: IndexStore>(context: &Context<'_, S>, vcn: u64) -> Result<Node> {
+fn load<S: IndexStore>(context: &Context<'_, S>, vcn: Vcn) -> Result<Node> {
     let block = context.block(vcn)?;
     Ok(Node::from_views(&context.block_places(vcn, &block)?))
 }
@@ -232,7 +233,7 @@ fn settle<S: IndexStore>(
 fn split<S: IndexStore>(
     store: &mut S,
     shape: &Shape<'_>,
-    vcn: u64,
+    vcn: Vcn,
     mut node: Node,
     above: &mut Step,
     draft: &mut Draft,
@@ -285,7 +286,7 @@ fn middle(node: &Node, room: usize) -> Option<usize> {
 fn join<S: IndexStore>(
     store: &mut S,
     shape: &Shape<'_>,
-    vcn: u64,
+    vcn: Vcn,
     node: &mut Node,
     above: &mut Step,
     draft: &mut Draft,

@@ -25,6 +25,7 @@ pub use self::edit::{insert, remove, replace};
 use self::node::{BLOCK_HEADER, BLOCK_SIZES, ROOT_HEADER, parse};
 pub use self::node::{Entry, RawIndexRoot, View};
 use crate::error::{Error, Result};
+use crate::ntfs::units::Vcn;
 use crate::num::to_usize;
 use crate::utf16::UpCase;
 
@@ -33,7 +34,7 @@ pub const DEPTH: usize = 20;
 
 /// The place of one index.
 pub trait IndexStore {
-    /// Which index this is, for errors: `record 5 index $I30`.
+    /// The index in words, for errors: `record 5 index $I30`.
     fn place(&self) -> String;
     /// The value of `$INDEX_ROOT`.
     fn root(&self) -> Result<Vec<u8>>;
@@ -43,15 +44,15 @@ pub trait IndexStore {
     fn set_root(&mut self, value: &[u8]) -> Result<bool>;
     /// The INDX block at a VCN, of the size that the root says, its update sequence checked and
     /// undone. A VCN that is not in `$INDEX_ALLOCATION` is a corrupt tree.
-    fn read_block(&self, vcn: u64) -> Result<Vec<u8>>;
+    fn read_block(&self, vcn: Vcn) -> Result<Vec<u8>>;
     /// Replaces the INDX block at a VCN; the store applies the update sequence.
-    fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()>;
+    fn write_block(&mut self, vcn: Vcn, block: &[u8]) -> Result<()>;
     /// Takes a block that is free in the index's `$BITMAP`, making `$INDEX_ALLOCATION` longer (or
     /// making it at all, and `$BITMAP`) where there is none, and gives its VCN. When it is called,
     /// the root has its smallest size, so that there is room in the record.
-    fn allocate_block(&mut self) -> Result<u64>;
+    fn allocate_block(&mut self) -> Result<Vcn>;
     /// Frees a block in `$BITMAP`.
-    fn free_block(&mut self, vcn: u64) -> Result<()>;
+    fn free_block(&mut self, vcn: Vcn) -> Result<()>;
 }
 
 /// The value of `$INDEX_ROOT` of an index without entries.
@@ -86,7 +87,7 @@ struct Context<'a, S> {
     root: Vec<u8>,
 }
 
-type Places<'a> = Vec<(View<'a>, Option<u64>)>;
+type Places<'a> = Vec<(View<'a>, Option<Vcn>)>;
 
 impl<'a, S: IndexStore> Context<'a, S> {
     fn open(store: &'a S, upcase: &'a UpCase) -> Result<Self> {
@@ -105,24 +106,24 @@ impl<'a, S: IndexStore> Context<'a, S> {
             .map_err(|text| Error::corrupt("$INDEX_ROOT", self.store.place(), text))
     }
 
-    fn corrupt(&self, vcn: u64, text: impl Into<String>) -> Error {
+    fn corrupt(&self, vcn: Vcn, text: impl Into<String>) -> Error {
         Error::corrupt("INDX block", format!("{}, VCN {vcn}", self.store.place()), text)
     }
 
-    fn block(&self, vcn: u64) -> Result<Vec<u8>> {
+    fn block(&self, vcn: Vcn) -> Result<Vec<u8>> {
         let block = self.store.read_block(vcn)?;
         let size = to_usize(self.head.BytesPerIndexBuffer.get());
         if block.len() != size {
             return Err(self.corrupt(vcn, format!("{} bytes, not {size}", block.len())));
         }
-        let own = crate::bytes::le64(&block, 16).unwrap_or(0);
+        let own = Vcn(crate::bytes::le64(&block, 16).unwrap_or(0));
         if own != vcn {
             return Err(self.corrupt(vcn, format!("it says that it is that of VCN {own}")));
         }
         Ok(block)
     }
 
-    fn block_places<'b>(&self, vcn: u64, block: &'b [u8]) -> Result<Places<'b>> {
+    fn block_places<'b>(&self, vcn: Vcn, block: &'b [u8]) -> Result<Places<'b>> {
         parse(block, BLOCK_HEADER, &self.collation).map_err(|text| self.corrupt(vcn, text))
     }
 
@@ -147,7 +148,7 @@ impl<'a, S: IndexStore> Context<'a, S> {
     }
 }
 
-fn step(places: &Places<'_>, probe: &dyn Fn(&[u8]) -> Ordering) -> (Option<Entry>, Option<u64>) {
+fn step(places: &Places<'_>, probe: &dyn Fn(&[u8]) -> Ordering) -> (Option<Entry>, Option<Vcn>) {
     let at = places.partition_point(|(view, _)| {
         matches!(view, View::Entry(_)) && probe(view.key()) == Ordering::Less
     });
@@ -219,7 +220,7 @@ pub fn walk_from(
 
 struct Walk<'a, 'v, S> {
     context: &'a Context<'a, S>,
-    seen: BTreeSet<u64>,
+    seen: BTreeSet<Vcn>,
     visit: &'v mut dyn FnMut(View<'_>) -> Result<bool>,
 }
 

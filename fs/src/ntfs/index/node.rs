@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::collate::Collation;
 use crate::bytes;
 use crate::ntfs::fixup::STRIDE;
+use crate::ntfs::units::Vcn;
 use crate::num::{to_u16, to_u32, to_u64, to_usize};
 
 /// The offset of a node's index header in `$INDEX_ROOT`.
@@ -180,7 +181,7 @@ pub(super) fn parse<'a>(
     bytes: &'a [u8],
     at: usize,
     collation: &Collation<'_>,
-) -> Result<Vec<(View<'a>, Option<u64>)>, String> {
+) -> Result<Vec<(View<'a>, Option<Vcn>)>, String> {
     let header = bytes
         .get(at..)
         .and_then(|rest| RawIndexHeader::read_from_prefix(rest).ok())
@@ -210,9 +211,9 @@ pub(super) fn parse<'a>(
         if at + usize::from(length) > end {
             return Err(format!("the entry at byte {at} runs past the others' end"));
         }
-        let child = has_child.then(|| u64_at(bytes, at + own));
+        let child = has_child.then(|| Vcn(u64_at(bytes, at + own)));
         if let Some((_, before)) = out.first()
-            && Option::<u64>::is_some(before) != has_child
+            && Option::<Vcn>::is_some(before) != has_child
         {
             return Err("some of its entries have children and some have not".to_owned());
         }
@@ -233,13 +234,13 @@ pub(super) fn parse<'a>(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Node {
     /// The entries with keys, each with the child whose keys are all less.
-    pub(super) entries: Vec<(Entry, Option<u64>)>,
+    pub(super) entries: Vec<(Entry, Option<Vcn>)>,
     /// The child whose keys are greater than all here.
-    pub(super) last: Option<u64>,
+    pub(super) last: Option<Vcn>,
 }
 
 impl Node {
-    pub(super) fn from_views(views: &[(View<'_>, Option<u64>)]) -> Self {
+    pub(super) fn from_views(views: &[(View<'_>, Option<Vcn>)]) -> Self {
         let mut node = Self::default();
         for (view, child) in views {
             match view {
@@ -257,11 +258,11 @@ impl Node {
     }
 
     /// The child before place `at`.
-    pub(super) fn child(&self, at: usize) -> Option<u64> {
+    pub(super) fn child(&self, at: usize) -> Option<Vcn> {
         self.entries.get(at).map_or(self.last, |(_, child)| *child)
     }
 
-    pub(super) fn set_child(&mut self, at: usize, vcn: u64) {
+    pub(super) fn set_child(&mut self, at: usize, vcn: Vcn) {
         match self.entries.get_mut(at) {
             Some((_, child)) => *child = Some(vcn),
             None => self.last = Some(vcn),
@@ -316,7 +317,7 @@ impl Node {
 
     /// An INDX block of `size` bytes, its update sequence not yet applied. `old` is what the block
     /// held before: its Lsn and update sequence number go on.
-    pub(super) fn to_block(&self, vcn: u64, size: usize, old: Option<&[u8]>) -> Vec<u8> {
+    pub(super) fn to_block(&self, vcn: Vcn, size: usize, old: Option<&[u8]>) -> Vec<u8> {
         let numbers = size / STRIDE + 1;
         let first = first_entry(size);
         let mut head = RawIndexBlock {
@@ -324,7 +325,7 @@ impl Node {
             UpdateSequenceArrayOffset: to_u16(BLOCK_HEADER + HEADER).into(),
             UpdateSequenceArraySize: to_u16(numbers).into(),
             Lsn: 0.into(),
-            ThisBlock: vcn.into(),
+            ThisBlock: vcn.0.into(),
         };
         let mut number = 0;
         if let Some((before, _)) = old.and_then(|old| RawIndexBlock::read_from_prefix(old).ok()) {
@@ -353,11 +354,11 @@ pub(super) fn block_room(size: usize) -> usize {
 }
 
 /// Sets Length and Flags of the entry at `start`, the last one of `out`, and adds its child.
-fn finish(out: &mut Vec<u8>, start: usize, flags: u16, child: Option<u64>) {
+fn finish(out: &mut Vec<u8>, start: usize, flags: u16, child: Option<Vcn>) {
     let mut flags = flags;
     if let Some(vcn) = child {
         flags |= INDEX_ENTRY_NODE;
-        out.extend_from_slice(&vcn.to_le_bytes());
+        out.extend_from_slice(&vcn.0.to_le_bytes());
     }
     let length = to_u16(out.len() - start);
     out[start + 8..start + 10].copy_from_slice(&length.to_le_bytes());

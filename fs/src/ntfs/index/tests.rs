@@ -22,9 +22,9 @@ impl Store {
         let root = empty_root(indexed, rule, block, 1);
         Self { root, root_room, blocks: Vec::new(), most: usize::MAX, unit: 1 }
     }
-    fn used(&self) -> BTreeSet<u64> {
+    fn used(&self) -> BTreeSet<Vcn> {
         let all = self.blocks.iter().enumerate();
-        all.filter(|(_, b)| b.is_some()).map(|(i, _)| i as u64 * self.unit).collect()
+        all.filter(|(_, b)| b.is_some()).map(|(i, _)| Vcn(i as u64 * self.unit)).collect()
     }
 }
 
@@ -38,16 +38,16 @@ impl<T: IndexStore> IndexStore for &mut T {
     fn set_root(&mut self, value: &[u8]) -> Result<bool> {
         (**self).set_root(value)
     }
-    fn read_block(&self, vcn: u64) -> Result<Vec<u8>> {
+    fn read_block(&self, vcn: Vcn) -> Result<Vec<u8>> {
         (**self).read_block(vcn)
     }
-    fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()> {
+    fn write_block(&mut self, vcn: Vcn, block: &[u8]) -> Result<()> {
         (**self).write_block(vcn, block)
     }
-    fn allocate_block(&mut self) -> Result<u64> {
+    fn allocate_block(&mut self) -> Result<Vcn> {
         (**self).allocate_block()
     }
-    fn free_block(&mut self, vcn: u64) -> Result<()> {
+    fn free_block(&mut self, vcn: Vcn) -> Result<()> {
         (**self).free_block(vcn)
     }
 }
@@ -66,20 +66,20 @@ impl IndexStore for Store {
         self.root = value.to_vec();
         Ok(true)
     }
-    fn read_block(&self, vcn: u64) -> Result<Vec<u8>> {
-        let block = self.blocks.get((vcn / self.unit) as usize).and_then(Clone::clone);
+    fn read_block(&self, vcn: Vcn) -> Result<Vec<u8>> {
+        let block = self.blocks.get((vcn.0 / self.unit) as usize).and_then(Clone::clone);
         let mut block = block
             .ok_or_else(|| Error::corrupt("INDX block", format!("VCN {vcn}"), "not in use"))?;
         fixup::apply(&mut block, b"INDX").map_err(|text| Error::corrupt("INDX block", "", text))?;
         Ok(block)
     }
-    fn write_block(&mut self, vcn: u64, block: &[u8]) -> Result<()> {
+    fn write_block(&mut self, vcn: Vcn, block: &[u8]) -> Result<()> {
         let mut block = block.to_vec();
         fixup::protect(&mut block).unwrap();
-        self.blocks[(vcn / self.unit) as usize] = Some(block);
+        self.blocks[(vcn.0 / self.unit) as usize] = Some(block);
         Ok(())
     }
-    fn allocate_block(&mut self) -> Result<u64> {
+    fn allocate_block(&mut self) -> Result<Vcn> {
         assert!(self.root.len() <= 56, "the root makes room first");
         if self.used().len() >= self.most {
             return Err(Error::NoSpace("test".to_owned()));
@@ -87,10 +87,10 @@ impl IndexStore for Store {
         let at = self.blocks.iter().position(Option::is_none).unwrap_or(self.blocks.len());
         self.blocks.resize(self.blocks.len().max(at + 1), None);
         self.blocks[at] = Some(Vec::new());
-        Ok(at as u64 * self.unit)
+        Ok(Vcn(at as u64 * self.unit))
     }
-    fn free_block(&mut self, vcn: u64) -> Result<()> {
-        let block = self.blocks.get_mut((vcn / self.unit) as usize).and_then(Option::take);
+    fn free_block(&mut self, vcn: Vcn) -> Result<()> {
+        let block = self.blocks.get_mut((vcn.0 / self.unit) as usize).and_then(Option::take);
         block.map(|_| ()).ok_or_else(|| Error::corrupt("$BITMAP", format!("VCN {vcn}"), "free"))
     }
 }
@@ -106,7 +106,7 @@ pub(in crate::ntfs) fn contents(store: &Store, upcase: &UpCase) -> Vec<Entry> {
         context: &Context<'_, Store>,
         places: &Places<'_>,
         depth: usize,
-        (out, depths, seen): (&mut Vec<Entry>, &mut BTreeSet<usize>, &mut BTreeSet<u64>),
+        (out, depths, seen): (&mut Vec<Entry>, &mut BTreeSet<usize>, &mut BTreeSet<Vcn>),
     ) {
         assert!(depth == 0 || places.len() > 1, "a block without entries");
         let entries = node::Node::from_views(places).entries;
@@ -341,8 +341,8 @@ fn hostile_trees_end_in_errors() {
     assert!(errors > 1000, "{errors}");
     let mut looped = Store::new(collate::FILE_NAME, 512, 200);
     looped.blocks = vec![None];
-    let own = node::Node { entries: Vec::new(), last: Some(0) };
-    looped.write_block(0, &own.to_block(0, 512, None)).unwrap();
+    let own = node::Node { entries: Vec::new(), last: Some(Vcn(0)) };
+    looped.write_block(Vcn(0), &own.to_block(Vcn(0), 512, None)).unwrap();
     looped.root = own.to_root(&root_header(&looped, &looped.root).unwrap());
     for error in [
         walk(&looped, &upcase, &mut |_| Ok(true)).unwrap_err(),

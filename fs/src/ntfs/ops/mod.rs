@@ -17,6 +17,7 @@ use super::grow;
 use super::inode::Inode;
 use super::layout::{VOLUME_NAME, records};
 use super::pieces::Step;
+use super::units::RecordNumber;
 use super::volume::Volume;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result, display_name};
@@ -69,6 +70,16 @@ pub(super) fn find_in_root(volume: &Volume, name: &str) -> Result<Option<Arc<Ino
         Some((reference, _)) => volume.referenced(reference).map(Some),
         None => Ok(None),
     }
+}
+
+/// The record that a node's number names.
+fn of(node: NodeId) -> RecordNumber {
+    RecordNumber(node.0)
+}
+
+/// The node of a record.
+fn node_of(record: RecordNumber) -> NodeId {
+    NodeId(record.0)
 }
 
 impl Ntfs {
@@ -139,7 +150,7 @@ impl Ntfs {
     /// # Errors
     /// [`Error::Corrupt`] and [`Error::Device`], as for every read.
     pub fn streams(&self, node: NodeId) -> Result<Vec<(Vec<u8>, u64)>> {
-        read::streams(&self.volume, node.0)
+        read::streams(&self.volume, of(node))
     }
 
     /// Reads from an alternate data stream, as [`FileSystem::read`] from a file.
@@ -154,7 +165,7 @@ impl Ntfs {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<usize> {
-        read::read_stream(&self.volume, node.0, name, offset, buf)
+        read::read_stream(&self.volume, of(node), name, offset, buf)
     }
 }
 
@@ -175,40 +186,40 @@ impl FileSystem for Ntfs {
     }
 
     fn root(&self) -> NodeId {
-        NodeId(records::ROOT)
+        NodeId(records::ROOT.0)
     }
 
     fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<NodeId>> {
-        Ok(read::lookup(&self.volume, dir.0, name)?.map(NodeId))
+        Ok(read::lookup(&self.volume, of(dir), name)?.map(node_of))
     }
 
     fn readdir(&self, dir: NodeId) -> Result<Vec<DirEntry>> {
-        read::readdir(&self.volume, dir.0)
+        read::readdir(&self.volume, of(dir))
     }
 
     fn stat(&self, node: NodeId) -> Result<Stat> {
-        read::stat(&self.volume, node.0)
+        read::stat(&self.volume, of(node))
     }
 
     fn read(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        read::read(&self.volume, node.0, offset, buf)
+        read::read(&self.volume, of(node), offset, buf)
     }
 
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
-        read::read_link(&self.volume, node.0)
+        read::read_link(&self.volume, of(node))
     }
 
     fn xattrs(&self, node: NodeId) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.volume.inode(node.0)?;
+        self.volume.inode(of(node))?;
         Ok(Vec::new())
     }
 
     fn create(&mut self, dir: NodeId, name: &[u8], _: Attributes) -> Result<NodeId> {
-        self.change(|volume| write::make(volume, dir.0, name, false)).map(NodeId)
+        self.change(|volume| write::make(volume, of(dir), name, false)).map(node_of)
     }
 
     fn mkdir(&mut self, dir: NodeId, name: &[u8], _: Attributes) -> Result<NodeId> {
-        self.change(|volume| write::make(volume, dir.0, name, true)).map(NodeId)
+        self.change(|volume| write::make(volume, of(dir), name, true)).map(node_of)
     }
 
     fn symlink(&mut self, _: NodeId, name: &[u8], _: &[u8], _: Attributes) -> Result<NodeId> {
@@ -219,38 +230,38 @@ impl FileSystem for Ntfs {
     }
 
     fn replace(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
-        self.change(|volume| write::replace(volume, node.0, content))
+        self.change(|volume| write::replace(volume, of(node), content))
     }
 
     fn append(&mut self, node: NodeId, content: &[u8]) -> Result<()> {
-        self.change(|volume| write::append(volume, node.0, content))
+        self.change(|volume| write::append(volume, of(node), content))
     }
 
     fn unlink(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
-        self.change(|volume| write::unlink(volume, dir.0, name))
+        self.change(|volume| write::unlink(volume, of(dir), name))
     }
 
     fn rmdir(&mut self, dir: NodeId, name: &[u8]) -> Result<()> {
-        self.change(|volume| write::rmdir(volume, dir.0, name))
+        self.change(|volume| write::rmdir(volume, of(dir), name))
     }
 
     fn rename(&mut self, from_dir: NodeId, from: &[u8], to_dir: NodeId, to: &[u8]) -> Result<()> {
-        self.change(|volume| write::rename(volume, from_dir.0, from, to_dir.0, to))
+        self.change(|volume| write::rename(volume, of(from_dir), from, of(to_dir), to))
     }
 
     /// Nothing: NTFS has no such modes. The security descriptor has the rights, which a new
     /// file inherits from its directory.
     fn chmod(&mut self, node: NodeId, _: u16) -> Result<()> {
-        self.volume.inode(node.0).map(|_| ())
+        self.volume.inode(of(node)).map(|_| ())
     }
 
     /// Nothing, as [`FileSystem::chmod`].
     fn chown(&mut self, node: NodeId, _: u32, _: u32) -> Result<()> {
-        self.volume.inode(node.0).map(|_| ())
+        self.volume.inode(of(node)).map(|_| ())
     }
 
     fn set_times(&mut self, node: NodeId, times: Times) -> Result<()> {
-        self.change(|volume| write::set_times(volume, node.0, times))
+        self.change(|volume| write::set_times(volume, of(node), times))
     }
 
     fn set_xattr(&mut self, _: NodeId, name: &[u8], _: Option<&[u8]>) -> Result<()> {

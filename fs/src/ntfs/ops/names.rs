@@ -11,6 +11,7 @@ use super::super::layout::{
 };
 use super::super::save::UNNUMBERED;
 use super::super::tree::{Editor, I30, Reader};
+use super::super::units::RecordNumber;
 use super::super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 use crate::shortname::{is_short, short_name};
@@ -97,7 +98,12 @@ fn has_short_names(volume: &Volume, dir: &Inode) -> Result<bool> {
 
 /// Gives a file a name in a directory, and a short one where the volume makes those. The directory
 /// is saved, the file is not.
-pub fn add_name(volume: &mut Volume, inode: &mut Inode, dir: u64, name: Vec<u16>) -> Result<()> {
+pub fn add_name(
+    volume: &mut Volume,
+    inode: &mut Inode,
+    dir: RecordNumber,
+    name: Vec<u16>,
+) -> Result<()> {
     let mut parent = (*super::read::directory(volume, dir)?).clone();
     let mut names = Vec::new();
     if is_short(&name) {
@@ -171,7 +177,7 @@ pub fn edit<T>(
 pub fn remove_name(
     volume: &mut Volume,
     inode: &mut Inode,
-    dir: u64,
+    dir: RecordNumber,
     name: &FileName,
 ) -> Result<()> {
     let mut parent = (*super::read::directory(volume, dir)?).clone();

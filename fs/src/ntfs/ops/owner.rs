@@ -109,7 +109,10 @@ pub fn inherited_id(volume: &mut Volume, parent: &Inode, is_directory: bool) -> 
         Error::corrupt("security descriptor", format!("record {}", parent.number), text)
     })?;
     let new = security::inherit(&descriptor, is_directory).to_bytes().ok_or_else(|| {
-        Error::NoSpace(format!("what record {} has to inherit is too long", parent.number))
+        Error::NoSpace(format!(
+            "the rights that record {} gives to new files are too long",
+            parent.number
+        ))
     })?;
     let id = security::intern(&mut secure, &upcase, &new)?;
     let Secure { volume, mut inode } = secure;

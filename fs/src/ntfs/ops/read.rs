@@ -10,6 +10,7 @@ use super::super::inode::Inode;
 use super::super::layout::{DATA, REPARSE_POINT, Reference, records};
 use super::super::reparse::{self, Reparse};
 use super::super::tree::{I30, Reader};
+use super::super::units::RecordNumber;
 use super::super::volume::Volume;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::{DirEntry, FileType, NodeId, Stat};
@@ -26,7 +27,7 @@ const DIRECTORY_MODE: u16 = 0o755;
 const FILE_MODE: u16 = 0o644;
 
 /// A directory; anything else is an error.
-pub fn directory(volume: &Volume, number: u64) -> Result<Arc<Inode>> {
+pub fn directory(volume: &Volume, number: RecordNumber) -> Result<Arc<Inode>> {
     let inode = volume.inode(number)?;
     if !inode.is_directory() {
         return Err(Error::NotADirectory(format!("MFT record {number}")));
@@ -50,12 +51,12 @@ pub fn find(volume: &Volume, dir: &Inode, name: &[u8]) -> Result<Option<(Referen
 }
 
 /// Whether an entry is one of the system's own files in the root directory.
-pub fn is_hidden(dir: u64, reference: Reference) -> bool {
+pub fn is_hidden(dir: RecordNumber, reference: Reference) -> bool {
     dir == records::ROOT && reference.number() < records::FIRST_VISIBLE
 }
 
 /// The file that a name names.
-pub fn lookup(volume: &Volume, dir: u64, name: &[u8]) -> Result<Option<u64>> {
+pub fn lookup(volume: &Volume, dir: RecordNumber, name: &[u8]) -> Result<Option<RecordNumber>> {
     let dir = directory(volume, dir)?;
     let found =
         find(volume, &dir, name)?.filter(|(reference, _)| !is_hidden(dir.number, *reference));
@@ -66,7 +67,7 @@ pub fn lookup(volume: &Volume, dir: u64, name: &[u8]) -> Result<Option<u64>> {
 }
 
 /// All names in a directory but the short ones.
-pub fn readdir(volume: &Volume, dir: u64) -> Result<Vec<DirEntry>> {
+pub fn readdir(volume: &Volume, dir: RecordNumber) -> Result<Vec<DirEntry>> {
     let dir = directory(volume, dir)?;
     let mut out = Vec::new();
     index::walk(&Reader::new(volume, &dir, &I30), &volume.upcase, &mut |entry| {
@@ -78,7 +79,7 @@ pub fn readdir(volume: &Volume, dir: u64) -> Result<Vec<DirEntry>> {
             let name: Vec<u16> = key_name(entry.key()).collect();
             out.push(DirEntry {
                 name: to_utf8(&name),
-                node: NodeId(reference.number()),
+                node: NodeId(reference.number().0),
                 file_type: None,
             });
         }
@@ -116,7 +117,7 @@ pub fn hidden_content(volume: &Volume, inode: &Inode) -> Result<Option<&'static 
 }
 
 /// The answer of `lstat`. NTFS has no modes, owners and groups of that kind: these are constants.
-pub fn stat(volume: &Volume, number: u64) -> Result<Stat> {
+pub fn stat(volume: &Volume, number: RecordNumber) -> Result<Stat> {
     let inode = volume.inode(number)?;
     let information = inode.standard_information()?;
     let target = match inode.is_reparse_point() {
@@ -130,7 +131,7 @@ pub fn stat(volume: &Volume, number: u64) -> Result<Stat> {
     };
     let links = inode.names()?.iter().filter(|name| name.namespace() != Namespace::Dos).count();
     Ok(Stat {
-        node: NodeId(number),
+        node: NodeId(number.0),
         file_type,
         mode,
         uid: 0,
@@ -155,7 +156,7 @@ fn clusters_taken(volume: &Volume, inode: &Inode) -> u64 {
 }
 
 /// Reads the unnamed `$DATA` of a regular file.
-pub fn read(volume: &Volume, number: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+pub fn read(volume: &Volume, number: RecordNumber, offset: u64, buf: &mut [u8]) -> Result<usize> {
     let inode = volume.inode(number)?;
     let file = regular(volume, &inode)?;
     volume.read_value(file, offset, buf)
@@ -182,14 +183,14 @@ pub fn regular<'a>(volume: &Volume, inode: &'a Inode) -> Result<&'a Attribute> {
 }
 
 /// The target of a symbolic link or junction.
-pub fn read_link(volume: &Volume, number: u64) -> Result<Vec<u8>> {
+pub fn read_link(volume: &Volume, number: RecordNumber) -> Result<Vec<u8>> {
     let inode = volume.inode(number)?;
     link_target(volume, &inode)?
         .ok_or_else(|| Error::WrongType(format!("MFT record {number}"), "not a symbolic link"))
 }
 
 /// Names of the alternate data streams of a file or directory, and their sizes.
-pub fn streams(volume: &Volume, number: u64) -> Result<Vec<(Vec<u8>, u64)>> {
+pub fn streams(volume: &Volume, number: RecordNumber) -> Result<Vec<(Vec<u8>, u64)>> {
     let inode = volume.inode(number)?;
     let named = inode.attributes.iter().filter(|a| a.type_code == DATA && !a.name.is_empty());
     Ok(named.map(|a| (to_utf8(&a.name), a.size())).collect())
@@ -198,7 +199,7 @@ pub fn streams(volume: &Volume, number: u64) -> Result<Vec<(Vec<u8>, u64)>> {
 /// Reads an alternate data stream.
 pub fn read_stream(
     volume: &Volume,
-    number: u64,
+    number: RecordNumber,
     name: &[u8],
     offset: u64,
     buf: &mut [u8],

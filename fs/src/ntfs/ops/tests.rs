@@ -22,7 +22,7 @@ fn empty_volume() -> Arc<MemoryDevice> {
 
 /// Moves a file to `$Extend`, as Windows makes it there.
 fn to_extend(fs: &mut Ntfs, name: &str) {
-    let root = fs.root().0;
+    let root = records::ROOT;
     let volume = &mut fs.volume;
     let node = read::lookup(volume, root, name.as_bytes()).unwrap().unwrap();
     let mut inode = (*volume.inode(node).unwrap()).clone();
@@ -43,7 +43,7 @@ fn the_change_journal_stays_as_it_is() {
         let mut random = Random(4);
         (0..200_000).map(|_| random.next_u64() as u8).collect()
     };
-    let node = write::make(&mut fs.volume, root.0, b"UsnJrnl", false).unwrap();
+    let node = write::make(&mut fs.volume, records::ROOT, b"UsnJrnl", false).unwrap();
     let mut inode = (*fs.volume.inode(node).unwrap()).clone();
     for (name, content) in [("$J", &journal[..]), ("$Max", &journal[..32])] {
         let name: Vec<u16> = name.encode_utf16().collect();
@@ -64,11 +64,11 @@ fn the_change_journal_stays_as_it_is() {
     }
     fs.unlink(root, b"new 7").unwrap();
     // It is not part of the tree, and none of ours to change.
-    assert!(fs.readdir(root).unwrap().iter().all(|entry| entry.node != NodeId(records::EXTEND)));
+    assert!(fs.readdir(root).unwrap().iter().all(|entry| entry.node != NodeId(records::EXTEND.0)));
     for error in [
-        fs.replace(NodeId(node), b"").unwrap_err(),
-        fs.unlink(NodeId(records::EXTEND), b"UsnJrnl").unwrap_err(),
-        fs.create(NodeId(records::EXTEND), b"new", ANY).unwrap_err(),
+        fs.replace(NodeId(node.0), b"").unwrap_err(),
+        fs.unlink(NodeId(records::EXTEND.0), b"UsnJrnl").unwrap_err(),
+        fs.create(NodeId(records::EXTEND.0), b"new", ANY).unwrap_err(),
     ] {
         assert!(matches!(error, Error::Invalid(_)), "{error:?}");
     }
@@ -77,7 +77,7 @@ fn the_change_journal_stays_as_it_is() {
     let after = fs.volume.inode(node).unwrap();
     assert!(after.sequence == record.sequence && after.attributes == record.attributes);
     let mut bytes = vec![0; journal.len() + 1];
-    assert_eq!(fs.read_stream(NodeId(node), b"$J", 0, &mut bytes).unwrap(), journal.len());
+    assert_eq!(fs.read_stream(NodeId(node.0), b"$J", 0, &mut bytes).unwrap(), journal.len());
     assert!(bytes[..journal.len()] == journal);
     let report = check(&*device).unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);

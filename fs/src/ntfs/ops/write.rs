@@ -11,6 +11,7 @@ use super::super::layout::{
 };
 use super::super::save::UNNUMBERED;
 use super::super::tree::{self, I30, Reader};
+use super::super::units::RecordNumber;
 use super::super::volume::Volume;
 use super::names::{add_name, leave_indexes, refresh_entries, remove_name, touch, windows_name};
 use super::owner::inherited_id;
@@ -25,7 +26,7 @@ const MAX_DEPTH: usize = 10_000;
 const WOF_STREAM: &str = "WofCompressedData";
 
 /// A file or directory to be changed: none of the system's own.
-fn changeable(volume: &Volume, number: u64) -> Result<Inode> {
+fn changeable(volume: &Volume, number: RecordNumber) -> Result<Inode> {
     let inode = volume.inode(number)?;
     let of_the_system = number < records::FIRST_USER
         || inode.names()?.iter().any(|name| name.parent().number() == records::EXTEND);
@@ -40,7 +41,12 @@ fn not_found(name: &[u8]) -> Error {
 }
 
 /// Makes an empty file or directory.
-pub fn make(volume: &mut Volume, dir: u64, name: &[u8], is_directory: bool) -> Result<u64> {
+pub fn make(
+    volume: &mut Volume,
+    dir: RecordNumber,
+    name: &[u8],
+    is_directory: bool,
+) -> Result<RecordNumber> {
     let wide = windows_name(name)?;
     changeable(volume, dir)?;
     let parent = directory(volume, dir)?;
@@ -89,7 +95,7 @@ pub fn make(volume: &mut Volume, dir: u64, name: &[u8], is_directory: bool) -> R
 }
 
 /// A regular file whose content is to change.
-fn writable_file(volume: &Volume, number: u64) -> Result<Inode> {
+fn writable_file(volume: &Volume, number: RecordNumber) -> Result<Inode> {
     let inode = changeable(volume, number)?;
     if inode.is_directory() {
         return Err(Error::IsADirectory(format!("MFT record {number}")));
@@ -142,7 +148,7 @@ fn bring_home(volume: &mut Volume, inode: &mut Inode) -> Result<()> {
 }
 
 /// Replaces the content of a file. Its alternate data streams stay.
-pub fn replace(volume: &mut Volume, number: u64, content: &[u8]) -> Result<()> {
+pub fn replace(volume: &mut Volume, number: RecordNumber, content: &[u8]) -> Result<()> {
     let mut inode = writable_file(volume, number)?;
     bring_home(volume, &mut inode)?;
     volume.set_value(&mut inode, DATA, &[], content)?;
@@ -150,7 +156,7 @@ pub fn replace(volume: &mut Volume, number: u64, content: &[u8]) -> Result<()> {
 }
 
 /// Adds to the end of a file.
-pub fn append(volume: &mut Volume, number: u64, content: &[u8]) -> Result<()> {
+pub fn append(volume: &mut Volume, number: RecordNumber, content: &[u8]) -> Result<()> {
     let mut inode = writable_file(volume, number)?;
     let thin = attribute_flags::COMPRESSED | attribute_flags::SPARSE;
     let data = read::regular(volume, &inode)?;
@@ -169,7 +175,7 @@ pub fn append(volume: &mut Volume, number: u64, content: &[u8]) -> Result<()> {
 const THIN_MAX: u64 = 256 << 20;
 
 /// Sets times.
-pub fn set_times(volume: &mut Volume, number: u64, times: Times) -> Result<()> {
+pub fn set_times(volume: &mut Volume, number: RecordNumber, times: Times) -> Result<()> {
     let mut inode = changeable(volume, number)?;
     touch(volume, &mut inode, false)?;
     let mut information = inode.standard_information()?;
@@ -185,7 +191,7 @@ pub fn set_times(volume: &mut Volume, number: u64, times: Times) -> Result<()> {
 }
 
 /// The file that a name names, and the name.
-fn named(volume: &Volume, dir: u64, name: &[u8]) -> Result<(Inode, FileName)> {
+fn named(volume: &Volume, dir: RecordNumber, name: &[u8]) -> Result<(Inode, FileName)> {
     changeable(volume, dir)?;
     let parent = directory(volume, dir)?;
     let found = find(volume, &parent, name)?.filter(|(reference, _)| !is_hidden(dir, *reference));
@@ -195,7 +201,7 @@ fn named(volume: &Volume, dir: u64, name: &[u8]) -> Result<(Inode, FileName)> {
 }
 
 /// Removes a name of a file, which goes with its last one.
-pub fn unlink(volume: &mut Volume, dir: u64, name: &[u8]) -> Result<()> {
+pub fn unlink(volume: &mut Volume, dir: RecordNumber, name: &[u8]) -> Result<()> {
     let (inode, key) = named(volume, dir, name)?;
     // A junction is a directory on disk, and goes as the link that it looks like.
     if inode.is_directory()
@@ -207,7 +213,7 @@ pub fn unlink(volume: &mut Volume, dir: u64, name: &[u8]) -> Result<()> {
 }
 
 /// Removes an empty directory.
-pub fn rmdir(volume: &mut Volume, dir: u64, name: &[u8]) -> Result<()> {
+pub fn rmdir(volume: &mut Volume, dir: RecordNumber, name: &[u8]) -> Result<()> {
     let (inode, key) = named(volume, dir, name)?;
     if read::stat(volume, inode.number)?.file_type != crate::filesystem::FileType::Directory {
         return Err(Error::NotADirectory(display_name(name)));
@@ -218,7 +224,12 @@ pub fn rmdir(volume: &mut Volume, dir: u64, name: &[u8]) -> Result<()> {
     drop_name(volume, inode, dir, &key)
 }
 
-fn drop_name(volume: &mut Volume, mut inode: Inode, dir: u64, key: &FileName) -> Result<()> {
+fn drop_name(
+    volume: &mut Volume,
+    mut inode: Inode,
+    dir: RecordNumber,
+    key: &FileName,
+) -> Result<()> {
     remove_name(volume, &mut inode, dir, key)?;
     if inode.attributes.iter().any(|attribute| attribute.type_code == FILE_NAME) {
         touch(volume, &mut inode, false)?;
@@ -238,9 +249,9 @@ fn drop_name(volume: &mut Volume, mut inode: Inode, dir: u64, key: &FileName) ->
 /// Moves a name, replacing what has the new one.
 pub fn rename(
     volume: &mut Volume,
-    from_dir: u64,
+    from_dir: RecordNumber,
     from: &[u8],
-    to_dir: u64,
+    to_dir: RecordNumber,
     to: &[u8],
 ) -> Result<()> {
     let wide = windows_name(to)?;
@@ -262,7 +273,7 @@ pub fn rename(
                 return Ok(());
             }
         } else {
-            let is_directory = |number: u64| -> Result<bool> {
+            let is_directory = |number: RecordNumber| -> Result<bool> {
                 Ok(read::stat(volume, number)?.file_type == crate::filesystem::FileType::Directory)
             };
             match (is_directory(inode.number)?, is_directory(reference.number())?) {
@@ -283,7 +294,7 @@ pub fn rename(
 }
 
 /// Whether `number` is `dir` or a directory above it.
-fn is_above(volume: &Volume, number: u64, dir: u64) -> Result<bool> {
+fn is_above(volume: &Volume, number: RecordNumber, dir: RecordNumber) -> Result<bool> {
     let mut at = dir;
     for _ in 0..MAX_DEPTH {
         if at == number {

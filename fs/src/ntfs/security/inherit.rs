@@ -19,7 +19,7 @@ const INHERITANCE: u8 = OBJECT | CONTAINER | NO_PROPAGATE | INHERIT_ONLY;
 
 /// FILE_ALL_ACCESS.
 pub const FILE_ALL_ACCESS: u32 = 0x001f_01ff;
-/// The rights of a file behind each generic one: GENERIC_READ, _WRITE, _EXECUTE and _ALL.
+/// The rights of a file that each generic one stands for: GENERIC_READ, _WRITE, _EXECUTE and _ALL.
 const GENERIC: [(u32, u32); 4] = [
     (0x8000_0000, 0x0012_0089),
     (0x4000_0000, 0x0012_0116),

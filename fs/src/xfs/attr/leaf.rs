@@ -2,6 +2,7 @@
 
 use super::{Attr, MOST_BYTES, MOST_VALUE, flag};
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 use crate::xfs::da;
 use crate::xfs::inode::{Fork, Inode};
 use crate::xfs::num;
@@ -85,7 +86,7 @@ impl Volume {
                 if flags & (flag::PARENT | flag::INCOMPLETE) != 0 {
                     continue;
                 }
-                let (block, length) = (num::be32(&bytes, at), num::be32(&bytes, at + 4) as usize);
+                let (block, length) = (num::be32(&bytes, at), to_usize(num::be32(&bytes, at + 4)));
                 if length > MOST_VALUE {
                     return Err(wrong("a value is larger than 64 KiB"));
                 }
@@ -111,7 +112,7 @@ impl Volume {
         let room = self.attr_remote_room();
         let mut value = Vec::with_capacity(length);
         for index in 0..length.div_ceil(room) {
-            let place = self.attr_place(inode, first + index as u64);
+            let place = self.attr_place(inode, first + to_u64(index));
             let wrong = |detail: &str| place.corrupt("attribute value", detail);
             let extents = self.extents_in(inode, Fork::Attr, place.offset..place.offset + 1)?;
             let at = self.da_place(&extents, place.offset, 1);
@@ -124,8 +125,8 @@ impl Volume {
                 if num::be32(bytes, 0) != XFS_ATTR3_RMT_MAGIC
                     || num::be64(bytes, 32) != inode.ino.0
                     || num::be64(bytes, 40) != at.0
-                    || num::be32(bytes, 4) as usize != index * room
-                    || num::be32(bytes, 8) as usize != take
+                    || to_usize(num::be32(bytes, 4)) != index * room
+                    || to_usize(num::be32(bytes, 8)) != take
                     || bytes.get(16..32) != Some(&self.sb.meta_uuid())
                 {
                     return Err(wrong("it belongs elsewhere"));

@@ -3,6 +3,7 @@
 use super::leaf::{REMOTE_CRC, REMOTE_HEADER, XFS_ATTR3_LEAF_MAGIC, XFS_ATTR3_RMT_MAGIC};
 use super::{Attr, flag};
 use crate::error::{Error, Result};
+use crate::num::{to_u8, to_u16, to_u32, to_u64, to_usize};
 use crate::xfs::bmap::Extent;
 use crate::xfs::inode::{Fork, Format, Inode};
 use crate::xfs::num;
@@ -50,8 +51,8 @@ impl Volume {
     fn data_need(&self, inode: &Inode) -> Result<usize> {
         let need = match inode.format(Fork::Data)? {
             Format::Dev => 8,
-            Format::Local => inode.size() as usize,
-            Format::Extents => inode.extent_count(Fork::Data) as usize * 16,
+            Format::Local => to_usize(inode.size()),
+            Format::Extents => to_usize(inode.extent_count(Fork::Data)) * 16,
             // The root: one pointer would do; what it has now stays where that can be.
             Format::Btree => 4 + usize::from(num::be16(inode.fork(Fork::Data), 2)) * 16,
         };
@@ -140,12 +141,12 @@ impl Volume {
                 leaf.push(one);
             }
         }
-        let nodes = self.da_node_count(leaves.len(), bs) as u64;
-        let mut next = nodes + leaves.len() as u64;
+        let nodes = to_u64(self.da_node_count(leaves.len(), bs));
+        let mut next = nodes + to_u64(leaves.len());
         for one in leaves.iter_mut().flatten() {
             if one.remote.is_some() {
                 one.remote = Some(next);
-                next += one.attr.value.len().div_ceil(self.attr_remote_room()) as u64;
+                next += to_u64(one.attr.value.len().div_ceil(self.attr_remote_room()));
             }
         }
         let extents = self.alloc_content(inode, Fork::Attr, None, 0, next)?;
@@ -153,7 +154,7 @@ impl Volume {
         let mut tops = Vec::with_capacity(leaves.len());
         for (index, leaf) in leaves.iter().enumerate() {
             let side = |there: bool, block: u64| if there { block } else { 0 };
-            let offset = nodes + index as u64;
+            let offset = nodes + to_u64(index);
             let back = side(index > 0, offset.wrapping_sub(1));
             let forw = side(index + 1 < leaves.len(), offset + 1);
             self.write_leaf(inode, &extents, offset, (back, forw), leaf)?;
@@ -184,31 +185,31 @@ impl Volume {
             first -= one.size();
             let entry = LEAF_HEADER + index * 8;
             num::put32(&mut bytes, entry, one.hash);
-            num::put16(&mut bytes, entry + 4, first as u16);
+            num::put16(&mut bytes, entry + 4, to_u16(first));
             let attr = &one.attr;
             let local = if one.remote.is_some() { 0 } else { flag::LOCAL };
             bytes[entry + 6] = attr.space | local;
             match one.remote {
                 Some(block) => {
-                    num::put32(&mut bytes, first, block as u32);
-                    num::put32(&mut bytes, first + 4, attr.value.len() as u32);
-                    bytes[first + 8] = attr.name.len() as u8;
+                    num::put32(&mut bytes, first, to_u32(block));
+                    num::put32(&mut bytes, first + 4, to_u32(attr.value.len()));
+                    bytes[first + 8] = to_u8(attr.name.len());
                     num::put(&mut bytes, first + 9, &attr.name);
                 }
                 None => {
-                    num::put16(&mut bytes, first, attr.value.len() as u16);
-                    bytes[first + 2] = attr.name.len() as u8;
+                    num::put16(&mut bytes, first, to_u16(attr.value.len()));
+                    bytes[first + 2] = to_u8(attr.name.len());
                     num::put(&mut bytes, first + 3, &attr.name);
                     num::put(&mut bytes, first + 3 + attr.name.len(), &attr.value);
                 }
             }
         }
         let end = LEAF_HEADER + leaf.len() * 8;
-        num::put16(&mut bytes, 56, leaf.len() as u16);
-        num::put16(&mut bytes, 58, (self.sb.block_size() - first) as u16);
-        num::put16(&mut bytes, 60, first as u16);
-        num::put16(&mut bytes, 64, end as u16);
-        num::put16(&mut bytes, 66, (first - end) as u16);
+        num::put16(&mut bytes, 56, to_u16(leaf.len()));
+        num::put16(&mut bytes, 58, to_u16(self.sb.block_size() - first));
+        num::put16(&mut bytes, 60, to_u16(first));
+        num::put16(&mut bytes, 64, to_u16(end));
+        num::put16(&mut bytes, 66, to_u16(first - end));
         self.da_write(at, BufferType::AttrLeaf, bytes, true)
     }
 
@@ -221,15 +222,15 @@ impl Volume {
     ) -> Result<()> {
         let room = self.attr_remote_room();
         for (index, part) in value.chunks(room).enumerate() {
-            let place = self.attr_place(inode, first + index as u64);
+            let place = self.attr_place(inode, first + to_u64(index));
             let at = self.da_address(place, extents)?;
             if !self.store.is_fresh(at) {
                 return Err(Error::NoSpace("no free block for an attribute's value".into()));
             }
             let mut bytes = vec![0; self.sb.block_size()];
             num::put32(&mut bytes, 0, XFS_ATTR3_RMT_MAGIC);
-            num::put32(&mut bytes, 4, (index * room) as u32);
-            num::put32(&mut bytes, 8, part.len() as u32);
+            num::put32(&mut bytes, 4, to_u32(index * room));
+            num::put32(&mut bytes, 8, to_u32(part.len()));
             num::put(&mut bytes, 16, &self.sb.meta_uuid());
             num::put64(&mut bytes, 32, inode.ino.0);
             num::put64(&mut bytes, 40, at.0);

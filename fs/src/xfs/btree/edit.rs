@@ -2,6 +2,7 @@
 
 use super::{At, Key, NULLAGBLOCK, Node, Order, Record, Tree};
 use crate::error::{Error, Result};
+use crate::num::to_u16;
 use crate::xfs::volume::Volume;
 
 impl Volume {
@@ -14,11 +15,11 @@ impl Volume {
     ) -> Result<()> {
         let at = At { ag, tree };
         let (root, levels) = self.btree_root(at)?;
-        let (key, split) = self.insert_below(at, root, levels as u16 - 1, record)?;
+        let (key, split) = self.insert_below(at, root, to_u16(levels) - 1, record)?;
         if let Some(right) = split {
             let block = self.take_tree_block(at)?;
             let node = Node {
-                level: levels as u16,
+                level: to_u16(levels),
                 left: NULLAGBLOCK,
                 right: NULLAGBLOCK,
                 records: Vec::new(),
@@ -94,7 +95,7 @@ impl Volume {
     ) -> Result<()> {
         let at = At { ag, tree };
         let (root, levels) = self.btree_root(at)?;
-        self.replace_below(at, root, levels as u16 - 1, record)?;
+        self.replace_below(at, root, to_u16(levels) - 1, record)?;
         Ok(())
     }
 
@@ -131,10 +132,10 @@ impl Volume {
     pub(in crate::xfs) fn tree_remove(&mut self, ag: u32, tree: Tree, order: Order) -> Result<()> {
         let at = At { ag, tree };
         let (root, levels) = self.btree_root(at)?;
-        self.remove_below(at, root, levels as u16 - 1, order)?;
+        self.remove_below(at, root, to_u16(levels) - 1, order)?;
         let (mut root, mut levels) = (root, levels);
         while levels > 1 {
-            let node = self.read_node(at, root, levels as u16 - 1)?;
+            let node = self.read_node(at, root, to_u16(levels) - 1)?;
             let [(_, child)] = node.children[..] else { break };
             self.set_btree_root(at, child, levels - 1)?;
             self.give_tree_block(at, root)?;

@@ -4,6 +4,7 @@
 mod edit;
 
 use crate::error::{Error, Result};
+use crate::num::{to_u16, to_u32, to_u64};
 use crate::xfs::ag::{Agf, Agi, MAX_LEVELS};
 use crate::xfs::free::{Freed, Owner};
 use crate::xfs::num;
@@ -36,7 +37,7 @@ pub enum Tree {
     Refc,
 }
 
-/// What records are ordered by.
+/// The order of records.
 pub type Order = (u64, u64, u64);
 /// A record; its tree knows how many bytes count.
 pub type Record = [u8; RECORD_MAX];
@@ -123,7 +124,7 @@ impl Tree {
 }
 
 fn put_rmap_key(key: &mut Key, at: usize, order: Order) {
-    num::put32(key, at, order.0 as u32);
+    num::put32(key, at, to_u32(order.0));
     num::put64(key, at + 4, order.1);
     num::put64(key, at + 12, order.2);
 }
@@ -298,7 +299,7 @@ impl Volume {
         let place = self.sb.daddr(self.sb.join(at.ag, block));
         num::put32(&mut bytes, 0, tree.magic(true));
         num::put16(&mut bytes, 4, node.level);
-        num::put16(&mut bytes, 6, node.len() as u16);
+        num::put16(&mut bytes, 6, to_u16(node.len()));
         num::put32(&mut bytes, 8, node.left);
         num::put32(&mut bytes, 12, node.right);
         num::put64(&mut bytes, 16, place.0);
@@ -357,7 +358,7 @@ impl Volume {
         self.count_tree_block(at, -1)?;
         let place = self.sb.join(at.ag, block);
         let sector = self.sb.daddr(place).0;
-        self.store.forget(sector..sector + (self.sb.block_size() / 512) as u64);
+        self.store.forget(sector..sector + to_u64(self.sb.block_size() / 512));
         let owner = match at.tree {
             Tree::Bno | Tree::Cnt | Tree::Rmap => return self.agfl_give(at.ag, block),
             Tree::Ino | Tree::Fino => Owner::INOBT,
@@ -397,7 +398,7 @@ impl Volume {
     ) -> Result<Option<Record>> {
         let at = At { ag, tree };
         let (mut block, levels) = self.btree_root(at)?;
-        for level in (0..levels as u16).rev() {
+        for level in (0..to_u16(levels)).rev() {
             let node = self.read_node(at, block, level)?;
             if level == 0 {
                 let past = node.records.partition_point(|record| tree.order_of(record) <= order);
@@ -423,7 +424,7 @@ impl Volume {
     ) -> Result<()> {
         let at = At { ag, tree };
         let (root, levels) = self.btree_root(at)?;
-        self.visit_from(at, root, levels as u16 - 1, order, &mut visit)?;
+        self.visit_from(at, root, to_u16(levels) - 1, order, &mut visit)?;
         Ok(())
     }
 
@@ -463,7 +464,7 @@ impl Volume {
         let at = At { ag, tree: Tree::Rmap };
         let (root, levels) = self.btree_root(at)?;
         let mut found = Vec::new();
-        self.visit_owners(at, root, levels as u16 - 1, first, end, &mut found)?;
+        self.visit_owners(at, root, to_u16(levels) - 1, first, end, &mut found)?;
         Ok(found)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::filesystem::FileType;
+use crate::num::{to_u8, to_u16, to_u32, to_usize};
 use crate::xfs::da::Place;
 use crate::xfs::num;
 use crate::xfs::store::{BufferType, Bytes};
@@ -107,7 +108,7 @@ impl Volume {
         }
         let mut end = bytes.len();
         if single {
-            let leaves = num::be32(bytes, bytes.len() - 8) as usize;
+            let leaves = to_usize(num::be32(bytes, bytes.len() - 8));
             end = leaves
                 .checked_mul(8)
                 .and_then(|leaves| end.checked_sub(8 + leaves))
@@ -190,10 +191,10 @@ impl Volume {
         let mut end = bytes.len();
         if single {
             end -= 8 + items.len() * 8;
-            num::put32(&mut bytes, self.sb.dir_block_size() - 8, items.len() as u32);
+            num::put32(&mut bytes, self.sb.dir_block_size() - 8, to_u32(items.len()));
             let mut index: Vec<(u32, u32)> = items
                 .iter()
-                .map(|item| (num::hash(&item.entry.name), (item.at / 8) as u32))
+                .map(|item| (num::hash(&item.entry.name), to_u32(item.at / 8)))
                 .collect();
             index.sort_unstable();
             for (n, (hash, address)) in index.iter().enumerate() {
@@ -204,25 +205,25 @@ impl Volume {
         for item in items {
             let entry = &item.entry;
             num::put64(&mut bytes, item.at, entry.ino.0);
-            bytes[item.at + 8] = entry.name.len() as u8;
+            bytes[item.at + 8] = to_u8(entry.name.len());
             num::put(&mut bytes, item.at + 9, &entry.name);
             if self.sb.has_ftype() {
                 bytes[item.at + 9 + entry.name.len()] = type_number(entry.file_type);
             }
             let size = self.dir_entry_size(entry.name.len());
-            num::put16(&mut bytes, item.at + size - 2, item.at as u16);
+            num::put16(&mut bytes, item.at + size - 2, to_u16(item.at));
         }
         let mut free = gaps(self, items, end);
         for &(start, length) in &free {
             num::put16(&mut bytes, start, UNUSED);
-            num::put16(&mut bytes, start + 2, length as u16);
-            num::put16(&mut bytes, start + length - 2, start as u16);
+            num::put16(&mut bytes, start + 2, to_u16(length));
+            num::put16(&mut bytes, start + length - 2, to_u16(start));
         }
         // The three largest, the first of equal ones first.
         free.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
         for (n, (start, length)) in free.iter().take(3).enumerate() {
-            num::put16(&mut bytes, 48 + n * 4, *start as u16);
-            num::put16(&mut bytes, 50 + n * 4, *length as u16);
+            num::put16(&mut bytes, 48 + n * 4, to_u16(*start));
+            num::put16(&mut bytes, 50 + n * 4, to_u16(*length));
         }
         let buffer_type = if single { BufferType::DirBlock } else { BufferType::DirData };
         self.da_write(at, buffer_type, bytes, false)

@@ -10,6 +10,7 @@ use super::many::{Many, add, cut};
 use super::{Form, short};
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::FileType;
+use crate::num::{to_u16, to_u32, to_u64, to_usize};
 use crate::xfs::inode::{Fork, Format, Inode};
 use crate::xfs::num;
 use crate::xfs::units::Ino;
@@ -42,7 +43,7 @@ impl Volume {
         self.set_extents(inode, Fork::Data, &[])?;
         inode.set_format(Fork::Data, Format::Local);
         inode.set_fork(Fork::Data, &bytes);
-        inode.set_size(bytes.len() as u64);
+        inode.set_size(to_u64(bytes.len()));
         Ok(true)
     }
 
@@ -101,7 +102,7 @@ impl Volume {
         inode.set_extent_count(Fork::Data, 0)?;
         let extent = self.alloc_whole(inode, Fork::Data, 0, self.sb.dir_blocks())?;
         self.set_extents(inode, Fork::Data, &[extent])?;
-        inode.set_size(self.sb.dir_block_size() as u64);
+        inode.set_size(to_u64(self.sb.dir_block_size()));
         self.dir_store_block(inode, all)
     }
 
@@ -127,11 +128,11 @@ impl Volume {
         let at = self.da_address(place, &extents)?;
         self.dir_write_data(place, at, &items, false)?;
         let mut index: Vec<(u32, u32)> =
-            items.iter().map(|i| (num::hash(&i.entry.name), (i.at / 8) as u32)).collect();
+            items.iter().map(|i| (num::hash(&i.entry.name), to_u32(i.at / 8))).collect();
         index.sort_unstable();
         let (leaf, _) = self.dir_spaces();
         let mut many = Many {
-            bests: vec![self.dir_best(&items) as u16],
+            bests: vec![to_u16(self.dir_best(&items))],
             leaves: vec![Leaf { block: leaf, entries: index }],
             extents,
             node: false,
@@ -147,7 +148,7 @@ impl Volume {
         let fits = |best: &u16| *best != NO_BLOCK && usize::from(*best) >= size;
         let (block, mut items) = match many.bests.iter().position(fits) {
             Some(block) => {
-                let offset = block as u64 * step;
+                let offset = to_u64(block) * step;
                 let place = self.dir_place(inode, offset);
                 let bytes = self.dir_data(place)?.ok_or_else(|| self.dir_missing(inode, offset))?;
                 (block, self.dir_items(place, &bytes)?)
@@ -155,7 +156,7 @@ impl Volume {
             None => {
                 let block = many.bests.iter().position(|best| *best == NO_BLOCK);
                 let block = block.unwrap_or(many.bests.len());
-                let offset = block as u64 * step;
+                let offset = to_u64(block) * step;
                 if offset + step > self.dir_spaces().0 {
                     return Err(Error::NoSpace(format!("directory inode {} is full", inode.ino)));
                 }
@@ -167,7 +168,7 @@ impl Volume {
                 (block, Vec::new())
             }
         };
-        let offset = block as u64 * step;
+        let offset = to_u64(block) * step;
         let place = self.dir_place(inode, offset);
         let at = self.dir_gap(&items, size).ok_or_else(|| {
             place.corrupt("directory block", "it has less room than the list of free places says")
@@ -175,10 +176,10 @@ impl Volume {
         let hash = num::hash(&new.name);
         let before = items.partition_point(|item| item.at < at);
         items.insert(before, Item { at, entry: new });
-        many.bests[block] = self.dir_best(&items) as u16;
+        many.bests[block] = to_u16(self.dir_best(&items));
         let address = self.da_address(place, &many.extents)?;
         self.dir_write_data(place, address, &items, false)?;
-        let entry = (hash, ((block * self.sb.dir_block_size() + at) / 8) as u32);
+        let entry = (hash, to_u32((block * self.sb.dir_block_size() + at) / 8));
         let most = self.dir_leaf_most();
         let index = many
             .leaves
@@ -234,11 +235,11 @@ impl Volume {
                 for leaf in &mut many.leaves {
                     leaf.entries.retain(|entry| *entry != (hash, address));
                 }
-                let size = self.sb.dir_block_size() as u64;
+                let size = to_u64(self.sb.dir_block_size());
                 let byte = u64::from(address) * 8;
-                let (block, at) = ((byte / size) as usize, (byte % size) as usize);
+                let (block, at) = (to_usize(byte / size), to_usize(byte % size));
                 let step = u64::from(self.sb.dir_blocks());
-                let offset = block as u64 * step;
+                let offset = to_u64(block) * step;
                 let place = self.dir_place(inode, offset);
                 let bytes = self.dir_data(place)?.ok_or_else(|| self.dir_missing(inode, offset))?;
                 let mut items = self.dir_items(place, &bytes)?;
@@ -252,7 +253,7 @@ impl Volume {
                         self.free_extent(inode.ino, Fork::Data, &extent);
                     }
                 } else {
-                    *best = self.dir_best(&items) as u16;
+                    *best = to_u16(self.dir_best(&items));
                     let at = self.da_address(place, &many.extents)?;
                     self.dir_write_data(place, at, &items, false)?;
                 }
@@ -301,13 +302,13 @@ impl Volume {
             form => {
                 let found = self.dir_find(inode, form, name)?;
                 let (_, address, _) = found.ok_or_else(|| missing(name))?;
-                let size = self.sb.dir_block_size() as u64;
+                let size = to_u64(self.sb.dir_block_size());
                 let byte = u64::from(address) * 8;
                 let offset = byte / size * u64::from(self.sb.dir_blocks());
                 let place = self.dir_place(inode, offset);
                 let bytes = self.dir_data(place)?.ok_or_else(|| self.dir_missing(inode, offset))?;
                 let mut items = self.dir_items(place, &bytes)?;
-                for item in items.iter_mut().filter(|item| item.at as u64 == byte % size) {
+                for item in items.iter_mut().filter(|item| to_u64(item.at) == byte % size) {
                     change(&mut item.entry);
                 }
                 let at = self.da_address(place, &self.extents(inode, Fork::Data)?)?;

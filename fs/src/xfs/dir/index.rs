@@ -1,6 +1,7 @@
 //! The index of a directory of several blocks: where the entry of a hash is, and which block has room.
 
 use crate::error::Result;
+use crate::num::to_usize;
 use crate::xfs::da::{self, Place};
 use crate::xfs::num;
 use crate::xfs::volume::Volume;
@@ -11,7 +12,7 @@ const XFS_DIR2_LEAFN_MAGIC: u16 = 0xD2FF;
 pub(super) const XFS_DIR3_LEAFN_MAGIC: u16 = 0x3DFF;
 const XFS_DIR2_FREE_MAGIC: u32 = 0x5844_3246;
 pub(super) const XFS_DIR3_FREE_MAGIC: u32 = 0x5844_4633;
-/// What stands for a block that is not there.
+/// The mark of a block that is not there.
 pub(super) const NO_BLOCK: u16 = 0xFFFF;
 
 /// A leaf of the index.
@@ -24,7 +25,7 @@ pub(super) struct Leaf {
 }
 
 impl Volume {
-    /// Where the index begins, and where the list of free places begins, in blocks.
+    /// The first block of the index, and the first block of the list of free places.
     pub(super) fn dir_spaces(&self) -> (u64, u64) {
         let log = self.sb.raw.sb_blocklog;
         ((1 << 35) >> log, (2 << 35) >> log)
@@ -60,7 +61,7 @@ impl Volume {
 
     /// The largest free place of each data block, out of the end of the one leaf.
     pub(super) fn dir_leaf_bests(&self, place: Place<'_>, bytes: &[u8]) -> Result<Vec<u16>> {
-        let count = num::be32(bytes, bytes.len() - 4) as usize;
+        let count = to_usize(num::be32(bytes, bytes.len() - 4));
         let end = bytes.len() - 4;
         let used = self.da_header()
             + usize::from(num::be16(bytes, if self.sb.is_v5() { 56 } else { 12 })) * 8;
@@ -85,8 +86,8 @@ impl Volume {
             return Err(wrong("its magic number is wrong"));
         }
         let at = if v5 { 48 } else { 4 };
-        let valid = num::be32(bytes, at + 4) as usize;
-        if num::be32(bytes, at) as usize != first || valid > self.dir_free_most() {
+        let valid = to_usize(num::be32(bytes, at + 4));
+        if to_usize(num::be32(bytes, at)) != first || valid > self.dir_free_most() {
             return Err(wrong("its counts are impossible"));
         }
         let head = self.da_header();

@@ -8,6 +8,7 @@ use super::index::{
     Leaf, NO_BLOCK, XFS_DIR3_FREE_MAGIC, XFS_DIR3_LEAF1_MAGIC, XFS_DIR3_LEAFN_MAGIC,
 };
 use crate::error::Result;
+use crate::num::{to_u16, to_u32, to_u64, to_usize};
 use crate::xfs::bmap::{self, Extent};
 use crate::xfs::inode::{Fork, Inode};
 use crate::xfs::num;
@@ -92,7 +93,7 @@ impl Volume {
         let most = self.dir_free_most();
         let last = extents.last().map_or(0, Extent::end);
         let mut bests: Vec<u16> = Vec::new();
-        for (index, offset) in (free..last).step_by(step as usize).enumerate() {
+        for (index, offset) in (free..last).step_by(to_usize(step)).enumerate() {
             let place = self.dir_place(inode, offset);
             bests.resize(index * most, NO_BLOCK);
             if let Some(bytes) = self.da_read(place, "directory free list", false)? {
@@ -115,11 +116,11 @@ impl Volume {
         }
         let entries: usize = many.leaves.iter().map(|leaf| leaf.entries.len()).sum();
         many.node |= self.da_header() + entries * 8 + many.bests.len() * 2 + 4 > size;
-        // Which blocks of the index are for what.
+        // The use of each block of the index.
         let mut have: BTreeSet<u64> = BTreeSet::new();
         for extent in many.extents.iter().filter(|extent| extent.end() > leaf) {
             let first = extent.offset.max(leaf).next_multiple_of(step);
-            have.extend((first..extent.end()).step_by(step as usize));
+            have.extend((first..extent.end()).step_by(to_usize(step)));
         }
         let mut wanted = BTreeSet::from([leaf]);
         let single = many.leaves.len() == 1;
@@ -160,7 +161,7 @@ impl Volume {
             nodes.push(if index == 0 { leaf } else { another(&mut wanted) });
         }
         let lists = if many.node { many.bests.len().div_ceil(self.dir_free_most()) } else { 0 };
-        wanted.extend((0..lists as u64).map(|index| free + index * step));
+        wanted.extend((0..to_u64(lists)).map(|index| free + index * step));
         for &block in wanted.difference(&have) {
             let extent = self.alloc_whole(inode, Fork::Data, block, self.sb.dir_blocks())?;
             add(&mut many.extents, extent);
@@ -184,7 +185,7 @@ impl Volume {
         if self.extents(inode, Fork::Data)? != many.extents {
             self.set_extents(inode, Fork::Data, &many.extents)?;
         }
-        inode.set_size(many.bests.len() as u64 * size as u64);
+        inode.set_size(to_u64(many.bests.len()) * to_u64(size));
         Ok(())
     }
 
@@ -199,13 +200,13 @@ impl Volume {
             let at = self.da_address(place, &many.extents)?;
             let magic = if many.node { XFS_DIR3_LEAFN_MAGIC } else { XFS_DIR3_LEAF1_MAGIC };
             let mut bytes = self.da_info(place, at, magic, back, forw);
-            num::put16(&mut bytes, 56, leaf.entries.len() as u16);
+            num::put16(&mut bytes, 56, to_u16(leaf.entries.len()));
             for (n, (hash, address)) in leaf.entries.iter().enumerate() {
                 num::put32(&mut bytes, 64 + n * 8, *hash);
                 num::put32(&mut bytes, 68 + n * 8, *address);
             }
             if !many.node {
-                num::put32(&mut bytes, size - 4, many.bests.len() as u32);
+                num::put32(&mut bytes, size - 4, to_u32(many.bests.len()));
                 let start = size - 4 - many.bests.len() * 2;
                 for (n, best) in many.bests.iter().enumerate() {
                     num::put16(&mut bytes, start + n * 2, *best);
@@ -221,14 +222,14 @@ impl Volume {
         let (_, free) = self.dir_spaces();
         let most = self.dir_free_most();
         for (index, bests) in many.bests.chunks(most).enumerate() {
-            let offset = free + index as u64 * u64::from(self.sb.dir_blocks());
+            let offset = free + to_u64(index) * u64::from(self.sb.dir_blocks());
             let place = self.dir_place(inode, offset);
             let at = self.da_address(place, &many.extents)?;
             let mut bytes = self.da_block(place, at, XFS_DIR3_FREE_MAGIC);
-            num::put32(&mut bytes, 48, (index * most) as u32);
-            num::put32(&mut bytes, 52, bests.len() as u32);
+            num::put32(&mut bytes, 48, to_u32(index * most));
+            num::put32(&mut bytes, 52, to_u32(bests.len()));
             let used = bests.iter().filter(|best| **best != NO_BLOCK).count();
-            num::put32(&mut bytes, 56, used as u32);
+            num::put32(&mut bytes, 56, to_u32(used));
             for (n, best) in bests.iter().enumerate() {
                 num::put16(&mut bytes, 64 + n * 2, *best);
             }

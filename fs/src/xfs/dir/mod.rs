@@ -17,6 +17,7 @@ use super::num;
 use super::units::Ino;
 use super::volume::Volume;
 use crate::error::{Error, Result, display_name};
+use crate::num::{to_u64, to_usize};
 
 /// Most entries of a directory that are listed.
 const MOST_ENTRIES: usize = 1_000_000;
@@ -71,7 +72,7 @@ impl Volume {
         let mut blocks = Vec::new();
         for extent in self.extents_in(inode, Fork::Data, 0..leaf)? {
             let first = extent.offset.next_multiple_of(step);
-            blocks.extend((first..extent.end().min(leaf)).step_by(step as usize));
+            blocks.extend((first..extent.end().min(leaf)).step_by(to_usize(step)));
             if blocks.len() > MOST_BLOCKS {
                 let place = self.dir_place(inode, extent.offset);
                 return Err(place.corrupt("directory", "it has too many blocks"));
@@ -199,12 +200,12 @@ impl Volume {
     /// The entry at an address.
     fn dir_entry_at(&self, inode: &Inode, address: u32) -> Result<Option<Entry>> {
         let byte = u64::from(address) * 8;
-        let size = self.sb.dir_block_size() as u64;
+        let size = to_u64(self.sb.dir_block_size());
         let offset = byte / size * u64::from(self.sb.dir_blocks());
         let place = self.dir_place(inode, offset);
         let bytes = self.dir_data(place)?.ok_or_else(|| self.dir_missing(inode, offset))?;
         let items = self.dir_items(place, &bytes)?;
-        let at = (byte % size) as usize;
+        let at = to_usize(byte % size);
         items
             .into_iter()
             .find(|item| item.at == at)

@@ -2,6 +2,7 @@
 
 use super::data::{Entry, type_number, type_of};
 use crate::error::{Error, Result};
+use crate::num::{low32, to_u8, to_u16, to_usize};
 use crate::xfs::inode::{Fork, Inode};
 use crate::xfs::num;
 use crate::xfs::units::Ino;
@@ -13,7 +14,7 @@ pub(super) fn parse(volume: &Volume, inode: &Inode) -> Result<(Ino, Vec<Entry>)>
         Error::corrupt("directory in its inode", format!("inode {}", inode.ino), detail)
     };
     // The size was checked with the inode.
-    let bytes = &inode.fork(Fork::Data)[..inode.size() as usize];
+    let bytes = &inode.fork(Fork::Data)[..to_usize(inode.size())];
     let (Some(&count), Some(&large)) = (bytes.first(), bytes.get(1)) else {
         return Err(wrong("it is too short"));
     };
@@ -66,15 +67,15 @@ pub(super) fn build(
         if wide {
             bytes.extend(ino.0.to_be_bytes());
         } else {
-            bytes.extend((ino.0 as u32).to_be_bytes());
+            bytes.extend(low32(ino.0).to_be_bytes());
         }
     };
     number(&mut bytes, parent);
-    // Where the entries would be in a block, after `.` and `..`.
+    // The place of the entries in a block, after `.` and `..`.
     let mut offset = volume.dir_data_header() + volume.dir_entry_size(1) + volume.dir_entry_size(2);
     for entry in entries {
-        bytes.push(entry.name.len() as u8);
-        bytes.extend((offset as u16).to_be_bytes());
+        bytes.push(to_u8(entry.name.len()));
+        bytes.extend(to_u16(offset).to_be_bytes());
         bytes.extend(&entry.name);
         if volume.sb.has_ftype() {
             bytes.push(type_number(entry.file_type));

@@ -15,6 +15,7 @@ use super::{Ring, dirty, op};
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::filesystem::CommitReport;
+use crate::num::{low32, to_u16, to_u32, to_u64};
 use crate::xfs::num;
 use crate::xfs::store::{BufferType, Bytes};
 use crate::xfs::units::Daddr;
@@ -119,18 +120,18 @@ fn write(volume: &mut Volume) -> Result<CommitReport> {
     // Step 1.
     let mut first: Vec<(Daddr, Bytes)> =
         store.data().map(|(at, bytes)| (at, bytes.clone())).collect();
-    let data_blocks = first.len() as u64;
-    let metadata_blocks = (logged.len() + direct.len()) as u64;
+    let data_blocks = to_u64(first.len());
+    let metadata_blocks = to_u64(logged.len() + direct.len());
     first.extend(direct.into_iter().map(|(at, _, bytes)| (at, bytes)));
     first.sort_by_key(|(at, _)| *at);
     write_all(device, first.iter().map(|(at, bytes)| (*at, bytes)))?;
     device.flush()?;
     // Step 2.
-    let transaction = volume.options.seed as u32 | 1;
+    let transaction = low32(volume.options.seed) | 1;
     let mut log = Writer::new(device, ring, head, volume.sb.raw.sb_uuid, transaction);
     log.operation(op::START, &[])?;
     let mut header = Vec::with_capacity(16);
-    for word in [TRANS_MAGIC, CHECKPOINT, transaction, logged.len() as u32] {
+    for word in [TRANS_MAGIC, CHECKPOINT, transaction, to_u32(logged.len())] {
         header.extend(word.to_le_bytes());
     }
     log.operation(0, &header)?;
@@ -156,10 +157,10 @@ fn check_room(ring: &Ring, logged: &[Outgoing]) -> Result<()> {
     // Each region has a header, each record a sector and what it is rounded up to.
     let bytes: u64 = logged
         .iter()
-        .map(|(_, _, bytes)| bytes.len() as u64 + 200 + (bytes.len() / REGION) as u64 * 12)
+        .map(|(_, _, bytes)| to_u64(bytes.len()) + 200 + to_u64(bytes.len() / REGION) * 12)
         .sum();
     let records = bytes / 24_000 + 2;
-    let need = bytes + records * (512 + 4608 + ring.round as u64);
+    let need = bytes + records * (512 + 4608 + to_u64(ring.round));
     let room = ring.length * 512 / 2;
     if need > room {
         return Err(Error::NoSpace(format!(
@@ -178,11 +179,11 @@ fn log_buffer(log: &mut Writer<'_>, at: Daddr, kind: BufferType, bytes: &[u8]) -
     let regions = bytes.len().div_ceil(REGION);
     let mut format = Vec::with_capacity(24 + words * 4);
     format.extend(XFS_LI_BUF.to_le_bytes());
-    format.extend((regions as u16 + 1).to_le_bytes());
-    format.extend(((kind as u16) << 11).to_le_bytes());
-    format.extend(((bytes.len() / 512) as u16).to_le_bytes());
+    format.extend((to_u16(regions) + 1).to_le_bytes());
+    format.extend((kind.code() << 11).to_le_bytes());
+    format.extend(to_u16(bytes.len() / 512).to_le_bytes());
     format.extend(at.0.to_le_bytes());
-    format.extend((words as u32).to_le_bytes());
+    format.extend(to_u32(words).to_le_bytes());
     for word in 0..words {
         let bits = (chunks - word * 32).min(32);
         format.extend(((1u64 << bits) - 1).to_le_bytes()[..4].iter());
@@ -202,7 +203,7 @@ fn write_all<'a>(
     let mut run: Vec<u8> = Vec::new();
     let mut start = 0;
     for (at, bytes) in buffers {
-        if !run.is_empty() && (start + run.len() as u64 != at.byte() || run.len() >= WRITE) {
+        if !run.is_empty() && (start + to_u64(run.len()) != at.byte() || run.len() >= WRITE) {
             device.write_at(start, &run)?;
             run.clear();
         }

@@ -12,6 +12,7 @@ use super::units::{Daddr, FsBlock};
 use super::volume::Volume;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
+use crate::num::{to_u64, to_usize};
 
 /// `XLOG_HEADER_MAGIC_NUM`.
 const XLOG_HEADER_MAGIC_NUM: u32 = 0xFEED_BABE;
@@ -76,8 +77,8 @@ impl Ring {
         if !sb.is_range(start, blocks) {
             return Err(Error::corrupt("superblock", "sector 0", "the log is not within a group"));
         }
-        let length = blocks * (sb.block_size() / SECTOR) as u64;
-        let round = match sb.raw.sb_logsunit.get() as usize {
+        let length = blocks * to_u64(sb.block_size() / SECTOR);
+        let round = match to_usize(sb.raw.sb_logsunit.get()) {
             unit if sb.has_log_v2() && unit > SECTOR => unit,
             _ => SECTOR,
         };
@@ -140,7 +141,7 @@ impl Ring {
         let size = u64::from(num::be32(header, 320));
         let v2 = num::be32(header, 8) & 2 != 0;
         let headers = if v2 { size.div_ceil(32_768).clamp(1, 8) } else { 1 };
-        let past = (place + headers + length / SECTOR as u64) % self.length;
+        let past = (place + headers + length / to_u64(SECTOR)) % self.length;
         if past != end || num::be32(header, 40) != 1 {
             return Ok(false);
         }
@@ -155,7 +156,7 @@ impl Ring {
         while done < count {
             let at = (head.sector + done) % self.length;
             let take = (count - done).min(self.length - at).min(1024);
-            let mut bytes = vec![0; take as usize * SECTOR];
+            let mut bytes = vec![0; to_usize(take) * SECTOR];
             device.read_at(self.byte(at), &mut bytes)?;
             let round = if at < head.sector { head.cycle.wrapping_add(1) } else { head.cycle };
             if bytes.chunks_exact(SECTOR).any(|sector| cycle_of(sector) == round) {

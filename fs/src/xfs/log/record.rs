@@ -3,6 +3,7 @@
 use super::{Head, Ring, SECTOR, XLOG_HEADER_MAGIC_NUM};
 use crate::device::BlockDevice;
 use crate::error::Result;
+use crate::num::{low32, to_u32, to_u64, to_usize};
 use crate::xfs::num;
 
 /// Bytes of a record, header included: no more headers are needed.
@@ -60,7 +61,7 @@ impl<'a> Writer<'a> {
             self.finish()?;
         }
         self.payload.extend(transaction.to_be_bytes());
-        self.payload.extend((content.len() as u32).to_be_bytes());
+        self.payload.extend(to_u32(content.len()).to_be_bytes());
         self.payload.extend([client, flags, 0, 0]);
         self.payload.extend(content);
         self.operations += 1;
@@ -88,25 +89,25 @@ impl<'a> Writer<'a> {
         num::put32(&mut record, 0, XLOG_HEADER_MAGIC_NUM);
         num::put32(&mut record, 4, self.head.cycle);
         num::put32(&mut record, 8, 2);
-        num::put32(&mut record, 12, payload.len() as u32);
+        num::put32(&mut record, 12, to_u32(payload.len()));
         num::put64(&mut record, 16, u64::from(self.head.cycle) << 32 | start);
         num::put64(&mut record, 24, self.tail);
-        num::put32(&mut record, 36, self.head.last as u32);
+        num::put32(&mut record, 36, low32(self.head.last));
         num::put32(&mut record, 40, self.operations);
         for (index, sector) in payload.chunks_exact_mut(SECTOR).enumerate() {
             // The first four bytes of a sector make room for its cycle.
             num::put32(&mut record, 44 + index * 4, num::be32(sector, 0));
-            num::put32(sector, 0, cycle_at(start + 1 + index as u64));
+            num::put32(sector, 0, cycle_at(start + 1 + to_u64(index)));
         }
         num::put32(&mut record, 300, FORMAT);
         num::put(&mut record, 304, &self.uuid);
-        num::put32(&mut record, 320, RECORD as u32);
+        num::put32(&mut record, 320, to_u32(RECORD));
         // The checksum's place is zero still.
         let crc = crc32c::crc32c_append(crc32c::crc32c(&record[..HEADER_SUMMED]), &payload);
         num::put(&mut record, 32, &crc.to_le_bytes());
         record.extend(payload);
-        let sectors = (record.len() / SECTOR) as u64;
-        let first = sectors.min(length - start) as usize * SECTOR;
+        let sectors = to_u64(record.len() / SECTOR);
+        let first = to_usize(sectors.min(length - start)) * SECTOR;
         self.device.write_at(self.ring.byte(start), &record[..first])?;
         if first < record.len() {
             self.device.write_at(self.ring.byte(0), &record[first..])?;

@@ -16,6 +16,7 @@ use crate::error::{Error, Result, display_name};
 use crate::filesystem::{
     Attributes, CommitReport, DirEntry, FileSystem, FileType, Info, Kind, NodeId, Stat, Times,
 };
+use crate::num::{to_u32, to_u64};
 
 /// An XFS file system.
 pub struct Xfs {
@@ -68,7 +69,7 @@ fn node(ino: Ino) -> NodeId {
 impl FileSystem for Xfs {
     fn info(&self) -> Result<Info> {
         let sb = &self.volume.sb;
-        let size = sb.block_size() as u64;
+        let size = to_u64(sb.block_size());
         let mut free = 0u64;
         for ag in 0..sb.ag_count() {
             let agf = self.volume.agf(ag)?;
@@ -79,7 +80,7 @@ impl FileSystem for Xfs {
             kind: Kind::Xfs,
             uuid: uuid::Uuid::from_bytes(sb.raw.sb_uuid).to_string(),
             label: display_name(sb.label()),
-            block_size: sb.block_size() as u32,
+            block_size: to_u32(sb.block_size()),
             size: sb.blocks().saturating_mul(size),
             free: free.saturating_mul(size),
         })

@@ -10,7 +10,7 @@ use crate::filesystem::{Attributes, FileType};
 /// The deepest tree that is followed upwards.
 const MAX_DEPTH: usize = 100_000;
 /// The most links of a node.
-const LINK_MAX: u32 = i32::MAX as u32;
+const LINK_MAX: u32 = i32::MAX.cast_unsigned();
 /// The bit of a mode by which new directories take that bit.
 const S_ISGID: u16 = 0o2000;
 

@@ -9,6 +9,7 @@ use super::super::volume::Volume;
 use super::wrong_type;
 use crate::error::{Error, Result, display_name};
 use crate::filesystem::{FileType, NodeId, Stat};
+use crate::num::{to_u32, to_u64, to_usize};
 
 /// The longest target of a link (`XFS_SYMLINK_MAXLEN`).
 const LINK_MAX: usize = 1024;
@@ -20,7 +21,7 @@ const XFS_SYMLINK_MAGIC: u32 = 0x5853_4C4D;
 const LINK_HEADER: usize = 56;
 const LINK_CRC: usize = 12;
 
-/// What `lstat` would say.
+/// The attributes, as `lstat` gives them.
 pub(super) fn stat(volume: &Volume, inode: &Inode) -> Result<Stat> {
     let core = &inode.core;
     let file_type = inode.file_type()?;
@@ -36,7 +37,7 @@ pub(super) fn stat(volume: &Volume, inode: &Inode) -> Result<Stat> {
         gid: core.di_gid.get(),
         links: inode.links(),
         size: inode.size(),
-        blocks: core.di_nblocks.get().saturating_mul((volume.sb.block_size() / 512) as u64),
+        blocks: core.di_nblocks.get().saturating_mul(to_u64(volume.sb.block_size() / 512)),
         device,
         atime: inode.time(core.di_atime),
         mtime: inode.time(core.di_mtime),
@@ -79,8 +80,8 @@ pub(super) fn read_link(volume: &Volume, inode: &Inode) -> Result<Vec<u8>> {
         return Err(wrong_type(inode, "not a symbolic link"));
     }
     let wrong = |detail: &str| Error::corrupt("symbolic link", super::named(inode), detail);
-    let size = inode.size() as usize;
-    if size == 0 || inode.size() > LINK_MAX as u64 {
+    let size = to_usize(inode.size());
+    if size == 0 || inode.size() > to_u64(LINK_MAX) {
         return Err(wrong("its length is impossible"));
     }
     let target = if inode.format(Fork::Data)? == Format::Local {
@@ -98,7 +99,7 @@ impl Volume {
     /// Bytes of a target in `blocks` blocks: one header for every run of them.
     fn link_room(&self, blocks: u64) -> usize {
         let head = if self.sb.is_v5() { LINK_HEADER } else { 0 };
-        (blocks as usize).saturating_mul(self.sb.block_size()).saturating_sub(head)
+        to_usize(blocks).saturating_mul(self.sb.block_size()).saturating_sub(head)
     }
 
     fn read_remote_link(&self, inode: &Inode, size: usize) -> Result<Vec<u8>> {
@@ -115,14 +116,14 @@ impl Volume {
             let at = self.sb.daddr(extent.block);
             let room = self.link_room(extent.count);
             let take = room.min(size - target.len());
-            let length = extent.count as usize * self.sb.block_size();
+            let length = to_usize(extent.count) * self.sb.block_size();
             let bytes = self.store.read(at, length, |bytes| {
                 if !self.sb.is_v5() {
                     return Ok(());
                 }
                 if num::be32(bytes, 0) != XFS_SYMLINK_MAGIC
-                    || num::be32(bytes, 4) as usize != target.len()
-                    || num::be32(bytes, 8) as usize != take
+                    || to_usize(num::be32(bytes, 4)) != target.len()
+                    || to_usize(num::be32(bytes, 8)) != take
                     || num::be64(bytes, 32) != inode.ino.0
                     || num::be64(bytes, 40) != at.0
                     || bytes.get(16..32) != Some(&self.sb.meta_uuid())
@@ -146,7 +147,7 @@ impl Volume {
 
     /// Gives a new link its target.
     pub(super) fn write_link(&mut self, inode: &mut Inode, target: &[u8]) -> Result<()> {
-        inode.set_size(target.len() as u64);
+        inode.set_size(to_u64(target.len()));
         if target.len() <= inode.fork(Fork::Data).len() {
             inode.set_format(Fork::Data, Format::Local);
             inode.set_fork(Fork::Data, target);
@@ -159,15 +160,15 @@ impl Volume {
 
     fn write_remote_link(&mut self, inode: &mut Inode, target: &[u8]) -> Result<()> {
         let count = target.len().div_ceil(self.link_room(1));
-        let extents = self.alloc_content(inode, Fork::Data, None, 0, count as u64)?;
+        let extents = self.alloc_content(inode, Fork::Data, None, 0, to_u64(count))?;
         let mut rest = target;
         for extent in &extents {
             let (part, more) = rest.split_at(self.link_room(extent.count).min(rest.len()));
             let at = self.sb.daddr(extent.block);
-            let mut bytes = vec![0; extent.count as usize * self.sb.block_size()];
+            let mut bytes = vec![0; to_usize(extent.count) * self.sb.block_size()];
             num::put32(&mut bytes, 0, XFS_SYMLINK_MAGIC);
-            num::put32(&mut bytes, 4, (target.len() - rest.len()) as u32);
-            num::put32(&mut bytes, 8, part.len() as u32);
+            num::put32(&mut bytes, 4, to_u32(target.len() - rest.len()));
+            num::put32(&mut bytes, 8, to_u32(part.len()));
             num::put(&mut bytes, 16, &self.sb.meta_uuid());
             num::put64(&mut bytes, 32, inode.ino.0);
             num::put64(&mut bytes, 40, at.0);
@@ -199,7 +200,7 @@ pub(super) fn replace(volume: &mut Volume, inode: &mut Inode, content: &[u8]) ->
     }
     let extents = write_content(volume, inode, goal, 0, content)?;
     volume.set_extents(inode, Fork::Data, &extents)?;
-    inode.set_size(content.len() as u64);
+    inode.set_size(to_u64(content.len()));
     // Nothing of it is shared any more.
     inode.core.di_flags2.set(inode.core.di_flags2.get() & !flags2::REFLINK);
     inode.touch(volume.options.now, true);
@@ -215,18 +216,18 @@ fn write_content(
     content: &[u8],
 ) -> Result<Vec<Extent>> {
     let bs = volume.sb.block_size();
-    let count = content.len().div_ceil(bs) as u64;
+    let count = to_u64(content.len().div_ceil(bs));
     let extents = volume.alloc_content(inode, Fork::Data, goal, offset, count)?;
     for extent in &extents {
-        let from = (extent.offset - offset) as usize * bs;
-        let to = (from + extent.count as usize * bs).min(content.len());
+        let from = to_usize(extent.offset - offset) * bs;
+        let to = (from + to_usize(extent.count) * bs).min(content.len());
         let whole = (to - from) / bs * bs;
         let at = volume.sb.daddr(extent.block);
         volume.store.write_data(at, &content[from..from + whole]);
         if from + whole < to {
             let mut last = content[from + whole..to].to_vec();
             last.resize(bs, 0);
-            let at = volume.sb.daddr(FsBlock(extent.block.0 + (whole / bs) as u64));
+            let at = volume.sb.daddr(FsBlock(extent.block.0 + to_u64(whole / bs)));
             volume.store.write_data(at, &last);
         }
     }
@@ -240,17 +241,17 @@ pub(super) fn append(volume: &mut Volume, inode: &mut Inode, content: &[u8]) -> 
     if content.is_empty() {
         return Ok(());
     }
-    let bs = volume.sb.block_size() as u64;
+    let bs = to_u64(volume.sb.block_size());
     let size = inode.size();
     let full = size / bs;
-    let new_size = size.checked_add(content.len() as u64).filter(|size| size >> 63 == 0);
+    let new_size = size.checked_add(to_u64(content.len())).filter(|size| size >> 63 == 0);
     let Some(new_size) = new_size else {
         return Err(Error::NoSpace(format!(
             "inode {} would be larger than a file can be",
             inode.ino
         )));
     };
-    let mut head = vec![0; (size % bs) as usize];
+    let mut head = vec![0; to_usize(size % bs)];
     volume.read_fork(inode, size, full * bs, &mut head)?;
     head.extend_from_slice(content);
     let mut kept = Vec::new();
@@ -260,14 +261,14 @@ pub(super) fn append(volume: &mut Volume, inode: &mut Inode, content: &[u8]) -> 
             bmap::push(&mut kept, Extent { count: keep, ..extent });
         }
         if keep < extent.count {
-            // The part behind: the last block, and what was allocated beyond the end.
-            let behind = Extent {
+            // The rest: the last block, and blocks that were allocated beyond the end.
+            let rest = Extent {
                 offset: extent.offset + keep,
                 block: FsBlock(extent.block.0 + keep),
                 count: extent.count - keep,
                 ..extent
             };
-            volume.free_extent(inode.ino, Fork::Data, &behind);
+            volume.free_extent(inode.ino, Fork::Data, &rest);
         }
     }
     let goal = kept.last().map(|extent| FsBlock(extent.block.0 + extent.count));
