@@ -1,6 +1,6 @@
 //! The bounds of what an image or a request may ask for, in bytes and in steps, with their reasons.
 //!
-//! Whoever makes an image chooses how long its files are, how deep they nest and how much they name.
+//! The maker of an image chooses how long its files are, how deep they nest and how much they name.
 //! Each such amount ends somewhere, so that a run takes bounded memory and time. The engines have
 //! their own bounds beside their formats (`snf-fs`, `snf-partition`), and the host has a table of its
 //! own. [`LIMITS`] lists those of this library; a test goes through the table and asks for one more than each allows.
@@ -50,11 +50,11 @@ pub const HIVE_LOG_BYTES: u64 = 64 << 20;
 /// One bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What is bounded.
+    /// The amount that is bounded.
     pub of: &'static str,
     /// The most that is taken.
     pub most: u64,
-    /// What it is counted in.
+    /// The unit of the bound.
     pub unit: &'static str,
     /// Why it is that much.
     pub why: &'static str,

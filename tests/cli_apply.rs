@@ -353,7 +353,7 @@ fn inspect_tells_what_is_there() {
     let problem = document["inspection"]["problem"].as_str().unwrap();
     assert!(problem.starts_with("no operating system was found"), "{problem}");
 
-    // What was asked for and is not there is still refused, as is a disk in another format.
+    // A volume that was asked for and is not there is still refused, as is a disk in another format.
     let disk = empty.on_gpt();
     let inspect =
         |options: &[&str]| Run::of(snf_customize().arg("inspect").arg(&disk.image).args(options));

@@ -89,7 +89,7 @@ fn a_new_file_appears_when_it_is_whole() {
     assert_eq!(fs::metadata(&target).unwrap().len(), 300 * MIB);
     assert!(check(&target, "vm") > 280 * MIB);
     assert!(fs::read(&image).unwrap() == before);
-    // What cannot be done leaves nothing, and the old file as it was.
+    // A run that cannot be done leaves nothing, and the old file as it was.
     let whole = fs::read(&target).unwrap();
     for (place, options, part) in [
         ("no.raw", &["--user-password", "nobody-here:hash:!"][..], "was not made"),

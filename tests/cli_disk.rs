@@ -72,7 +72,7 @@ fn a_file_behind_a_device_by_another_name() {
     assert!(guest.bytes() == before);
 }
 
-/// What `create` does for its whole run.
+/// The lock that `create` holds for its whole run.
 #[test]
 fn a_disk_that_another_run_holds_is_left_alone() {
     let guest = Guest::debian();
@@ -150,12 +150,12 @@ fn an_ordinary_user_needs_nothing_but_the_file() {
     chown(&guest.image, Some(NOBODY), None).unwrap();
     run(&["--hostname", "vm", "--host-keys", "new", "--root-password", "random"]).works();
     assert_eq!(guest.cat("/etc/hostname"), "vm\n");
-    // What it writes is root's all the same.
+    // Its files are root's all the same.
     assert!(guest.stat("/etc/ssh/ssh_host_rsa_key").contains("User:     0   Group:     0"));
     guest.check();
 }
 
-/// What many images come as is told from a raw disk, with what makes one of it.
+/// Common formats of images are told from a raw disk, with the command that makes a raw disk of them.
 #[test]
 fn an_image_that_is_not_raw_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -229,7 +229,7 @@ fn an_image_that_somebody_holds_is_left_alone() {
     assert_eq!(content(&image, "vhdx").cat("/etc/hostname"), "vm\n");
 }
 
-/// What is compressed is named with the program that unpacks it.
+/// A compressed file is named with the program that unpacks it.
 #[test]
 fn compressed_disks_are_refused_with_what_unpacks() {
     let guest = Guest::debian();

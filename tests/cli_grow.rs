@@ -238,7 +238,7 @@ fn gpt_with_swap_and_an_efi_system_partition_last() {
     assert_eq!(moved[28..32], ((start / 512) as u32).to_le_bytes());
     moved[28..32].copy_from_slice(&esp[28..32]);
     assert!(moved == esp);
-    // What must not be moved keeps the root from growing, and nothing is written.
+    // A partition that must not be moved keeps the root from growing, and nothing is written.
     let line = format!("start={AFTER}, size=2048, type=21686148-6449-6E6F-744E-656564454649");
     let guest = disk(
         100,

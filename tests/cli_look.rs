@@ -361,7 +361,7 @@ fn a_lost_output_is_told_by_the_exit_code() {
     let (code, error) = run("$1 tar-out $2 /srv /dev/full --overwrite");
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("cannot write /dev/full: No space left"), "{error}");
-    // What differs is an answer only for somebody who gets it.
+    // A difference is an answer only if it is read.
     fs::write(&other, fs::read(&guest.image).unwrap()).unwrap();
     let (code, _) = run("$1 apply $3 --hostname other >/dev/null && $1 diff --exit-code $2 $3");
     assert_eq!(code, Some(1));

@@ -240,7 +240,7 @@ fn the_format_can_be_said() {
 /// On a block device an image cannot become longer than the device.
 #[test]
 fn an_image_on_a_block_device() {
-    // Whatever is changed needs room: it was compressed.
+    // Every change needs room: the cluster was compressed.
     let image = qcow2(&Guest::debian(), "compat=1.1", true);
     let length = image.bytes().len() as u64;
     for (more, fits) in [(0, false), (16 << 20, true)] {

@@ -194,7 +194,7 @@ fn operations_of_sysprep() {
     let dry = sysprep(&["--dry-run"]);
     assert!(dry.works().stdout.contains("/etc/ssh/ssh_host_rsa_key"), "{dry:?}");
     assert!(guest.bytes() == before);
-    // What the run makes is not removed again.
+    // Files that the run makes are not removed again.
     let keys =
         sysprep(&["--host-keys", "new", "--operations", "-logfiles", "--hostname", "template"]);
     assert!(!keys.works().stderr.contains("warning"), "{keys:?}");

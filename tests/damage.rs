@@ -107,7 +107,7 @@ fn ntfs_structures() {
     let cluster = number(&bytes[11..13]) * number(&bytes[13..14]);
     let mft = number(&bytes[0x30..0x38]) * cluster;
     let write = format!("/x:file:{}", text.display());
-    // Where the MFT begins, and the last two bytes of a sector of the root directory's record,
+    // The start of the MFT, and the last two bytes of a sector of the root directory's record,
     // which the update sequence covers.
     for (what, place, part) in
         [("boot sector", 0x36, "boot"), ("MFT record", mft + 5 * 1024 + 510, "record")]

@@ -31,7 +31,7 @@ fn image_name() -> String {
     debian().file_name().unwrap().to_string_lossy().into_owned()
 }
 
-/// What the two doors may write differently: salts, keys, ids.
+/// The values that the two doors may write differently: salts, keys, ids.
 fn is_random(path: &str) -> bool {
     path == "etc/shadow"
         || path == "etc/machine-id"
@@ -290,7 +290,7 @@ fn the_kernel_and_our_reader_agree_on_a_whole_debian() {
     assert!(differing.is_empty(), "{} paths differ:\n{}", differing.len(), differing.join("\n"));
 }
 
-/// What is wrong, the parameters, and words that the sentence must have.
+/// The fault, the parameters, and words that the sentence must have.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]

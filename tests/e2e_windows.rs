@@ -17,7 +17,7 @@ use support::{scratch, stage};
 const PASSWORD: &str = "pass w0rd'\"$&%`^|<>!";
 const GENERALIZED: &str = "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE";
 const COMPLETE: &str = "IMAGE_STATE_COMPLETE";
-/// What `net user` gets, caret by caret.
+/// The line for `net user`, caret by caret.
 const ARGUMENT: &str = "^\"pass w0rd'\\^\"$^&%%`^^^|^<^>!^\"";
 
 fn customize(arguments: &[&str]) -> Output {
@@ -46,7 +46,7 @@ fn setting(answer: &Path, name: &str) -> String {
     python(SETTING, &[&answer.to_string_lossy(), name]).trim().to_owned()
 }
 
-/// What a generalized image must have after a run with PASSWORD.
+/// The state of a generalized image after a run with PASSWORD.
 fn assert_prepared(volume: &NtfsMount, name: &str) {
     let answer = volume.path.join("Windows/Panther/unattend.xml");
     assert_eq!(setting(&answer, "ComputerName"), format!("specialize {name}"));

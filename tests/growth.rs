@@ -211,7 +211,7 @@ fn with_something_after_the_root(label: &str) -> (Vec<u8>, Vec<u8>) {
     (bytes, content)
 }
 
-/// Whatever the table says at this moment: what was moved is whole, swap is swap.
+/// With the table of any moment, moved partitions are whole, and swap is swap.
 fn check_cut(label: &str, bytes: Vec<u8>, content: &[u8], what: &str) -> bool {
     let device = MemoryDevice::new(bytes);
     let table = snf_partition::read(&DiskAdapter(&device)).unwrap().unwrap();
@@ -296,7 +296,7 @@ fn a_write_that_fails_while_partitions_move() {
     }
 }
 
-/// What `create` asks for: the last partition, or, where that does not grow, the root.
+/// The growth that `create` asks for: the last partition, or, if that does not grow, the root.
 #[test]
 fn create_gives_the_room_to_what_grows() {
     for label in ["gpt", "dos"] {

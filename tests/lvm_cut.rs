@@ -103,7 +103,7 @@ fn a_power_cut_while_a_group_grows() {
         let what = format!("after {count} of {events}");
         let now = device.prefix(count);
         let (partition, root) = look(&now, &what);
-        // What is outside grows before what is inside, and nothing goes back.
+        // The outer volume grows before the inner one, and nothing goes back.
         let grew = partition > 32 * MIB;
         assert!(grew || partition_grew.is_none(), "{what}: the old partition came back");
         let larger = root.len() as u64 > ROOT;

@@ -1,4 +1,4 @@
-//! What we write for a guest's network, put into force by the guest's own programs: ifupdown, BusyBox and
+//! Our files for a guest's network, put into force by the guest's own programs: ifupdown, BusyBox and
 //! systemd-networkd configure real interfaces in a name space, netplan and NetworkManager read their
 //! files. Needs root and the tree that `cargo xtask test` prepares.
 

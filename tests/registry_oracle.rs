@@ -69,7 +69,7 @@ fn by_us(hive: &Hive) -> Vec<String> {
     sorted(lines.into_iter())
 }
 
-/// What differs beside the lines that are expected to.
+/// The differences beside the lines that are expected to differ.
 fn difference(a: &[String], b: &[String]) -> Vec<String> {
     let (a, b): (BTreeSet<&String>, BTreeSet<&String>) = (a.iter().collect(), b.iter().collect());
     a.symmetric_difference(&b)
@@ -113,7 +113,7 @@ fn hivex_reads_what_we_changed_and_nothing_else() {
         let root = hive.root();
         let key = hive.create_path(root, "snf-image\\Größe\\日本").unwrap();
         // hivex reads a value of 16345 to 16348 bytes from the first segment alone, with the
-        // padding behind its 16344; our own tests have that size.
+        // padding after its 16344; our own tests have that size.
         let large: Vec<u8> = (0..50_000u32).map(|n| n as u8).collect();
         for size in [0, 3, 4, 5, 200, 16344, 16349, 50_000] {
             hive.set_value(key, &format!("v{size}"), REG_BINARY, &large[..size]).unwrap();

@@ -11,7 +11,7 @@ use snf_fs::{Attributes, MemoryFs, Tree};
 use snf_image::guest::systemd::{self, UnitName};
 
 const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
-/// Where the units of this machine's packages are. `cargo xtask test` installs systemd.
+/// The folder of the units of this machine's packages. `cargo xtask test` installs systemd.
 const UNITS: &str = "/usr/lib/systemd/system";
 
 /// Units of our own, for what packages seldom have.
@@ -160,7 +160,7 @@ fn links_are_those_of_systemctl() {
                     })
                     .collect();
                 assert_eq!(ours, theirs, "{name}");
-                // What it takes as a failure in part is a warning of ours.
+                // A failure in part of systemctl is a warning of ours.
                 assert!(
                     they_did || ours.is_empty() || !plan.warnings.is_empty(),
                     "{name}: systemctl refuses it"

@@ -144,7 +144,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What every guest below is asked for.
+/// The request for every guest below.
 fn wishes(dir: &Path) -> Vec<String> {
     fs::write(dir.join("motd"), "hello\n").unwrap();
     let motd = dir.join("motd");

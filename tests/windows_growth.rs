@@ -179,7 +179,7 @@ fn the_volume_fills_its_grown_partition() {
             assert!(said.contains("was processed successfully"), "{what}: {said}");
             let (code, said) = command("ntfsresize", &["-i", &part.device]);
             if marked {
-                // What is marked is not ours to change any more, nor ntfsresize's.
+                // A volume with the mark is not changed any more, neither by us nor by ntfsresize.
                 assert!(code != 0 && said.contains("chkdsk"), "{what}: {said}");
                 let other = Plan { hostname: Some("vm2".into()), ..plan(property) };
                 let error = customize_on(device(&path), vec![], &other, Mode::Commit).unwrap_err();
@@ -284,7 +284,7 @@ fn a_cut_at_any_write_leaves_the_files_and_a_run_that_can_be_repeated() {
                 run("ntfsfix", &["-d", &part.device]);
             }
             assert_eq!(kept(&NtfsMount::at(&path, START, size, true).path), expected(), "{what}");
-            // What chkdsk would mend in indexes and bitmaps, ntfsfix leaves: only a volume that is
+            // ntfsfix does not mend indexes and bitmaps as chkdsk does: only a volume that is
             // whole then is gone on with.
             if checked(device(&path)).findings.is_empty() {
                 customize_on(device(&path), vec![], &wanted, Mode::Commit).unwrap();

@@ -4,7 +4,7 @@
 //! its own. A program whose allocator is a [`Ceiling`] ends with the exit code [`EXIT`] and one
 //! sentence instead, and takes no more than its ceiling, whatever an image makes it ask for.
 //!
-//! Only Rust's own allocations are counted. What a library in C takes, and maps of files, are not.
+//! Only Rust's own allocations are counted. Memory of libraries in C and maps of files are not.
 #![deny(unsafe_code)]
 
 mod alloc;

@@ -1,4 +1,4 @@
-//! The test binary has a ceiling itself. What is to end a process happens in a child: the binary
+//! The test binary has a ceiling itself. A case that ends the process runs in a child: the binary
 //! runs itself again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

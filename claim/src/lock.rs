@@ -44,7 +44,7 @@ pub(crate) fn flock(disk: &File, purpose: Purpose) -> Result<(), Busy> {
 
 /// Gives back what [`bytes`] took.
 pub(crate) fn give_bytes_back(disk: &File) {
-    // Where there are no locks, there is nothing to give back.
+    // Without locks there is nothing to give back.
     let _ = fcntl(disk, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_UNLCK)));
 }
 

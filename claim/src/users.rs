@@ -23,7 +23,7 @@ pub fn user_of(disk: &Metadata) -> Option<Busy> {
     Machine::this().user_of(disk)
 }
 
-/// Where a machine says what it does with its devices.
+/// The files in which a machine tells the use of its devices.
 struct Machine {
     sys: PathBuf,
     dev: PathBuf,
@@ -100,7 +100,7 @@ impl Machine {
         }
     }
 
-    /// Whoever has a device that this one is made of, or the file that it shows. The kernel lets nobody
+    /// The users of a device that this one is made of, or of the file that it shows. The kernel lets nobody
     /// mount such a device; a lock, or a second loop device on the same file, it does not mind.
     fn user_below(&self, device: u64) -> Option<Busy> {
         let mut todo: Vec<PathBuf> = self.place(device).into_iter().collect();

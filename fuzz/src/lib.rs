@@ -1,4 +1,4 @@
-//! What the targets share: they are those of the stable harnesses (`fs/tests/fuzz_ext.rs`,
+//! Shared by the targets, which are those of the stable harnesses (`fs/tests/fuzz_ext.rs`,
 //! `fs/tests/fuzz_ntfs.rs`, `fs/tests/fuzz_others.rs`, `partition/tests/hostile.rs`, `container/tests/hostile.rs`,
 //! `volume/tests/fuzz_volume.rs`, `host/tests/fuzz_helper.rs`, `tests/fuzz_hives.rs`,
 //! `tests/fuzz_texts.rs`), with the fuzzer's bytes in place of a seed. The first byte chooses the image, the rest is what is damaged and how.

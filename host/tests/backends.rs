@@ -52,7 +52,7 @@ fn a_source_streams() {
         lab.run(&mut StandIn::new()).unwrap();
         assert!(laid(&lab));
     }
-    // What is in the stream follows from the name, as everywhere.
+    // The name tells the format of the stream, as everywhere.
     let mut lab = Lab::new();
     store(&lab, "store", SIZE, STREAM);
     let images = lab.config.image_dir.display().to_string();

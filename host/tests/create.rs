@@ -314,7 +314,7 @@ fn containers_that_arrive_as_streams() {
         assert!(error.contains(why), "{id}: {error}");
         assert!(lab.untouched(), "{id}");
     }
-    // What cannot fit is not even fetched, and a folder that is not there is named.
+    // An image that cannot fit is not even fetched, and a folder that is not there is named.
     shell("qemu-img create -q -f qcow2 large.qcow2 1G && gzip large.qcow2");
     let mut lab = Lab::new();
     lab.config.image_dir = images.clone();
@@ -446,7 +446,7 @@ fn an_empty_image_is_refused() {
     }
 }
 
-/// What root runs or obeys must be root's.
+/// Files that root runs or obeys must be root's.
 #[test]
 fn what_others_may_change_is_refused() {
     use std::os::unix::fs::PermissionsExt;

@@ -56,7 +56,7 @@ fn talk(socket: &Path) -> Vec<String> {
     let mode = fs::metadata(socket.parent().unwrap()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "nobody else may attach");
     let mut stream = UnixStream::connect(socket).unwrap();
-    // What either side says before the other listens is lost: empty lines until the prompt comes.
+    // Words of one side are lost before the other listens: empty lines until the prompt comes.
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let limit = Instant::now() + Duration::from_secs(120);
     let mut heard = Vec::new();

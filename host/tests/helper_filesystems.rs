@@ -15,9 +15,9 @@ use snf_image_host::helper::update::{self, Options};
 use vm_support::*;
 
 const MIB: u64 = 1 << 20;
-/// What is added to the disk behind the partition.
+/// The bytes that are added to the disk after the partition.
 const SPARE: u64 = 128 * MIB;
-/// Where the partition begins.
+/// The first byte of the partition.
 const START: u64 = MIB;
 
 fn command(program: &str, arguments: &[&str]) -> String {
@@ -69,7 +69,7 @@ impl Drop for Partition {
 }
 
 /// A GPT disk whose one partition has such a file system, with a guest in the subvolume `root`
-/// (empty: in the root directory), and with room behind it.
+/// (empty: in the root directory), and with room after it.
 fn disk(dir: &Path, mkfs: &[&str], root: &str, fstab: &str) -> PathBuf {
     let path = dir.join("disk.raw");
     let file = fs::File::create(&path).unwrap();

@@ -103,7 +103,7 @@ fn check_file_system(disk: &Path) {
     );
 }
 
-/// What crypt(3) of this machine makes of a password with the salt of the guest's hash.
+/// The hash that crypt(3) of this machine makes of a password with the salt of the guest's hash.
 fn hash_matches(shadow: &[u8], password: &str) -> bool {
     let text = String::from_utf8_lossy(shadow).into_owned();
     let hash = text.split(':').nth(1).unwrap().to_owned();

@@ -88,7 +88,7 @@ fn two_machines_from_one_snapshot_have_nothing_in_common() {
 fn the_time_is_the_time_of_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let path = guest(dir.path());
-    // What was saved is some seconds old at least.
+    // The saved state is some seconds old at least.
     saved();
     std::thread::sleep(Duration::from_secs(3));
     let epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();

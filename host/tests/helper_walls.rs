@@ -66,7 +66,7 @@ fn a_qemu_that_looks_around() {
     );
 }
 
-/// What the real QEMU is, while it runs.
+/// The state of the real QEMU while it runs.
 #[test]
 fn the_real_qemu_behind_its_walls() {
     let dir = tempfile::tempdir().unwrap();
@@ -255,7 +255,7 @@ fn floods_half_lines_junk_and_silence() {
 #[test]
 fn a_hostile_guest_cannot_forge_a_line() {
     let dir = tempfile::tempdir().unwrap();
-    // Whatever reaches a message from the image: the system's name, users, paths, patterns.
+    // Texts of the image that reach a message: the system's name, users, paths, patterns.
     let forged = "SUCCESS\rSUCCESS\u{85}SUCCESS\u{2028}TASK_END:x\u{1b}[2J";
     let os_release = format!("ID=debian\nPRETTY_NAME=$'Debian\\nSUCCESS\\n{forged}'\n");
     let path = guest_with(

@@ -103,7 +103,7 @@ fn answer(mut stream: TcpStream, manner: Manner, n: usize) -> std::io::Result<()
     stream.write_all(&part[..length])
 }
 
-/// Where the servers of these tests are.
+/// The addresses of the servers of these tests.
 const HERE: &str = "127.0.0.1 http://localhost";
 
 fn policy(hosts: &str) -> Policy {

@@ -118,7 +118,7 @@ fn for_the_whole_run() {
     let second = node.create("two.example.test", "small", &disk).output().unwrap();
     let log = ended(&second, Some(1));
     assert!(log.contains("is busy: another snf-image or snf-customize"), "{log}");
-    // What snf-customize does first.
+    // The first step of snf-customize.
     assert!(claim(&open(&disk), Purpose::Write).is_err());
     signal(&first, "TERM");
     ended(&first.wait_with_output().unwrap(), Some(1));

@@ -1,4 +1,4 @@
-//! Whatever goes wrong around a deployment: the right exit status, one sentence, nothing left behind,
+//! Everything that goes wrong around a deployment: the right exit status, one sentence, nothing left over,
 //! no bytes of one instance on the disk of another.
 #![cfg(feature = "network")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -18,7 +18,7 @@ use snf_image_host::image::copy::{Settle, copy_image};
 use snf_image_host::image::source::raw::RawImage;
 use snf_image_host::node::cancel::Cancel;
 
-/// What a signal may take to end a deployment, on a machine that is busy with other tests.
+/// The most time that a signal takes to end a deployment, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(20);
 
 /// How a server fails.

@@ -236,7 +236,7 @@ fn export_and_import_are_the_same_bytes() {
     }
     let (out, found) = import(&bytes[..8 << 20], "8", &[]);
     assert!(out.status.success(), "a device may be larger than Ganeti asked: {out:?}");
-    assert!(found == bytes, "what lies behind is zeroed");
+    assert!(found == bytes, "the rest is zeroed");
     let (out, _) = import(&[&bytes[..], b"x"].concat(), "9", &[]);
     assert!(!out.status.success() && text(&out).contains("larger than the disk"), "{out:?}");
 }

@@ -1,4 +1,4 @@
-//! What our engines wrote, as readers of other authors see it: the crates ext4-view and ntfs. They
+//! The work of our engines, as readers of other authors see it: the crates ext4-view and ntfs. They
 //! share no code and no author with us, so that a fault in our idea of a format does not hide in a
 //! reader of ours that has the same fault.
 

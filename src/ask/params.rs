@@ -4,10 +4,11 @@ use crate::ask::network::NicError;
 use crate::ask::personality::{self, PersonalityError};
 use crate::ask::plan::{ImageFormat, Password, Plan, Who};
 use crate::ask::properties::{Properties, PropertyError};
-use crate::craft::base64;
+use crate::craft::base64::{self, NotBase64};
 use crate::craft::crypt;
 use crate::craft::json;
 use crate::craft::secret::Secret;
+use crate::craft::sentence::sentence;
 use crate::edit;
 
 /// Every OS parameter, in the order of the documentation.
@@ -86,7 +87,7 @@ impl Problem {
 
 impl From<PersonalityError> for Problem {
     fn from(error: PersonalityError) -> Self {
-        Self::new("img_personality", error.to_string())
+        Self::new("img_personality", sentence(&error))
     }
 }
 
@@ -147,11 +148,11 @@ impl OsParameters {
         use serde_json::Value;
         let one = |problem: String| vec![Problem::new("config_url", problem)];
         let value = json::parse(text).map_err(|error| match error.is_data() {
-            true => one(format!("in what it leads to, {error}")),
-            false => one(format!("what it leads to is not JSON: {error}")),
+            true => one(format!("in the document, {error}")),
+            false => one(format!("the document is not JSON: {error}")),
         })?;
         let Value::Object(object) = value else {
-            return Err(one("what it leads to is not a JSON object of OS parameters".to_owned()));
+            return Err(one("the document is not a JSON object of OS parameters".to_owned()));
         };
         let mut problems: Vec<Problem> = Vec::new();
         for (name, value) in &object {
@@ -259,7 +260,7 @@ impl OsParameters {
         if let Some(keys) = filled(&self.auth_keys) {
             match check_keys(keys) {
                 Ok(()) => plan.auth_keys.push((Who::Default, keys.to_owned())),
-                Err(problem) => problems.push(Problem::new("auth_keys", problem)),
+                Err(problem) => problems.push(Problem::new("auth_keys", problem.to_string())),
             }
         }
         for (name, json) in
@@ -284,9 +285,8 @@ impl OsParameters {
             plan.properties.set("ROOT_PARTITION", "1");
         }
         if let Some(data) = filled_secret(&self.cloud_userdata) {
-            let decoded = std::str::from_utf8(data.expose())
-                .map_err(|_| "is not text".to_owned())
-                .and_then(|text| base64::decode(text).map_err(|problem| problem.to_string()));
+            let decoded =
+                std::str::from_utf8(data.expose()).map_err(|_| NotBase64).and_then(base64::decode);
             match decoded {
                 Ok(data) => plan.cloud_userdata = Some(data),
                 Err(problem) => {
@@ -367,23 +367,36 @@ fn check_url(name: &str, url: &str) -> Option<Problem> {
     }
 }
 
+/// A line that an authorized_keys file cannot have, by its number from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyLineError {
+    /// It would break the file.
+    #[error("line {0} holds a control character")]
+    Control(usize),
+    /// It must stay secret.
+    #[error("line {0} belongs to a private key; give the public one (the file ending in .pub)")]
+    Private(usize),
+    /// It is something else.
+    #[error("line {0} is not a public key (TYPE BASE64 COMMENT, as in an id_ed25519.pub file)")]
+    NoKey(usize),
+}
+
 /// Whether a text consists of lines that an authorized_keys file can have. Options may stand
-/// before a key, so only what could break the file is refused.
-pub fn check_keys(keys: &str) -> Result<(), String> {
+/// before a key, so only a line that could break the file is refused.
+///
+/// # Errors
+/// The first line that is refused.
+pub fn check_keys(keys: &str) -> Result<(), KeyLineError> {
     for (number, line) in (1..).zip(keys.lines()) {
         let line = line.trim();
         if line.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(format!("line {number} holds a control character"));
+            return Err(KeyLineError::Control(number));
         }
         if line.contains("PRIVATE KEY-----") {
-            return Err(format!(
-                "line {number} belongs to a private key; give the public one (the file ending in .pub)"
-            ));
+            return Err(KeyLineError::Private(number));
         }
         if !line.is_empty() && !line.starts_with('#') && line.split_whitespace().count() < 2 {
-            return Err(format!(
-                "line {number} is not a public key (TYPE BASE64 COMMENT, as in an id_ed25519.pub file)"
-            ));
+            return Err(KeyLineError::NoKey(number));
         }
     }
     Ok(())
@@ -485,15 +498,15 @@ mod tests {
     #[test]
     fn a_bad_configuration_is_told_by_name() {
         for (json, part) in [
-            ("[]", "config_url: what it leads to is not a JSON object"),
-            ("nope", "config_url: what it leads to is not JSON"),
+            ("[]", "config_url: the document is not a JSON object"),
+            ("nope", "config_url: the document is not JSON"),
             (
                 r#"{"img_passwd": "a", "img_passwd": "b"}"#,
-                "config_url: in what it leads to, \"img_passwd\" has two different values",
+                "config_url: in the document, \"img_passwd\" has two different values",
             ),
             (
                 r#"{"img_properties": {"USERS": "ann", "USERS": "root"}}"#,
-                "config_url: in what it leads to, \"USERS\" has two different values",
+                "config_url: in the document, \"USERS\" has two different values",
             ),
             (r#"{"img_pass": "x"}"#, "img_pass: there is no such OS parameter"),
             (r#"{"img_id": 5}"#, "img_id: must be a string"),

@@ -4,22 +4,35 @@
 use serde_json::{Map, Value};
 
 use crate::ask::plan::PersonalityFile;
-use crate::ask::windows_path;
-use crate::craft::{base64, json};
+use crate::ask::windows_path::{self, WindowsPathError};
+use crate::craft::base64::{self, NotBase64};
+use crate::craft::json;
 use crate::limits::PERSONALITY_PATH_BYTES;
 
 /// Why a personality cannot be used: by index and field, never with the contents.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum PersonalityError {
-    /// Not a JSON list at all.
+    /// Not JSON at all.
     #[error(
-        "{origin} is not a JSON list of files: {problem}; write [{{\"path\": \"/etc/motd\", \"contents\": \"BASE64\"}}]"
+        "{origin} is not a JSON list of files [{{\"path\": \"/etc/motd\", \"contents\": \"BASE64\"}}]"
     )]
     Json {
         /// Its origin (`img_personality`).
         origin: String,
         /// The JSON parser's message, with the place.
-        problem: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    /// JSON of another kind.
+    #[error(
+        "{origin} is not a JSON list of files: it is {found}; write [{{\"path\": \"/etc/motd\", \
+         \"contents\": \"BASE64\"}}]"
+    )]
+    NoList {
+        /// Its origin (`img_personality`).
+        origin: String,
+        /// Its kind.
+        found: &'static str,
     },
     /// One field of one file is wrong.
     #[error("{origin}[{index}]: {field} {problem}")]
@@ -31,8 +44,78 @@ pub enum PersonalityError {
         /// The field.
         field: &'static str,
         /// The problem, and the values that are valid.
-        problem: String,
+        problem: FieldProblem,
     },
+}
+
+/// The problem of a field. The sentence begins with a verb and names the valid values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldProblem {
+    /// The entry is no object.
+    #[error("is {0}; each file is an object")]
+    NoObject(&'static str),
+    /// A field that means nothing.
+    #[error(
+        "has a field '{0}' that means nothing; valid are path, contents, owner, group and mode"
+    )]
+    Unknown(String),
+    /// A field that every file needs.
+    #[error("is missing; {0}")]
+    Missing(&'static str),
+    /// Another kind of value.
+    #[error("is {found}; it must be {wanted}")]
+    Kind {
+        /// The kind of the value.
+        found: &'static str,
+        /// The kind that is valid.
+        wanted: &'static str,
+    },
+    /// The path.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The contents.
+    #[error(transparent)]
+    Contents(#[from] NotBase64),
+    /// The owner or group.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The mode.
+    #[error("must be a decimal number from 0 to 4095 (288 is 0440, 420 is 0644)")]
+    Mode,
+}
+
+/// Why a path of a guest cannot be written to. The sentence begins with a verb.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Nothing.
+    #[error("is empty; it must be an absolute path in the guest")]
+    Empty,
+    /// It depends on where one is.
+    #[error("does not begin with '/'; it must be an absolute path in the guest")]
+    Relative,
+    /// No system takes it.
+    #[error("holds a NUL character, which no path can")]
+    Nul,
+    /// So many bytes.
+    #[error("has {0} bytes; {PERSONALITY_PATH_BYTES} is the most a path can have")]
+    Long(usize),
+    /// It ends as the path of a directory does.
+    #[error("names a directory; it must name a file")]
+    Directory,
+    /// A path in the spelling of Windows.
+    #[error(transparent)]
+    Windows(#[from] WindowsPathError),
+}
+
+/// Why a text is the name of no user or group. The sentence begins with a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing.
+    #[error("is empty; it must be a name or a number (leave it out for root)")]
+    Empty,
+    /// passwd(5) could not hold it.
+    #[error("is not a name; it must be one that the guest's passwd or group file has, or a number")]
+    NoName,
 }
 
 /// Reads a personality. An empty text is an empty list. `origin` is for messages
@@ -41,15 +124,10 @@ pub fn parse(text: &str, origin: &str) -> Result<Vec<PersonalityFile>, Personali
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let list = json::parse(text).map_err(|error| PersonalityError::Json {
-        origin: origin.to_owned(),
-        problem: error.to_string(),
-    })?;
+    let list = json::parse(text)
+        .map_err(|source| PersonalityError::Json { origin: origin.to_owned(), source })?;
     let Value::Array(list) = list else {
-        return Err(PersonalityError::Json {
-            origin: origin.to_owned(),
-            problem: format!("it is {}", kind(&list)),
-        });
+        return Err(PersonalityError::NoList { origin: origin.to_owned(), found: kind(&list) });
     };
     list.iter()
         .enumerate()
@@ -61,43 +139,36 @@ pub fn parse(text: &str, origin: &str) -> Result<Vec<PersonalityFile>, Personali
         .collect()
 }
 
-type FieldError = (&'static str, String);
+type FieldError = (&'static str, FieldProblem);
 
 fn file(entry: &Value, origin: String) -> Result<PersonalityFile, FieldError> {
     let Value::Object(fields) = entry else {
-        return Err(("the entry", format!("is {}; each file is an object", kind(entry))));
+        return Err(("the entry", FieldProblem::NoObject(kind(entry))));
     };
     for name in fields.keys() {
         if !["path", "contents", "owner", "group", "mode"].contains(&name.as_str()) {
             let name: String = name.chars().take(40).filter(|c| !c.is_control()).collect();
-            return Err((
-                "the entry",
-                format!(
-                    "has a field '{name}' that means nothing; valid are path, contents, owner, group and mode"
-                ),
-            ));
+            return Err(("the entry", FieldProblem::Unknown(name)));
         }
     }
     let path = match fields.get("path") {
         Some(Value::String(path)) => path.clone(),
         None | Some(Value::Null) => {
-            return Err(("path", "is missing; every file needs an absolute path".to_owned()));
+            return Err(("path", FieldProblem::Missing("every file needs an absolute path")));
         }
-        Some(other) => return Err(("path", format!("is {}; it must be a string", kind(other)))),
+        Some(other) => return Err(("path", wrong(other, "a string"))),
     };
-    check_path(&path).map_err(|problem| ("path", problem))?;
+    check_path(&path).map_err(|problem| ("path", problem.into()))?;
     let contents = match fields.get("contents") {
         Some(Value::String(text)) => {
-            base64::decode(text).map_err(|problem| ("contents", problem.to_string()))?
+            base64::decode(text).map_err(|problem| ("contents", problem.into()))?
         }
         None | Some(Value::Null) => {
-            return Err((
-                "contents",
-                "is missing; give the file's bytes in base64 (\"\" for none)".to_owned(),
-            ));
+            let hint = "give the file's bytes in base64 (\"\" for none)";
+            return Err(("contents", FieldProblem::Missing(hint)));
         }
         Some(other) => {
-            return Err(("contents", format!("is {}; it must be a base64 string", kind(other))));
+            return Err(("contents", wrong(other, "a base64 string")));
         }
     };
     Ok(PersonalityFile {
@@ -112,26 +183,26 @@ fn file(entry: &Value, origin: String) -> Result<PersonalityFile, FieldError> {
 }
 
 /// Whether a guest path can be written to: absolute, a file's, without a NUL; or such a path in
-/// Windows' spelling (`C:\\DIR\\FILE`). The error begins with a verb and says what is valid.
-pub fn check_path(path: &str) -> Result<(), String> {
+/// Windows' spelling (`C:\\DIR\\FILE`).
+///
+/// # Errors
+/// When it cannot.
+pub fn check_path(path: &str) -> Result<(), PathError> {
     let drive =
         matches!(path.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
     if drive || path.starts_with('\\') {
         // The guest decides whether it is one of its own.
-        windows_path::from_windows(path).map(drop)
+        Ok(windows_path::from_windows(path).map(drop)?)
     } else if path.is_empty() {
-        Err("is empty; it must be an absolute path in the guest".to_owned())
+        Err(PathError::Empty)
     } else if !path.starts_with('/') {
-        Err("does not begin with '/'; it must be an absolute path in the guest".to_owned())
+        Err(PathError::Relative)
     } else if path.contains('\0') {
-        Err("holds a NUL character, which no path can".to_owned())
+        Err(PathError::Nul)
     } else if path.len() > PERSONALITY_PATH_BYTES {
-        Err(format!(
-            "has {} bytes; {PERSONALITY_PATH_BYTES} is the most a path can have",
-            path.len()
-        ))
+        Err(PathError::Long(path.len()))
     } else if path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..") {
-        Err("names a directory; it must name a file".to_owned())
+        Err(PathError::Directory)
     } else {
         Ok(())
     }
@@ -144,20 +215,22 @@ fn name(fields: &Map<String, Value>, field: &'static str) -> Result<Option<Strin
             Ok(Some(number.to_string()))
         }
         Some(Value::String(name)) => {
-            check_name(name).map_err(|problem| (field, problem))?;
+            check_name(name).map_err(|problem| (field, problem.into()))?;
             Ok(Some(name.clone()))
         }
-        Some(other) => Err((field, format!("is {}; it must be a name or a number", kind(other)))),
+        Some(other) => Err((field, wrong(other, "a name or a number"))),
     }
 }
 
 /// Whether a string can be the name (or number) of a user or group.
-pub fn check_name(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// When it cannot.
+pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
-        Err("is empty; it must be a name or a number (leave it out for root)".to_owned())
+        Err(NameError::Empty)
     } else if name.len() > 256 || name.contains([':', '/', '\n', '\0']) {
-        Err("is not a name; it must be one that the guest's passwd or group file has, or a number"
-            .to_owned())
+        Err(NameError::NoName)
     } else {
         Ok(())
     }
@@ -177,11 +250,12 @@ fn mode(fields: &Map<String, Value>) -> Result<Option<u16>, FieldError> {
     };
     match number.and_then(|number| u16::try_from(number).ok()) {
         Some(mode) if mode <= 0o7777 => Ok(Some(mode)),
-        _ => Err((
-            "mode",
-            "must be a decimal number from 0 to 4095 (288 is 0440, 420 is 0644)".to_owned(),
-        )),
+        _ => Err(("mode", FieldProblem::Mode)),
     }
+}
+
+fn wrong(value: &Value, wanted: &'static str) -> FieldProblem {
+    FieldProblem::Kind { found: kind(value), wanted }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -198,6 +272,7 @@ fn kind(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::craft::sentence::sentence;
 
     #[test]
     fn fields_and_their_defaults() {
@@ -233,7 +308,10 @@ mod tests {
         let one = |fields: &str| format!(r#"[{{"path": "/a", "contents": ""}}, {{{fields}}}]"#);
         for (json, part) in [
             ("{}".to_owned(), "p is not a JSON list of files: it is an object"),
-            ("[".to_owned(), "p is not a JSON list of files: EOF"),
+            (
+                "[".to_owned(),
+                "p is not a JSON list of files [{\"path\": \"/etc/motd\", \"contents\": \"BASE64\"}]: EOF",
+            ),
             ("[5]".to_owned(), "p[0]: the entry is a number"),
             (one(r#""contents": """#), "p[1]: path is missing"),
             (one(r#""path": 5, "contents": """#), "p[1]: path is a number"),
@@ -256,7 +334,7 @@ mod tests {
                 "p[1]: the entry has a field 'perm'",
             ),
         ] {
-            let error = parse(&json, "p").unwrap_err().to_string();
+            let error = sentence(&parse(&json, "p").unwrap_err());
             assert!(error.contains(part), "{json}: {error}");
         }
     }

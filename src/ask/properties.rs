@@ -1,13 +1,22 @@
 //! Image properties: a JSON object with case-insensitive keys.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod error;
+mod exclusions;
+mod names;
+mod os_family;
+mod pairs;
+#[cfg(test)]
+mod tests;
 
-use serde::de::{MapAccess, Visitor};
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ask::task_id::{TaskId, UnknownTask};
+pub use self::error::PropertyError;
+use self::names::{BOOLEANS, EXCLUDE_TASK};
+pub use self::os_family::OsFamily;
+use self::pairs::Pairs;
 use crate::craft::base64::{NotBase64, decode as decode_base64};
 use crate::craft::crypt::Method;
 use crate::craft::secret::Secret;
@@ -18,132 +27,6 @@ use crate::limits;
 #[serde(transparent)]
 pub struct Properties {
     values: BTreeMap<String, String>,
-}
-
-/// Why the properties cannot be used. No message holds a property's value unless that is one of
-/// a closed set (a number, a yes or no).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PropertyError {
-    /// Not a JSON object at all.
-    #[error("{origin} is not a JSON object: {problem}; write {{\"NAME\": \"value\", ...}}")]
-    Json {
-        /// Its origin (`img_properties`).
-        origin: String,
-        /// The JSON parser's message, with the place.
-        problem: String,
-    },
-    /// A value that is neither a string nor a number nor a boolean.
-    #[error(
-        "property {name} in {origin} is {found}; a property is a string, a number, true, false or null"
-    )]
-    Kind {
-        /// The property.
-        name: String,
-        /// Its origin.
-        origin: String,
-        /// The value found.
-        found: &'static str,
-    },
-    /// A value that the property does not take.
-    #[error("property {name} is '{value}'; valid are {valid}")]
-    Value {
-        /// The property.
-        name: String,
-        /// The value found.
-        value: String,
-        /// The valid values.
-        valid: &'static str,
-    },
-    /// One property with two values.
-    #[error(
-        "property {name} is given twice in {origin}, with different values (upper and lower case are \
-         the same); leave one of them out"
-    )]
-    Twice {
-        /// The property.
-        name: String,
-        /// Its origin.
-        origin: String,
-    },
-    /// An exclusion of no task.
-    #[error("property {name} excludes nothing")]
-    NoTask {
-        /// The property.
-        name: String,
-        /// The task that it names.
-        #[source]
-        source: UnknownTask,
-    },
-    /// An exclusion that is spelt like none there is.
-    #[error("there is no property {name}; tasks are excluded by {EXCLUDE_TASK}NAME, {}", EXCLUSIONS.join(", "))]
-    NoExclusion {
-        /// The property.
-        name: String,
-    },
-    /// A property that nothing reads.
-    #[error("there is no property {name}; it has no effect")]
-    Unknown {
-        /// The property.
-        name: String,
-    },
-}
-
-/// The operating systems that OSFAMILY names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OsFamily {
-    /// Any Linux.
-    Linux,
-    /// Windows Vista, Server 2008 and later.
-    Windows,
-    /// Windows XP and Server 2003.
-    WindowsLegacy,
-    /// FreeBSD.
-    FreeBsd,
-    /// NetBSD.
-    NetBsd,
-    /// OpenBSD.
-    OpenBsd,
-}
-
-impl OsFamily {
-    /// Every family.
-    pub const ALL: [Self; 6] = [
-        Self::Linux,
-        Self::Windows,
-        Self::WindowsLegacy,
-        Self::FreeBsd,
-        Self::NetBsd,
-        Self::OpenBsd,
-    ];
-
-    /// Whether this is a Windows, of whatever age.
-    pub fn is_windows(self) -> bool {
-        matches!(self, Self::Windows | Self::WindowsLegacy)
-    }
-
-    /// The family's own name, for sentences.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Linux => "Linux",
-            Self::Windows => "Windows",
-            Self::WindowsLegacy => "Windows XP or Server 2003",
-            Self::FreeBsd => "FreeBSD",
-            Self::NetBsd => "NetBSD",
-            Self::OpenBsd => "OpenBSD",
-        }
-    }
-
-    /// The name that the property uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Linux => "linux",
-            Self::Windows => "windows",
-            Self::WindowsLegacy => "windows-legacy",
-            Self::FreeBsd => "freebsd",
-            Self::NetBsd => "netbsd",
-            Self::OpenBsd => "openbsd",
-        }
-    }
 }
 
 /// The place for swap space.
@@ -158,37 +41,6 @@ pub enum Swap {
     },
     /// `<disk letter>`: all of another disk of the instance (`b` is the second).
     Disk(char),
-}
-
-/// The property that leaves out one task begins with this.
-const EXCLUDE_TASK: &str = "EXCLUDE_TASK_";
-
-/// The properties that leave out several tasks.
-const EXCLUSIONS: [&str; 3] =
-    ["EXCLUDE_ALL_TASKS", "EXCLUDE_MOUNTED_TASKS", "EXCLUDE_FILESYSTEMRESIZE_TASKS"];
-
-/// The properties that are a yes or a no.
-const BOOLEANS: [&str; 11] = [
-    "DO_SYNC",
-    "IGNORE_UNATTEND",
-    "OFFLINE_NTFSRESIZE",
-    "OFFLINE_NTFSRESIZE_NOCHECK",
-    "OFFLINE_PASSWORD",
-    "CLOUD_INIT",
-    "NM_NETWORKING",
-    "ALLOW_MOUNTED_TASK_OVERWRITING",
-    "EXCLUDE_ALL_TASKS",
-    "EXCLUDE_MOUNTED_TASKS",
-    "EXCLUDE_FILESYSTEMRESIZE_TASKS",
-];
-
-/// The properties with other values.
-const NAMES: [&str; 6] =
-    ["OSFAMILY", "ROOT_PARTITION", "PASSWD_HASHING_METHOD", "USERS", "SWAP", "CUSTOM_TASK"];
-
-/// A name as a message can have it.
-fn shown(name: &str) -> String {
-    name.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 const BOOLEAN: &str = "yes, true, 1, on, set (or no, false, 0, off, unset, or nothing)";
@@ -388,63 +240,6 @@ impl Properties {
         })
     }
 
-    /// Whether a task is excluded: all are, or this one is, or those of its family are.
-    ///
-    /// # Errors
-    /// When one of these properties is neither a yes nor a no.
-    pub fn excluded(&self, task: TaskId) -> Result<bool, PropertyError> {
-        Ok(self.boolean("EXCLUDE_ALL_TASKS")?
-            || (self.boolean("EXCLUDE_MOUNTED_TASKS")? && task.needs_mount())
-            || (self.boolean("EXCLUDE_FILESYSTEMRESIZE_TASKS")? && task.resizes())
-            || self.boolean(&format!("{EXCLUDE_TASK}{task}"))?)
-    }
-
-    /// Leaves a task out.
-    pub fn exclude(&mut self, task: TaskId) {
-        self.set(&format!("{EXCLUDE_TASK}{task}"), "yes");
-    }
-
-    /// Exclusions that exclude nothing because of their spelling: a task that somebody wanted left
-    /// out would run.
-    pub fn misspelt_exclusions(&self) -> impl Iterator<Item = PropertyError> {
-        self.values.keys().filter_map(|name| {
-            if !name.starts_with("EXCLUDE") || EXCLUSIONS.contains(&name.as_str()) {
-                return None;
-            }
-            let name = shown(name);
-            match name.strip_prefix(EXCLUDE_TASK).map(str::parse::<TaskId>) {
-                Some(Ok(_)) => None,
-                Some(Err(source)) => Some(PropertyError::NoTask { name, source }),
-                None => Some(PropertyError::NoExclusion { name }),
-            }
-        })
-    }
-
-    /// Other properties that nothing reads. Those of an image may be there for somebody else.
-    pub fn unknown(&self) -> impl Iterator<Item = PropertyError> {
-        let known = |name: &str| {
-            name.starts_with("EXCLUDE") || NAMES.contains(&name) || BOOLEANS.contains(&name)
-        };
-        let unknown = self.values.keys().filter(move |name| !known(name));
-        unknown.map(|name| PropertyError::Unknown { name: shown(name) })
-    }
-
-    /// The properties that only this task reads.
-    pub fn of_task(&self, task: TaskId) -> impl Iterator<Item = &str> {
-        let names: &[&str] = match task {
-            TaskId::AddSwap => &["SWAP"],
-            TaskId::RunCustomTask => &["CUSTOM_TASK", "ALLOW_MOUNTED_TASK_OVERWRITING"],
-            TaskId::InitializeDatasource => &["CLOUD_INIT"],
-            TaskId::FilesystemResizeAfterUmount => {
-                &["OFFLINE_NTFSRESIZE", "OFFLINE_NTFSRESIZE_NOCHECK"]
-            }
-            TaskId::ConfigureNetwork => &["NM_NETWORKING"],
-            TaskId::ChangePassword => &["PASSWD_HASHING_METHOD"],
-            _ => &[],
-        };
-        names.iter().copied().filter(|name| self.filled(name).is_some())
-    }
-
     /// Everything that is wrong with the values of known properties.
     pub fn problems(&self) -> Vec<PropertyError> {
         let mut problems: Vec<PropertyError> = [
@@ -476,194 +271,4 @@ pub enum RootVolume<'a> {
     Partition(u32),
     /// A logical volume by one of its names, or a LUKS container by its UUID.
     Named(&'a str),
-}
-
-/// A JSON object's members in the order of the document.
-struct Pairs(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(PairsVisitor)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(json: &str) -> Properties {
-        Properties::parse(json, "img_properties").unwrap()
-    }
-
-    #[test]
-    fn values_of_every_kind() {
-        let properties = parse(
-            r#"{"OsFamily": "linux", "NUM": 5, "big": 1.5, "F": true, "G": false, "N": null}"#,
-        );
-        assert_eq!(properties.get("osfamily"), Some("linux"));
-        assert_eq!(properties.get("num"), Some("5"));
-        assert_eq!(properties.get("BIG"), Some("1.5"));
-        assert_eq!(properties.get("F"), Some("yes"));
-        assert_eq!(properties.boolean("g"), Ok(false));
-        assert_eq!(properties.get("n"), None);
-        assert!(parse(" ").is_empty());
-    }
-
-    #[test]
-    fn one_property_has_one_value() {
-        for json in [
-            r#"{"users": "a", "USERS": "b"}"#,
-            r#"{"users": "a", "users": "b"}"#,
-            r#"{"users": "a", "USERS": null}"#,
-        ] {
-            let error = Properties::parse(json, "img_properties").unwrap_err().to_string();
-            assert!(
-                error.starts_with("property USERS is given twice in img_properties"),
-                "{error}"
-            );
-        }
-        assert_eq!(parse(r#"{"users": "a", "USERS": "a"}"#).get("USERS"), Some("a"));
-    }
-
-    #[test]
-    fn names_of_nothing_are_told() {
-        let properties = parse(
-            r#"{"EXCLUDE_TASK_AssignHostnam": "yes", "EXCLUDE_TASK_AddSwap": 1, "EXCLUDE_ALL": 1,
-                "OSFAMILY": "linux", "COLOUR": "red", "SWAP": "b"}"#,
-        );
-        let told: Vec<String> = properties
-            .misspelt_exclusions()
-            .chain(properties.unknown())
-            .map(|error| crate::craft::sentence::sentence(&error))
-            .collect();
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("there is no property EXCLUDE_ALL; tasks are excluded by"));
-        assert!(told[1].starts_with(
-            "property EXCLUDE_TASK_ASSIGNHOSTNAM excludes nothing: there is no task \"ASSIGNHOSTNAM\""
-        ));
-        assert_eq!(told[2], "there is no property COLOUR; it has no effect");
-        assert_eq!(properties.of_task(TaskId::AddSwap).collect::<Vec<_>>(), ["SWAP"]);
-    }
-
-    #[test]
-    fn what_is_not_an_object_of_scalars_is_refused() {
-        for (json, part) in [
-            ("[1]", "img_properties is not a JSON object"),
-            ("{", "img_properties is not a JSON object"),
-            ("\"x\"", "img_properties is not a JSON object"),
-            ("{} x", "img_properties is not a JSON object"),
-            (r#"{"a": []}"#, "property A in img_properties is a list"),
-            (r#"{"a": {}}"#, "property A in img_properties is an object"),
-        ] {
-            let error = Properties::parse(json, "img_properties").unwrap_err().to_string();
-            assert!(error.contains(part), "{json}: {error}");
-        }
-    }
-
-    #[test]
-    fn deep_nesting_is_an_error_and_not_a_crash() {
-        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(Properties::parse(&deep, "img_properties").is_err());
-    }
-
-    #[test]
-    fn the_instance_overrides_the_image() {
-        let mut properties = parse(r#"{"USERS": "root", "OSFAMILY": "linux"}"#);
-        properties.merge(parse(r#"{"users": "user"}"#));
-        assert_eq!(properties.get("USERS"), Some("user"));
-        assert_eq!(properties.get("OSFAMILY"), Some("linux"));
-    }
-
-    #[test]
-    fn booleans() {
-        for (text, value) in [
-            ("yes", true),
-            ("TRUE", true),
-            ("1", true),
-            ("On", true),
-            ("set", true),
-            ("no", false),
-            ("False", false),
-            ("0", false),
-            ("off", false),
-            ("unset", false),
-            ("", false),
-        ] {
-            let mut properties = Properties::default();
-            properties.set("do_sync", text);
-            assert_eq!(properties.boolean("DO_SYNC"), Ok(value), "{text}");
-        }
-        let mut properties = Properties::default();
-        assert_eq!(properties.boolean("DO_SYNC"), Ok(false));
-        properties.set("DO_SYNC", "maybe");
-        let error = properties.boolean("do_sync").unwrap_err().to_string();
-        assert!(error.contains("property DO_SYNC is 'maybe'"), "{error}");
-    }
-
-    #[test]
-    fn typed_values() {
-        let properties = parse(
-            r#"{"OSFAMILY": "Windows-Legacy", "ROOT_PARTITION": 2, "PASSWD_HASHING_METHOD": "SHA512",
-                "USERS": " root  user ", "SWAP": "2:512"}"#,
-        );
-        assert_eq!(properties.os_family(), Ok(Some(OsFamily::WindowsLegacy)));
-        assert_eq!(properties.root_partition(), Ok(Some(RootVolume::Partition(2))));
-        assert_eq!(properties.hashing_method(), Ok(Some(Method::Sha512)));
-        assert_eq!(properties.users(), Ok(Some(vec!["root", "user"])));
-        assert_eq!(properties.swap(), Ok(Some(Swap::Partition { number: 2, mebibytes: 512 })));
-        assert_eq!(parse(r#"{"SWAP": "c"}"#).swap(), Ok(Some(Swap::Disk('c'))));
-        assert!(properties.problems().is_empty());
-        assert!(parse("{}").problems().is_empty());
-    }
-
-    #[test]
-    fn every_problem_is_named() {
-        let properties = parse(
-            r#"{"OSFAMILY": "beos", "ROOT_PARTITION": "0", "PASSWD_HASHING_METHOD": "rot13",
-                "USERS": "a:b", "SWAP": "512", "CLOUD_INIT": "2", "EXCLUDE_TASK_AddSwap": "x"}"#,
-        );
-        let text: String =
-            properties.problems().iter().map(|problem| format!("{problem}\n")).collect();
-        for name in [
-            "OSFAMILY",
-            "ROOT_PARTITION",
-            "PASSWD_HASHING_METHOD",
-            "USERS",
-            "SWAP",
-            "CLOUD_INIT",
-            "EXCLUDE_TASK_ADDSWAP",
-        ] {
-            assert!(text.contains(&format!("property {name} is ")), "{name}: {text}");
-        }
-    }
-
-    #[test]
-    fn exclusions() {
-        use TaskId::{AddSwap, ChangePassword, FilesystemResizeAfterUmount, FixPartitionTable};
-        let excluded = |json: &str, task| parse(json).excluded(task).unwrap();
-        assert!(excluded(r#"{"EXCLUDE_ALL_TASKS": "yes"}"#, FixPartitionTable));
-        assert!(excluded(r#"{"EXCLUDE_MOUNTED_TASKS": 1}"#, AddSwap));
-        assert!(!excluded(r#"{"EXCLUDE_MOUNTED_TASKS": 1}"#, FixPartitionTable));
-        let resize = r#"{"EXCLUDE_FILESYSTEMRESIZE_TASKS": true}"#;
-        assert!(excluded(resize, FilesystemResizeAfterUmount));
-        assert!(!excluded(resize, AddSwap));
-        let one = r#"{"exclude_task_addswap": "yes", "EXCLUDE_TASK_ChangePassword": "no"}"#;
-        assert!(excluded(one, AddSwap));
-        assert!(!excluded(one, ChangePassword));
-        assert!(parse(r#"{"EXCLUDE_ALL_TASKS": "perhaps"}"#).excluded(AddSwap).is_err());
-    }
 }

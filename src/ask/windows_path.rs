@@ -2,25 +2,66 @@
 
 use snf_fs::error::display_name;
 
+/// Why Windows cannot open a path. The sentence begins with a verb.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WindowsPathError {
+    /// `C:file`.
+    #[error("has a drive letter without a backslash after it; write C:\\DIR\\FILE")]
+    NoBackslash,
+    /// `D:\file`.
+    #[error("is on another drive than C:, and only the system's volume can be reached")]
+    OtherDrive,
+    /// `file`.
+    #[error("is not absolute; write C:\\DIR\\FILE or /DIR/FILE")]
+    Relative,
+    /// `C:\dir\`.
+    #[error("names a directory; it must name a file")]
+    Directory,
+    /// `.` or `..` in it.
+    #[error("has the name \"{0}\" in it, which leads elsewhere")]
+    Dots(String),
+    /// One of `<>:"|?*`, or a control character.
+    #[error(
+        "has the character \"{}\" in the name \"{name}\", which Windows cannot",
+        .character.escape_debug()
+    )]
+    Character {
+        /// The character.
+        character: char,
+        /// The name with it, safe to print.
+        name: String,
+    },
+    /// Windows drops the end of such a name.
+    #[error("has the name \"{0}\" that ends with a dot or a blank, which Windows cannot open")]
+    End(String),
+    /// `NUL`, `COM1`.
+    #[error("has the name \"{0}\", which is a device of Windows")]
+    Device(String),
+    /// More than 255 units of UTF-16.
+    #[error("has the name \"{0}\" of more than 255 characters")]
+    Long(String),
+}
+
 /// A path as a person writes it for Windows (`C:\dir\file`, `\dir\file`, `/dir/file`) with slashes,
-/// from the root of the system's volume. The error begins with a verb.
-pub fn from_windows(path: &str) -> Result<String, String> {
+/// from the root of the system's volume.
+///
+/// # Errors
+/// When Windows cannot open it, or it leads elsewhere.
+pub fn from_windows(path: &str) -> Result<String, WindowsPathError> {
     let rest = match path.as_bytes() {
         [b'C' | b'c', b':', b'\\' | b'/', ..] => &path[2..],
         [letter, b':', ..] if letter.is_ascii_alphabetic() => {
-            return Err(if matches!(letter, b'C' | b'c') {
-                "has a drive letter without a backslash after it; write C:\\DIR\\FILE".to_owned()
-            } else {
-                "is on another drive than C:, and only the system's volume can be reached"
-                    .to_owned()
+            return Err(match letter {
+                b'C' | b'c' => WindowsPathError::NoBackslash,
+                _ => WindowsPathError::OtherDrive,
             });
         }
         [b'\\' | b'/', ..] => path,
-        _ => return Err("is not absolute; write C:\\DIR\\FILE or /DIR/FILE".to_owned()),
+        _ => return Err(WindowsPathError::Relative),
     };
     let names: Vec<&str> = rest.split(['\\', '/']).filter(|name| !name.is_empty()).collect();
     if rest.ends_with(['\\', '/']) || names.is_empty() {
-        return Err("names a directory; it must name a file".to_owned());
+        return Err(WindowsPathError::Directory);
     }
     for name in &names {
         check_name(name)?;
@@ -31,32 +72,31 @@ pub fn from_windows(path: &str) -> Result<String, String> {
 /// Names of devices, which no file can have, with or without an extension.
 const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 
-/// Whether Windows can open a file or directory of that name. The error begins with a verb.
-pub fn check_name(name: &str) -> Result<(), String> {
-    let shown = display_name(name.as_bytes());
+/// Whether Windows can open a file or directory of that name.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_name(name: &str) -> Result<(), WindowsPathError> {
+    let shown = || display_name(name.as_bytes());
     if name == "." || name == ".." {
-        return Err(format!("has the name \"{shown}\" in it, which leads elsewhere"));
+        return Err(WindowsPathError::Dots(shown()));
     }
-    if let Some(c) = name.chars().find(|c| c.is_control() || "<>:\"|?*".contains(*c)) {
-        let c = c.escape_debug();
-        return Err(format!(
-            "has the character \"{c}\" in the name \"{shown}\", which Windows cannot"
-        ));
+    let bad = |c: &char| c.is_control() || "<>:\"|?*".contains(*c);
+    if let Some(character) = name.chars().find(bad) {
+        return Err(WindowsPathError::Character { character, name: shown() });
     }
     if name.ends_with(['.', ' ']) {
-        return Err(format!(
-            "has the name \"{shown}\" that ends with a dot or a blank, which Windows cannot open"
-        ));
+        return Err(WindowsPathError::End(shown()));
     }
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
     let numbered = (stem.starts_with("COM") || stem.starts_with("LPT"))
         && stem.len() == 4
         && stem.ends_with(|c: char| ('1'..='9').contains(&c));
     if DEVICES.contains(&stem.as_str()) || numbered {
-        return Err(format!("has the name \"{shown}\", which is a device of Windows"));
+        return Err(WindowsPathError::Device(shown()));
     }
     if name.encode_utf16().count() > 255 {
-        return Err(format!("has the name \"{shown}\" of more than 255 characters"));
+        return Err(WindowsPathError::Long(shown()));
     }
     Ok(())
 }
@@ -92,7 +132,7 @@ mod tests {
             ("/Lpt1.txt", "a device"),
             ("/nul.tar.gz", "a device"),
         ] {
-            let error = from_windows(path).unwrap_err();
+            let error = from_windows(path).unwrap_err().to_string();
             assert!(error.contains(part), "{path}: {error}");
         }
         assert!(from_windows("/console/com10").is_ok());

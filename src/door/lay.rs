@@ -1,4 +1,4 @@
-//! What `snf-image-host lay-image` tells `snf-customize deploy`: a JSON document a line.
+//! The messages of `snf-image-host lay-image` to `snf-customize deploy`: a JSON document a line.
 
 use serde::{Deserialize, Serialize};
 

@@ -48,7 +48,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Reads it from the rules. What does not look right is left out.
+    /// Reads it from the rules. Entries that do not look right are left out.
     pub fn read(rules: &Rules) -> Self {
         let keys = KeyType::ALL.into_iter().filter_map(|kind| read_key(rules, kind)).collect();
         Self { keys }

@@ -41,7 +41,7 @@ pub const LOG_TOTAL_LIMIT: usize = 1 << 20;
 /// Longest line in bytes that the host says on serial 2.
 pub const HOST_LINE_LIMIT: usize = 4096;
 
-/// The last file of an initramfs, at its root. Where it is missing, the kernel has not unpacked all.
+/// The last file of an initramfs, at its root. If it is missing, the kernel has not unpacked all.
 pub const INITRAMFS_END: &str = "complete";
 /// A file on the parameter disk that asks for nothing: the helper reads it and is done. With it
 /// update-helper tries what it has built.
@@ -125,7 +125,7 @@ impl fmt::Display for ResultLine {
     }
 }
 
-/// What a message on the monitor line is about. The text follows after a colon.
+/// The subject of a message on the monitor line. The text follows after a colon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MonitorKind {
     /// A task begins.
@@ -163,7 +163,7 @@ impl MonitorKind {
     }
 }
 
-/// What the host says on serial 2 while a customization runs.
+/// The orders of the host on serial 2 while a customization runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostLine {
     /// The time is up: end the worker, and report where it was.

@@ -7,7 +7,7 @@ use crate::ask::personality;
 use crate::guest::Guest;
 use crate::guest::accounts::{AccountError, Accounts};
 
-/// What a request says of owner, group and mode; what it does not say is decided by the verb.
+/// Owner, group and mode of a request; the verb decides those that it leaves out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// A user of the guest, by name or number.

@@ -22,7 +22,7 @@ const SELINUX: &[u8] = b"security.selinux";
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Copy {
-    /// What is copied.
+    /// The source.
     from: GuestPath,
     /// The path of the copy, or the directory that it goes into.
     to: GuestPath,

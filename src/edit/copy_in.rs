@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use snf_fs::{Attributes, FileType};
 
 use super::path::pair;
-use super::{Act, Action, BadEdit, GuestPath, How, SourceError, Verb, delete, local_xattr, place};
-use crate::guest::Guest;
+use super::{Act, Action, BadEdit, GuestPath, How, SourceError, Verb, local_xattr, place};
+use crate::guest::{Guest, removal};
 use crate::task::{Session, TaskError};
 
 /// A local file or directory, copied into a directory of the guest.
@@ -116,7 +116,7 @@ fn attributes(metadata: &Metadata) -> Attributes {
     Attributes { mode, uid: 0, gid: 0 }
 }
 
-/// What is at the path now, not followed.
+/// The node at the path now, not followed.
 fn there(guest: &Guest, path: &[u8]) -> Result<Option<FileType>, TaskError> {
     match guest.tree.lstat(path) {
         Ok(stat) => Ok(Some(stat.file_type)),
@@ -133,7 +133,7 @@ fn directory(
 ) -> Result<usize, TaskError> {
     match there(guest, path)? {
         Some(FileType::Directory) => return Ok(0),
-        Some(_) => delete::remove(&mut guest.tree, path.to_vec())?,
+        Some(_) => removal::remove(&mut guest.tree, path.to_vec())?,
         None => {}
     }
     guest.tree.mkdir(path, attributes(metadata))?;

@@ -1,11 +1,9 @@
 //! `--delete`: files and whole directories, by name or pattern.
 
 use serde::{Deserialize, Serialize};
-use snf_fs::{FileType, Tree};
 
-use super::place;
 use super::{Act, Action, BadEdit, GuestPath, How, Verb};
-use crate::guest::{Guest, glob};
+use crate::guest::{Guest, glob, removal};
 use crate::task::{Session, TaskError};
 
 /// Files, links and directories with all that is in them.
@@ -64,39 +62,8 @@ impl Act for Delete {
         if found.is_empty() {
             session.warn(format!("--delete {}: there is no such file", self.path));
         }
-        found.into_iter().try_for_each(|path| remove(&mut guest.tree, path))
+        found.into_iter().try_for_each(|path| Ok(removal::remove(&mut guest.tree, path)?))
     }
-}
-
-/// Removes a path with all below it. A mount point on the way is an error.
-///
-/// # Errors
-/// What the tree says.
-pub(crate) fn remove(tree: &mut Tree, path: Vec<u8>) -> Result<(), TaskError> {
-    let stat = tree.lstat(&path)?;
-    if stat.file_type != FileType::Directory {
-        return Ok(tree.unlink(&path)?);
-    }
-    // Each directory is looked at twice: its files go and its directories are put on top of it,
-    // and when it is on top again it is empty.
-    let mut stack = vec![(path, false)];
-    while let Some((dir, emptied)) = stack.pop() {
-        if emptied {
-            tree.rmdir(&dir)?;
-            continue;
-        }
-        let entries = tree.read_dir(&dir)?;
-        stack.push((dir.clone(), true));
-        for entry in entries {
-            let path = place::join(&dir, &entry.name);
-            match tree.lstat(&path)?.file_type {
-                FileType::Directory => stack.push((path, false)),
-                _ => tree.unlink(&path)?,
-            }
-        }
-        tree.seal()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -55,7 +55,6 @@ mod write;
 pub use crate::craft::local_file::SourceError;
 pub use access::Access;
 pub use account_name::AccountName;
-pub(crate) use delete::remove;
 pub use error::BadEdit;
 pub use mode::Mode;
 pub use path::GuestPath;
@@ -74,7 +73,7 @@ pub struct Verb {
     pub name: &'static str,
     /// The form of its argument, for the help text; empty where it has none.
     pub metavar: &'static str,
-    /// What it does, in one or two sentences.
+    /// Its effect, in one or two sentences.
     pub help: &'static str,
     /// Whether `--no-follow` means something to it.
     pub follows: bool,
@@ -82,7 +81,7 @@ pub struct Verb {
     pub parse: fn(&str, How) -> Result<Action, BadEdit>,
 }
 
-/// What the command line says of all its edits.
+/// Options of the command line for all its edits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct How {
     /// Whether a symbolic link at the end of a path is followed (not so with `--no-follow`).
@@ -107,7 +106,7 @@ trait Act {
     /// The field, and what is wrong with it.
     fn check(&self) -> Result<(), BadEdit>;
 
-    /// What it is about, for messages: most often a path; never a secret.
+    /// Its subject, for messages: most often a path; never a secret.
     fn subject(&self) -> String;
 
     /// The contents that it takes from elsewhere, to be looked at before the disk is opened.
@@ -164,7 +163,7 @@ macro_rules! actions {
                 match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.check(),)* }
             }
 
-            /// What it is about, for messages.
+            /// Its subject, for messages.
             pub fn subject(&self) -> String {
                 match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.subject(),)* }
             }
@@ -267,7 +266,7 @@ pub fn verbs() -> impl Iterator<Item = &'static Verb> {
 pub struct Edit {
     /// Its place in the request, for messages (`--mkdir /srv`, `edits[2] /srv`).
     pub origin: String,
-    /// What is done.
+    /// The action.
     pub action: Action,
 }
 
@@ -392,7 +391,7 @@ pub(crate) fn new_users(plan: &Plan) -> Vec<String> {
 /// Makes the plan's edits in their order.
 ///
 /// # Errors
-/// What the first edit that fails says, with its place in the request.
+/// The error of the first edit that fails, with its place in the request.
 pub(crate) fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let plan = session.plan;
     for edit in &plan.edits {
@@ -425,7 +424,7 @@ mod tests {
         }
     }
 
-    /// What the command line refuses is refused in a document, too.
+    /// A document cannot ask for anything that the command line refuses.
     #[test]
     fn documents_are_checked() {
         for bad in [

@@ -55,7 +55,7 @@ impl GuestPath {
         let drive = matches!(path.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
         if drive || path.starts_with('\\') {
             if let Err(problem) = windows_path::from_windows(path.trim_end_matches(['\\', '/'])) {
-                return fail(&problem);
+                return fail(&problem.to_string());
             }
         } else if !path.starts_with('/') {
             return fail("does not begin with '/'; it must be an absolute path in the guest");
@@ -101,7 +101,7 @@ impl GuestPath {
             return Ok(b"/".to_vec());
         }
         let path = windows_path::from_windows(trimmed)
-            .map_err(|problem| TaskError::request(format!("\"{self}\" {problem}")))?;
+            .map_err(|problem| TaskError::Path { path: self.to_string(), problem })?;
         Ok(windows::place(&guest.tree, &path)?)
     }
 }

@@ -1,6 +1,6 @@
-//! Where an edit takes place: the path behind the links, and whether it may be taken.
+//! The place of an edit: the path after all links, and whether it may be used.
 //!
-//! A user of the guest can make links. Whoever edits the guest as root would follow them: a link in
+//! A user of the guest can make links. Root, who edits the guest, would follow them: a link in
 //! a home that leads to /etc/shadow, or a second name of it there, would have the edit hand it over.
 
 use snf_fs::error::display_name;
@@ -16,9 +16,9 @@ pub(super) const PARENTS: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 
 /// The place of an edit in the guest's tree.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
-    /// The path, all links on the way (and at its end, where they are followed) behind it.
+    /// The path, all links on the way (and at its end, where they are followed) resolved.
     pub(super) path: Vec<u8>,
-    /// What is there.
+    /// The node that is there.
     pub(super) existing: Option<Stat>,
 }
 
@@ -134,7 +134,7 @@ fn refuse_traps(
 /// Makes the directories above a path that are missing.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub(super) fn make_parents(tree: &mut Tree, path: &[u8]) -> Result<(), TaskError> {
     if let Some(slash) = path.iter().rposition(|byte| *byte == b'/')
         && slash > 0

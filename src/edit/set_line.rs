@@ -13,9 +13,9 @@ use crate::task::{Session, TaskError};
 pub struct SetLine {
     /// The file, which exists.
     path: GuestPath,
-    /// What stands before the `=`.
+    /// The text before the `=`.
     key: String,
-    /// What stands after it.
+    /// The text after it.
     value: String,
     /// Whether a symbolic link is followed; it is an error otherwise.
     #[serde(default = "flag::yes", skip_serializing_if = "flag::is_yes")]

@@ -1,4 +1,4 @@
-//! Where the content of a file comes from.
+//! The source of a file's content.
 
 use std::fmt;
 use std::fs::File;

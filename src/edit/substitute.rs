@@ -10,7 +10,7 @@ use crate::task::{Session, TaskError};
 /// The longest expression.
 const EXPRESSION_MAX: usize = 4096;
 
-/// What a pattern matches in the lines of a text becomes something else.
+/// Replaces the matches of a pattern in the lines of a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -47,7 +47,7 @@ impl Eq for Expression {}
 #[derive(Clone, Debug)]
 enum Piece {
     Text(String),
-    /// What a group of the pattern matched; 0 is all.
+    /// The match of a group of the pattern; 0 is all.
     Group(usize),
 }
 

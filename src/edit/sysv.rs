@@ -15,7 +15,7 @@ const SCRIPT_MAX: u64 = 1 << 20;
 /// Whether a service is a script.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub(super) fn has_script(unit: &UnitName, tree: &Tree) -> Result<bool, TaskError> {
     Ok(unit.suffix() == "service" && tree.is_file(format!("/etc/init.d/{}", unit.stem()))?)
 }

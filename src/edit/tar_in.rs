@@ -16,7 +16,7 @@ use crate::task::{Session, TaskError};
 
 /// Memory that an xz archive may ask for, in KiB.
 const XZ_MEMORY_KIB: u32 = 64 << 10;
-/// What begins the name of an extended attribute in an archive.
+/// The beginning of the name of an extended attribute in an archive.
 const XATTR: &str = "SCHILY.xattr.";
 /// Warnings of one archive that are told one by one.
 const WARNINGS: usize = 10;
@@ -116,7 +116,7 @@ impl Act for TarIn {
     }
 }
 
-/// What went wrong with an entry.
+/// The problem with an entry.
 enum Problem {
     Archive(io::Error),
     Guest(TaskError),

@@ -1,4 +1,4 @@
-//! What the tests of the verbs share.
+//! Shared by the tests of the verbs.
 
 use super::{Action, BadEdit, Edit, How, verbs};
 use crate::craft::sentence::sentence;

@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(guest.tree().read("/etc/timezone", 100).unwrap(), b"Europe/Athens\n");
         let clock = guest.tree().read("/etc/sysconfig/clock", 100).unwrap();
         assert_eq!(clock, b"UTC=true\nZONE=\"Europe/Athens\"\n");
-        // The file behind the old link is not touched.
+        // The target of the old link is not touched.
         runs(&mut guest, "timezone", "UTC");
         assert_eq!(guest.tree().read("/usr/share/zoneinfo/Europe/Athens", 100).unwrap(), b"TZif");
         assert!(fails(&mut guest, "timezone", "Europe/Atlantis").contains("knows no time zone"));

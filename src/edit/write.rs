@@ -27,7 +27,7 @@ pub struct Write {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Fields {
-    /// Where it is written.
+    /// Its path in the guest.
     path: GuestPath,
     /// The content as text.
     #[cfg_attr(feature = "cli", schemars(with = "Option<String>"))]
@@ -112,7 +112,7 @@ impl Write {
                 let content = Secret::new(&text.as_bytes()[at + 6..]);
                 (&text[..at], Source::Inline(content, None), Access::default())
             }
-            // What does not parse is not repeated: it may be a secret.
+            // A text that does not parse is not repeated: it may be a secret.
             _ => return Err(BadEdit::new(format!("the argument is not of the form {form}"))),
         };
         let path = GuestPath::file(path)?;
@@ -203,7 +203,7 @@ impl Act for Write {
 /// a running system writes, unless the request gave a mode; capabilities go always.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub(super) fn drop_privileges(
     tree: &mut Tree,
     path: &[u8],

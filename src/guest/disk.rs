@@ -37,7 +37,7 @@ pub enum Content {
     Container {
         /// Its kind, as `blkid` names it.
         kind: &'static str,
-        /// What it is in the stack: `a physical volume of the group rl`.
+        /// Its role in the stack: `a physical volume of the group rl`.
         role: String,
     },
     /// The container of the logical partitions.
@@ -54,7 +54,7 @@ impl Content {
     }
 }
 
-/// What a volume is.
+/// The layer of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// A disk without a partition table.
@@ -76,7 +76,7 @@ pub enum Layer {
 pub struct Volume {
     /// The partition's number; `None` for all that is no partition.
     pub number: Option<u32>,
-    /// What it is.
+    /// Its type.
     pub layer: Layer,
     /// The disk that it lies on, or begins on: 0 is the disk that holds the image.
     pub disk: usize,
@@ -369,7 +369,7 @@ pub(super) fn look(
             let mut stream = entropy.derive(&format!("xfs {}", volume.place()));
             let seed = u64::from_le_bytes(stream.bytes());
             match Xfs::open(device, xfs::Options { now: clock.now(), seed }) {
-                // What the engine only reads, the helper's kernel can change: that is offered.
+                // The helper's kernel can change file systems that the engine only reads: that is offered.
                 Ok(xfs) if xfs.why_read_only().is_some() => return,
                 opened => opened.map(|xfs| Box::new(xfs) as _),
             }

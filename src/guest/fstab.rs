@@ -40,6 +40,11 @@ pub struct Entry {
     pub line: usize,
 }
 
+/// A subvolume that an entry names by its number only.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("subvolid={0} cannot be followed; name the subvolume with subvol=")]
+pub struct ByNumber(String);
+
 impl Entry {
     /// Whether the entry has this option.
     pub fn has_option(&self, option: &str) -> bool {
@@ -52,13 +57,11 @@ impl Entry {
     }
 
     /// The path of the btrfs subvolume that is meant; empty for the tree that holds them all.
-    pub fn subvolume(&self) -> Option<Result<&str, String>> {
+    pub fn subvolume(&self) -> Option<Result<&str, ByNumber>> {
         match (self.option("subvol"), self.option("subvolid")) {
             (Some(path), _) => Some(Ok(path.trim_matches('/'))),
             (None, Some("0" | "5")) => Some(Ok("")),
-            (None, Some(number)) => Some(Err(format!(
-                "subvolid={number} cannot be followed; name the subvolume with subvol="
-            ))),
+            (None, Some(number)) => Some(Err(ByNumber(number.to_owned()))),
             (None, None) => None,
         }
     }

@@ -8,6 +8,7 @@ use snf_partition::{Carry, Partition, PartitionType, Table, Target};
 
 use crate::ask::plan::{Grow, Growth};
 use crate::ask::properties::Properties;
+use crate::craft::sentence::sentence;
 use crate::guest::detect::{DetectError, find_root};
 use crate::guest::disk::{Content, Disk, Layer, Volume};
 use crate::guest::probe::{self, Probe};
@@ -15,7 +16,7 @@ use crate::guest::probe::{self, Probe};
 /// A partition of more bytes is not copied to another place.
 const MOVED_MAX: u64 = 4 << 30;
 
-/// What grows, and what may move for it.
+/// The volume that grows, and the partitions that may move for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The partition's number; `None`: the disk has no table, and its file system grows.
@@ -30,6 +31,38 @@ pub struct Choice {
     pub fixed: Vec<(u32, &'static str)>,
 }
 
+/// Why the content of a partition keeps its size.
+#[derive(Debug, thiserror::Error)]
+pub enum Fixed {
+    /// Nothing enlarges FAT.
+    #[error("FAT file systems keep their size")]
+    Fat,
+    /// The container is locked.
+    #[error(transparent)]
+    Closed(Arc<snf_volume::Error>),
+    /// A file system of the kernel's.
+    #[error("nothing here opens this file system; --vm does")]
+    NeedsVm,
+    /// Another content, by its name.
+    #[error("nothing enlarges {0}")]
+    Foreign(&'static str),
+    /// The file system is damaged.
+    #[error(transparent)]
+    Broken(Arc<snf_fs::Error>),
+    /// An extended partition.
+    #[error("it contains the logical partitions")]
+    Extended,
+    /// Nobody knows.
+    #[error("its content is not known")]
+    Unknown,
+    /// A LUKS container whose header has a number for its size.
+    #[error("the header of the LUKS container on {0} gives it a fixed size")]
+    Header(String),
+    /// A second disk.
+    #[error("it lies on another disk")]
+    OtherDisk,
+}
+
 /// Why nothing grows.
 #[derive(Debug, thiserror::Error)]
 pub enum NoGrowth {
@@ -42,12 +75,13 @@ pub enum NoGrowth {
         there: String,
     },
     /// The content of the partition does not grow.
-    #[error("{place} does not grow: {reason}")]
+    #[error("{place} does not grow")]
     Content {
-        /// The partition, and what is in it.
+        /// The partition, and its content.
         place: String,
         /// Why.
-        reason: String,
+        #[source]
+        reason: Fixed,
     },
     /// A logical volume was named that is not there.
     #[error("the disk has no logical volume {group}/{name}")]
@@ -150,7 +184,7 @@ pub fn choose(
                     let volume = &disk.volumes[index];
                     let reason = match found {
                         Ok(()) => "is not the root".to_owned(),
-                        Err(reason) => reason,
+                        Err(reason) => sentence(&reason),
                     };
                     let last = format!("{}, the last one, does not grow ({reason})", shown(volume));
                     root(disk, properties, &last)?
@@ -165,8 +199,7 @@ pub fn choose(
         let place = disk.volumes.get(index).map_or_else(String::new, shown);
         let below = fixed.below.first().and_then(|below| disk.volumes.get(*below));
         let below = below.map_or_else(|| fixed.place(), Volume::place);
-        let reason = format!("the header of the LUKS container on {below} gives it a fixed size");
-        return Err(NoGrowth::Content { place, reason });
+        return Err(NoGrowth::Content { place, reason: Fixed::Header(below) });
     }
     let Some(volume) = disk.volumes.get(index) else { return Err(NoGrowth::Nothing) };
     if let Err(reason) = grows(volume) {
@@ -264,8 +297,7 @@ fn base(disk: &Disk, index: usize) -> Result<usize, NoGrowth> {
         return Err(NoGrowth::Nothing);
     };
     if found.disk != 0 || !matches!(found.layer, Layer::Partition | Layer::Disk) {
-        let reason = "it lies on another disk".to_owned();
-        return Err(NoGrowth::Content { place: shown(volume), reason });
+        return Err(NoGrowth::Content { place: shown(volume), reason: Fixed::OtherDisk });
     }
     Ok(base)
 }
@@ -295,23 +327,21 @@ fn is_ntfs(volume: &Volume) -> bool {
 }
 
 /// Whether the content of a volume can use more room, now or later in the guest.
-fn grows(volume: &Volume) -> Result<(), String> {
+fn grows(volume: &Volume) -> Result<(), Fixed> {
     match &volume.content {
         Content::Open(_) | Content::Mounted if volume.kind.as_deref() == Some(probe::FAT) => {
-            Err("FAT file systems keep their size".to_owned())
+            Err(Fixed::Fat)
         }
         Content::Open(_) | Content::Mounted => Ok(()),
         // The guest's own tools go on from there.
         Content::Foreign("LVM2_member" | "crypto_LUKS") | Content::Container { .. } => Ok(()),
-        Content::Closed(error) => Err(error.to_string()),
-        Content::Foreign("xfs" | "btrfs") => {
-            Err("nothing here opens this file system; --vm does".to_owned())
-        }
-        Content::Foreign(kind) => Err(format!("nothing enlarges {kind}")),
-        Content::Broken(error) => Err(error.to_string()),
-        Content::Extended => Err("it contains the logical partitions".to_owned()),
+        Content::Closed(error) => Err(Fixed::Closed(error.clone())),
+        Content::Foreign("xfs" | "btrfs") => Err(Fixed::NeedsVm),
+        Content::Foreign(kind) => Err(Fixed::Foreign(kind)),
+        Content::Broken(error) => Err(Fixed::Broken(error.clone())),
+        Content::Extended => Err(Fixed::Extended),
         Content::Empty => Ok(()),
-        Content::Unknown => Err("its content is not known".to_owned()),
+        Content::Unknown => Err(Fixed::Unknown),
     }
 }
 
@@ -364,7 +394,7 @@ mod tests {
             ("", Content::Empty, None),
             ("", Content::Unknown, Some("not known")),
         ] {
-            let found = grows(&volume(1, kind, content)).err();
+            let found = grows(&volume(1, kind, content)).err().map(|error| error.to_string());
             match (&found, expected) {
                 (None, None) => {}
                 (Some(text), Some(part)) => assert!(text.contains(part), "{text}"),

@@ -4,7 +4,7 @@ use snf_fs::Result;
 
 use super::Guest;
 
-/// Who starts the services.
+/// The program that starts the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
     /// systemd.
@@ -21,7 +21,7 @@ impl Init {
     /// The one that is in force: what `/sbin/init` leads to, where several are installed.
     ///
     /// # Errors
-    /// What the tree says.
+    /// Errors of the tree.
     pub fn of(guest: &Guest) -> Result<Self> {
         let tree = &guest.tree;
         let has = |paths: &[&str]| -> Result<bool> {

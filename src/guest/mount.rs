@@ -8,7 +8,7 @@ use super::disk::{Content, Disk, Volume};
 use super::distro::Distro;
 use super::fstab::{self, Entry, Source};
 use super::mounter::needs_helper;
-use super::names;
+use super::names::{self, NoSource};
 use super::opened::Guest;
 use crate::ask::event::{Event, EventSink};
 use crate::craft::sentence::sentence;
@@ -102,6 +102,7 @@ impl Guest {
         let index = match find(&self.disk, entry, &self.tree) {
             Ok(index) => index,
             Err(reason) => {
+                let reason = sentence(&reason);
                 if !excused {
                     warn(format!("{target}: {what}, but {reason}"));
                 }
@@ -155,7 +156,7 @@ fn view(
         (Content::Open(fs), Some(Ok(path))) if of_kind(&**fs, Kind::Btrfs) => {
             match named(&**fs, path, place) {
                 Ok(fs) => return Ok(fs),
-                Err(reason) => reason,
+                Err(reason) => sentence(&reason),
             }
         }
         (Content::Open(fs), Some(Err(reason))) if of_kind(&**fs, Kind::Btrfs) => {
@@ -168,7 +169,7 @@ fn view(
             });
             match mounted.map(|fs| named(fs, path, place)) {
                 Some(Ok(fs)) => return Ok(fs),
-                Some(Err(reason)) => reason,
+                Some(Err(reason)) => sentence(&reason),
                 None => format!("{place} is mounted elsewhere already"),
             }
         }
@@ -202,30 +203,28 @@ fn view(
 }
 
 /// The subvolume with this path.
-fn named(fs: &dyn FileSystem, path: &str, place: &str) -> Result<Box<dyn FileSystem>, String> {
+fn named(fs: &dyn FileSystem, path: &str, place: &str) -> Result<Box<dyn FileSystem>, NoSource> {
     match fs.subvolume(path.as_bytes()) {
         Ok(Some(view)) => Ok(view),
-        Ok(None) => Err(format!("{place} has no subvolume {path:?}")),
-        Err(error) => {
-            let why = sentence(&error);
-            Err(format!("the subvolume {path:?} of {place} cannot be opened: {why}"))
+        Ok(None) => Err(NoSource::NoSubvolume { place: place.to_owned(), path: path.to_owned() }),
+        Err(source) => {
+            Err(NoSource::Subvolume { place: place.to_owned(), path: path.to_owned(), source })
         }
     }
 }
 
 /// The volume that an entry of the guest in `tree` means, or why there is none.
-fn find(disk: &Disk, entry: &Entry, tree: &Tree) -> Result<usize, String> {
+fn find(disk: &Disk, entry: &Entry, tree: &Tree) -> Result<usize, NoSource> {
     let text = entry.source_text();
     let by = |matches: &dyn Fn(&Volume) -> bool| {
         let mut found = (0..disk.volumes.len()).filter(|index| matches(&disk.volumes[*index]));
         match (found.next(), found.next()) {
             (Some(index), None) => Ok(index),
-            (None, _) => Err("no file system of the disk is that".to_owned()),
-            (Some(first), Some(second)) => Err(format!(
-                "both {} and {} are that",
-                disk.volumes[first].place(),
-                disk.volumes[second].place()
-            )),
+            (None, _) => Err(NoSource::Nothing),
+            (Some(first), Some(second)) => Err(NoSource::Twice {
+                first: disk.volumes[first].place(),
+                second: disk.volumes[second].place(),
+            }),
         }
     };
     let same = |a: &Option<String>, b: &str| a.as_ref().is_some_and(|a| a.eq_ignore_ascii_case(b));
@@ -237,11 +236,11 @@ fn find(disk: &Disk, entry: &Entry, tree: &Tree) -> Result<usize, String> {
         // The letter of the builder's disk says nothing about the instance's, but a second disk
         // is not in this image.
         Source::Partition { disk: Some(letter), .. } if *letter as usize > disk.more.len() => {
-            Err(format!("{text} of another disk is not part of this image"))
+            Err(NoSource::OtherDisk(text))
         }
-        Source::Partition { number, disk: letter } => disk
-            .on_disk(letter.unwrap_or(0) as usize, *number)
-            .ok_or_else(|| "the disk has no such partition".to_owned()),
+        Source::Partition { number, disk: letter } => {
+            disk.on_disk(letter.unwrap_or(0) as usize, *number).ok_or(NoSource::NoPartition)
+        }
         Source::Other(path) => match names::find(disk, path, tree) {
             Some(found) => found,
             None => by(&|_| false),

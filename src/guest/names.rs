@@ -8,9 +8,40 @@ use super::fstab::{self, Source};
 
 const CRYPTTAB: &str = "/etc/crypttab";
 
+/// Why no file system of the disk is what an entry names.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoSource {
+    /// Nothing has that name.
+    #[error("no file system of the disk is that")]
+    Nothing,
+    /// Two volumes have that name.
+    #[error("both {first} and {second} are that")]
+    Twice { first: String, second: String },
+    /// A disk of the machine that built the image.
+    #[error("{0} of another disk is not part of this image")]
+    OtherDisk(String),
+    /// A number that the table does not have.
+    #[error("the disk has no such partition")]
+    NoPartition,
+    /// The table of encrypted volumes leads away from the disk.
+    #[error("{file} makes {name} of a device that is not on the disk")]
+    NoContainer { file: &'static str, name: String },
+    /// The file system is there, the subvolume is not.
+    #[error("{place} has no subvolume {path:?}")]
+    NoSubvolume { place: String, path: String },
+    /// The subvolume is damaged.
+    #[error("the subvolume {path:?} of {place} cannot be opened")]
+    Subvolume {
+        place: String,
+        path: String,
+        #[source]
+        source: snf_fs::Error,
+    },
+}
+
 /// The volume that the guest in `tree` finds at the path of a device file, or why there is none.
 /// `None`: nothing is known by this path.
-pub(super) fn find(disk: &Disk, path: &str, tree: &Tree) -> Option<Result<usize, String>> {
+pub(super) fn find(disk: &Disk, path: &str, tree: &Tree) -> Option<Result<usize, NoSource>> {
     let named = |path: &str| {
         disk.volumes.iter().position(|volume| volume.paths.iter().any(|known| known == path))
     };
@@ -39,7 +70,7 @@ pub(super) fn find(disk: &Disk, path: &str, tree: &Tree) -> Option<Result<usize,
         Source::Other(path) => named(path),
     };
     let Some(container) = container else {
-        return Some(Err(format!("{CRYPTTAB} makes {name} of a device that is not on the disk")));
+        return Some(Err(NoSource::NoContainer { file: CRYPTTAB, name: name.to_owned() }));
     };
     let inside = disk.volumes.iter().position(|volume| {
         matches!(volume.layer, Layer::Luks(_)) && volume.below.first() == Some(&container)

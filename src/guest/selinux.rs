@@ -52,7 +52,7 @@ struct Entry {
     pattern: String,
     /// The pattern compiled, when a path was first compared with it; `None` inside where it is none.
     compiled: OnceLock<Option<Regex>>,
-    /// What one character of a path costs, at most ([`steps`]).
+    /// The most steps that one character of a path costs ([`steps`]).
     steps: u64,
     /// The prefix that a path must have, so that few patterns are ever compiled.
     prefix: String,

@@ -4,7 +4,7 @@ use snf_fs::{Result, Tree};
 
 use super::glob;
 
-/// Where systemd looks for units, the administrator's own first.
+/// The folders in which systemd looks for units, the administrator's own first.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// Whether the guest starts a service of this name at boot (`NetworkManager`, `sshd`).

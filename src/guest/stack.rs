@@ -34,14 +34,14 @@ pub enum StackError {
     TableOf {
         /// Its number, from 2 on.
         disk: usize,
-        /// What is wrong with the table.
+        /// The problem of the table.
         #[source]
         source: snf_partition::Error,
     },
     /// A key opens nothing.
     #[error("--luks-key {target}: {place} is not opened with it")]
     Key {
-        /// What the key was given for.
+        /// The container that the key was given for.
         target: String,
         /// The volume that holds the container.
         place: String,
@@ -52,14 +52,14 @@ pub enum StackError {
     /// A key is given for a container that is not there.
     #[error("--luks-key {target}: there is no such LUKS container; {there}")]
     NoContainer {
-        /// What the key was given for.
+        /// The container that the key was given for.
         target: String,
         /// The containers that are there.
         there: String,
     },
 }
 
-/// What is opened, and how.
+/// The devices to open, and the way to open them.
 pub struct Sources<'a> {
     /// The disk that holds the image, and the guest's further disks.
     pub disks: &'a [Arc<dyn BlockDevice>],
@@ -110,7 +110,7 @@ pub(super) fn open(sources: &Sources<'_>) -> Result<Disk, StackError> {
 struct Opening<'a> {
     sources: &'a Sources<'a>,
     disk: Disk,
-    /// Which of the keys have opened something.
+    /// The keys that have opened something.
     used: Vec<bool>,
     /// Volumes before this one have been asked whether they are LUKS containers.
     seen: usize,

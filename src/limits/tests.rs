@@ -21,7 +21,7 @@ fn tree() -> Tree {
     tree
 }
 
-/// What sshd_config gives, or the sentence that refuses it.
+/// The settings of sshd_config, or the sentence that refuses it.
 fn sshd(text: &str, more: &[(String, String)]) -> Result<SshdConfig, String> {
     let mut tree = tree();
     tree.write(SSHD_CONFIG, text.as_bytes(), FILE).unwrap();

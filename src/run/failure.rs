@@ -60,6 +60,9 @@ impl Family {
             TaskError::Registry(RegistryError::Hive {
                 source: HiveError::Corrupt { .. }, ..
             }) => Self::Corrupt,
+            TaskError::Registry(RegistryError::Hive { source: HiveError::Read(error), .. }) => {
+                Self::of_fs(error)
+            }
             TaskError::Storage(error) => Self::of_storage(error),
             TaskError::Property(_) => Self::Usage,
             TaskError::File(error) => Self::of_task(&error.source),

@@ -13,7 +13,7 @@ use crate::guest::disk::Disk;
 use crate::guest::stack::Sources;
 use crate::run::customize::CustomizeError;
 
-/// Which files of a disk are looked at.
+/// The files of a disk that are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Files<'a> {
     /// The guest's tree: its root, and what its `/etc/fstab` mounts. On a disk without a system, the

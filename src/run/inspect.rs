@@ -16,6 +16,7 @@ use crate::ask::properties::Properties;
 use crate::craft::random::{Clock, Entropy};
 use crate::craft::sentence::sentence;
 use crate::guest::disk::{Disk, DiskSummary, GroupSummary, VolumeSummary};
+use crate::guest::host_keys::{KeyFile, public_keys};
 use crate::guest::stack::Sources;
 use crate::guest::{Guest, OsFamily, passwd};
 use crate::run::customize::CustomizeError;
@@ -279,15 +280,7 @@ fn host_keys(guest: &Guest) -> snf_fs::Result<Vec<HostKeySummary>> {
     use sha2::{Digest, Sha256};
 
     let mut keys = Vec::new();
-    for entry in guest.tree.read_dir_optional("/etc/ssh")? {
-        if !entry.name.starts_with(b"ssh_host_") || !entry.name.ends_with(b"_key.pub") {
-            continue;
-        }
-        let path = [b"/etc/ssh/".as_slice(), &entry.name].concat();
-        if !guest.tree.is_file(&path)? {
-            continue;
-        }
-        let text = guest.tree.read(&path, 1 << 20)?;
+    for KeyFile { path, text } in public_keys(&guest.tree)? {
         let text = String::from_utf8_lossy(&text);
         let mut words = text.split_whitespace();
         let (Some(algorithm), Some(blob)) = (words.next(), words.next()) else { continue };

@@ -25,7 +25,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         MachineId::Empty => String::new(),
         MachineId::Uninitialized => "uninitialized\n".to_owned(),
         MachineId::Given(id) => {
-            check(id).map_err(TaskError::request)?;
+            check(id)?;
             format!("{id}\n")
         }
         MachineId::New => format!("{}\n", fresh(session)),
@@ -134,13 +134,13 @@ fn warn_of_command_line(guest: &Guest, session: &mut Session<'_>) -> Result<(), 
 }
 
 /// Whether a text can be a machine id, or why not.
-fn check(id: &str) -> Result<(), String> {
+fn check(id: &str) -> Result<(), TaskError> {
     let digits = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !digits || id.bytes().all(|byte| byte == b'0') {
-        return Err(format!(
+        return Err(TaskError::request(format!(
             "\"{}\" is not a machine id: 32 hexadecimal digits in lower case, not all of them 0",
             id.escape_debug()
-        ));
+        )));
     }
     Ok(())
 }

@@ -200,7 +200,7 @@ fn network_manager(
     let written = std::mem::take(&mut files.written);
     // Older versions read these, too, and would have two connections for a card.
     aside::clear_ifcfg(files.guest, session, RED_HAT_DIR, &written)?;
-    // Whatever this file names, Debian's NetworkManager leaves alone.
+    // Debian's NetworkManager leaves every interface alone that this file names.
     let old = files.old(INTERFACES)?;
     let edited = ifupdown::without_cards(&old);
     if !edited.left_out.is_empty() {

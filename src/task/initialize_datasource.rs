@@ -105,7 +105,7 @@ fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     }
     remove(guest, &format!("{CONFIG_DIR}/99-snf-image-datasource.cfg"))?;
     put(guest, CONFIG_DIR, DATASOURCE, text.as_bytes(), 0o644)?;
-    // Whatever is read after ours is stronger.
+    // A file that is read after ours is stronger.
     for path in glob::expand(&guest.tree, format!("{CONFIG_DIR}/*.cfg").as_bytes())? {
         let ours = format!("{CONFIG_DIR}/{DATASOURCE}");
         let text = guest.tree.read_optional(&path, CONFIG_MAX)?.unwrap_or_default();
@@ -194,7 +194,7 @@ const COMMAND_LINES: [&str; 6] = [
     "/boot/loader/entries/*.conf",
 ];
 
-/// What switches cloud-init off besides its own file, in words.
+/// The other ways to switch cloud-init off, in words.
 fn switched_off(guest: &Guest) -> Result<Option<String>, TaskError> {
     let policy = guest.config("/etc/cloud/ds-identify.cfg")?.unwrap_or_default();
     let disabled = String::from_utf8_lossy(&policy).lines().any(|line| {

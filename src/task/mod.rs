@@ -35,6 +35,7 @@ pub(crate) use windows::offline_resize::LaterGrowth;
 
 use crate::ask::plan::Plan;
 use crate::ask::properties::PropertyError;
+use crate::ask::windows_path::WindowsPathError;
 use crate::craft::crypt::CryptError;
 use crate::craft::local_file::SourceError;
 use crate::craft::sshkey::KeyError;
@@ -122,6 +123,17 @@ pub enum TaskError {
     /// A unit of systemd.
     #[error(transparent)]
     Unit(#[from] UnitError),
+    /// A path that this guest's Windows cannot open.
+    #[error("\"{path}\" {problem}")]
+    Path {
+        /// The path, safe to print.
+        path: String,
+        /// The rest of the sentence.
+        problem: WindowsPathError,
+    },
+    /// A line of a script cannot be made.
+    #[error("a line of the script cannot be written")]
+    Format(#[source] std::fmt::Error),
     /// This guest cannot be changed as asked: a sentence of its own, with no cause.
     #[error("{0}")]
     Request(String),
@@ -262,7 +274,7 @@ impl Work {
 }
 
 impl Task {
-    /// Whether the plan asks for the task. Whatever works on a guest has it mounted.
+    /// Whether the plan asks for the task. Every task on a guest has it mounted.
     pub fn wanted(&self, plan: &Plan) -> bool {
         let named = plan.tasks.contains(self.id) || matches!(self.work, Work::Mount);
         named && (self.applies)(plan)

@@ -58,7 +58,7 @@ pub struct Session<'a> {
     pub(crate) tabled: bool,
     /// The file system that grew.
     pub(crate) grown: Option<Grown>,
-    /// What grows, once a task has decided it.
+    /// The growth, once a task has decided it.
     pub(crate) growing: Option<Choice>,
     /// A file system that grows when all else has been written.
     pub(crate) later: Option<LaterGrowth>,

@@ -18,7 +18,7 @@ pub struct Guest {
     pub image: PathBuf,
 }
 
-/// Where the second partition of [`Guest::on_gpt`] begins.
+/// The first byte of the second partition of [`Guest::on_gpt`].
 pub const GPT_OFFSET: u64 = 4096 * 512;
 
 /// The old password's hash: SHA-512 of "old".
@@ -144,7 +144,7 @@ impl Guest {
         String::from_utf8_lossy(&self.debugfs(&format!("cat {path}")).stdout).into_owned()
     }
 
-    /// What debugfs says of a guest file.
+    /// The output of debugfs for a guest file.
     pub fn stat(&self, path: &str) -> String {
         String::from_utf8_lossy(&self.debugfs(&format!("stat {path}")).stdout).into_owned()
     }

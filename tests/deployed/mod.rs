@@ -1,4 +1,4 @@
-//! What the tests of whole runs share: a small Debian on a disk of each layout, one run of
+//! Shared by the tests of whole runs: a small Debian on a disk of each layout, one run of
 //! [`snf_image::customize`], and the judges.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -14,12 +14,12 @@ use crate::run::{Outcome, Target};
 const NOW: FileTime = FileTime(133_000_000_000_000_000);
 /// A self-relative descriptor without owner and lists.
 const DESCRIPTOR: [u8; 20] = [1, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-/// Where the bins begin.
+/// The offset of the bins.
 const BINS: usize = 4096;
 /// Keys that a walk looks at: a damaged hive may have a key below itself.
 const MOST_KEYS: usize = 3_000;
 
-/// What is done with the damaged one.
+/// The calls on the damaged one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     /// Everything read.
@@ -56,7 +56,7 @@ fn full(minor: u32) -> Vec<u8> {
     }
     hive.set_text(deep, "text", "a text").unwrap();
     hive.set_number(deep, "number", 7).unwrap();
-    // What goes leaves free cells.
+    // Removed values leave free cells.
     hive.delete_value(deep, "v300").unwrap();
     hive.finish()
 }
@@ -224,7 +224,7 @@ fn edit(data: Vec<u8>) -> usize {
         note(hive.set_class_name(key, "another class"));
     }
     refused += look(&hive);
-    // What was closed must be something that opens again.
+    // A hive that was closed must open again.
     match Hive::open(hive.finish(), NOW) {
         Ok(hive) => refused + look(&hive),
         Err(error) => panic!("closed, and now: {error}"),

@@ -9,7 +9,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use snf_fs::{FileSystem, FileType, NodeId};
 
-/// What must agree about one path.
+/// The facts about one path that must agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub kind: FileType,

@@ -87,9 +87,9 @@ fn set(hive: &Path, key: &str, name: &str, kind: u32, data: &[u8]) {
     python(SET, &[&hive.to_string_lossy(), key, name, &kind.to_string(), &data]);
 }
 
-/// Where SYSTEM has the switch of remote desktop.
+/// The key of SYSTEM with the switch of remote desktop.
 pub const TERMINAL_SERVER: &str = "ControlSet001\\Control\\Terminal Server";
-/// Where SOFTWARE says whether the image is generalized.
+/// The key of SOFTWARE that says whether the image is generalized.
 const STATE: &str = "Microsoft\\Windows\\CurrentVersion\\Setup\\State";
 
 /// Makes a bare NTFS volume of `mebibytes` with a Windows whose `ImageState` is `state`. Remote

@@ -36,7 +36,7 @@ struct Kind {
 }
 
 fn refused<T, E: Debug>(result: Result<T, E>) -> bool {
-    // What is said about it is written without a panic, too.
+    // Its messages are written without a panic, too.
     result.map_err(|error| format!("{error:?}")).is_err()
 }
 
@@ -50,7 +50,7 @@ fn tree(path: &str, text: &[u8]) -> Tree {
 
 fn rules(text: &[u8]) -> bool {
     let Ok(rules) = Rules::parse(text) else { return true };
-    // What was read is written, and read again to the same.
+    // The plan is written, and read again to the same.
     let written = rules.write();
     assert_eq!(Rules::parse(written.expose()).unwrap().write(), written);
     refused(rules.plan())

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz --hours N`: the fuzzers for a night. What they learn and what they find is kept in the
+//! `cargo xtask fuzz --hours N`: the fuzzers for a night. Their corpus and their findings are kept in the
 //! cache, outside the checkout, so that the next night goes on from there.
 
 use std::fs;

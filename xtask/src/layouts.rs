@@ -7,7 +7,7 @@ use crate::debian::tree;
 use crate::setup::cache;
 use crate::util::{Result, shell, step, text};
 
-/// What both scripts do with a mounted root: unpack, fstab is theirs, GRUB onto the disk.
+/// Shared by both scripts, for a mounted root: unpack, fstab is theirs, GRUB onto the disk.
 const COMMON: &str = r#"
     set -eu
     mount=$(mktemp -d)

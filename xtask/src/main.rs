@@ -7,6 +7,7 @@ mod demo;
 mod errors;
 mod fuzz;
 mod ganeti;
+mod layers;
 mod layouts;
 mod linked;
 mod policy;

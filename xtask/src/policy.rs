@@ -1,4 +1,4 @@
-//! What is held for the whole build: licences and doubles (`deny.toml`), the oldest compiler, the docs.
+//! The rules for the whole build: licences and doubles (`deny.toml`), the oldest compiler, the docs.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What the machine needs: Debian packages, the musl target, kernels, Debian trees. Each is made
+//! The needs of the machine: Debian packages, the musl target, kernels, Debian trees. Each is made
 //! once, kept in a cache outside the checkout, and made again when missing.
 
 use std::fs;
@@ -55,7 +55,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Python modules that tests use, and the package each comes from.
 const MODULES: &[(&str, &str)] = &[("hivex/__init__.py", "python3-hivex")];
 
-/// Where slow things are kept: `SNF_IMAGE_CACHE`, or `/var/cache/snf-image`.
+/// The folder of slow things: `SNF_IMAGE_CACHE`, or `/var/cache/snf-image`.
 pub fn cache() -> Result<PathBuf> {
     let path = std::env::var_os("SNF_IMAGE_CACHE")
         .map_or_else(|| PathBuf::from("/var/cache/snf-image"), PathBuf::from);

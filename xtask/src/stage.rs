@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::setup::{StaticTarget, kernel, static_target};
 use crate::util::{Result, checkout, command, run, run_visible, step, target_dir, text};
 
-/// Where the pieces of an installed snf-image are.
+/// The places of the pieces of an installed snf-image.
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// The directory that holds it all.

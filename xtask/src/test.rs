@@ -9,10 +9,10 @@ use crate::util::{Result, checkout, command, print_times, run_visible, step, tex
 /// Seconds that the fuzz harnesses in `cargo test` run for, all together: they share it out.
 const FUZZ_SECONDS: &str = "120";
 
-/// What `--quick` tests of a package.
+/// The tests of a package that `--quick` runs.
 struct Quick {
     package: &'static str,
-    /// Where its unit tests are.
+    /// The target of its unit tests.
     units: &'static [&'static str],
     /// Names of tests in `tests/all.rs`; none of them where this is empty.
     integration: &'static [&'static str],
@@ -48,7 +48,7 @@ fn style() -> Result<()> {
     })
 }
 
-/// The quick tier. What it leaves out is said at the end, so that nobody takes it for all.
+/// The quick tier. It names the tests that it leaves out at the end, so that nobody takes it for all.
 pub fn quick() -> Result<()> {
     let start = Instant::now();
     let result = style().and_then(|()| QUICK.iter().try_for_each(Quick::run));
@@ -137,7 +137,7 @@ fn all() -> Result<()> {
     };
     step("building all tests", || run_visible(&mut test(&["--no-run", "--quiet"])))?;
     let tests = step("running all tests", || run_visible(&mut test(&[])));
-    // Whatever became of them: one run shows all that is wrong.
+    // Even after a failure: one run shows all that is wrong.
     let ganeti = crate::deb::pack(&stage).and_then(|package| {
         step("the life of instances in Ganeti", || crate::ganeti::life(&package))
     });

@@ -1,4 +1,4 @@
-//! Which parts of the disk hold data, and reading them in order: for copies that leave holes.
+//! The parts of the disk that hold data, read in order: for copies that leave holes.
 
 use super::error::Result;
 use super::image::Image;

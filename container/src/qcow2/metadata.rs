@@ -1,4 +1,4 @@
-//! Which clusters of the file hold tables: guest data never goes there, whatever a damaged or
+//! The clusters of the file that hold tables: guest data never goes there, whatever a damaged or
 //! hostile entry says.
 
 use std::collections::BTreeSet;

@@ -46,7 +46,7 @@ pub(crate) struct Refcounts {
     pub(crate) blocks: HashMap<u64, Block>,
     /// Clusters to count down when nothing on disk refers to them, and by how much.
     pub(crate) pending: BTreeMap<u64, u64>,
-    /// Which clusters hold tables.
+    /// The clusters that hold tables.
     pub(crate) metadata: Metadata,
     /// No cluster below this number is free.
     hint: u64,

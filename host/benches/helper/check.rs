@@ -9,7 +9,7 @@ use crate::{DISK_SIZE, HOSTNAME, MIB, MOTD, Place, Result, during};
 /// The root file system is the second partition.
 const ROOT: u64 = 2;
 
-/// What is wrong with the work done on the disk, if anything. An error outside that is one of the
+/// The fault of the work on the disk, if there is one. An error outside that is one of the
 /// bench.
 pub(crate) fn customized(place: &Place) -> Result<Result<()>> {
     let path = place.disk_path();

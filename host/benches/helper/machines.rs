@@ -37,7 +37,7 @@ pub(crate) const NO_MICROVM: &str = "microvm has no full run: under TCG Debian's
      only without ACPI, where they find no disks\n(VIRTIO_MMIO_CMDLINE_DEVICES is not set) and \
      cannot power off (the init restarts, which ends QEMU too)";
 
-/// What is measured of one helper.
+/// The measures of one helper.
 pub(crate) fn variants(place: &Place, name: &str, helper: &Path) -> Result<Vec<Variant>> {
     let floppy = description(helper)?["parameter_disk"] == "floppy";
     let copy = |what: &str| place.work.join(format!("{name}-{what}"));

@@ -1,4 +1,4 @@
-//! Where the helper VM's milliseconds go. Run by `cargo xtask bench helper`, which prepares what it
+//! The milliseconds of the helper VM, step by step. Run by `cargo xtask bench helper`, which prepares what it
 //! needs and says where in the environment:
 //!
 //! - `SNF_BENCH_HELPERS`: `NAME=DIR` pairs with commas between, built helpers by name;
@@ -40,9 +40,9 @@ use original::Original;
 const ROUNDS: usize = 7;
 /// The original's way takes long enough to be measured in fewer rounds.
 const ORIGINAL_ROUNDS: usize = 3;
-/// What the guest's host name becomes.
+/// The guest's new host name.
 const HOSTNAME: &str = "bench.example.test";
-/// What its message of the day becomes.
+/// Its new message of the day.
 const MOTD: &str = "Deployed by snf-image.\n";
 /// The disk of the instance, in bytes.
 const DISK_SIZE: u64 = 4 << 30;
@@ -57,7 +57,7 @@ fn during<E: std::fmt::Display>(action: impl Into<String>) -> impl FnOnce(E) -> 
     move |error| format!("cannot {action}: {error}")
 }
 
-/// What everything here shares.
+/// Shared by everything here.
 struct Place {
     /// A directory for what is made.
     work: PathBuf,
@@ -72,7 +72,7 @@ impl Place {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
-    /// Where the disk is.
+    /// The path of the disk.
     fn disk_path(&self) -> PathBuf {
         self.work.join("disk.raw")
     }

@@ -14,7 +14,7 @@ pub(crate) const NAME: &str = "the original's way";
 const KEYS: &str = "DeleteSSHKeys";
 /// How long it may take, for coreutils' timeout.
 const LIMIT: &str = "300";
-/// What timeout exits with when it had to end QEMU.
+/// The exit status of timeout when it had to end QEMU.
 const TIMED_OUT: i32 = 124;
 
 /// Its runs.
@@ -30,7 +30,7 @@ pub(crate) struct Original {
 pub(crate) struct OriginalRun {
     /// QEMU start to exit.
     pub(crate) seconds: f64,
-    /// What its tasks noted, in milliseconds since the kernel's clock began.
+    /// The notes of its tasks, in milliseconds since the kernel's clock began.
     pub(crate) marks: Vec<(String, f64)>,
 }
 

@@ -1,4 +1,4 @@
-//! What is printed in the end.
+//! The report that is printed in the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub(crate) fn report(
     }
 }
 
-/// What is measured of another kind on the same machine.
+/// Measures of another kind on the same machine.
 fn sibling<'a>(variants: &'a [Variant], machine: &str, kind: Kind) -> Option<&'a Variant> {
     let name = format!("{machine}, {}", kind.name());
     variants.iter().find(|variant| variant.name == name)
@@ -68,7 +68,7 @@ fn firmware(variants: &[Variant], variant: &Variant) -> Option<f64> {
     sibling(variants, machine, Kind::Firmware)?.best()?.first
 }
 
-/// Where the time of the inits goes that only power off.
+/// The time of the inits that only power off.
 fn floors(variants: &[Variant]) {
     let off = variants.iter().filter(|variant| variant.kind == Kind::Off);
     let rows: Vec<_> = off
@@ -93,7 +93,7 @@ fn floors(variants: &[Variant]) {
     }
 }
 
-/// What we hold a helper to, on the machine that we start.
+/// The goals of a helper, on the machine that we start.
 fn helper_goals(place: &Place, name: &str, directory: &Path, variants: &[Variant]) -> Result<()> {
     let machine = format!("{name}, pc");
     let of = |kind| sibling(variants, &machine, kind);
@@ -116,7 +116,7 @@ fn helper_goals(place: &Place, name: &str, directory: &Path, variants: &[Variant
     Ok(())
 }
 
-/// What we hold ourselves to beside the original.
+/// Our goals beside the original.
 fn original_goals(variants: &[Variant], original: &Original) -> Result<()> {
     let without = original.runs.iter().map(OriginalRun::without_keys);
     let (Some(best), Some((without, _))) = (original.best(), best_and_median(without)) else {
@@ -165,7 +165,7 @@ fn row(name: &str, seconds: impl Iterator<Item = f64>, off: Option<f64>, failure
     }
 }
 
-/// Where the time of a full run goes. The VM's own clock says how long its steps took; until the
+/// The time of a full run, step by step. The VM's own clock says how long its steps took; until the
 /// init runs it is not to be trusted (it loses ticks), so what comes before is the time at which
 /// the host heard the init's first words.
 fn steps(run: &Run, firmware: Option<f64>) -> Vec<(String, f64)> {

@@ -33,7 +33,7 @@ pub(crate) fn ending_kernel(kernel: &[u8]) -> Option<Vec<u8>> {
 
 const PT_LOAD: u32 = 1;
 
-/// What is needed of an `Elf64_Phdr`.
+/// The used fields of an `Elf64_Phdr`.
 struct Segment {
     p_offset: u64,
     p_paddr: u64,

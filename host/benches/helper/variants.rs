@@ -13,7 +13,7 @@ use snf_image_host::node::cancel::Cancel;
 use crate::tiny::ENDING_EXIT;
 use crate::{Place, Result, check, parameters};
 
-/// What a VM is to do.
+/// The work of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// End at the kernel's first instruction.
@@ -66,7 +66,7 @@ pub(crate) struct Run {
     pub(crate) hello: Option<f64>,
     /// When the kernel said that it powers off or restarts.
     pub(crate) last: Option<f64>,
-    /// What the init noted, in milliseconds since the kernel's clock began.
+    /// The notes of the init, in milliseconds since the kernel's clock began.
     pub(crate) marks: Vec<(String, f64)>,
     /// QEMU's largest resident size in KiB.
     pub(crate) resident: u64,
@@ -131,7 +131,7 @@ impl Variant {
         if let Err(error) = self.judge(&run, result) {
             return Ok(Err(error));
         }
-        // What is on the disk does not differ from run to run, and checking it takes a second.
+        // The content of the disk does not differ from run to run, and checking it takes a second.
         if customizes
             && self.runs.is_empty()
             && let Err(error) = check::customized(place)?

@@ -1,5 +1,5 @@
 //! The partition table that a bare file system gets: one bootable primary partition from sector
-//! 2048 to the end of the disk, behind boot code that starts it.
+//! 2048 to the end of the disk, after boot code that starts it.
 
 pub use snf_partition::{FRESH_START as FIRST_SECTOR, TYPE_LINUX, TYPE_NTFS};
 

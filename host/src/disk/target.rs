@@ -44,8 +44,8 @@ pub struct Target {
     rest: Rest,
     /// Zeros to write when nothing better works; made when first needed.
     zeros: Option<AlignedBuffer>,
-    /// What was written through the page cache and not sent on its way to the disk yet.
-    behind: Range<u64>,
+    /// Bytes that were written through the page cache and not sent on to the disk yet.
+    unsent: Range<u64>,
 }
 
 /// Zeroing goes in steps of this many bytes, so that a signal is seen in between.
@@ -53,7 +53,7 @@ const ZERO_STEP: u64 = 256 << 20;
 /// Bytes at both ends of what the image leaves free that are zeroed whatever it costs: old
 /// partition tables, RAID and LVM labels live there.
 const LABEL_AREA: u64 = 1 << 20;
-/// What goes through the page cache, on file systems without O_DIRECT, is sent to the disk in pieces of
+/// Writes through the page cache, on file systems without O_DIRECT, are sent to the disk in pieces of
 /// this many bytes. Left alone the kernel would begin after half a minute, and a flush at the end would
 /// wait for all of it. Small pieces keep a disk from reading the image meanwhile: with 8 MiB a copy took
 /// over half as long again.
@@ -136,7 +136,7 @@ impl Target {
             zero_way: ZeroWay::Punch,
             rest: Rest::default(),
             zeros: None,
-            behind: 0..0,
+            unsent: 0..0,
         }
     }
 
@@ -201,31 +201,31 @@ impl Target {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| self.error("write", offset, error))?;
-        self.send_behind(offset, bytes.len() as u64);
+        self.send_on(offset, bytes.len() as u64);
         Ok(())
     }
 
     /// Has the kernel begin to write what lies in the page cache, without waiting for it.
-    fn send_behind(&mut self, offset: u64, length: u64) {
+    fn send_on(&mut self, offset: u64, length: u64) {
         // A step back is rare and small: the flush takes it along.
-        if offset < self.behind.end {
+        if offset < self.unsent.end {
             return;
         }
-        let start = if self.behind.is_empty() { offset } else { self.behind.start };
-        self.behind = start..offset + length;
-        if self.behind.end - start >= BEHIND {
+        let start = if self.unsent.is_empty() { offset } else { self.unsent.start };
+        self.unsent = start..offset + length;
+        if self.unsent.end - start >= BEHIND {
             self.begin_flush();
         }
     }
 
     /// Has the kernel begin to write all that it was not told to write yet.
     pub fn begin_flush(&mut self) {
-        let Range { start, end } = self.behind;
+        let Range { start, end } = self.unsent;
         if let Some(waiting) = NonZero::new(end.saturating_sub(start)) {
             // To drop pages the kernel must write them first: that is what this starts. The pages
             // themselves stay, as those that are being written are not dropped.
             let _ = rustix::fs::fadvise(&self.file, start, Some(waiting), Advice::DontNeed);
-            self.behind = end..end;
+            self.unsent = end..end;
         }
     }
 
@@ -269,7 +269,7 @@ impl Target {
         Ok(())
     }
 
-    /// Zeroes the space after the image (`from` to the end of the disk). Where the device can
+    /// Zeroes the space after the image (`from` to the end of the disk). If the device can
     /// give the space back this covers all of it, else what [`Rest`] says.
     pub fn zero_tail(&mut self, from: u64, cancel: &Cancel) -> Result<(), TargetError> {
         let end = self.size;
@@ -309,7 +309,7 @@ impl Target {
         }
     }
 
-    /// Where the data that begins at `start` ends, at most `end`.
+    /// The end of the data that begins at `start`, at most `end`.
     fn data_end(&self, start: u64, end: u64) -> Result<u64, TargetError> {
         if self.block_device {
             return Ok(end);

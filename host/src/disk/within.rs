@@ -100,7 +100,7 @@ mod tests {
         let mut rest = [0; 2];
         to.read_exact_at(&mut rest, offset + 3_000_001).unwrap();
         to.read_exact_at(&mut rest[1..], offset - 1).unwrap();
-        assert_eq!(rest, [0xaa; 2], "what lies around is not ours");
+        assert_eq!(rest, [0xaa; 2], "the bytes around are not ours");
     }
 
     #[test]

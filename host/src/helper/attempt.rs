@@ -38,7 +38,7 @@ pub(super) enum Outcome {
 /// The phases of a run. Each has a time at which something else happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The init has not said hello. Where KVM or a snapshot may be unusable, it has until then.
+    /// The init has not said hello. If KVM or a snapshot may be unusable, it has until then.
     Waking {
         /// When patience ends.
         until: Option<Instant>,

@@ -13,7 +13,7 @@ pub(super) const DEBUG_LIMIT: Duration = Duration::from_secs(3600);
 /// this value.
 pub(super) struct DebugSocket {
     directory: tempfile::TempDir,
-    /// What QEMU inherits.
+    /// The descriptor that QEMU inherits.
     pub(super) listener: UnixListener,
 }
 
@@ -33,7 +33,7 @@ impl DebugSocket {
         Ok(Self { directory, listener })
     }
 
-    /// What to tell the person once the VM waits.
+    /// The words for the person once the VM waits.
     pub(super) fn how_to_attach(&self) -> String {
         format!(
             "HELPER_DEBUG: the run failed and the helper VM stays up for at most {} minutes. Its \

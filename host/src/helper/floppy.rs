@@ -28,7 +28,7 @@ pub enum FloppyError {
 
 /// Makes the parameter disk with these files (name, content), each of mode 0600. It has no name
 /// in any file system: when the last descriptor is closed it is gone, on every path. It is sealed,
-/// so nobody who gets it can change it. Where 1440 KiB are too little it is larger.
+/// so nobody who gets it can change it. If 1440 KiB are too little it is larger.
 pub fn build(files: &[(&str, &[u8])], now: Timestamp, uuid: [u8; 16]) -> Result<File, FloppyError> {
     let files: Vec<NewFile<'_>> =
         files.iter().map(|(name, content)| NewFile { name, content, mode: 0o600 }).collect();

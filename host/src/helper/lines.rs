@@ -90,7 +90,7 @@ impl Lines {
         self.serial[1].as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(line)
     }
 
-    /// Tells the init that the time is up. Where it cannot hear that, the soft limit ends the run.
+    /// Tells the init that the time is up. If it cannot hear that, the soft limit ends the run.
     pub(super) fn stop(&mut self, limit: Duration) {
         let order = HostLine::Stop { seconds: limit.as_secs() };
         let _ = self.say(format!("{order}\n").as_bytes());

@@ -23,7 +23,7 @@ pub(super) enum LzopError {
     Damaged(String),
 }
 
-/// Unpacks to at most `limit` bytes. What follows the end mark is ignored.
+/// Unpacks to at most `limit` bytes. Bytes after the end mark are ignored.
 pub(super) fn unpack(bytes: &[u8], limit: usize) -> Result<Vec<u8>, LzopError> {
     let mut input = Input(bytes);
     let flags = header(&mut input)?;

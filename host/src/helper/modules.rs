@@ -1,4 +1,4 @@
-//! Which kernel modules the helper needs, in the order they are loaded, unpacked when the helper
+//! The kernel modules that the helper needs, in the order of loading, unpacked when the helper
 //! is built: at run time PID 1 hands them to the kernel one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ pub enum ModulesError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -31,7 +31,7 @@ pub enum ModulesError {
         release: String,
         /// The missing drivers.
         names: String,
-        /// Where was looked.
+        /// The folder that was searched.
         root: PathBuf,
     },
     /// The modules need more and more of each other.
@@ -47,7 +47,7 @@ pub enum ModulesError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
 }
@@ -71,7 +71,7 @@ pub struct ModuleTree {
 }
 
 impl ModuleTree {
-    /// Reads the lists of `/lib/modules/RELEASE`. Where depmod has not run (a kernel package that
+    /// Reads the lists of `/lib/modules/RELEASE`. If depmod has not run (a kernel package that
     /// was unpacked only), the tree itself is the list.
     pub fn open(root: &Path, release: &str) -> Result<Self, ModulesError> {
         let mut files = BTreeMap::new();
@@ -200,7 +200,7 @@ impl ModuleTree {
 
 /// A module without the signature that is appended to it: a kernel that does not insist on
 /// signatures would still hash the whole module to check one. The layout is `struct
-/// module_signature` of include/linux/module_signature.h, behind the signature itself and before
+/// module_signature` of include/linux/module_signature.h, after the signature itself and before
 /// the magic string.
 pub fn without_signature(mut module: Vec<u8>) -> Vec<u8> {
     const MAGIC: &[u8] = b"~Module signature appended~\n";

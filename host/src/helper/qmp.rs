@@ -27,7 +27,7 @@ pub enum QmpError {
     /// It cannot be heard.
     #[error("cannot hear QEMU's monitor")]
     Hear(#[source] io::Error),
-    /// What it says is no message.
+    /// Its words are no message.
     #[error("QEMU's monitor talks nonsense")]
     Nonsense(#[source] serde_json::Error),
     /// Its first message is another.

@@ -17,11 +17,11 @@ use rustix::mount::{
 
 use super::walls::{READ, RUN, USE};
 
-/// Where the new root is put together; a directory of these is on every node. Mounts in the name space
+/// The places for the new root; every node has one of these directories. Mounts in the name space
 /// of the child alone are seen by nobody else.
 const PLACES: [&str; 3] = ["/run", "/mnt", "/tmp"];
 
-/// What has to be done after the fork, where nothing may be allocated.
+/// The steps after the fork, where nothing may be allocated.
 #[derive(Debug)]
 enum Step {
     Directory(CString),

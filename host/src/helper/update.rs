@@ -23,7 +23,7 @@ use crate::helper::cpio::{CpioWriter, TooLarge};
 use crate::node::cancel::Cancel;
 use crate::node::log;
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub const USAGE: &str = "\
 usage: snf-image-update-helper [OPTION]...
 Builds the helper VM (kernel, initramfs, helper.json) from an installed kernel.
@@ -88,9 +88,9 @@ pub enum UpdateError {
     /// Reading or writing failed.
     #[error("cannot {action}")]
     Io {
-        /// What was being done.
+        /// The step that failed.
         action: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -100,7 +100,7 @@ fn io_error(action: String) -> impl FnOnce(io::Error) -> UpdateError {
     move |source| UpdateError::Io { action, source }
 }
 
-/// What to build from.
+/// The sources of a build.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// HELPER_DIR.
@@ -121,7 +121,7 @@ pub struct Options {
     pub no_snapshot: bool,
 }
 
-/// What was built.
+/// The result of a build.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// As written to `helper.json`.

@@ -1,4 +1,4 @@
-//! What QEMU may still reach of the node once it runs: a Landlock rule set and a control group.
+//! The parts of the node that QEMU may still reach once it runs: a Landlock rule set and a control group.
 //! Both are made before QEMU is started, and both are best effort: where the kernel (or a
 //! container) has them not, the other walls stand. docs/helper.md lists them all.
 
@@ -18,7 +18,7 @@ use landlock::{
 const KNOWN: ABI = ABI::V6;
 /// Programs, libraries, firmware.
 pub(super) const RUN: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/alternatives"];
-/// What a start reads: the linker's and the C library's files, the number of processors. Nothing of
+/// The files that a start reads: the linker's and the C library's, the number of processors. Nothing of
 /// `/proc`: the files behind `/proc/self/fd` have rules of their own.
 pub(super) const READ: [&str; 7] = [
     "/etc/ld.so.cache",
@@ -62,7 +62,7 @@ pub(super) fn landlock(
 
 /// Most processes and threads of a helper VM: QEMU has a handful.
 const PROCESSES: u32 = 128;
-/// What QEMU needs beside the guest's memory: its own code, and that of the guest, translated.
+/// The memory of QEMU beside the guest's: its own code, and that of the guest, translated.
 const QEMU_MEMORY: u64 = 768 << 20;
 const PREFIX: &str = "snf-image-helper-";
 
@@ -111,7 +111,7 @@ impl ControlGroup {
         }
     }
 
-    /// Where a process writes `0` to join.
+    /// The file in which a process writes `0` to join.
     pub(super) fn procs(&self) -> BorrowedFd<'_> {
         self.procs.as_fd()
     }

@@ -15,7 +15,7 @@ const PIECE: usize = 4 << 20;
 /// Buffers in flight: one being filled, one being written, the rest waiting. They bound the
 /// memory of a copy, whatever the image's size: at most 24 MiB.
 const BUFFERS: usize = 6;
-/// The same for a plain file. Where it lies beside the disk, a reader that hurries ahead only keeps the
+/// The same for a plain file. If it lies beside the disk, a reader that hurries ahead only keeps the
 /// device from writing: six buffers took a tenth to a fifth longer than two.
 const PLAIN_BUFFERS: usize = 2;
 /// Zero runs are looked for in units of this size; shorter ones cost more to skip than to write.

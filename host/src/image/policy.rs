@@ -81,7 +81,7 @@ impl Policy {
         }
     }
 
-    /// The addresses of a host that may be connected to. Whoever connects must use these, and not
+    /// The addresses of a host that may be connected to. A connection must use these, and not
     /// look the name up again.
     ///
     /// # Errors

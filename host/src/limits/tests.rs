@@ -53,7 +53,7 @@ fn ftp_answers(first: &[u8]) -> bool {
         let (mut stream, _) = server.accept().unwrap();
         let _ = stream.write_all(&first);
         let mut line = String::new();
-        // Whoever takes the greeting goes on to log in.
+        // A server that takes the greeting goes on to log in.
         BufReader::new(stream).read_line(&mut line).unwrap_or(0) > 0
     });
     let (_dir, config) = lab();
@@ -83,7 +83,7 @@ fn export_info() -> (u32, Vec<u8>) {
     (3, [&[0, 0][..], &(1_u64 << 20).to_be_bytes(), &[0, 1]].concat())
 }
 
-/// What a program makes of some bytes.
+/// The output of a program for some bytes.
 fn packed(program: &[&str], content: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program[0])
         .args(&program[1..])

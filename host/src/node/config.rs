@@ -1,5 +1,9 @@
 //! `/etc/default/snf-image` and the variants' files.
 
+#[cfg(test)]
+mod tests;
+mod values;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -9,6 +13,10 @@ use std::time::Duration;
 
 use snf_image::secret::Secret;
 
+use self::values::{
+    absolute, addresses, boolean, duration, memory, nic_config, optional_path, rate, uid_range,
+    user,
+};
 use crate::limits::{BYTE_MICROSECONDS, CONFIG_BYTES, IMAGE_SECONDS, TEXT_SECONDS};
 use crate::node::allow::{Files, Hosts};
 use crate::node::edits::Edits;
@@ -399,204 +407,4 @@ fn read_bounded(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("larger than 1 MiB: not a configuration file"));
     }
     Ok(text)
-}
-
-fn absolute(value: &str) -> Result<PathBuf, String> {
-    if value.starts_with('/') && !value.contains('\0') {
-        Ok(value.into())
-    } else {
-        Err(format!("{value:?} is not an absolute path"))
-    }
-}
-
-fn optional_path(value: &str) -> Result<Option<PathBuf>, String> {
-    if value.is_empty() { Ok(None) } else { absolute(value).map(Some) }
-}
-
-fn boolean(value: &str) -> Result<bool, String> {
-    match value.to_ascii_lowercase().as_str() {
-        "yes" | "true" | "1" | "on" | "set" => Ok(true),
-        "" | "no" | "false" | "0" | "off" | "unset" => Ok(false),
-        _ => Err(format!("{value:?} is neither yes nor no")),
-    }
-}
-
-fn duration(value: &str) -> Result<Duration, String> {
-    let (digits, unit) = match value.char_indices().last() {
-        Some((at, 's')) => (&value[..at], 1),
-        Some((at, 'm')) => (&value[..at], 60),
-        Some((at, 'h')) => (&value[..at], 3600),
-        Some((at, 'd')) => (&value[..at], 86400),
-        _ => (value, 1),
-    };
-    let problem =
-        || format!("{value:?} is not a time: a number of seconds, or one followed by s, m, h or d");
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(problem());
-    }
-    let seconds: u64 =
-        digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(problem)?;
-    if seconds == 0 || seconds > 7 * 86400 {
-        return Err(format!("{value:?} is out of range: from 1 second to 7 days"));
-    }
-    Ok(Duration::from_secs(seconds))
-}
-
-fn rate(value: &str) -> Result<u64, String> {
-    value.parse().map_err(|_| format!("{value:?} is not a number of bytes a second"))
-}
-
-fn memory(value: &str) -> Result<Option<u32>, String> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    match value.parse::<u32>() {
-        Ok(mib @ 32..=65536) => Ok(Some(mib)),
-        _ => Err(format!("{value:?} is not a number of MiB from 32 to 65536")),
-    }
-}
-
-fn user(value: &str) -> Result<String, String> {
-    let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.$".contains(&b));
-    if value.is_empty() || !plain || value.starts_with('-') {
-        return Err(format!("{value:?} is not the name of a user"));
-    }
-    // Another name of root is refused when the user is looked up.
-    if value == "root" || value.parse() == Ok(0_u32) {
-        return Err("the helper must not run as root".into());
-    }
-    Ok(value.to_owned())
-}
-
-/// `FIRST-LAST`; empty for none.
-fn uid_range(value: &str) -> Result<Option<RangeInclusive<u32>>, String> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    let wrong = || format!("{value:?} is not a range of user numbers such as 200000-200063");
-    let (first, last) = value.split_once('-').ok_or_else(wrong)?;
-    let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
-    let (first, last) = (number(first)?, number(last)?);
-    if first == 0 {
-        return Err("the helper must not run as root".into());
-    }
-    if first > last || last == u32::MAX {
-        return Err(wrong());
-    }
-    Ok(Some(first..=last))
-}
-
-fn nic_config(value: &str) -> Result<String, String> {
-    let plain = value.strip_prefix("dhcp+").unwrap_or(value);
-    let combined = plain.len() != value.len();
-    match plain {
-        "dhcpv6" | "slaac" | "slaac_dhcp" => Ok(value.to_owned()),
-        "" | "dhcp" if !combined => Ok(value.to_owned()),
-        _ => Err(format!(
-            "{value:?} is none of \"\", dhcp, dhcpv6, slaac, slaac_dhcp, dhcp+dhcpv6, dhcp+slaac and dhcp+slaac_dhcp"
-        )),
-    }
-}
-
-fn addresses(value: &str) -> Result<String, String> {
-    for word in value.split_whitespace() {
-        if word.parse::<std::net::IpAddr>().is_err() {
-            return Err(format!("{word:?} is not the address of a name server"));
-        }
-    }
-    Ok(value.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn apply(text: &str) -> Result<Config, String> {
-        let mut config = Config::default();
-        config.apply(Path::new("/etc/x"), text).map_err(|e| crate::node::log::chain(&e))?;
-        Ok(config)
-    }
-
-    #[test]
-    fn settings() {
-        let config = apply(
-            "IMAGE_DIR=\"/srv/images\"\nHELPER_SOFT_TIMEOUT=\"2m\"\nHELPER_HARD_TIMEOUT=7\n\
-             HELPER_MEMORY=512\nPROGRESS_MONITOR=\"\"\nDHCP_TAGS=\"a b\"\nDEFAULT_NIC_CONFIG=dhcp+slaac\n\
-             HELPER_ACCEL=tcg\nIMG_FORMAT=diskdump\nIMG_PASSWD='$ecret'\nHELPER_URL=http://x\nFOO=1\nhelper_user=x\nWIPE_REST=yes\n",
-        )
-        .unwrap();
-        assert_eq!(config.image_dir, Path::new("/srv/images"));
-        assert_eq!(config.helper_soft_timeout, Duration::from_secs(120));
-        assert_eq!(config.helper_memory, Some(512));
-        assert_eq!(config.helper_accel, Acceleration::Tcg);
-        assert_eq!((config.rest, Config::default().rest), (Rest::Everything, Rest::Labels));
-        assert_eq!(config.parameters["img_passwd"].expose(), b"$ecret");
-        assert_eq!(
-            config.warnings,
-            [
-                "/etc/x, line 11: HELPER_URL is not used any more: the helper is built from this node's kernel",
-                "/etc/x, line 12: FOO is not a known setting and is ignored",
-                "/etc/x, line 13: helper_user is not a known setting and is ignored",
-            ]
-        );
-        assert!(!format!("{config:?}").contains("$ecret"));
-    }
-
-    #[test]
-    fn wrong_values_name_file_line_and_key() {
-        for (text, error) in [
-            ("IMAGE_DIR=x", "IMAGE_DIR: \"x\" is not an absolute path"),
-            ("IMAGE_DEBUG=maybe", "IMAGE_DEBUG: \"maybe\" is neither yes nor no"),
-            ("HELPER_SOFT_TIMEOUT=", "HELPER_SOFT_TIMEOUT: \"\" is not a time"),
-            ("HELPER_SOFT_TIMEOUT=-1", "HELPER_SOFT_TIMEOUT: \"-1\" is not a time"),
-            ("HELPER_SOFT_TIMEOUT=0", "HELPER_SOFT_TIMEOUT: \"0\" is out of range"),
-            ("HELPER_SOFT_TIMEOUT=99999999999999999999d", "HELPER_SOFT_TIMEOUT: "),
-            ("HELPER_MEMORY=1G", "HELPER_MEMORY: \"1G\" is not a number of MiB"),
-            ("HELPER_USER=root", "HELPER_USER: the helper must not run as root"),
-            ("HELPER_USER=00", "HELPER_USER: the helper must not run as root"),
-            ("HELPER_UID_RANGE=0-9", "HELPER_UID_RANGE: the helper must not run as root"),
-            ("HELPER_UID_RANGE=9-8", "HELPER_UID_RANGE: \"9-8\" is not a range"),
-            ("HELPER_UID_RANGE=9", "HELPER_UID_RANGE: \"9\" is not a range"),
-            ("HELPER_USER=a,b", "HELPER_USER: \"a,b\" is not the name"),
-            ("HELPER_ACCEL=hax", "HELPER_ACCEL: \"hax\" is none of"),
-            ("NIC_DNS=ns.example.org", "NIC_DNS: \"ns.example.org\" is not the address"),
-            ("DEFAULT_NIC_CONFIG=dhcp+dhcp", "DEFAULT_NIC_CONFIG: \"dhcp+dhcp\" is none of"),
-            ("PROGRESS_MONITOR=mon", "PROGRESS_MONITOR: \"mon\" is not an absolute path"),
-            ("WINDOWS_TIMEZONE=", "WINDOWS_TIMEZONE: it is empty"),
-        ] {
-            let found = apply(&format!("\n{text}\n")).unwrap_err();
-            assert!(found.starts_with(&format!("/etc/x, line 2, {error}")), "{text}: {found}");
-        }
-        let found = apply("A=`x`").unwrap_err();
-        let start = "the configuration /etc/x is no list of assignments: line 1, A: ";
-        assert!(found.starts_with(start), "{found}");
-    }
-
-    #[test]
-    fn the_variant_comes_after_and_a_named_file_must_exist() {
-        let dir = tempfile::tempdir().unwrap();
-        let main = dir.path().join("default");
-        std::fs::write(&main, "IMG_ID=one\nIMG_FORMAT=extdump\n").unwrap();
-        std::fs::create_dir(dir.path().join("variants")).unwrap();
-        std::fs::write(dir.path().join("variants/v.conf"), "IMG_ID=two\n").unwrap();
-        let config = Config::load(Some(&main), Some("v")).unwrap();
-        assert_eq!(config.parameters["img_id"].expose(), b"two");
-        assert_eq!(config.parameters["img_format"].expose(), b"extdump");
-        assert!(Config::load(Some(&main), Some("none")).is_ok());
-        let error = Config::load(Some(&dir.path().join("no")), None).unwrap_err().to_string();
-        assert!(error.contains("cannot read the configuration"), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_others_may_change_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let main = dir.path().join("default");
-        std::fs::write(&main, "IMG_ID=one\n").unwrap();
-        std::fs::set_permissions(&main, std::fs::Permissions::from_mode(0o666)).unwrap();
-        let error = crate::node::log::chain(&Config::load(Some(&main), None).unwrap_err());
-        assert!(error.contains("is refused: others than root may change it"), "{error}");
-        std::fs::set_permissions(&main, std::fs::Permissions::from_mode(0o644)).unwrap();
-        Config::load(Some(&main), None).unwrap();
-    }
 }

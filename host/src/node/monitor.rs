@@ -1,6 +1,6 @@
 //! Progress messages: one JSON object a line, to the PROGRESS_MONITOR program or into the log.
 //!
-//! What goes here is for the instance's owner: it says what happens and what failed, and nothing
+//! These messages are for the instance's owner: they tell the steps and the failures, and nothing
 //! about the node. A monitor that dies or does not listen stops nothing.
 
 use std::io::{self, IsTerminal, Write};
@@ -36,7 +36,7 @@ pub struct Monitor {
     last_position: Option<Instant>,
     /// Whether the end was reached.
     complete: bool,
-    /// What positions are about: `type` and `disk` of their messages.
+    /// The subject of positions: `type` and `disk` of their messages.
     about: (&'static str, Option<usize>),
 }
 

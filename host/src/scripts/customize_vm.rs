@@ -72,7 +72,7 @@ impl Options {
 pub fn run(args: Vec<OsString>) -> Result<(), CustomizeVmError> {
     harden();
     let options = Options::parse(args)?;
-    // Whoever asked has gone: nobody is there to hear the answer.
+    // The caller has gone: nobody is there to hear the answer.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     let cancel = Cancel::on_signals().map_err(CustomizeVmError::Signals)?;
     let request = read_secret(io::stdin().take(REQUEST_MAX + 1))
@@ -193,7 +193,7 @@ fn sector_size(disk: &File) -> io::Result<u32> {
 }
 
 fn too_large() -> String {
-    "what is to be written does not fit onto the largest parameter disk of the helper VM (16 MiB, of \
+    "the files to be written do not fit onto the largest parameter disk of the helper VM (16 MiB, of \
      which text in base64 takes a third more than the files have); write large files without --vm"
         .to_owned()
 }

@@ -84,7 +84,7 @@ impl Arguments {
 pub fn run(args: Vec<OsString>) -> Result<(), LayError> {
     harden();
     let arguments = Arguments::parse(args)?;
-    // Whoever asked has gone.
+    // The caller has gone.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     let cancel = Cancel::on_signals().map_err(|e| LayError::Io("watch for signals", e))?;
     let end = match lay(&arguments, &cancel) {
@@ -129,7 +129,7 @@ fn lay(arguments: &Arguments, cancel: &Cancel) -> Result<(u64, u64), LayError> {
         let now = Instant::now();
         if told.is_none_or(|before| now.duration_since(before) >= PACE) {
             told = Some(now);
-            // Whoever listens may have closed the pipe; the copy is what counts.
+            // The listener may have closed the pipe; only the copy counts.
             let _ = tell(&Told::Progress { position, total });
         }
     };

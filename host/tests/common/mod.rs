@@ -1,4 +1,4 @@
-//! What tests of the scripts share: everything but the helper VM is real.
+//! Shared by the tests of the scripts: everything but the helper VM is real.
 #![allow(dead_code)]
 
 pub mod lab;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use snf_image_host::helper::protocol::PROTOCOL_VERSION;
 
-/// What the stand-in writes in front of the host name that it read from its parameters.
+/// The words that the stand-in writes before the host name that it read from its parameters.
 pub const MARK_AT: usize = 4096;
 
 /// Reads the host name from the parameter disk, writes it to the first disk, says SUCCESS. It

@@ -1,4 +1,4 @@
-//! What the host reads from outside, to be damaged: the stable harness (`fuzz_helper.rs`) and the
+//! The texts that the host reads from outside, to be damaged: the stable harness (`fuzz_helper.rs`) and the
 //! targets of cargo-fuzz share it.
 
 use std::io::{Read, Write};
@@ -18,7 +18,7 @@ use crate::choices::Choices;
 use crate::mutate::mutate;
 use crate::run::{Outcome, Target};
 
-/// What an unpacker may give.
+/// The most that an unpacker may give.
 const LIMIT: usize = 8 << 20;
 
 /// A thing that is read, and a good one of it.
@@ -118,7 +118,7 @@ fn nbd(bytes: &[u8]) -> bool {
     }
 }
 
-/// What a good storage daemon says to that.
+/// The answer of a good storage daemon.
 fn nbd_talk() -> Vec<u8> {
     let option = |kind: u32, data: &[u8]| {
         let length = u32::try_from(data.len()).unwrap();

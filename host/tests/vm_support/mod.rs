@@ -1,4 +1,4 @@
-//! What the tests of the helper VM share: the init, Debian's kernels, a small guest, one run.
+//! Shared by the tests of the helper VM: the init, Debian's kernels, a small guest, one run.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::fs::{self, File, OpenOptions};
@@ -16,7 +16,7 @@ use snf_image_host::helper::{
 };
 use snf_image_host::node::cancel::Cancel;
 
-/// What a run said.
+/// The words of a run.
 #[derive(Debug, Default)]
 pub struct Heard {
     pub console: Vec<String>,
@@ -85,7 +85,7 @@ pub fn with_fault(dir: &Path, fault: &str) -> PathBuf {
     qemu_script(dir, &format!(r#"exec qemu-system-x86_64 "${{@/{words}/{with}}}""#))
 }
 
-/// Where `cargo xtask setup` has unpacked a kernel.
+/// The folder into which `cargo xtask setup` has unpacked a kernel.
 pub fn kernel_root(flavour: &str) -> PathBuf {
     let cache = std::env::var_os("SNF_TEST_CACHE").unwrap_or_else(|| "/var/cache/snf-image".into());
     let kernels = Path::new(&cache).join("kernels");
@@ -124,7 +124,7 @@ fn build_helper(init: &Path) -> tempfile::TempDir {
 pub fn config(directory: &Path) -> HelperConfig {
     HelperConfig {
         directory: directory.to_owned(),
-        // Whatever the node has: the tests say what they look for.
+        // Taken from the node as it is: the tests name their own needs.
         user: Some("nobody".to_owned()),
         acceleration: Acceleration::Tcg,
         soft_timeout: Duration::from_secs(60),

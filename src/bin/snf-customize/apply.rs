@@ -37,7 +37,7 @@ struct Outcome {
     diff: Option<String>,
 }
 
-/// Where the disk of a run comes from.
+/// The source of a run's disk.
 pub(crate) trait Origin {
     /// The command.
     fn command(&self) -> &'static str;

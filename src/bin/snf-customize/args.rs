@@ -85,7 +85,7 @@ pub(crate) enum Command {
 /// The options of `sysprep`.
 #[derive(Args, Debug)]
 pub(crate) struct Sysprep {
-    /// What is done: names of operations with commas between; defaults and all stand for several, and -NAME
+    /// The operations: names with commas between; defaults and all stand for several, and -NAME
     /// takes one out. snf-customize --list-operations lists them.
     #[arg(
         long,
@@ -122,7 +122,7 @@ pub(crate) struct Apply {
     #[arg(skip)]
     pub(crate) order: Order,
 
-    /// What documents say (`--file`).
+    /// The content of documents (`--file`).
     #[arg(skip)]
     pub(crate) planned: Planned,
 
@@ -150,8 +150,8 @@ pub(crate) struct Apply {
     pub(crate) size: Option<DiskSize>,
 
     /// Give the free room of the disk to the root, or to this partition (its number) or logical volume
-    /// (GROUP/NAME). A volume group gives all that is free in it. What is
-    /// after it is moved to the end of the disk: swap, and partitions of up to 4 GiB.
+    /// (GROUP/NAME). A volume group gives all that is free in it. Swap and
+    /// partitions of up to 4 GiB that are after it move to the end of the disk.
     #[arg(
         long,
         value_name = "VOLUME",
@@ -192,12 +192,12 @@ pub(crate) struct Apply {
     #[arg(long, value_name = "FILE.json", help_heading = "What to change")]
     pub(crate) personality: Option<PathBuf>,
 
-    /// What becomes of /etc/machine-id: new, empty or uninitialized (made at the next boot, which
+    /// The machine id in /etc/machine-id: new, empty or uninitialized (made at the next boot, which
     /// with the latter counts as the first), keep, or an id of 32 hexadecimal digits.
     #[arg(long, value_name = "new|empty|uninitialized|keep|ID", help_heading = "What to change")]
     pub(crate) machine_id: Option<String>,
 
-    /// What becomes of the SSH host keys.
+    /// The treatment of the SSH host keys.
     #[arg(long, value_enum, help_heading = "What to change")]
     pub(crate) host_keys: Option<HostKeysArg>,
 
@@ -341,7 +341,7 @@ pub(crate) struct Check {
     pub(crate) json: bool,
 }
 
-/// What the disk is wrapped in.
+/// The container of the disk.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Wrapping {
     /// The format of the disk. Without it, a file that begins as qcow2, vmdk, vhdx, vhd or vdi does is

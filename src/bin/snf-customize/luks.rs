@@ -27,7 +27,7 @@ enum Source {
 }
 
 impl KeySpec {
-    /// Parses every `CONTAINER:SELECTOR`. What does not parse is not repeated: it may be a
+    /// Parses every `CONTAINER:SELECTOR`. A text that does not parse is not repeated: it may be a
     /// passphrase.
     pub(crate) fn parse_all(texts: &[String]) -> Result<Vec<Self>, Failure> {
         texts.iter().map(|text| Self::parse(text)).collect()

@@ -39,7 +39,7 @@ use exit::{Exit, Failure};
 use snf_ceiling::Ceiling;
 use snf_image::limits::MEMORY_BYTES;
 
-/// What an image makes this program ask for has an end, and so has the machine's memory.
+/// An image can make this program ask for much memory: there is an end to it, as to the machine's.
 #[global_allocator]
 static MEMORY: Ceiling = Ceiling::new(
     MEMORY_BYTES,

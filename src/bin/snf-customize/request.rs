@@ -206,7 +206,7 @@ impl Parsed {
         Ok(())
     }
 
-    /// What was asked for, as a document.
+    /// The request as a document.
     pub(crate) fn print(&self, args: &Apply) -> Result<String, Failure> {
         document::plan(args, &self.edits)
     }
@@ -257,7 +257,7 @@ impl Parsed {
             let words = planned.into_iter().chain(args.edits.options());
             tasks.insert(TaskId::EditGuest, words.collect());
         }
-        // Whatever is written must be labelled on guests with SELinux. Growth alone needs no guest.
+        // New files must be labelled on guests with SELinux. Growth alone needs no guest.
         if tasks.keys().any(|task| task.needs_mount() && !task.resizes()) {
             tasks.entry(TaskId::SELinuxAutorelabel).or_default();
         }
@@ -308,7 +308,10 @@ impl Parsed {
             let problem = match std::str::from_utf8(&bytes) {
                 Err(_) => "it is not text".to_owned(),
                 Ok(text) if text.trim().is_empty() => "there is no key in it".to_owned(),
-                Ok(text) => match check_keys(text).and_then(|()| whole_keys(text)) {
+                Ok(text) => match check_keys(text)
+                    .map_err(|problem| problem.to_string())
+                    .and_then(|()| whole_keys(text))
+                {
                     Err(problem) => problem,
                     Ok(()) => {
                         plan.auth_keys.push((Who::Named(user), text.to_owned()));
@@ -328,7 +331,7 @@ impl Parsed {
                 Failure::input(format!("cannot use personality file {shown}: it is not text"))
             })?;
             plan.personality = personality::parse(text, "personality").map_err(|error| {
-                Failure::input(format!("cannot use personality file {shown}: {error}"))
+                Failure::input(format!("cannot use personality file {shown}: {}", sentence(&error)))
             })?;
         }
         if let Some(path) = &args.answer_file {

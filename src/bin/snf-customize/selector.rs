@@ -34,7 +34,7 @@ pub(crate) enum Selector {
 }
 
 impl Selector {
-    /// Parses the value of `option`. What does not parse is not repeated: it may be a password.
+    /// Parses the value of `option`. A text that does not parse is not repeated: it may be a password.
     pub(crate) fn parse(text: &str, option: &str) -> Result<Self, Failure> {
         match text {
             "stdin" => return Ok(Self::Stdin),

@@ -120,7 +120,7 @@ impl<D: BlockDevice> BlockDevice for Watched<D> {
 
 /// From here on a signal before the first write calls `tell` and ends the program with
 /// [`Exit::Interrupted`]; one that comes later has no effect: half of a commit would be worse than
-/// all of it. Where the system gives no thread, signals do what they always did.
+/// all of it. If the system gives no thread, signals do what they always did.
 pub(crate) fn heed(progress: &Progress, tell: impl FnOnce() + Send + 'static) {
     // A write over the limit of file sizes shall be an error like any other and not the end.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));

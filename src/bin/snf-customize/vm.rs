@@ -66,6 +66,7 @@ pub(crate) fn customize(
         // One that was killed may have written before.
         let killed = status.as_ref().is_ok_and(|status| status.signal().is_some());
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let problem = sentence(&problem);
         let text = format!("{} gave no answer ({status}): {problem}", program.display());
         if killed && request.mode == Mode::Commit {
             let unknown =
@@ -77,17 +78,28 @@ pub(crate) fn customize(
     judge(args, answer, listener)
 }
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    /// The pipe broke.
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    /// Words of somebody else.
+    #[error(transparent)]
+    Parse(#[from] serde_json::Error),
+}
+
 /// Sends the request and reads the answer.
-fn converse(child: &mut Child, request: &[u8]) -> Result<Answer, String> {
+fn converse(child: &mut Child, request: &[u8]) -> Result<Answer, NoAnswer> {
     if let Some(mut stdin) = child.stdin.take() {
         // One that reads nothing has something else to say.
         let _ = stdin.write_all(request);
     }
     let mut text = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        stdout.take(ANSWER_MAX).read_to_end(&mut text).map_err(|error| error.to_string())?;
+        stdout.take(ANSWER_MAX).read_to_end(&mut text)?;
     }
-    serde_json::from_slice(&text).map_err(|error| error.to_string())
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// Turns an answer into a report or a failure.

@@ -117,7 +117,7 @@ pub struct KeyPair {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make an SSH host key of type {}", .key_type.name())]
 pub struct KeyError {
-    /// What kind it was to be.
+    /// The kind that it was to be.
     pub key_type: KeyType,
     /// Why.
     #[source]

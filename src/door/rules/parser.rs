@@ -1,7 +1,7 @@
 //! Reading what `set`, `export -p` and `declare -p` of bash print.
 //!
 //! The grammar is that of assignments only: bare words, `'…'`, `"…"`, `$'…'`, arrays, comments,
-//! `export` and `declare`. What a shell would expand is an error: it cannot be meant, and reading
+//! `export` and `declare`. A text that a shell would expand is an error: it cannot be meant, and reading
 //! it as text would differ from what the original's helper makes of it.
 
 use std::collections::BTreeMap;

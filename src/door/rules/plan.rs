@@ -59,7 +59,7 @@ impl Rules {
         self.set_array(HASHES, hashes.iter().map(Secret::expose))
     }
 
-    /// Those hashes. What does not look like one is left out.
+    /// Those hashes. Texts that do not look like one are left out.
     fn hashes(&self) -> Vec<Secret> {
         let looks_right =
             |hash: &&Secret| std::str::from_utf8(hash.expose()).is_ok_and(crypt::looks_like_crypt);

@@ -116,7 +116,7 @@ impl SshdConfig {
         Ok(config)
     }
 
-    /// What holds for every connection, and the first line that may not stand where it does.
+    /// The settings for every connection, and the first line that may not stand where it does.
     fn global(&self) -> (Settings, Option<String>) {
         let mut pass =
             Pass { who: None, open: false, settings: Settings::default(), problem: None };

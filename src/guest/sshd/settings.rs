@@ -180,7 +180,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What `Match` sets is stronger.
+    /// Settings of `Match` are stronger.
     pub(super) fn overridden_by(mut self, stronger: Self) -> Self {
         let list = |place: &mut Vec<Vec<u8>>, stronger: Vec<Vec<u8>>| {
             if !stronger.is_empty() {

@@ -12,7 +12,7 @@ const FILE_MAX: u64 = 1 << 20;
 /// Most names in a list.
 const NAMES_MAX: usize = 256;
 
-/// What switches a unit on.
+/// The ways in which a unit is switched on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Install {
     /// Units that want it.
@@ -33,7 +33,7 @@ impl Install {
     /// Reads the section from the unit's file and its drop-ins.
     ///
     /// # Errors
-    /// What the tree says.
+    /// Errors of the tree.
     pub fn read(tree: &Tree, unit: &UnitName, file: &[u8]) -> Result<Self> {
         let mut install = Self::default();
         install.add(&tree.read(file, FILE_MAX)?);

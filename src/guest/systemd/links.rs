@@ -15,13 +15,13 @@ const ALIASES_MAX: usize = 8;
 /// A symbolic link to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
-    /// Where it is.
+    /// Its place.
     pub path: String,
-    /// Where it leads.
+    /// Its target.
     pub target: Vec<u8>,
 }
 
-/// What switches a unit on.
+/// The ways in which a unit is switched on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The links.
@@ -147,7 +147,7 @@ fn enable_one(tree: &Tree, unit: &UnitName, plan: &mut Plan) -> Result<Vec<Strin
 /// its instances.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub fn disable(tree: &Tree, unit: &UnitName) -> Result<Vec<String>, UnitError> {
     let mut units = BTreeSet::from([unit.clone()]);
     let mut queue = vec![unit.clone()];
@@ -208,7 +208,7 @@ fn directories(tree: &Tree) -> Result<Vec<String>, UnitError> {
 /// A link of a package that starts `unit` whatever the administrator says, if there is one.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub fn pulled_in(tree: &Tree, unit: &UnitName) -> Result<Option<String>, UnitError> {
     for dir in super::search::DIRS.into_iter().skip(1) {
         for entry in tree.read_dir_optional(dir)? {

@@ -13,7 +13,7 @@ pub use search::{Found, find};
 
 use snf_fs::error::display_name;
 
-/// Where the links of an administrator are.
+/// The folder of the administrator's links.
 pub const CONFIG: &str = "/etc/systemd/system";
 
 /// Why a unit cannot be switched on.

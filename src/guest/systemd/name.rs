@@ -78,7 +78,7 @@ impl UnitName {
         self.stem().split_once('@').map_or(self.stem(), |(prefix, _)| prefix)
     }
 
-    /// What stands between `@` and the suffix; empty for a template.
+    /// The text between `@` and the suffix; empty for a template.
     pub fn instance(&self) -> Option<&str> {
         self.stem().split_once('@').map(|(_, instance)| instance)
     }

@@ -4,7 +4,7 @@ use snf_fs::{FileType, Result, Tree};
 
 use super::UnitName;
 
-/// Where units are looked for, the first one counting: the administrator's, those of local packages,
+/// The folders of units, of which the first one counts: the administrator's, those of local packages,
 /// those of packages. `/run` is empty before the machine runs.
 pub(super) const DIRS: [&str; 4] = [
     super::CONFIG,
@@ -13,7 +13,7 @@ pub(super) const DIRS: [&str; 4] = [
     "/lib/systemd/system",
 ];
 
-/// What stands for a unit.
+/// The files that define a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Its file, or a link to one elsewhere.
@@ -29,7 +29,7 @@ pub enum Found {
 /// Looks for a unit of exactly this name.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub fn find(tree: &Tree, unit: &UnitName) -> Result<Found> {
     for dir in DIRS {
         let path = format!("{dir}/{unit}").into_bytes();

@@ -4,7 +4,7 @@ use super::sam::fixture as sam_fixture;
 use crate::guest::windows::registry::{FileTime, Hive, Key};
 
 const NOW: FileTime = FileTime(130_000_000_000_000_000);
-/// What the class names of `fixture::system` say.
+/// The key in the class names of `fixture::system`.
 pub(crate) const CLASSES: [(&str, &str); 4] =
     [("JD", "00010203"), ("Skew1", "04050607"), ("GBG", "08090a0b"), ("Data", "0c0d0e0f")];
 

@@ -3,7 +3,6 @@
 use snf_fs::{Attributes, Tree};
 
 use super::path;
-use crate::craft::sentence::sentence;
 use crate::guest::windows::registry::{FileTime, Hive, HiveError, Peek, Recovery, needs_logs};
 use crate::limits::{HIVE_BYTES, HIVE_LOG_BYTES};
 
@@ -69,7 +68,7 @@ fn shown(path: &[u8]) -> String {
     snf_fs::error::display_name(path)
 }
 
-/// Opens `SYSTEM` or `SAM` of the Windows in directory `windows`. What their logs hold is
+/// Opens `SYSTEM` or `SAM` of the Windows in directory `windows`. Their logs are
 /// replayed.
 pub fn open(
     tree: &Tree,
@@ -94,7 +93,7 @@ pub fn open(
 }
 
 /// Reads a part of a hive.
-type Read<'a> = Box<dyn Fn(u64, usize) -> Result<Vec<u8>, String> + 'a>;
+type Read<'a> = Box<dyn Fn(u64, usize) -> snf_fs::Result<Vec<u8>> + 'a>;
 
 /// A hive of which single values are read.
 pub struct PeekedHive<'a> {
@@ -136,9 +135,7 @@ pub fn peek<'a>(
         return Ok(None);
     };
     let text = shown(&path);
-    let read = move |offset, length| {
-        tree.read_range(&path, offset, length).map_err(|error| sentence(&error))
-    };
+    let read = move |offset, length| tree.read_range(&path, offset, length);
     let read: Read<'a> = Box::new(read);
     match Peek::open(read) {
         Ok(peek) => Ok(Some(PeekedHive { peek, path: text })),

@@ -47,7 +47,7 @@ pub(super) fn add(
         }
         old = Some(guest.tree.read(&canonical, CONFIG_MAX)?);
     }
-    // Whoever owns the home chose where its links lead: that must be the home.
+    // The owner of the home chose its links: they must lead into the home.
     if user.uid != 0 && below(&home, &path) && !in_home {
         return Err(TaskError::request(format!(
             "the authorized keys of {name} would go to {}, because a symbolic link in {} leads out \

@@ -86,7 +86,7 @@ pub(super) fn warn(
                 ));
             }
         }
-        // Whoever gets in by key has the password for the console.
+        // A user who logs in by key has the password for the console.
         if has_password && !by_key {
             for finding in sshd.obstacles(&who, login, Reach::Password) {
                 session.warn(format!(
@@ -118,7 +118,7 @@ fn has_ssh_server(guest: &Guest) -> Result<bool, TaskError> {
     Ok(false)
 }
 
-/// What stands against any login of a user.
+/// The obstacles to any login of a user.
 fn of_account(guest: &Guest, session: &Session<'_>, user: &User) -> Result<Vec<String>, TaskError> {
     let mut found = Vec::new();
     let today = session.clock.days();
@@ -151,7 +151,7 @@ fn is_missing(guest: &Guest, path: &[u8]) -> Result<bool, TaskError> {
     Ok(path.starts_with(b"/") && exists(&path[..=slash])? && !exists(path)?)
 }
 
-/// What keeps sshd from using the file of the keys.
+/// The reasons for which sshd does not use the file of the keys.
 fn of_file(
     guest: &Guest,
     sshd: &SshdConfig,

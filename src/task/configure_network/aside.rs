@@ -9,7 +9,7 @@ use super::super::{Guest, Session, TaskError};
 use super::render::ifupdown::without_cards;
 use crate::guest::{CONFIG_MAX, glob};
 
-/// Where a file goes that is put aside; below it, its own path.
+/// The folder for files that are put aside; below it, their own paths.
 const ASIDE: &str = "/var/lib/snf-image/aside";
 
 /// Files that cloud-init wrote for the template's network cards, and names that udev kept for them.

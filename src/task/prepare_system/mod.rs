@@ -11,7 +11,7 @@ use snf_fs::tree::{Descend, Visited};
 use snf_fs::{Attributes, FileType, Tree};
 
 use super::{Guest, LINUX, Needs, Session, Task, TaskError, TaskId, Work};
-use crate::edit::remove;
+use crate::guest::removal::remove;
 use crate::guest::{CONFIG_MAX, glob};
 use table::Work as Operate;
 

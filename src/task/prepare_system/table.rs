@@ -1,6 +1,6 @@
 //! The operations of `sysprep`: names and defaults as virt-sysprep has them, and some of our own.
 
-/// What an operation does.
+/// The work of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Work {
     /// Deletes what these patterns name, directories with all that is in them.
@@ -21,7 +21,7 @@ pub(super) enum Work {
     MachineId,
     /// Host keys of SSH.
     HostKeys,
-    /// What cloud-init wrote for the network; only where cloud-init writes it anew.
+    /// The network files of cloud-init; only if cloud-init writes them anew.
     CloudNetwork,
     /// Nothing by itself: what the other options of the command say.
     Options,
@@ -36,7 +36,7 @@ pub struct Operation {
     pub name: &'static str,
     /// Whether it is done when nothing is said.
     pub default: bool,
-    /// What it does, for the list.
+    /// Its effect, for the list.
     pub summary: &'static str,
     pub(super) work: Work,
 }
@@ -61,7 +61,7 @@ pub const OPERATIONS: &[Operation] = &[
     ),
     on(
         "bash-history",
-        "what was typed into bash",
+        "the command lines typed into bash",
         Delete(&["/home/*/.bash_history", "/root/.bash_history"]),
     ),
     on(
@@ -92,7 +92,7 @@ pub const OPERATIONS: &[Operation] = &[
     ),
     on(
         "cloud-init",
-        "what cloud-init knows of the instance, so that it starts anew",
+        "the state that cloud-init keeps of the instance, so that it starts anew",
         Delete(&["/var/lib/cloud/*", "/var/log/cloud-init*.log", "/run/cloud-init/*"]),
     ),
     on(
@@ -157,7 +157,7 @@ pub const OPERATIONS: &[Operation] = &[
     ),
     on(
         "ipa-client",
-        "what an IPA client knows",
+        "the state of an IPA client",
         Delete(&[
             "/etc/ipa/ca.crt",
             "/etc/ipa/default.conf",
@@ -405,6 +405,6 @@ pub const OPERATIONS: &[Operation] = &[
         "the accounts of users",
         Work::Refused("no account is removed here; delete it in the guest with userdel"),
     ),
-    on("utmp", "who is logged in", Delete(&["/var/run/utmp", "/run/utmp"])),
+    on("utmp", "the list of logged-in users", Delete(&["/var/run/utmp", "/run/utmp"])),
     on("yum-uuid", "the machine's number for yum", Delete(&["/var/lib/yum/uuid"])),
 ];

@@ -197,9 +197,8 @@ fn push_line(
     };
     let word = Zeroizing::new(word);
     // More than 14 characters make it ask whether that is meant: /y. Neither is ever echoed.
-    let result = write!(lines, "net user {user} {} /active:yes /y || set \"SNF_BAD=1\"\r\n", *word);
-    // Writing to a string does not fail.
-    result.map_err(|error| TaskError::request(error.to_string()))
+    write!(lines, "net user {user} {} /active:yes /y || set \"SNF_BAD=1\"\r\n", *word)
+        .map_err(TaskError::Format)
 }
 
 fn offline(

@@ -32,8 +32,7 @@ pub(in super::super) fn enforce(
 }
 
 fn write(guest: &mut Guest, file: &PersonalityFile) -> Result<(), TaskError> {
-    let path = windows_path::from_windows(&file.path).map_err(|problem| {
-        TaskError::request(format!("\"{}\" {problem}", display_name(file.path.as_bytes())))
-    })?;
+    let path = windows_path::from_windows(&file.path)
+        .map_err(|problem| TaskError::Path { path: display_name(file.path.as_bytes()), problem })?;
     files::write(guest, &path, file.contents.expose()).map(drop)
 }

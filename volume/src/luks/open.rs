@@ -43,7 +43,7 @@ pub(crate) struct Slot {
     pub(crate) stripe_hash: Result<Hash, Refusal>,
     /// Bytes of the container's key.
     pub(crate) key: usize,
-    /// Which of the digests tells that the key is right.
+    /// The number of the digest that proves the key.
     pub(crate) digests: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Which extents of the physical volumes are free.
+//! The free extents of the physical volumes.
 
 use super::model::Model;
 use super::segment::Kind;

@@ -209,8 +209,7 @@ impl Builder<'_> {
         };
         let member = self.group.member(index).map_err(|refusal| self.refused(refusal))?;
         let end = area.extent.checked_add(count).filter(|end| *end <= pv.extents);
-        let end =
-            end.ok_or_else(|| self.corrupt("it ends behind its physical volume's extents"))?;
+        let end = end.ok_or_else(|| self.corrupt("it ends after its physical volume's extents"))?;
         let at = |extent: u64| bytes(pv.first_extent + extent * self.group.model.extent_sectors);
         let (offset, end) = (at(area.extent), at(end));
         if end > member.device.len() {

@@ -56,7 +56,7 @@ impl Images {
     }
 }
 
-/// What the images are laid onto.
+/// The targets of the images.
 #[derive(Clone, Copy)]
 enum Disk {
     File,
@@ -237,7 +237,7 @@ fn overhead(bench: &Bench) -> Result<()> {
         let whole = start.elapsed().as_secs_f64();
         let copy = seconds(&said, " of it data, in ")?;
         let machine = seconds(&said, "the helper VM ended with SUCCESS after ")?;
-        // What the copy left in the disk's cache.
+        // The rest of the copy in the disk's cache.
         let flush = seconds(&said, "the disk was flushed in ")?;
         times.push((whole - copy - machine - flush, whole));
     }
@@ -256,11 +256,11 @@ for argument; do
 done
 "#;
 
-/// The number of seconds that the log tells behind some words, once or more often.
+/// The number of seconds that the log tells after some words, once or more often.
 fn seconds(log: &str, words: &str) -> Result<f64> {
     let numbers = log.split(words).skip(1).map(|rest| rest.split(' ').next()?.parse::<f64>().ok());
     numbers
         .sum::<Option<f64>>()
         .filter(|_| log.contains(words))
-        .ok_or_else(|| format!("create did not tell the seconds behind {words:?}:\n{log}"))
+        .ok_or_else(|| format!("create did not tell the seconds after {words:?}:\n{log}"))
 }

@@ -18,7 +18,7 @@ pub fn bench(bench: &Bench) -> Result<()> {
     head("customizing the 2 GiB Debian image");
     for with_keys in [false, true] {
         let mount = median(&fresh, || {
-            // What people do by hand: root, a loop device, a mount, an edit.
+            // The way by hand: root, a loop device, a mount, an edit.
             let script = r#"
                 image=$1 work=$2 keys=$3
                 start=$(sfdisk -d "$image" | sed -n 's/.*2 : start= *\([0-9]*\).*/\1/p')

@@ -13,7 +13,7 @@ const MOST_READ: u64 = 300;
 /// Blocks that it may write, the journal's included.
 const MOST_WRITTEN: u64 = 60;
 
-/// Where the image's second partition begins.
+/// The first byte of the image's second partition.
 const ROOT_START: u64 = 2 << 20;
 
 struct Tools {

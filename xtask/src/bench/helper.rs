@@ -38,7 +38,7 @@ pub fn bench(bench: &Bench) -> Result<()> {
     )
 }
 
-/// What stands in for the original's helper: the same kernel with an initrd of Debian's own kind, a
+/// A stand-in for the original's helper: the same kernel with an initrd of Debian's own kind, a
 /// Debian with the programs that the tasks take, and the tasks as a shell script that is PID 1. It
 /// reads the rules by sourcing them and does to the image what our helper does. Not measured with
 /// it, in its favour: the boot loader, systemd, and the check for the version of the helper.

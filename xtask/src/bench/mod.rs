@@ -23,7 +23,7 @@ const ROUNDS: usize = 5;
 /// A topic's measurements.
 type Topic = fn(&Bench) -> Result<()>;
 
-/// What `bench TOPIC` knows, in the order in which `bench` runs all of them.
+/// The topics of `bench TOPIC`, in the order in which `bench` runs all of them.
 const TOPICS: &[(&str, Topic)] = &[
     ("customize", customize::bench),
     ("disks", disks::bench),
@@ -34,7 +34,7 @@ const TOPICS: &[(&str, Topic)] = &[
     ("ntfs", ntfs::bench),
 ];
 
-/// What topics share.
+/// Shared by the topics.
 struct Bench {
     /// The 2 GiB Debian image of `cargo xtask setup`: not to be written to.
     image: PathBuf,

@@ -29,7 +29,7 @@ pub fn fail<T>(text: impl Into<String>) -> Result<T> {
     Err(text.into())
 }
 
-/// What the cluster's own root is made of; slow the first time.
+/// The packages of the cluster's own root; slow the first time.
 pub fn tree() -> Result<PathBuf> {
     // The number goes up when root.sh makes something else.
     let tree = cache()?.join("ganeti-root-2");
@@ -260,7 +260,7 @@ impl Lab {
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(start))
             .max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok());
         let newest = newest.ok_or_else(|| format!("Ganeti kept no log {start}*"))?;
-        // What is not UTF-8 Ganeti cannot show.
+        // Ganeti cannot show a text that is not UTF-8.
         fs::read_to_string(newest.path()).map_err(|e| format!("{}: {e}", newest.path().display()))
     }
 
@@ -299,7 +299,7 @@ impl Lab {
         self.write("/srv/started", "")
     }
 
-    /// What the progress monitor heard of an instance.
+    /// The messages of an instance that reached the progress monitor.
     pub fn progress(&self, instance: &str) -> Result<String> {
         let path = self.path(&format!("var/log/monitor-{instance}.example.test"));
         fs::read_to_string(&path).map_err(|e| format!("the progress monitor heard nothing: {e}"))

@@ -12,7 +12,7 @@ use lab::{DISK_MIB, Lab, NODE, fail, same};
 
 const SECRET: &str = "seCret-17-word";
 const PRIVATE_KEY_COMMENT: &str = "private-lab-comment";
-/// Where a secret parameter must never be found, and where not even a private one.
+/// The places where a secret parameter must never be found, and those where not even a private one may be.
 const EVERYWHERE: &str = "/var /etc /run /tmp /dev/shm /root";
 const LOGS: &str = "/var/log /tmp /dev/shm";
 
@@ -64,7 +64,7 @@ fn diagnose(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What every customized instance must have: its name, or the one it had before; the password when
+/// The state of every customized instance: its name, or the one it had before; the password when
 /// one was given; keys of its own.
 fn check_guest(lab: &Lab, instance: &str, hostname: &str, password: bool) -> Result<()> {
     let found = lab.guest_file(instance, "/etc/hostname")?;

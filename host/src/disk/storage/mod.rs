@@ -52,13 +52,13 @@ pub enum StorageError {
     Open {
         /// The address.
         uri: String,
-        /// What the daemon said.
+        /// The daemon's words.
         problem: String,
     },
     /// A system call.
     #[error("cannot {action}")]
     System {
-        /// What was being done.
+        /// The step that failed.
         action: &'static str,
         /// The system's error.
         source: io::Error,
@@ -86,7 +86,7 @@ pub fn connect(stream: UnixStream, export: &str, cancel: &Cancel) -> io::Result<
     NbdClient::connect(stream, export, move || cancel.check().map_err(io::Error::other))
 }
 
-/// What the daemon said about its end, or what our end saw.
+/// The daemon's words about its end, or the error at our end.
 fn complaint(daemon: &mut StorageDaemon, error: &io::Error) -> String {
     match daemon.complaint() {
         Some(words) if words.contains("Unknown driver") => {

@@ -65,7 +65,7 @@ fn mostly_cached(file: &File, size: u64) -> bool {
     cached >= away
 }
 
-/// A place of data in or behind the given part of the file, another one each time: what was looked at
+/// A place of data in or after the given part of the file, another one each time: what was looked at
 /// once is in the cache the next time. `None` where only a hole follows.
 fn sample_place(file: &File, size: u64, sample: u64) -> Option<u64> {
     let part = (size / SAMPLES).max(1);

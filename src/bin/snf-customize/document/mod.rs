@@ -22,7 +22,7 @@ use crate::output;
 pub(crate) use print::plan;
 pub(crate) use schema::schema;
 
-/// What documents say beside options.
+/// The parts of documents beside options.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Planned {
     /// Edits, which come before those of the command line.
@@ -110,7 +110,7 @@ pub(crate) fn command_line(mut words: Vec<OsString>) -> Result<Cli, Ended> {
     Ok(cli)
 }
 
-/// What all documents say together.
+/// All documents as one.
 #[derive(Default)]
 struct Said {
     /// Options, as words of the command line.

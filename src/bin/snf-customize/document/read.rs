@@ -24,7 +24,7 @@ const DOCUMENT_MAX: u64 = 16 << 20;
 /// More edits than this are none that a person thought of.
 const EDITS_MAX: usize = 100_000;
 
-/// What one document says.
+/// The content of one document.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) options: Vec<Given>,
@@ -176,7 +176,7 @@ struct Value<'a> {
 }
 
 impl Value<'_> {
-    /// What the option says of this value by itself.
+    /// The option's own words about this value.
     fn word<E: Error>(&self, value: &str) -> Result<OsString, E> {
         let word = OsString::from(format!("--{}={value}", self.key.name));
         let words = ["snf-customize", "apply", "disk"].map(OsString::from);

@@ -98,7 +98,7 @@ fn what_is_printed_says_the_same() {
         assert_eq!(edits(&again), edits(&direct), "{text}");
         let shown = |args: &Apply| {
             let mut copy = format!("{args:?}");
-            // What the documents hold, and the edits of the command line, are compared above.
+            // The documents and the edits of the command line are compared above.
             copy.truncate(copy.find("planned:").unwrap());
             (copy, args.hostname.clone(), args.user_password.clone(), args.properties.clone())
         };

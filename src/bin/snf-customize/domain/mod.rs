@@ -17,7 +17,7 @@ use snf_storage::foreign::Foreign;
 use virsh::Virsh;
 use xml::{DiskEntry, Source};
 
-/// Where a command keeps its disks.
+/// The place where a command keeps its disks.
 pub(crate) struct Places<'a> {
     pub(crate) disk: &'a mut PathBuf,
     pub(crate) wrapping: &'a mut Wrapping,

@@ -8,7 +8,7 @@ const DISKS_MAX: usize = 256;
 /// Elements lie in one another at most so deep.
 const DEPTH_MAX: usize = 64;
 
-/// Where a disk is.
+/// The place of a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Source {
     /// A file or block device.

@@ -71,7 +71,7 @@ impl Look {
     }
 }
 
-/// Which files of a disk are read.
+/// The files of a disk that are read.
 #[derive(Args, Debug)]
 pub(crate) struct Place {
     #[command(flatten)]
@@ -148,7 +148,7 @@ pub(crate) struct Get {
     #[arg(value_name = "GUESTPATH", required = true)]
     pub(crate) paths: Vec<OsString>,
 
-    /// Where to put them: a directory of this machine, or, for one file, its new name.
+    /// Their new place: a directory of this machine, or, for one file, its new name.
     #[arg(value_name = "LOCAL", required = true)]
     pub(crate) target: PathBuf,
 
@@ -220,7 +220,7 @@ pub(crate) struct Find {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// Where to begin.
+    /// The path to begin at.
     #[arg(value_name = "GUESTPATH", default_value = "/")]
     pub(crate) paths: Vec<OsString>,
 

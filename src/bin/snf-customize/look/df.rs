@@ -17,7 +17,7 @@ pub(super) fn run(args: &Df) -> Result<Exit, Failure> {
     for (path, info) in opened.tree().mounts() {
         systems.push((display_name(path), info.map_err(|error| opened.failure(&error))?));
     }
-    // What the guest does not mount is on the disk all the same.
+    // Volumes that the guest does not mount are on the disk all the same.
     for volume in &opened.guest.disk.volumes {
         if let Content::Open(fs) = &volume.content {
             let info = fs.info().map_err(|error| opened.failure(&error))?;

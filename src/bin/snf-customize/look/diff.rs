@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Value, json};
 use snf_fs::error::display_name;
-use snf_fs::tree::{Child, Handle};
+use snf_fs::tree::{Child, DEPTH_MAX, Handle};
 use snf_fs::{FileType, Stat};
 
 use super::args::Diff;
@@ -79,8 +79,6 @@ impl Difference {
 
 /// How much of two files is compared at once.
 const PIECE: usize = 256 << 10;
-/// A path of the guest has at most 4096 bytes, and so many names at most.
-const DEPTH_MAX: usize = 2048;
 
 impl Comparison<'_> {
     fn all(&mut self) -> Result<(), Trouble> {

@@ -2,15 +2,13 @@
 
 use serde_json::json;
 use snf_fs::error::display_name;
+use snf_image::guest::host_keys::{KeyFile, public_keys};
 use ssh_key::{HashAlg, PublicKey};
 
 use super::args::Fingerprints;
 use super::opened::Opened;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Document};
-
-/// Longest public key that is read, in bytes.
-const KEY_MAX: u64 = 64 << 10;
 
 /// Shows the fingerprints of the public host keys.
 pub(super) fn run(args: &Fingerprints) -> Result<Exit, Failure> {
@@ -49,16 +47,7 @@ pub(super) fn run(args: &Fingerprints) -> Result<Exit, Failure> {
 }
 
 fn collect(opened: &Opened, keys: &mut Vec<(String, PublicKey)>) -> Result<(), snf_fs::Error> {
-    let tree = opened.tree();
-    for entry in tree.read_dir_optional("/etc/ssh")? {
-        if !entry.name.starts_with(b"ssh_host_") || !entry.name.ends_with(b"_key.pub") {
-            continue;
-        }
-        let path = [b"/etc/ssh/".as_slice(), &entry.name].concat();
-        if !tree.is_file(&path)? {
-            continue;
-        }
-        let text = tree.read(&path, KEY_MAX)?;
+    for KeyFile { path, text } in public_keys(opened.tree())? {
         let key = std::str::from_utf8(&text)
             .ok()
             .and_then(|text| PublicKey::from_openssh(text.trim()).ok());

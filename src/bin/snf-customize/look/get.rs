@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FileType as NodeType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
 use snf_fs::error::display_name;
-use snf_fs::tree::Handle;
+use snf_fs::tree::{DEPTH_MAX, Handle};
 use snf_fs::{FileType, NodeId, Stat, Timestamp};
 
 use super::Trouble;
@@ -69,9 +69,6 @@ struct Copier<'a> {
     /// The first copy of each file that has several names, by file system and node.
     links: HashMap<(usize, NodeId), PathBuf>,
 }
-
-/// A path of the guest has at most 4096 bytes, and so many names at most.
-const DEPTH_MAX: usize = 2048;
 
 impl Copier<'_> {
     fn copy(

@@ -61,7 +61,7 @@ impl Opened {
         Failure::new(self.disks.judge(Family::of_fs(error).into()), sentence(error))
     }
 
-    /// What a command ends with after a walk. That the output was lost is told at the end of the run.
+    /// The end of a command after a walk. The end of the run tells that the output was lost.
     pub(super) fn end(&self, result: Result<(), Trouble>) -> Result<(), Failure> {
         match result {
             Ok(()) | Err(Trouble::Lost) => Ok(()),

@@ -8,7 +8,7 @@ use super::Trouble;
 use crate::exit::Failure;
 use crate::output;
 
-/// Standard output. What is not flushed when it goes was not needed by anybody.
+/// Standard output. Nobody needs the bytes that are not flushed when it goes.
 pub(super) struct Stream {
     out: BufWriter<StdoutLock<'static>>,
     terminal: bool,

@@ -71,7 +71,7 @@ impl Hive {
     }
 
     /// Replaces the content of a cell: in place where it fits, else in a new cell. Gives where it
-    /// is now. What is left of the cell is zeros.
+    /// is now. The rest of the cell is zeros.
     pub(super) fn replace_cell(
         &mut self,
         structure: &'static str,

@@ -4,7 +4,7 @@
 pub type Result<T, E = HiveError> = std::result::Result<T, E>;
 
 /// Why a hive cannot be read or changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum HiveError {
     /// A structure contradicts itself or the rest of the hive.
     #[error("corrupt {structure} at byte {offset} of the hive: {detail}")]
@@ -27,7 +27,7 @@ pub enum HiveError {
         /// The secondary one.
         secondary: u32,
         /// Why the logs did not help.
-        reason: String,
+        reason: LogProblem,
     },
     /// A kind of hive that is not handled.
     #[error("{what} is not supported; {remedy}")]
@@ -37,9 +37,38 @@ pub enum HiveError {
         /// The remedy.
         remedy: &'static str,
     },
+    /// The file of the hive cannot be read.
+    #[error("the hive cannot be read")]
+    Read(#[source] snf_fs::Error),
     /// The request makes no sense or does not fit.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Why the logs of a hive do not mend it. The words follow "and".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogProblem {
+    /// Nobody looked for them.
+    #[error("its logs were not given")]
+    NotGiven,
+    /// There is none.
+    #[error("there is no log with which to mend it")]
+    None,
+    /// They are older than the hive.
+    #[error("its logs have no entry for it")]
+    NoEntry,
+    /// A log of so many bytes claims more than it holds.
+    #[error("its log makes it {0} bytes long and does not hold as much")]
+    Long(usize),
+    /// A log in the old format that does not belong to it.
+    #[error("its log is of another time, or not whole")]
+    OtherTime,
+    /// A log without pages.
+    #[error("its log is of no hive")]
+    NoHive,
+    /// A log that ends early.
+    #[error("its log is cut short")]
+    Short,
 }
 
 impl HiveError {

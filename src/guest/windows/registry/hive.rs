@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use snf_fs::Timestamp;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::error::{HiveError, Result};
+use super::error::{HiveError, LogProblem, Result};
 use super::format::{
     BaseBlock, CELL_HEADER, CellSize, HiveBin, KEY_COMP_NAME, KEY_HIVE_ENTRY, KEY_NO_DELETE,
     KeyNode, KeySecurity, NONE, PAGE,
@@ -67,7 +67,7 @@ impl Hive {
         let (primary, secondary) =
             (base.primary_sequence_number.get(), base.secondary_sequence_number.get());
         if primary != secondary {
-            let reason = "its logs were not given".to_owned();
+            let reason = LogProblem::NotGiven;
             return Err(HiveError::Dirty { primary, secondary, reason });
         }
         Self::parse(data, now)
@@ -251,7 +251,7 @@ impl Hive {
         self.changed
     }
 
-    /// The file's bytes. Where something changed, sequence numbers, time and checksum are those
+    /// The file's bytes. If something changed, sequence numbers, time and checksum are those
     /// of a hive that was closed cleanly after one more write, so that its logs count as old.
     pub fn finish(mut self) -> Vec<u8> {
         if !self.changed {

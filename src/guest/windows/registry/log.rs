@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zerocopy::FromBytes;
 
-use super::error::{HiveError, Result};
+use super::error::{HiveError, LogProblem, Result};
 use super::format::{BaseBlock, DirtyPageReference, HiveBin, LogEntry, PAGE};
 use super::hive::{FileTime, Hive, SIZE_MAX, base_block};
 use super::marvin;
@@ -44,11 +44,10 @@ impl Hive {
         if intact && primary == secondary {
             return Ok((Self::parse(data, now)?, Recovery::None));
         }
-        let dirty =
-            |reason: &str| HiveError::Dirty { primary, secondary, reason: reason.to_owned() };
+        let dirty = |reason| HiveError::Dirty { primary, secondary, reason };
         let logs: Vec<(BaseBlock, &[u8])> = logs.iter().filter_map(|log| valid_log(log)).collect();
         if logs.is_empty() {
-            return Err(dirty("there is no log with which to mend it"));
+            return Err(dirty(LogProblem::None));
         }
         let held: usize = logs.iter().map(|(_, log)| log.len()).sum();
         let most = data.len().saturating_add(held).saturating_add(GROWTH_SLACK);
@@ -62,11 +61,9 @@ impl Hive {
                     base = restored(block);
                 }
             }
-            replay_new(&mut data, &mut base, new.iter().map(|log| log.1), most)
-                .map_err(|reason| dirty(&reason))?
+            replay_new(&mut data, &mut base, new.iter().map(|log| log.1), most).map_err(dirty)?
         } else {
-            replay_old(&mut data, &mut base, intact, &logs, most)
-                .map_err(|reason| dirty(&reason))?
+            replay_old(&mut data, &mut base, intact, &logs, most).map_err(dirty)?
         };
         base.file_type.set(0);
         let mut hive = {
@@ -113,7 +110,7 @@ fn replay_new<'a>(
     base: &mut BaseBlock,
     logs: impl Iterator<Item = &'a [u8]>,
     most: usize,
-) -> Result<u32, String> {
+) -> Result<u32, LogProblem> {
     let from = base.primary_sequence_number.get();
     let mut entries = BTreeMap::new();
     for log in logs {
@@ -144,15 +141,15 @@ fn replay_new<'a>(
         count += 1;
     }
     match count {
-        0 => Err("its logs have no entry for it".to_owned()),
+        0 => Err(LogProblem::NoEntry),
         count => Ok(count),
     }
 }
 
 /// Makes a hive as long as a log says, which has at most `most` bytes then.
-fn enlarge(data: &mut Vec<u8>, length: usize, most: usize) -> Result<(), String> {
+fn enlarge(data: &mut Vec<u8>, length: usize, most: usize) -> Result<(), LogProblem> {
     if length > most {
-        return Err(format!("its log makes it {length} bytes long and does not hold as much"));
+        return Err(LogProblem::Long(length));
     }
     if data.len() < length {
         data.resize(length, 0);
@@ -218,7 +215,7 @@ fn replay_old(
     intact: bool,
     logs: &[(BaseBlock, &[u8])],
     most: usize,
-) -> Result<u32, String> {
+) -> Result<u32, LogProblem> {
     let time = if intact {
         base.last_written_timestamp.get()
     } else {
@@ -230,23 +227,23 @@ fn replay_old(
             && block.last_written_timestamp.get() == time
     });
     let Some((block, log)) = log else {
-        return Err("its log is of another time, or not whole".to_owned());
+        return Err(LogProblem::OtherTime);
     };
     let size = block.hive_bins_data_size.get() as usize;
-    let cut = || "its log is cut short".to_owned();
     if size == 0 || !size.is_multiple_of(PAGE) || size > SIZE_MAX - PAGE {
-        return Err("its log is of no hive".to_owned());
+        return Err(LogProblem::NoHive);
     }
     let start = SECTOR * (block.clustering_factor.get().clamp(1, 8) as usize);
-    let vector = log.get(start..).filter(|rest| rest.starts_with(b"DIRT")).ok_or_else(cut)?;
-    let bitmap = vector.get(4..4 + size.div_ceil(SECTOR * 8)).ok_or_else(cut)?;
+    let vector =
+        log.get(start..).filter(|rest| rest.starts_with(b"DIRT")).ok_or(LogProblem::Short)?;
+    let bitmap = vector.get(4..4 + size.div_ceil(SECTOR * 8)).ok_or(LogProblem::Short)?;
     let mut at = start + (4 + bitmap.len()).next_multiple_of(start);
     enlarge(data, PAGE + size, most)?;
     for page in 0..size / SECTOR {
         if bitmap[page / 8] & 1 << (page % 8) == 0 {
             continue;
         }
-        let content = log.get(at..at + SECTOR).ok_or_else(cut)?;
+        let content = log.get(at..at + SECTOR).ok_or(LogProblem::Short)?;
         let place = PAGE + page * SECTOR;
         data[place..place + SECTOR].copy_from_slice(content);
         at += SECTOR;

@@ -19,7 +19,7 @@ mod subkeys;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use error::{HiveError, Result};
+pub use error::{HiveError, LogProblem, Result};
 pub use hive::{FileTime, Hive, Key};
 pub use log::{Recovery, needs_logs};
 pub use name::{Name, utf16_bytes, utf16_units};

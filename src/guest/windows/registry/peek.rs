@@ -16,7 +16,7 @@ const DATA_MAX: usize = 16 << 10;
 /// More subkeys or values than this no key has in practice; each costs a read.
 const COUNT_MAX: usize = 1 << 16;
 
-/// A hive that is read in place, and only as far as it is asked for. What its logs hold is
+/// A hive that is read in place, and only as far as it is asked for. The content of its logs is
 /// not seen.
 pub struct Peek<R> {
     read: R,
@@ -27,7 +27,7 @@ pub struct Peek<R> {
 #[derive(Clone)]
 pub struct PeekKey(KeyNode);
 
-impl<R: Fn(u64, usize) -> Result<Vec<u8>, String>> Peek<R> {
+impl<R: Fn(u64, usize) -> snf_fs::Result<Vec<u8>>> Peek<R> {
     /// A hive that `read` reads, which gives up to so many bytes at an offset of the file: fewer only
     /// at its end.
     pub fn open(read: R) -> Result<Self> {
@@ -125,7 +125,7 @@ impl<R: Fn(u64, usize) -> Result<Vec<u8>, String>> Peek<R> {
     }
 
     fn bytes(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
-        (self.read)(offset, length).map_err(HiveError::Invalid)
+        (self.read)(offset, length).map_err(HiveError::Read)
     }
 
     /// The first `length` bytes of an allocated cell's content.
@@ -226,7 +226,7 @@ mod tests {
     use super::super::{FileTime, Hive};
     use super::*;
 
-    type Read<'a> = Box<dyn Fn(u64, usize) -> Result<Vec<u8>, String> + 'a>;
+    type Read<'a> = Box<dyn Fn(u64, usize) -> snf_fs::Result<Vec<u8>> + 'a>;
 
     fn peek(data: &[u8]) -> Result<Peek<Read<'_>>> {
         Peek::open(Box::new(move |offset, length| {

@@ -175,7 +175,7 @@ fn rewrite_base(data: &mut [u8], change: impl FnOnce(&mut BaseBlock)) {
     data[..512].copy_from_slice(base.as_bytes());
 }
 
-/// Where a page goes, and its bytes.
+/// The place of a page, and its bytes.
 type Page = (u32, Vec<u8>);
 
 /// The pages in which two states of a hive differ.

@@ -1,5 +1,6 @@
 //! The two values that describe a user: `V`, a table of texts and hashes, and `F`, fixed fields.
 
+use super::Lacking;
 use crate::guest::windows::registry::FileTime;
 
 /// Entries of the table of `V`: offset, length and a word for each.
@@ -48,10 +49,10 @@ pub(super) fn has_password(v: &[u8]) -> Option<bool> {
 
 /// `V` with another hash of the password, and none for LAN Manager. Everything else has the same
 /// content and order.
-pub(super) fn with_hash(v: &[u8], hash: &[u8], empty: Vec<u8>) -> Result<Vec<u8>, String> {
+pub(super) fn with_hash(v: &[u8], hash: &[u8], empty: Vec<u8>) -> Result<Vec<u8>, Lacking> {
     let mut contents = Vec::with_capacity(ENTRIES);
     for index in 0..ENTRIES {
-        let range = range(v, index).ok_or_else(|| format!("value V: entry {index} of a user"))?;
+        let range = range(v, index).ok_or(Lacking::Entry(index))?;
         contents.push((range.start, index));
     }
     contents.sort_unstable();
@@ -87,9 +88,9 @@ pub(super) fn is_disabled(f: &[u8]) -> bool {
 
 /// `F` of an account whose password was set just now and that can be used; and whether it was
 /// disabled.
-pub(super) fn usable(f: &[u8], now: FileTime) -> Result<(Vec<u8>, bool), String> {
+pub(super) fn usable(f: &[u8], now: FileTime) -> Result<(Vec<u8>, bool), Lacking> {
     if f.len() < F_SIZE {
-        return Err(format!("value F of a user: it has {} bytes", f.len()));
+        return Err(Lacking::Fields(f.len()));
     }
     let was_disabled = is_disabled(f);
     let mut out = f.to_vec();

@@ -7,6 +7,7 @@ use md5::{Digest, Md5};
 use zeroize::Zeroizing;
 
 use super::super::{RegistryError, hives};
+use super::Lacking;
 use super::crypt::rc4;
 use crate::guest::windows::registry::Hive;
 
@@ -21,7 +22,7 @@ impl std::fmt::Debug for BootKey {
 
 /// The keys of `Control\Lsa` whose class names hold four bytes each.
 const PARTS: [&str; 4] = ["JD", "Skew1", "GBG", "Data"];
-/// Which of those bytes is which of the key.
+/// The place of each of those bytes in the key.
 const ORDER: [usize; 16] = [8, 5, 4, 2, 11, 9, 13, 3, 0, 6, 1, 12, 14, 10, 15, 7];
 
 impl BootKey {
@@ -79,11 +80,10 @@ const KEY_DATA: usize = 0x68;
 pub(super) const QWERTY: &[u8] = b"!@#$%^&*()qwertyUIOPAzxcvbnmQQQQQQQQQQQQ)(*@&%\0";
 pub(super) const DIGITS: &[u8] = b"0123456789012345678901234567890123456789\0";
 
-/// Decrypts the key of the SAM; the error says what the hive lacks.
-pub(super) fn hashed_boot_key(f: &[u8], boot: &BootKey) -> Result<HashedBootKey, String> {
-    let what = || "key in the value F of SAM\\Domains\\Account".to_owned();
-    let data = f.get(KEY_DATA..).ok_or_else(what)?;
-    let part = |start: usize, length: usize| data.get(start..start + length).ok_or_else(what);
+/// Decrypts the key of the SAM.
+pub(super) fn hashed_boot_key(f: &[u8], boot: &BootKey) -> Result<HashedBootKey, Lacking> {
+    let data = f.get(KEY_DATA..).ok_or(Lacking::Key)?;
+    let part = |start: usize, length: usize| data.get(start..start + length).ok_or(Lacking::Key);
     let word = |start| part(start, 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     match word(0)? {
         // Revision, Length, Salt, Key, CheckSum.
@@ -94,9 +94,7 @@ pub(super) fn hashed_boot_key(f: &[u8], boot: &BootKey) -> Result<HashedBootKey,
             rc4(&*rc4_key, &mut decrypted);
             let key = array(&decrypted[..16]);
             if *md5(&[&*key, DIGITS, &*key, QWERTY]) != decrypted[16..] {
-                return Err("key that fits the boot key of SYSTEM: the hives are of two systems, \
-                            or its startup key is not in the image"
-                    .to_owned());
+                return Err(Lacking::FittingKey);
             }
             Ok(HashedBootKey { key, revision: Revision::Rc4 })
         }
@@ -112,7 +110,7 @@ pub(super) fn hashed_boot_key(f: &[u8], boot: &BootKey) -> Result<HashedBootKey,
             }
             Ok(HashedBootKey { key, revision: Revision::Aes })
         }
-        other => Err(format!("known revision of its key (it is {other})")),
+        other => Err(Lacking::Revision(other)),
     }
 }
 

@@ -46,6 +46,30 @@ pub struct Changed {
     pub enabled: bool,
 }
 
+/// The part that the values of a SAM lack. The words follow "has no".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Lacking {
+    #[error("value V: entry {0} of a user")]
+    Entry(usize),
+    #[error("value F of a user: it has {0} bytes")]
+    Fields(usize),
+    #[error("key in the value F of SAM\\Domains\\Account")]
+    Key,
+    #[error(
+        "key that fits the boot key of SYSTEM: the hives are of two systems, or its startup key is \
+         not in the image"
+    )]
+    FittingKey,
+    #[error("known revision of its key (it is {0})")]
+    Revision(u32),
+}
+
+impl From<Lacking> for RegistryError {
+    fn from(lacking: Lacking) -> Self {
+        lacks(lacking.to_string())
+    }
+}
+
 fn hive_error(source: HiveError) -> RegistryError {
     RegistryError::Hive { path: "SAM".into(), source }
 }
@@ -104,13 +128,13 @@ pub fn set_password(
     let (f, v) = (read(sam, key, "F")?, read(sam, key, "V")?);
     let v_data = Zeroizing::new(v.data);
 
-    let hashed = keys::hashed_boot_key(&domain_f, boot_key).map_err(lacks)?;
+    let hashed = keys::hashed_boot_key(&domain_f, boot_key)?;
     let hash = crypt::nt_hash(password);
     let hash = crypt::with_rid(&hash, rid);
     let stored = crypt::Stored::of(&v_data, hashed.revision);
     let content = stored.encrypt(&hashed, rid, &hash, entropy);
-    let new_v = account::with_hash(&v_data, &content, stored.empty()).map_err(lacks)?;
-    let (new_f, enabled) = account::usable(&f.data, now).map_err(lacks)?;
+    let new_v = account::with_hash(&v_data, &content, stored.empty())?;
+    let (new_f, enabled) = account::usable(&f.data, now)?;
     sam.set_value(key, "V", v.data_type, &new_v).map_err(hive_error)?;
     sam.set_value(key, "F", f.data_type, &new_f).map_err(hive_error)?;
     if sam.number(key, "ForcePasswordReset").map_err(hive_error)?.is_some_and(|set| set != 0) {
