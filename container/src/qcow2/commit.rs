@@ -45,20 +45,25 @@ impl Image {
         }
         let mut new: Vec<_> = refcounts.blocks.values().filter(|block| block.fresh).collect();
         new.sort_unstable_by_key(|block| block.offset);
-        for block in new {
+        for block in &new {
             file.write_at(block.offset, &block.bytes)?;
         }
-        file.flush()?;
-        // 2. Newly used clusters are counted.
+        // The refcount table must not lead to a block that is not there.
         let table = !refcounts.table_dirty.is_empty();
-        if write_blocks(file, refcounts)? | table {
+        if table || !new.is_empty() {
+            file.flush()?;
+        }
+        // 2. Newly used clusters are counted. Nothing refers to them yet: what is counted and not
+        // written is leaked.
+        write_blocks(file, refcounts)?;
+        if table {
             let sectors = sectors(refcounts.table_dirty.iter().copied(), refcounts.table.len());
             for words in sectors {
                 let at = refcounts.table_offset + words.start as u64 * 8;
                 file.write_at(at, &super::bytes(&refcounts.table[words]))?;
             }
-            file.flush()?;
         }
+        file.flush()?;
         // 3. The switch.
         if tables.is_dirty() {
             let mut changed: Vec<_> = tables.cache.values().filter(|table| !table.fresh).collect();

@@ -3,8 +3,8 @@
 //! # The order of writes
 //! Data that needs new clusters goes into free ones at once; nothing refers to them yet. Changed
 //! tables stay in memory until [`flush`](snf_fs::BlockDevice::flush) (or until 16 MiB of them
-//! wait). Then they are written in four steps, with a flush of the file after each of the first
-//! three:
+//! wait). Then they are written in four steps, with a flush of the file after the second and the
+//! third, and after the first where refcount blocks are new:
 //!
 //! 1. new L2 tables and new refcount blocks, into free clusters;
 //! 2. refcounts of what is newly used, and the refcount table;

@@ -59,3 +59,27 @@ impl ImageReader for ForeignImage {
         Ok(Part::Data(length))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::image::source::id::ImageId;
+    use crate::image::source::open;
+    use crate::node::cancel::Cancel;
+    use crate::node::config::Config;
+
+    /// The daemon never sees an image that a tenant has chosen.
+    #[test]
+    fn tenants_do_not_deploy_them() {
+        let image: ImageId = "file:///nowhere/x.vmdk".parse().unwrap();
+        let said = |config: &Config| match open(&image, config, None, &Cancel::new()) {
+            Ok(_) => panic!("it was opened"),
+            Err(error) => error.to_string(),
+        };
+        let refused = said(&Config::default());
+        assert!(refused.contains("vmdk images are not deployed to instances"), "{refused}");
+        // A person gets as far as the file, which is not there.
+        let own =
+            Config { for_a_person: true, image_files: "/".parse().unwrap(), ..Config::default() };
+        assert!(!said(&own).contains("not deployed to instances"));
+    }
+}
