@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cli_support::Guest;
 use crate::edit_oracle::{Mounted, seen, shell};
 
-/// What the tools read and write.
+/// The files that the tools read and write.
 const FILES: [&str; 8] =
     ["passwd", "group", "shadow", "gshadow", "subuid", "subgid", "login.defs", "default/useradd"];
 

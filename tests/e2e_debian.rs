@@ -177,7 +177,7 @@ fn create_boot_and_the_same_offline() {
         walk::differences(&without_times(&after), &without_times(&offline_tree), |_| false);
     assert!(differing.is_empty(), "the two doors disagree:\n{}", differing.join("\n"));
 
-    // What a person adds offline takes effect at the boot below.
+    // Additions made offline take effect at the boot below.
     let (start, size) = disk::partition(&offline, 2);
     let output = Command::new(&binary)
         .arg("apply")
@@ -246,7 +246,7 @@ fn create_boot_and_the_same_offline() {
     }
 }
 
-/// What the second offline run asked for, in the running guest.
+/// The requests of the second offline run, in the running guest.
 fn edits_are_in_force(console: &mut Console) {
     console.ok("while [ -d /var/lib/snf-image/firstboot/late ]; do sleep 1; done");
     assert!(!console.ok("cat /root/early").contains("192.0.2.10"), "early is before the network");

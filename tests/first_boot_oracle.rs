@@ -1,4 +1,4 @@
-//! What runs at the first boot, judged by what would run it: systemd-analyze reads the units, and the
+//! The programs of the first boot, judged by those that would run them: systemd-analyze reads the units, and the
 //! shells of Debian and BusyBox run the scripts. A swap file is taken by swapon.
 
 use std::fs;

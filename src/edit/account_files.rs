@@ -14,7 +14,7 @@ pub(super) const PASSWD: &str = "/etc/passwd";
 pub(super) const GROUP: &str = "/etc/group";
 pub(super) const SHADOW: &str = "/etc/shadow";
 pub(super) const GSHADOW: &str = "/etc/gshadow";
-/// Where systems with a read-only `/usr` (ostree) keep those of their packages.
+/// The files in which systems with a read-only `/usr` (ostree) keep those of their packages.
 const MORE_PASSWD: &str = "/usr/lib/passwd";
 const MORE_GROUP: &str = "/usr/lib/group";
 

@@ -12,7 +12,7 @@ use crate::task::{Needs, Session, TaskError};
 /// The layouts of X, which Debian's console uses, too.
 const SYMBOLS: &str = "/usr/share/X11/xkb/symbols";
 const DEBIAN: &str = "/etc/default/keyboard";
-/// What Debian's console keeps of the layout of before.
+/// The files with the old layout of Debian's console.
 const CACHED: &str = "/etc/console-setup/cached_setup_keyboard.sh";
 const KEYMAPS: [&str; 3] = ["/usr/share/kbd/keymaps", "/usr/lib/kbd/keymaps", "/usr/share/keymaps"];
 /// Directories that are looked through for a keymap.

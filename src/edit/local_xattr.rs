@@ -13,7 +13,7 @@ const MOST: usize = 64 << 10;
 /// Labels are the guest's own business.
 ///
 /// # Errors
-/// What the system says; a file system without attributes has none.
+/// The system's error; a file system without attributes has none.
 pub(super) fn of(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; MOST];
     let length = match llistxattr(path, &mut names[..]) {

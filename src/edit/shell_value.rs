@@ -11,7 +11,7 @@ use crate::task::TaskError;
 /// that do go away. The value must need no quotes but double ones.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub(super) fn set(guest: &mut Guest, path: &str, key: &str, value: &str) -> Result<(), TaskError> {
     let old = guest.config(path)?.unwrap_or_default();
     let new = with_value(&old, key, value);

@@ -14,7 +14,7 @@ const BYTES_MAX: u64 = 64 << 20;
 /// skeleton's; labels are the new place's.
 ///
 /// # Errors
-/// What the tree says, and when the skeleton is no such thing.
+/// Errors of the tree, and when the skeleton is no such thing.
 pub(super) fn make_home(
     tree: &mut Tree,
     skeleton: &str,

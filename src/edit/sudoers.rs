@@ -26,7 +26,7 @@ pub enum Sudo {
 /// Writes the rule.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub(super) fn allow(
     guest: &mut Guest,
     session: &mut Session<'_>,

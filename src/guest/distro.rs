@@ -83,7 +83,7 @@ impl Distro {
     /// The file that says what [`Distro::detect`] finds.
     ///
     /// # Errors
-    /// What the tree says.
+    /// Errors of the tree.
     pub fn source(tree: &Tree) -> Result<Option<&'static str>> {
         for path in OS_RELEASE {
             if tree.is_file(path)? {

@@ -166,7 +166,7 @@ fn depth(path: &[u8]) -> usize {
 pub struct Cover {
     /// The mount point.
     pub target: Vec<u8>,
-    /// What is mounted there, in a few words (`tmpfs`, `nfs`).
+    /// The mounted file system, in a few words (`tmpfs`, `nfs`).
     pub what: String,
     /// The line, from 1.
     pub line: usize,

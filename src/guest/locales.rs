@@ -11,7 +11,7 @@ const NAMES_MAX: u32 = 4 << 20;
 /// Whether programs of the guest find this locale.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub fn has(tree: &Tree, name: &str) -> Result<bool> {
     if matches!(name, "C" | "POSIX" | "C.UTF-8" | "C.utf8") {
         return Ok(true);

@@ -64,7 +64,7 @@ impl Rules {
     /// The rules of a guest.
     ///
     /// # Errors
-    /// What the tree says.
+    /// Errors of the tree.
     pub fn of(guest: &Guest) -> Result<Self> {
         let mut defs = None;
         for path in LOGIN_DEFS {

@@ -1,4 +1,4 @@
-//! What is mounted beside `/etc/fstab`: units of systemd (`.mount`, `.automount`), and partitions that
+//! Mounts beside `/etc/fstab`: units of systemd (`.mount`, `.automount`), and partitions that
 //! systemd mounts by their type (Discoverable Partitions Specification).
 
 use std::collections::BTreeSet;
@@ -101,7 +101,7 @@ impl Guest {
     fn hide(&mut self, target: &[u8], why: String) {
         // A mount point that leads nowhere hides nothing.
         let Ok(canonical) = self.tree.resolve_missing(target) else { return };
-        // What the kernel's directories hide is told by itself.
+        // Another warning tells what the kernel's directories hide.
         let of_kernel = ["/dev", "/proc", "/sys", "/run"].iter().any(|dir| {
             canonical.strip_prefix(dir.as_bytes()).is_some_and(|r| r.is_empty() || r[0] == b'/')
         });
@@ -171,7 +171,7 @@ fn parse(path: &str, text: &str) -> Option<MountUnit> {
             }
         }
     }
-    // What begins with a specifier is known to the running machine only.
+    // Only the running machine knows a path that begins with a specifier.
     (unit.target.starts_with(b"/") && !unit.target.contains(&b'%')).then_some(unit)
 }
 

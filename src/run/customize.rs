@@ -61,7 +61,7 @@ pub enum CustomizeError {
     /// The disk failed to read, and whoever read may have taken it for something else.
     #[error("the disk cannot be read everywhere, and nothing was changed")]
     Read(#[source] DeviceError),
-    /// What changed could not be compared with what there was.
+    /// The changes could not be compared with the old state.
     #[error("what changed cannot be shown")]
     Diff(#[source] snf_fs::Error),
     /// The changes could not be written, or not all.
@@ -353,7 +353,7 @@ fn work_on_guest(
     Ok(guest)
 }
 
-/// What was written where the running guest has something else mounted, once for each mount point.
+/// Warns of files that are written where the running guest has something else mounted, once for each mount point.
 fn warn_of_hidden(guest: &Guest, session: &mut Session<'_>) {
     for (dir, why) in &guest.hidden {
         let hidden = |change: &Change| {

@@ -42,7 +42,7 @@ pub fn open_beside(
     let mut guest = Guest::find(disk, properties, false)
         .map_err(|refused| CustomizeError::Detect(refused.error))?;
     let mut events: Vec<Event> = Vec::new();
-    // What could not be mounted ended the run before.
+    // A file system that could not be mounted ended the run before.
     let _ = guest.mount(&mut events);
     Ok(guest)
 }

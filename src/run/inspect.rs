@@ -85,7 +85,7 @@ pub struct GuestSummary {
     pub host_keys: Vec<HostKeySummary>,
     /// Whether cloud-init is there and switched on.
     pub cloud_init: bool,
-    /// What a Linux guest is made of, with the evidence.
+    /// The parts of a Linux guest, with the evidence.
     pub facts: Option<Facts>,
     /// The installed packages of a Linux guest whose package manager is known.
     pub packages: Option<Packages>,

@@ -40,7 +40,7 @@ const DIR: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0 };
 /// known.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub(crate) fn network_stack(guest: &Guest) -> snf_fs::Result<Option<(&'static str, String)>> {
     let stack = match stack::choose(guest, &Properties::default()) {
         Ok(Some(stack)) => stack,

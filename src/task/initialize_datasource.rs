@@ -215,7 +215,7 @@ fn switched_off(guest: &Guest) -> Result<Option<String>, TaskError> {
 /// The first file of a command line of the kernel that has this word.
 ///
 /// # Errors
-/// What the tree says.
+/// Errors of the tree.
 pub(crate) fn on_command_line(guest: &Guest, word: &str) -> Result<Option<String>, TaskError> {
     for pattern in COMMAND_LINES {
         for path in glob::expand(&guest.tree, pattern.as_bytes())? {

@@ -33,7 +33,7 @@ struct Outcome {
     /// The size of the disk, before and after.
     sizes: Option<(u64, u64)>,
     took: Duration,
-    /// What changed, line by line, where that was asked for.
+    /// The changes, line by line, if they were asked for.
     diff: Option<String>,
 }
 
@@ -464,7 +464,7 @@ fn summary(outcome: &Outcome) -> String {
     text
 }
 
-/// What the run made, for a person.
+/// The result of the run, for a person.
 fn keys_and_passwords(args: &Apply, outcome: &Outcome) -> String {
     let report = &outcome.report;
     let mut text = String::new();

@@ -118,7 +118,7 @@ pub(crate) struct Apply {
     #[arg(skip)]
     pub(crate) laid: bool,
 
-    /// Where the options stood that a secret comes from.
+    /// The places of the options that a secret comes from.
     #[arg(skip)]
     pub(crate) order: Order,
 

@@ -182,7 +182,7 @@ impl Parsed {
         Ok(parsed)
     }
 
-    /// What an option asks for and a property leaves out cannot both be meant.
+    /// An option cannot ask for a task that a property leaves out.
     fn refuse_exclusions(&self, args: &Apply) -> Result<(), Failure> {
         let Tasks::Only(tasks) = self.tasks(args) else { return Ok(()) };
         for (task, words) in &tasks {

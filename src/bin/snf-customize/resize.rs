@@ -163,7 +163,7 @@ impl BlockDevice for Resized {
         self.device.write_at(offset, buf)
     }
 
-    /// Where the disk is now, it need not grow.
+    /// The disk need not grow to be where it is now.
     fn write_free(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         if offset.saturating_add(buf.len() as u64) > self.before {
             self.ensure()?;

@@ -18,7 +18,7 @@ pub(crate) struct Progress(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     wrote: AtomicBool,
-    /// What is written now is where nothing refers to it.
+    /// Bytes that are written now go to places that nothing refers to.
     free: AtomicBool,
     /// Held while the flag changes, and by a signal that ends the program.
     change: Mutex<()>,

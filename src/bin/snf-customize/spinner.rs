@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What is done sooner needs no line.
+/// A step that ends sooner needs no line.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the line changes.
 const TICK: Duration = Duration::from_millis(120);

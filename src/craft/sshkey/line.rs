@@ -54,7 +54,7 @@ pub fn check_line(line: &str) -> Result<(), BadKeyLine> {
         return Err(BadKeyLine::Damaged);
     }
     if kind.contains("-cert-v01@") {
-        // What a certificate says is judged by whoever trusts its authority.
+        // A server that trusts the authority judges the content of a certificate.
         return if reader.0.is_empty() { Err(BadKeyLine::Damaged) } else { Ok(()) };
     }
     for field in fields {
@@ -117,7 +117,7 @@ fn word(text: &str) -> &str {
     text.split([' ', '\t']).next().unwrap_or_default()
 }
 
-/// What comes after the first word, whose quotes may hold blanks.
+/// The text after the first word, whose quotes may hold blanks.
 fn after_options(text: &str) -> &str {
     let mut quoted = false;
     let mut escaped = false;

@@ -122,7 +122,7 @@ fn start(guest: &mut Guest, phase: Phase) -> Result<(), TaskError> {
 
 fn systemd(guest: &mut Guest, phase: Phase) -> Result<(), TaskError> {
     let order = match phase {
-        // What comes before the network cannot wait for all of sysinit.target: in it cloud-init waits
+        // A unit before the network cannot wait for all of sysinit.target: in it cloud-init waits
         // for the network.
         Phase::Early => {
             "DefaultDependencies=no\n\

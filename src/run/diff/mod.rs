@@ -1,4 +1,4 @@
-//! What a run changes, as a unified diff: the tree as it was beside the tree as it will be. Secrets are
+//! The changes of a run, as a unified diff: the tree as it was beside the tree as it will be. Secrets are
 //! masked ([`mask`]); what is no text is named only.
 
 mod mask;
@@ -82,7 +82,7 @@ fn collect(
     Ok(())
 }
 
-/// What is at a path, without following a link at its end.
+/// The node at a path, without following a link at its end.
 fn node(tree: &Tree, path: &[u8]) -> snf_fs::Result<Option<Stat>> {
     match tree.lstat(path) {
         Ok(stat) => Ok(Some(stat)),

@@ -1,4 +1,4 @@
-//! What a Linux guest is made of, each answer with its evidence: a path, and what stands there.
+//! The parts of a Linux guest, each with its evidence: a path, and the text there.
 
 use serde::Serialize;
 use snf_fs::error::display_name;
@@ -15,7 +15,7 @@ use crate::task::network_stack;
 pub struct Fact {
     /// The answer, in a word or a few.
     pub value: String,
-    /// Where the guest says so.
+    /// The path at which the guest says so.
     pub evidence: String,
 }
 
@@ -25,7 +25,7 @@ impl Fact {
     }
 }
 
-/// What a Linux guest is made of; `None` where it does not say.
+/// The parts of a Linux guest; `None` where it does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Facts {
     /// The family of its distribution: `debian`, `redhat`, ...

@@ -33,7 +33,7 @@ pub(crate) struct Planned {
     options: Vec<(String, serde_json::Value)>,
 }
 
-/// Where the options stood on the command line that a secret comes from.
+/// The places on the command line of the options that a secret comes from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Order(Vec<(&'static str, Vec<usize>)>);
 

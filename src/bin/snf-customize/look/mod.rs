@@ -27,7 +27,7 @@ use crate::spinner::Spinner;
 
 /// Runs one of the reading commands.
 pub(crate) fn run(look: &Look) -> Exit {
-    // What goes to the terminal as it is read needs no line that says so.
+    // Output that goes to the terminal as it is read needs no line that says so.
     let silent = matches!(look, Look::Get(_)) || !io::stdout().is_terminal();
     let spinner = Spinner::start("reading the disk", silent && !crate::output::is_quiet());
     let result = match look {
