@@ -9,13 +9,22 @@ use snf_image::params::Problem;
 /// The OS parameter.
 const PARAMETER: &str = "img_edits";
 
+/// Kinds that read files of the machine that customizes: a tenant's list never holds them, whatever is
+/// allowed.
+const LOCAL: [&str; 2] = ["copy-in", "tar-in"];
+
+/// The kinds that a tenant's list may hold.
+fn possible() -> impl Iterator<Item = &'static str> {
+    kinds().filter(|kind| !LOCAL.contains(kind))
+}
+
 /// The kinds of edits that are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edits(BTreeSet<&'static str>);
 
 impl Default for Edits {
     fn default() -> Self {
-        Self(kinds().collect())
+        Self(possible().collect())
     }
 }
 
@@ -31,11 +40,22 @@ impl FromStr for Edits {
                 None => (word, false),
             };
             match (name, take) {
-                ("all", false) => allowed = kinds().collect(),
+                ("all", false) => allowed = possible().collect(),
                 ("none", false) => allowed.clear(),
+                // They are refused anyway.
+                (name, true) if LOCAL.contains(&name) => {
+                    if number == 0 {
+                        allowed = possible().collect();
+                    }
+                }
+                (name, false) if LOCAL.contains(&name) => {
+                    return Err(format!(
+                        "{word:?} reads files of the node, which no tenant may; leave it out"
+                    ));
+                }
                 _ => {
-                    let kind = kinds().find(|kind| *kind == name).ok_or_else(|| {
-                        let all: Vec<&str> = kinds().collect();
+                    let kind = possible().find(|kind| *kind == name).ok_or_else(|| {
+                        let all: Vec<&str> = possible().collect();
                         format!(
                             "{word:?} is no kind of edit; there are all, none, {}",
                             all.join(", ")
@@ -43,7 +63,7 @@ impl FromStr for Edits {
                     })?;
                     // `-tar-in` alone is all but that.
                     if number == 0 && take {
-                        allowed = kinds().collect();
+                        allowed = possible().collect();
                     }
                     if take {
                         allowed.remove(kind);
@@ -59,7 +79,7 @@ impl FromStr for Edits {
 
 impl std::fmt::Display for Edits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let refused: Vec<&str> = kinds().filter(|kind| !self.0.contains(kind)).collect();
+        let refused: Vec<&str> = possible().filter(|kind| !self.0.contains(kind)).collect();
         match (self.0.is_empty(), refused.is_empty()) {
             (_, true) => f.write_str("all"),
             (true, _) => f.write_str("none"),
@@ -101,6 +121,8 @@ mod tests {
         assert_eq!(parse("-chown").unwrap(), parse("all -chown").unwrap());
         assert_eq!(parse("-chown -chmod").unwrap().to_string(), "all but chmod, chown");
         assert!(parse("mkdri").unwrap_err().contains("mkdir"));
+        assert_eq!(parse("-copy-in").unwrap(), Edits::default());
+        assert!(parse("all tar-in").unwrap_err().contains("files of the node"));
     }
 
     #[test]
