@@ -83,7 +83,10 @@ pub(crate) fn command_line(mut words: Vec<OsString>) -> Result<Cli, Ended> {
     };
     let files: Vec<PathBuf> =
         sub.try_get_many("file").ok().flatten().into_iter().flatten().cloned().collect();
-    let prints = sub.try_contains_id("print_plan").is_ok() && sub.get_flag("print_plan");
+    // Commands without these options give nothing; only builds with debug assertions say that it is
+    // no option of theirs.
+    let flag = |id| sub.try_get_one::<bool>(id).ok().flatten().copied().unwrap_or(false);
+    let prints = flag("print_plan");
     if files.is_empty() && !prints {
         let mut cli = Cli::from_arg_matches(&matches)?;
         if let Some(apply) = cli.apply_mut() {
@@ -92,7 +95,7 @@ pub(crate) fn command_line(mut words: Vec<OsString>) -> Result<Cli, Ended> {
         return Ok(cli);
     }
     let said = documents(&files, sub).inspect_err(|failure| {
-        if sub.get_flag("json") {
+        if flag("json") {
             let disk = sub.get_one::<PathBuf>("disk").cloned().unwrap_or_default();
             output::Document::new(name, &disk).finish(failure.exit, &failure.message);
         }
