@@ -277,6 +277,8 @@ fn a_standard_output_that_takes_nothing_is_an_error() {
         assert!(error.contains(why) && error.lines().count() == 1, "{line}: {error}");
     }
     assert_eq!(shell("$1 apply $2 --hostname vm >/dev/null").0, Some(0));
+    // Opened for reading, too, as Python's `subprocess.DEVNULL` is.
+    assert_eq!(shell("$1 apply $2 --hostname vm 1<>/dev/null").0, Some(0));
     // An error keeps its code.
     assert_eq!(shell("$1 apply $2 --user-password bob:hash:! >/dev/full --json").0, Some(1));
 }

@@ -82,7 +82,7 @@ fn files_that_make_no_sense_are_refused() {
         ("--ssh-key=root:file:", "# nothing\n", "there is no key"),
         ("--ssh-key=root:file:", "hello world\n", "names no kind of key"),
         ("--ssh-key=root:file:", &key[..59], "not whole base64"),
-        ("--ssh-key=root:file:", &key.replace("ed25519", "rsa"), "names no kind"),
+        ("--ssh-key=root:file:", &key.replace("ssh-ed25519", "rsa"), "names no kind"),
         ("--ssh-key=root:file:", &key.replace("ssh-ed25519", "ssh-rsa"), "of another kind"),
         ("--ssh-key=root:file:", &format!("{key}broken\n"), "line 2"),
         ("--ssh-key=root:file:", "-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),

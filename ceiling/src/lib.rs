@@ -5,9 +5,14 @@
 //! sentence instead, and takes no more than its ceiling, whatever an image makes it ask for.
 //!
 //! Only Rust's own allocations are counted. Memory of libraries in C and maps of files are not.
+//!
+//! [`output_was_closed`] tells the other fact that Rust's run time hides from `main`.
 #![deny(unsafe_code)]
 
 mod alloc;
+mod start;
+
+pub use start::output_was_closed;
 
 use std::io::{Cursor, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

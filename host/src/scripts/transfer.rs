@@ -3,7 +3,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Instant;
 
 use snf_claim::Purpose;
@@ -246,16 +245,10 @@ pub fn standard_input() -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// It is closed. The standard library then opens the null device for reading and writing in its
-/// place before `main`, and an export would be lost without a word.
+/// It is closed: an export would be lost without a word.
 pub fn standard_output() -> io::Result<File> {
-    use rustix::fs::OFlags;
-    let output = File::from(rustix::io::dup(io::stdout()).map_err(io::Error::from)?);
-    let both_ways = rustix::fs::fcntl_getfl(&output).is_ok_and(|f| f.contains(OFlags::RDWR));
-    let null = std::fs::metadata("/dev/null")?.rdev();
-    let found = output.metadata()?;
-    if both_ways && found.file_type().is_char_device() && found.rdev() == null {
+    if snf_ceiling::output_was_closed() {
         return Err(io::Error::other("it is closed"));
     }
-    Ok(output)
+    Ok(File::from(rustix::io::dup(io::stdout()).map_err(io::Error::from)?))
 }

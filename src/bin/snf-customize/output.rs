@@ -1,11 +1,9 @@
 //! The output for persons and scripts.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::OFlags;
 use serde_json::{Map, Value, json};
 use snf_image::event::{Event, EventSink};
 use snf_image::shown;
@@ -71,19 +69,12 @@ pub(crate) fn content_output() -> Result<io::StdoutLock<'static>, Failure> {
     })
 }
 
-/// Standard output, unless it was closed before the program began. Rust opens `/dev/null` in its
-/// place then, for reading and writing, which no shell does.
+/// Standard output, unless it was closed before the program began.
 fn open_output() -> io::Result<io::StdoutLock<'static>> {
-    let out = io::stdout();
-    let both_ways = rustix::fs::fcntl_getfl(&out).is_ok_and(|flags| flags.contains(OFlags::RDWR));
-    if both_ways && !out.is_terminal() {
-        let found = std::fs::File::from(rustix::io::dup(&out)?).metadata()?;
-        let null = std::fs::metadata("/dev/null")?;
-        if found.file_type().is_char_device() && found.rdev() == null.rdev() {
-            return Err(io::Error::other("it is closed"));
-        }
+    if snf_ceiling::output_was_closed() {
+        return Err(io::Error::other("it is closed"));
     }
-    Ok(out.lock())
+    Ok(io::stdout().lock())
 }
 
 /// The end of a run. One whose result nobody could be told did not end well.
