@@ -1,5 +1,5 @@
 //! The changes of a run, as a unified diff: the tree as it was beside the tree as it will be. Secrets are
-//! masked ([`mask`]); what is no text is named only.
+//! masked (module `mask`); other files are only named.
 
 mod mask;
 
