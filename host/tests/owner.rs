@@ -35,13 +35,18 @@ fn whoever_has_the_disk() {
     refused(&lab, "another snf-image or snf-customize");
     drop(other);
 
+    let socket = lab.dir.path().join("socket");
     let mut holder = Command::new("qemu-nbd")
         .args(["-f", "raw", "-t", "-k"])
-        .arg(lab.dir.path().join("socket"))
-        .arg(lab.disk())
+        .args([&socket, &lab.disk()])
         .spawn()
         .expect("this test needs qemu-nbd (qemu-utils)");
-    wait_for("qemu-nbd", || lab.dir.path().join("socket").exists().then_some(()));
+    // The socket is there before the disk is open and locked; an answer comes after that.
+    let address = format!("nbd+unix:///?socket={}", socket.display());
+    wait_for("qemu-nbd", || {
+        let asked = Command::new("qemu-img").args(["info", &address]).output().unwrap();
+        asked.status.success().then_some(())
+    });
     refused(&lab, "most likely a running virtual machine");
     holder.kill().unwrap();
     holder.wait().unwrap();
