@@ -8,8 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use snf_fs::fat::{Fat, Options};
-use snf_fs::testing::{Random, RecordingDevice};
-use snf_fs::{Attributes, BlockDevice, FileDevice, FileSystem, FileType, NodeId, Timestamp};
+use snf_fs::testing::{Fault, FaultDevice, Random, RecordingDevice};
+use snf_fs::{
+    Attributes, BlockDevice, FileDevice, FileSystem, FileType, MemoryDevice, NodeId, Timestamp,
+};
 use tempfile::TempDir;
 
 const PLAIN: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0 };
@@ -303,6 +305,41 @@ fn what_mtools_wrote_is_read_and_edited() {
     let seen = image.by_mtools();
     assert_eq!(seen.len(), 2 + 1 + 400 + 300);
     assert!(walk(&image.open()) == seen);
+}
+
+/// One read gets the clusters of a directory that lie side by side. The fuzzer found the second
+/// directory: a file that is marked as one. Each of its bytes made an entry, and each look-up of
+/// one read each cluster.
+#[test]
+fn clusters_side_by_side_cost_one_read() {
+    let image = Image::make("-F 12 -s 1", 1440);
+    let mut fs = image.open();
+    let many = fs.mkdir(fs.root(), b"many", PLAIN).unwrap();
+    for index in 0..300 {
+        fs.create(many, format!("entry number {index}").as_bytes(), PLAIN).unwrap();
+    }
+    let file = fs.create(fs.root(), b"CONTENT", PLAIN).unwrap();
+    fs.replace(file, &[7; 40_000]).unwrap();
+    fs.commit().unwrap();
+    image.fsck("made");
+    let mut bytes = std::fs::read(&image.path).unwrap();
+    let at = bytes.windows(11).position(|name| name == b"CONTENT    ").unwrap();
+    bytes[at + 11] = 0x10;
+    let device = Arc::new(FaultDevice::new(Arc::new(MemoryDevice::new(bytes)), Fault::None));
+    let reads = || device.counts().reads.load(std::sync::atomic::Ordering::Relaxed);
+    let fs = Fat::open(device.clone(), Options { now: NOW }).unwrap();
+    for name in ["many", "content"] {
+        let dir = fs.lookup(fs.root(), name.as_bytes()).unwrap().unwrap();
+        let entries = fs.readdir(dir).unwrap();
+        assert!(entries.len() >= 300, "{name}: {} entries", entries.len());
+        let before = reads();
+        for entry in entries.iter().take(300) {
+            assert!(fs.lookup(dir, &entry.name).unwrap().is_some());
+        }
+        // The first cluster of the new directory lies apart from the others.
+        let cost = reads() - before;
+        assert!(cost <= 300 * 4, "{name}: {cost} reads for 300 look-ups");
+    }
 }
 
 /// Wherever the power fails, a file that was there is there with its old or its new content, and

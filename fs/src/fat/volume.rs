@@ -16,6 +16,8 @@ use crate::num::to_usize;
 
 /// No directory is larger: 65,536 entries.
 const MOST_DIRECTORY: usize = 65_536 * ENTRY;
+/// Bytes that one read gets at most.
+const READ_TOGETHER: usize = 1 << 20;
 /// Most bytes that wait for the commit.
 const MOST_HELD: usize = 256 << 20;
 
@@ -71,17 +73,36 @@ impl Volume {
                 let text = format!("{} clusters, and byte {offset} is wanted", chain.len());
                 return Err(Error::corrupt("cluster chain", "its end", text));
             };
-            let count = (size - within).min(buf.len() - done);
-            if count == size {
-                self.read_cluster(number, &mut buf[done..done + count])?;
-            } else {
-                self.read_cluster(number, &mut cluster)?;
-                buf[done..done + count].copy_from_slice(&cluster[within..within + count]);
+            if within == 0 {
+                let together = self.together(&chain[index..], buf.len() - done);
+                if together > 0 {
+                    let count = together * size;
+                    let place = self.geometry.place(number).get();
+                    self.device.read_at(place, &mut buf[done..done + count])?;
+                    done += count;
+                    index += together;
+                    continue;
+                }
             }
+            let count = (size - within).min(buf.len() - done);
+            self.read_cluster(number, &mut cluster)?;
+            buf[done..done + count].copy_from_slice(&cluster[within..within + count]);
             done += count;
             (index, within) = (index + 1, 0);
         }
         Ok(())
+    }
+
+    /// How many clusters at the begin of a chain one read gets: they lie side by side, are as the
+    /// device has them, and fit into so many bytes.
+    fn together(&self, chain: &[Cluster], bytes: usize) -> usize {
+        let Some(first) = chain.first() else { return 0 };
+        let most = bytes.min(READ_TOGETHER) / self.geometry.cluster;
+        let wanted = first.until(Cluster::new(u32::MAX));
+        let side_by_side = wanted.zip(chain.iter().take(most)).take_while(|(wanted, cluster)| {
+            wanted == *cluster && !self.clusters.contains_key(cluster)
+        });
+        side_by_side.count()
     }
 
     /// The clusters of a file's content.
@@ -120,9 +141,12 @@ impl Volume {
             self.root = Some(bytes);
             return Ok(());
         }
-        let mut old = vec![0; self.geometry.cluster];
-        for (cluster, new) in self.dir_chain(dir)?.into_iter().zip(bytes.chunks(old.len())) {
-            self.read_cluster(cluster, &mut old)?;
+        let size = self.geometry.cluster;
+        let chain = self.dir_chain(dir)?;
+        let mut old = vec![0; chain.len() * size];
+        self.read_chain(&chain, 0, &mut old)?;
+        let changes = bytes.chunks(size).zip(old.chunks(size));
+        for (cluster, (new, old)) in chain.into_iter().zip(changes) {
             if old != new {
                 self.write_cluster(cluster, new.to_vec())?;
             }
