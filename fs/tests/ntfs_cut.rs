@@ -225,6 +225,47 @@ fn a_nearly_full_volume_is_refused_or_as_safe_as_an_empty_one() {
     assert!(device.events().is_empty() && fs.is_dirty());
 }
 
+/// A volume with an MFT whose list of clusters takes several records, and with a free part that is in
+/// one piece. All of it is made by ntfs-3g.
+fn fragmented() -> Vec<u8> {
+    let image = Image::make("-c 4096", 10);
+    std::fs::write(&image.path, volume("-c 4096", 10)).unwrap();
+    let mount = image.mount();
+    std::fs::write(mount.path("room"), vec![b'r'; 2 << 20]).unwrap();
+    let names: Vec<String> = (0..3_000).map(|number| format!("f{number}")).collect();
+    let made = |name: &&String| std::fs::write(mount.path(name), [b'f'; 4_000]).is_ok();
+    let made = names.iter().take_while(made).count();
+    assert!(made > 500 && made < names.len(), "{made}");
+    for name in names.iter().take(made).step_by(2) {
+        std::fs::remove_file(mount.path(name)).unwrap();
+    }
+    drop(mount);
+    // Records until the volume is full: the MFT takes one cluster here and one there.
+    let mount = image.mount();
+    let records = (0..6_000).map(|number| format!("record {number}"));
+    let made = records.take_while(|name| std::fs::write(mount.path(name), b"").is_ok()).count();
+    assert!(made > 1_000, "{made}");
+    drop(mount);
+    std::fs::remove_file(image.mount().path("room")).unwrap();
+    std::fs::read(&image.path).unwrap()
+}
+
+#[test]
+fn an_mft_in_many_pieces_changes_as_a_whole_too() {
+    let image = fragmented();
+    let fs = Ntfs::open(Arc::new(MemoryDevice::new(image.clone()))).unwrap();
+    let mft = fs.volume().inode(RecordNumber(0)).unwrap();
+    let runs = mft.data().unwrap().mapping().unwrap().runs.len();
+    assert!(!mft.extensions.is_empty() && runs > 50, "{runs}");
+    old_or_new(&image, "-c 4096", 10, 5, |fs| {
+        small_edit(fs).unwrap();
+        // Records at both ends of the MFT.
+        let node = fs.create(fs.root(), b"one more", ANY).unwrap();
+        fs.replace(node, &[b'm'; 3_000]).unwrap();
+        fs.unlink(fs.root(), b"record 3").unwrap();
+    });
+}
+
 #[test]
 fn faults_are_told_and_before_the_first_write_nothing_changes() {
     let image = volume("-c 4096", 8);

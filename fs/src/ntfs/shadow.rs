@@ -66,6 +66,15 @@ pub(super) struct Shadow {
     pub switched: BootSector,
 }
 
+/// How an attempt at the copies ended.
+enum Tried {
+    Done(Box<Shadow>),
+    /// The records of the MFT do not hold the list of its clusters with the copies in it.
+    NotDescribed,
+    /// That much is not copied.
+    TooMuch,
+}
+
 /// A volume that has no room for the copies. Without them a cut could cost files, so that nothing
 /// is written at all.
 fn no_room(needed: u64, in_one: u64, free: u64, cluster: u64) -> Error {
@@ -96,37 +105,71 @@ impl Volume {
         let wanted = changed.len().min(PIECES_MAX);
         let mut most = wanted;
         while most > 0 {
-            let ranges = merge(&changed, most);
-            let clusters: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-            if clusters.saturating_mul(self.geometry.cluster) > BYTES_MAX {
-                break;
-            }
-            // The clusters of the copies are in use in `bitmaps` only.
-            let space = self.space.clone();
-            let mark = self.store.begin();
-            let result = self.copies(&ranges);
-            self.store.roll_back(mark);
-            self.space = space;
-            match result {
-                Ok(None) => most -= (most / 4).max(1),
+            match self.try_copies(&merge(&changed, most)) {
+                Ok(Tried::Done(shadow)) => return Ok(*shadow),
+                Ok(Tried::NotDescribed) => most -= (most / 4).max(1),
+                Ok(Tried::TooMuch) => break,
                 // Fewer and longer pieces than those that change find no room.
                 Err(Error::NoSpace(_)) if most < wanted => break,
-                Err(Error::NoSpace(_)) => {
-                    let mut free = 0;
-                    self.scan_free(0..self.geometry.clusters, &mut |run| {
-                        free += run.end - run.start;
-                        true
-                    })?;
-                    let needed = clusters + self.mirror.0.clusters();
-                    let in_one = self.mirrored_clusters().max(self.mirror.0.clusters());
-                    return Err(no_room(needed, in_one, free, self.geometry.cluster));
-                }
+                Err(Error::NoSpace(_)) => return Err(self.no_room(&changed)?),
                 Err(error) => return Err(error),
-                Ok(Some(shadow)) => return Ok(shadow),
             }
         }
-        let pieces = self.mft.data().and_then(Attribute::mapping).map_or(0, |m| m.runs.len());
-        Err(too_many_pieces(pieces))
+        // A copy of many runs may be one run: then a list that is full has room for it.
+        let runs = self.mft.data().and_then(Attribute::mapping).map(|mapping| mapping.runs.clone());
+        let runs = runs.unwrap_or_default();
+        let unit = self.record_clusters();
+        let last = changed.last().map_or(Vcn(0), |range| range.end);
+        let ends: Vec<Vcn> = (1..=runs.len())
+            .map(|index| runs.get(index).map_or(runs.end(), |(vcn, _)| vcn))
+            .map(|end| Vcn(end.0.next_multiple_of(unit)).min(runs.end()))
+            .filter(|&end| end >= last)
+            .collect();
+        let mut at = 0;
+        while let Some(&end) = ends.get(at) {
+            match self.try_copies(&[Vcn(0)..end]) {
+                Ok(Tried::Done(shadow)) => return Ok(*shadow),
+                Ok(Tried::NotDescribed) if at + 1 < ends.len() => {
+                    at = (2 * at + 1).min(ends.len() - 1);
+                }
+                Ok(Tried::NotDescribed | Tried::TooMuch) | Err(Error::NoSpace(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(too_many_pieces(runs.len()))
+    }
+
+    /// Works out copies of these parts of the MFT. The clusters that they take are in use in
+    /// [`Shadow::bitmaps`] only.
+    fn try_copies(&mut self, ranges: &[Range<Vcn>]) -> Result<Tried> {
+        let clusters: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        if clusters.saturating_mul(self.geometry.cluster) > BYTES_MAX {
+            return Ok(Tried::TooMuch);
+        }
+        let space = self.space.clone();
+        let mark = self.store.begin();
+        let result = self.copies(ranges);
+        self.store.roll_back(mark);
+        self.space = space;
+        Ok(result?.map_or(Tried::NotDescribed, |shadow| Tried::Done(Box::new(shadow))))
+    }
+
+    /// The error of a volume without room for copies of `ranges`.
+    fn no_room(&self, ranges: &[Range<Vcn>]) -> Result<Error> {
+        let mut free = 0;
+        self.scan_free(0..self.geometry.clusters, &mut |run| {
+            free += run.end - run.start;
+            true
+        })?;
+        let clusters: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let needed = clusters + self.mirror.0.clusters();
+        let in_one = self.mirrored_clusters().max(self.mirror.0.clusters());
+        Ok(no_room(needed, in_one, free, self.geometry.cluster))
+    }
+
+    /// Clusters of which a record has all or none.
+    fn record_clusters(&self) -> u64 {
+        (to_u64(self.geometry.record) / self.geometry.cluster).max(1)
     }
 
     /// Clusters of the records that the mirror has.
@@ -142,7 +185,7 @@ impl Volume {
         let Some(Mapping { runs, .. }) = self.mft.data().and_then(Attribute::mapping) else {
             return Err(self.mft.corrupt("it has no $DATA in clusters"));
         };
-        let unit = (record / cluster).max(1);
+        let unit = self.record_clusters();
         let of = |range: Range<u64>| range.start / unit..range.end.div_ceil(unit);
         let mut units: Vec<Range<u64>> = vec![of(0..self.mirrored_clusters())];
         units.extend(self.mft.extensions.iter().map(|number| {
@@ -346,6 +389,9 @@ impl Volume {
         else {
             return Ok(None);
         };
+        if let Some(same) = self.same_split(inode, data, parts) {
+            return Ok(Some(same));
+        }
         let (mut out, mut from) = (BTreeMap::new(), 0);
         for (record, attributes) in parts {
             let (ours, others): (Vec<_>, Vec<_>) =
@@ -374,6 +420,32 @@ impl Volume {
             from = next;
         }
         Ok((from == mapping.runs.len()).then_some(out))
+    }
+
+    /// The same virtual clusters of `$DATA` as before for each record, where all of them have room.
+    fn same_split(
+        &self,
+        inode: &Inode,
+        data: &Attribute,
+        parts: &[(Record, Vec<Attribute>)],
+    ) -> Option<BTreeMap<RecordNumber, Begin>> {
+        let (mut out, mut end) = (BTreeMap::new(), Vcn(0));
+        for (record, attributes) in parts {
+            let (ours, others): (Vec<_>, Vec<_>) =
+                attributes.iter().partition(|a| a.type_code == DATA && a.name.is_empty());
+            let taken: usize = others.iter().map(|part| self.unchanged(inode, part).len()).sum();
+            for part in &ours {
+                let vcns = part.lowest_vcn..part.lowest_vcn + part.mapping()?.runs.clusters();
+                let bytes = data.encode_part(part.instance, vcns.clone(), &self.geometry)?;
+                let is_next = part.lowest_vcn == end && ours.len() == 1;
+                if !is_next || taken + bytes.len() > record.room() {
+                    return None;
+                }
+                end = vcns.end;
+                out.insert(record.number, Begin { vcn: part.lowest_vcn, bytes });
+            }
+        }
+        (end == data.mapping()?.runs.end()).then_some(out)
     }
 
     /// The attribute list with other virtual clusters for the parts of `$DATA`, where they differ.
