@@ -13,6 +13,7 @@ mod linked;
 mod policy;
 mod publish;
 mod setup;
+mod smoke;
 mod stage;
 mod test;
 mod util;

@@ -123,6 +123,7 @@ fn all() -> Result<()> {
     })?;
     let cache = cache()?;
     let stage = crate::stage::stage()?;
+    step("running each command of the release build", || crate::smoke::smoke(&stage, &image))?;
     let test = |arguments: &[&str]| {
         let mut test = command(env!("CARGO"), ["test", "--workspace", "--no-fail-fast"]);
         test.args(arguments)
