@@ -41,6 +41,12 @@ fn options_that_make_no_sense_are_refused() {
         (&[host, "--properties=OSFAMILY=linux"], "--properties"),
         (&[host, "--hostname=y"], "cannot be used multiple times"),
         (&["--write=/a:text:x", "--write=/a:text:y"], "given twice"),
+        (&["--write=/a:text:x:mode=0600"], "--chmod"),
+        (&["--write=/a:file:/b:owner=root:mode=0644"], "with commas between"),
+        (&["--write=/a:file:/b,mode=0600"], "with commas between"),
+        (&["--timezone=UTC", "--timezone=Asia/Tokyo"], "set the same thing"),
+        (&["--enable=ssh.service", "--disable=ssh"], "contradict each other"),
+        (&["--add-user=web", "--add-user=web"], "--add-user web is given twice"),
         (&["--root-password=random", "--user-password=root:random"], "given twice"),
         (&["--root-password=hunter2"], "never as itself"),
         (&["--user-password=stdin"], "NAME:SELECTOR"),
@@ -98,7 +104,20 @@ fn files_that_make_no_sense_are_refused() {
         let code = if part == "nothing to change" { 2 } else { 8 };
         refused(&guest, code, &[&name], part);
     }
-    refused(&guest, 8, &["--upload=/nonexistent:/a"], "/nonexistent");
+    let text = guest.file("motd", "hello\n");
+    let empty = guest.file("empty", "");
+    for (option, part) in [
+        ("--upload=/nonexistent:/a", "content file /nonexistent: no such file"),
+        ("--copy-in=/nonexistent:/srv", "local file /nonexistent: no such file"),
+        ("--tar-in=/nonexistent:/srv", "archive /nonexistent: no such file"),
+        ("--firstboot=/nonexistent", "/nonexistent: no such file"),
+        (&format!("--tar-in={text}:/srv"), "it is not a tar archive"),
+        (&format!("--firstboot={empty}"), "it is empty"),
+    ] {
+        refused(&guest, 8, &[option], part);
+        let run = guest.apply(&[option]);
+        assert!(!run.stderr.contains("os error"), "{}", run.stderr);
+    }
 }
 
 #[test]
@@ -116,6 +135,8 @@ fn what_this_guest_cannot_have_is_refused() {
         (1, &["--unlock-user=ann"], "ann"),
         (1, &["--chown=bob:/etc/motd"], "bob"),
         (1, &["--mkdir=/srv/x:owner=bob"], "bob"),
+        (1, &["--mkdir=/srv/x:owner=web", "--add-user=web"], "--add-user web comes later"),
+        (1, &["--locale=nosuch"], "nosuch is no locale"),
         (1, &["--enable=nosuch.service"], "nosuch"),
         (1, &["--default-target=nosuch.target"], "nosuch"),
         (1, &["--truncate=/nosuch"], "/nosuch"),

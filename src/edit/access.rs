@@ -25,11 +25,38 @@ impl Access {
     /// # Errors
     /// When an attribute makes no sense.
     pub(super) fn split(text: &str) -> Result<(&str, Self), BadEdit> {
-        match text.rsplit_once(':') {
+        let (rest, access) = match text.rsplit_once(':') {
             Some((rest, attributes)) if looks_like_one(attributes) => {
-                Ok((rest, Self::parse(attributes)?))
+                (rest, Self::parse(attributes)?)
             }
-            _ => Ok((text, Self::default())),
+            _ => (text, Self::default()),
+        };
+        // One that would become part of the path.
+        if let Some(at) = rest.rfind([':', ','])
+            && names_one(&rest[at + 1..])
+        {
+            return Err(BadEdit::new(
+                "attributes stand after one colon, with commas between them: \
+                 :owner=root,group=root,mode=0644",
+            ));
+        }
+        Ok((rest, access))
+    }
+
+    /// Refuses a content at whose end attributes stand: they would become part of it.
+    ///
+    /// # Errors
+    /// When they do. The content itself, which may be a secret, is not repeated.
+    pub(super) fn refuse_in_content(text: &str) -> Result<(), BadEdit> {
+        match text.rsplit_once(':') {
+            Some((_, end)) if names_one(end) && !end.contains(char::is_whitespace) => {
+                Err(BadEdit::new(
+                    "the text ends in attributes (:owner=, :group= or :mode=), which this form does \
+                     not have; use --chmod and --chown after it, or GUESTPATH:file:PATH (a plan can \
+                     have any text)",
+                ))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -103,6 +130,11 @@ fn looks_like_one(text: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
+/// Whether a text begins with the name of an attribute and `=`.
+fn names_one(text: &str) -> bool {
+    ["owner=", "group=", "mode="].iter().any(|name| text.starts_with(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +148,18 @@ mod tests {
         assert_eq!(Access::split("a:b").unwrap(), ("a:b", Access::default()));
         for bad in ["a:mode=9", "a:mode=17777", "a:owner=", "a:owner=x,colour=red", "a:own=x"] {
             assert!(Access::split(bad).is_err(), "{bad}");
+        }
+        for bad in ["a:owner=root:mode=0644", "a,mode=0644", "a,owner=x:mode=0644"] {
+            let error = Access::split(bad).unwrap_err().to_string();
+            assert!(error.contains("after one colon, with commas"), "{bad}: {error}");
+        }
+        Access::split("a,b:c=d/e,f").unwrap_err();
+        for bad in ["x:mode=0600", "x\ny:owner=me", ":group=0"] {
+            let error = Access::refuse_in_content(bad).unwrap_err().to_string();
+            assert!(error.contains("--chmod"), "{bad}: {error}");
+        }
+        for good in ["x", "mode=0600", "x:colour=red", "x:mode=1 y", "x:mode=0600:y"] {
+            Access::refuse_in_content(good).unwrap();
         }
     }
 }

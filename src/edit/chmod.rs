@@ -57,6 +57,7 @@ impl Act for Chmod {
         if !self.follow && guest.tree.lstat(&spot.path)?.file_type == snf_fs::FileType::Symlink {
             return Err(TaskError::request(format!("{} is a link, which has no mode", self.path)));
         }
+        place::warn_unowned(guest, session, &spot.path, &self.path, "--chmod has");
         Ok(guest.tree.chmod(&spot.path, self.mode.bits())?)
     }
 }

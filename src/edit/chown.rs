@@ -72,6 +72,7 @@ impl Act for Chown {
         let spot = place::find(guest, &self.path, self.follow)?;
         let stat = guest.tree.lstat(&spot.path)?;
         let access = Access { owner: self.owner.clone(), group: self.group.clone(), mode: None };
+        place::warn_unowned(guest, session, &spot.path, &self.path, "--chown has");
         let wanted = access.on(guest, Some(&stat), stat.mode)?;
         guest.tree.lchown(&spot.path, wanted.uid, wanted.gid)?;
         // As chown(2) does: another owner's rights are not handed on.

@@ -63,12 +63,23 @@ impl Act for CopyIn {
         self.local.display().to_string()
     }
 
+    fn look(&self) -> Result<(), SourceError> {
+        let metadata = fs::symlink_metadata(&self.local).map_err(failed(&self.local))?;
+        if metadata.is_file() {
+            File::open(&self.local).map_err(failed(&self.local))?;
+        } else if metadata.is_dir() {
+            fs::read_dir(&self.local).map_err(failed(&self.local))?;
+        }
+        Ok(())
+    }
+
     fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         let spot = place::find(guest, &self.directory, true)?;
         guest.tree.mkdir_all(&spot.path, place::PARENTS)?;
         let name = self.local.file_name().unwrap_or_default().as_bytes();
         let mut stack = vec![(self.local.clone(), place::join(&spot.path, name))];
         let mut lost = 0;
+        let mut dropped: Vec<String> = Vec::new();
         // The first name of each file that has several.
         let mut names: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
         // Directories get their permissions at the end: of those that exist they stay as they are.
@@ -86,6 +97,9 @@ impl Act for CopyIn {
                 guest.tree.link(first, &path)?;
             } else if let Some(less) = other(guest, &local, &path, &metadata)? {
                 lost += less;
+                if metadata.is_file() && metadata.mode() & foreign_bits(&metadata) != 0 {
+                    dropped.push(local.display().to_string());
+                }
                 if metadata.nlink() > 1 {
                     names.insert((metadata.dev(), metadata.ino()), path);
                 }
@@ -94,6 +108,16 @@ impl Act for CopyIn {
                 session.warn(format!("--copy-in: {shown} is no file, directory or link: left out"));
             }
             guest.tree.seal()?;
+        }
+        if let Some(first) = dropped.first() {
+            let more = match dropped.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            session.warn(format!(
+                "--copy-in: the set-id bits of {first}{more} were left out: the copy is root's, and the \
+                 original belongs to somebody else; --chmod sets them"
+            ));
         }
         if lost > 0 {
             session.warn(format!(
@@ -108,11 +132,22 @@ impl Act for CopyIn {
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> SourceError + '_ {
-    move |source| SourceError { path: path.to_owned(), source }
+    move |source| SourceError::new("local file", path, source)
+}
+
+/// The set-id bits that mean the rights of somebody else than root. The copy is root's, and with them
+/// whoever owns the original would get root's rights in the guest.
+fn foreign_bits(metadata: &Metadata) -> u32 {
+    // Without the right to execute for the group, that bit means locking.
+    let group = metadata.gid() != 0 && metadata.mode() & 0o010 != 0;
+    (if metadata.uid() != 0 { 0o4000 } else { 0 }) | (if group { 0o2000 } else { 0 })
 }
 
 fn attributes(metadata: &Metadata) -> Attributes {
-    let mode = (metadata.permissions().mode() & 0o7777) as u16;
+    let mut mode = (metadata.permissions().mode() & 0o7777) as u16;
+    if metadata.is_file() {
+        mode &= !(foreign_bits(metadata) as u16);
+    }
     Attributes { mode, uid: 0, gid: 0 }
 }
 
@@ -194,6 +229,33 @@ fn other(
 mod tests {
     use super::super::testing::{Guest, fails, parse, runs};
     use super::*;
+
+    #[test]
+    fn set_id_bits_stay_with_root_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut guest = Guest::debian();
+        // Tests run as root.
+        for (owner, group, before, after) in [
+            (0, 0, 0o6755, 0o6755),
+            (1000, 1000, 0o6755, 0o755),
+            (1000, 0, 0o6755, 0o2755),
+            (0, 1000, 0o6755, 0o4755),
+            (1000, 1000, 0o2744, 0o2744),
+        ] {
+            let tool = dir.path().join("tool");
+            let _ = fs::remove_file(&tool);
+            fs::write(&tool, "x").unwrap();
+            std::os::unix::fs::chown(&tool, Some(owner), Some(group)).unwrap();
+            fs::set_permissions(&tool, fs::Permissions::from_mode(before)).unwrap();
+            runs(&mut guest, "copy-in", &format!("{}:/srv", tool.display()));
+            let said = guest.warnings().iter().any(|text| text.contains("set-id bits"));
+            assert_eq!(
+                (guest.attributes("/srv/tool"), said),
+                ((after, 0, 0), before != u32::from(after))
+            );
+            guest = Guest::debian();
+        }
+    }
 
     #[test]
     fn directories_are_merged() {

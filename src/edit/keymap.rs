@@ -119,7 +119,8 @@ impl Act for Keymap {
         }
         if !there {
             session.warn(format!(
-                "--keymap {name} has no effect before the guest has keymaps; the package is called kbd"
+                "--keymap {name} has no effect before the guest has keymaps (the package is called kbd); \
+                 without them nothing here tells whether there is one of this name"
             ));
         }
         shell_value::set(guest, path, key, name)
@@ -141,11 +142,20 @@ fn debian(guest: &mut Guest, session: &mut Session<'_>, name: &str) -> Result<()
             )));
         }
     }
+    let listed = tree.is_dir(SYMBOLS)?;
+    let unchecked = match listed {
+        true => "",
+        false => {
+            "; the guest has no list of layouts, so nothing here tells whether there is one of this name"
+        }
+    };
     if !tree.exists("/bin/setupcon")? && !tree.exists("/usr/bin/setupcon")? {
         session.warn(format!(
-            "--keymap {name} has no effect before the guest has a program that reads it; the package \
-             is called console-setup"
+            "--keymap {name} has no effect before the guest has a program that reads it (the package \
+             is called console-setup){unchecked}"
         ));
+    } else if !listed {
+        session.warn(format!("--keymap {name}{unchecked}"));
     }
     let has = guest.tree.exists(DEBIAN)?;
     shell_value::set(guest, DEBIAN, "XKBLAYOUT", layout)?;

@@ -81,6 +81,20 @@ impl Act for Locale {
     fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
         let name = &self.locale.0;
         let (path, key) = place(guest)?;
+        let there = locales::has(&guest.tree, name)?;
+        if !there {
+            if !locales::looks_like_one(name) {
+                return Err(TaskError::request(format!(
+                    "{name} is no locale that the guest has, and not of the form \
+                     LANGUAGE_COUNTRY.ENCODING (such as el_GR.UTF-8)"
+                )));
+            }
+            if let Some(list) = locales::unknown_to(&guest.tree, name)? {
+                return Err(TaskError::request(format!(
+                    "the guest cannot make a locale {name}: {list} does not have it"
+                )));
+            }
+        }
         shell_value::set(guest, path, key, name)?;
         // The list of languages before it would win over it.
         if path == DEBIAN || path == SYSTEMD {
@@ -93,7 +107,7 @@ impl Act for Locale {
                 ));
             }
         }
-        if !locales::has(&guest.tree, name)? {
+        if !there {
             let list = guest.config(LIST)?;
             let how = match &list {
                 Some(_) => format!("{LIST} lists it, and --firstboot-command locale-gen makes it"),
@@ -171,6 +185,10 @@ mod tests {
         assert!(fedora.warnings()[0].contains("glibc-langpack-de"));
         let mut other = Guest::empty();
         assert!(fails(&mut other, "locale", "C").contains("not known where"));
+        assert!(fails(&mut fedora, "locale", "nosuch").contains("not of the form"));
+        guest.write("/usr/share/i18n/SUPPORTED", "el_GR.UTF-8 UTF-8\nde_DE ISO-8859-1\n");
+        runs(&mut guest, "locale", "de_DE");
+        assert!(fails(&mut guest, "locale", "xx_YY.UTF-8").contains("i18n/SUPPORTED"));
         for bad in ["", "de DE", "../x", "de;x", "1"] {
             assert!(parse("locale", bad).is_err(), "{bad}");
         }

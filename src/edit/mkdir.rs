@@ -73,6 +73,9 @@ impl Act for Mkdir {
             }
             return Ok(());
         }
+        if !self.access().is_empty() {
+            place::warn_unowned(guest, session, &path, &self.path, "owner, group and mode have");
+        }
         guest.tree.chown(&path, wanted.uid, wanted.gid)?;
         guest.tree.chmod(&path, wanted.mode)?;
         Ok(())

@@ -14,6 +14,7 @@ mod add_user;
 mod append_line;
 mod chmod;
 mod chown;
+mod clash;
 mod copy;
 #[cfg(feature = "cli")]
 mod copy_in;
@@ -55,6 +56,7 @@ mod write;
 pub use crate::craft::local_file::SourceError;
 pub use access::Access;
 pub use account_name::AccountName;
+pub use clash::clash;
 pub use error::BadEdit;
 pub use mode::Mode;
 pub use path::GuestPath;
@@ -64,6 +66,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::plan::Plan;
 use crate::guest::Guest;
+use crate::guest::accounts::AccountError;
 use crate::task::{FileError, Needs, Session, Task, TaskError, Work};
 
 /// An option of the command line that makes an edit.
@@ -112,6 +115,14 @@ trait Act {
     /// The contents that it takes from elsewhere, to be looked at before the disk is opened.
     fn sources(&mut self) -> Vec<&mut Source> {
         Vec::new()
+    }
+
+    /// Whether the files that it reads beside the program (see [`Act::LOCAL`]) are there.
+    ///
+    /// # Errors
+    /// The file that is not, or cannot be used.
+    fn look(&self) -> Result<(), SourceError> {
+        Ok(())
     }
 
     /// Does it, in memory.
@@ -171,6 +182,14 @@ macro_rules! actions {
             /// The contents that it takes from elsewhere.
             pub fn sources(&mut self) -> Vec<&mut Source> {
                 match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.sources(),)* }
+            }
+
+            /// Whether the files that it reads beside the program when it runs are there.
+            ///
+            /// # Errors
+            /// The file that is not, or cannot be used.
+            pub fn look(&self) -> Result<(), SourceError> {
+                match self { $($(#[cfg(feature = $feature)])? Self::$kind(act) => act.look(),)* }
             }
 
             fn run(
@@ -394,17 +413,36 @@ pub(crate) fn new_users(plan: &Plan) -> Vec<String> {
 /// The error of the first edit that fails, with its place in the request.
 pub(crate) fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let plan = session.plan;
-    for edit in &plan.edits {
+    for (edit, later) in plan.edits.iter().zip((1..).map(|next| &plan.edits[next..])) {
         if let Needs::Where(families) = edit.action.needs()
             && !guest.family.is_some_and(|family| families.contains(&family))
         {
             session.warn(format!("{} has no effect: it means nothing on this system", edit.origin));
             continue;
         }
-        edit.action.run(guest, session).map_err(|error| FileError::of(&edit.origin, error))?;
+        edit.action
+            .run(guest, session)
+            .map_err(|error| FileError::of(&edit.origin, made_later(error, later)))?;
         guest.tree.seal()?;
     }
     Ok(())
+}
+
+/// An error about a user or group that is missing, with a hint where a later edit makes it.
+fn made_later(error: TaskError, later: &[Edit]) -> TaskError {
+    let TaskError::Account(AccountError::Unknown(missing)) = &error else { return error };
+    let makes = |edit: &&Edit| match &edit.action {
+        Action::AddUser(user) => user.subject() == missing.name(),
+        Action::AddGroup(group) => missing.is_group() && group.subject() == missing.name(),
+        _ => false,
+    };
+    match later.iter().find(makes) {
+        Some(edit) => TaskError::request(format!(
+            "{missing}; {} comes later, and edits are made in their order: put it first",
+            edit.origin
+        )),
+        None => error,
+    }
 }
 
 #[cfg(test)]

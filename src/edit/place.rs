@@ -4,7 +4,7 @@
 //! a home that leads to /etc/shadow, or a second name of it there, would have the edit hand it over.
 
 use snf_fs::error::display_name;
-use snf_fs::{Attributes, FileType, Stat, Tree};
+use snf_fs::{Attributes, FileType, Kind, Stat, Tree};
 
 use super::GuestPath;
 use crate::guest::Guest;
@@ -80,6 +80,29 @@ fn canonical(tree: &Tree, path: &[u8], follow: bool) -> Result<Vec<u8>, TaskErro
     Ok(join(&dir, name))
 }
 
+/// Says that the file system of a path keeps no owner, group and mode: `what` of them were asked for.
+pub(super) fn warn_unowned(
+    guest: &Guest,
+    session: &mut Session<'_>,
+    path: &[u8],
+    shown: &GuestPath,
+    what: &str,
+) {
+    let above = |dir: &[u8]| {
+        let rest = path.strip_prefix(trim(dir));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    let mounts = guest.tree.mounts().into_iter().filter(|(dir, _)| above(dir));
+    let Some((_, Ok(info))) = mounts.max_by_key(|(dir, _)| dir.len()) else { return };
+    if matches!(info.kind, Kind::Fat | Kind::Ntfs) && !guest.is_windows() {
+        session.warn(format!(
+            "{shown}: {what} no effect: its file system ({}) keeps no owner, group and mode; options of \
+             its line in /etc/fstab (uid=, gid=, umask=) give them to all of it",
+            info.kind.name()
+        ));
+    }
+}
+
 /// A path without the slashes at its end.
 pub(super) fn trim(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
@@ -146,6 +169,8 @@ pub(super) fn make_parents(tree: &mut Tree, path: &[u8]) -> Result<(), TaskError
 
 #[cfg(test)]
 mod tests {
+    use snf_fs::MemoryDevice;
+
     use super::super::testing::{Guest, fails, runs};
 
     #[test]
@@ -162,6 +187,41 @@ mod tests {
         runs(&mut guest, "write", "/home/ann/own/x:text:x");
         assert_eq!(guest.read("/home/ann/below/x"), "x");
         runs(&mut guest, "write", "/etc/shadow:text:x");
+    }
+
+    #[test]
+    fn fat_keeps_no_owner() {
+        let mut guest = Guest::debian();
+        guest.mkdir("/boot");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("fat");
+        std::fs::write(&file, vec![0; 4 << 20]).unwrap();
+        let made = std::process::Command::new("mkfs.vfat").arg(&file).output();
+        assert!(made.expect("this test needs mkfs.vfat").status.success());
+        let device = std::sync::Arc::new(MemoryDevice::new(std::fs::read(&file).unwrap()));
+        let now = snf_fs::Timestamp { seconds: 1_700_000_000, nanoseconds: 0 };
+        let fat = snf_fs::fat::Fat::open(device, snf_fs::fat::Options { now }).unwrap();
+        guest.tree().mount("/boot", Box::new(fat), None).unwrap();
+        for (verb, text) in [
+            ("write", "/etc/x:file:/etc/hostname:owner=0,mode=0600"),
+            ("write", "/boot/x:file:/etc/hostname"),
+            ("write", "/boot/x:text:hello"),
+            ("mkdir", "/boot/a"),
+            ("chmod", "0600:/etc/x"),
+        ] {
+            runs(&mut guest, verb, text);
+        }
+        assert!(guest.warnings().is_empty(), "{:?}", guest.warnings());
+        for (told, (verb, text)) in (1..).zip([
+            ("write", "/boot/x:file:/etc/hostname:owner=0,mode=0600"),
+            ("mkdir", "/boot/b/c:mode=0700"),
+            ("chmod", "0600:/boot/x"),
+            ("chown", "0:/boot/x"),
+        ]) {
+            runs(&mut guest, verb, text);
+            assert_eq!(guest.warnings().len(), told, "{verb} {text}");
+            assert!(guest.warnings()[told - 1].contains("(vfat) keeps no owner"));
+        }
     }
 
     #[test]

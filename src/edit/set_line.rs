@@ -38,17 +38,34 @@ impl SetLine {
     /// The text with the line.
     fn set(&self, old: &[u8]) -> Vec<u8> {
         let key = self.key.as_bytes();
-        let wanted = format!("{}={}", self.key, self.value).into_bytes();
-        let active = text::lines(old).filter(|line| assigns(line, key)).count();
+        let style = Style::of(old);
+        // Blocks such as sshd's `Match` hold for some connections only: what counts for all stands
+        // before the first.
+        let block = match style {
+            Style::Spaces if !opens_block(key) => {
+                text::lines(old).position(opens_block).unwrap_or(usize::MAX)
+            }
+            _ => usize::MAX,
+        };
+        let lines: Vec<&[u8]> = text::lines(old).collect();
+        let head = &lines[..block.min(lines.len())];
+        let mut active = head.iter().filter_map(|line| separator(line, key)).peekable();
+        let off = head.iter().find_map(|line| style.commented(line, key));
+        let (is_active, separator): (bool, &[u8]) = match (active.peek(), off) {
+            (Some(separator), _) => (true, separator),
+            (None, Some(separator)) => (false, separator),
+            (None, None) => (false, if style == Style::Spaces { b" " } else { b"=" }),
+        };
+        let wanted = [key, separator, self.value.as_bytes()].concat();
         // One that sets the key is replaced and further ones go, so that first and last agree; else
         // the first that is commented out is put to use.
         let mut done = false;
         let mut new = Vec::new();
-        for line in text::lines(old) {
-            let replaced = if active > 0 {
-                assigns(line, key)
+        for line in head {
+            let replaced = if is_active {
+                self::separator(line, key).is_some()
             } else {
-                !done && uncommented(line).is_some_and(|line| assigns(line, key))
+                !done && style.commented(line, key).is_some()
             };
             if !replaced {
                 new.extend_from_slice(line);
@@ -64,14 +81,77 @@ impl SetLine {
                 });
             }
         }
-        if done { new } else { text::with_line(old, &wanted) }
+        if !done {
+            new = text::with_line(&new, &wanted);
+        }
+        lines[head.len()..].iter().for_each(|line| new.extend_from_slice(line));
+        new
     }
 }
 
-/// Whether a line sets the key.
-fn assigns(line: &[u8], key: &[u8]) -> bool {
-    let rest = line.trim_ascii_start().strip_prefix(key);
-    rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
+/// The way in which a file parts keys from values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// `KEY=VALUE`, as in a file of the shell.
+    Equals,
+    /// `KEY VALUE`, as in sshd_config and login.defs.
+    Spaces,
+    /// No line says.
+    Unknown,
+}
+
+impl Style {
+    /// The way of most lines that are not commented out.
+    fn of(text: &[u8]) -> Self {
+        let (mut equals, mut spaces) = (0_usize, 0_usize);
+        for line in text::lines(text).map(<[u8]>::trim_ascii) {
+            let word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
+            let end = line.iter().position(|byte| !word(byte)).unwrap_or(line.len());
+            match separator(line, &line[..end]) {
+                _ if end == 0 => {}
+                Some(b"=") => equals += 1,
+                Some(_) => spaces += 1,
+                None => {}
+            }
+        }
+        match (equals, spaces) {
+            (0, 0) => Self::Unknown,
+            _ if spaces > equals => Self::Spaces,
+            _ => Self::Equals,
+        }
+    }
+
+    /// What parts the key from its value in a line that is commented out. With spaces it may be a
+    /// sentence that begins with the key: it counts where the mark is next to the key, or one
+    /// word follows.
+    fn commented<'a>(self, line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+        let line = uncommented(line)?;
+        let separator = separator(line, key)?;
+        let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
+        let setting = match self {
+            Self::Equals => false,
+            Self::Spaces => line.starts_with(key) || words == 2,
+            Self::Unknown => line.starts_with(key) && words == 2,
+        };
+        (separator == b"=" || setting).then_some(separator)
+    }
+}
+
+/// Whether a line of `KEY VALUE` begins a block.
+fn opens_block(line: &[u8]) -> bool {
+    let word = line.trim_ascii_start().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    word.eq_ignore_ascii_case(b"match") || word.eq_ignore_ascii_case(b"host")
+}
+
+/// What parts the key from its value in a line that sets the key: `=`, or the spaces themselves.
+fn separator<'a>(line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let rest = line.trim_ascii_start().strip_prefix(key)?;
+    let value = rest.trim_ascii_start();
+    if value.starts_with(b"=") {
+        return Some(b"=");
+    }
+    let spaces = &rest[..rest.len() - value.len()];
+    (!spaces.is_empty() && !value.is_empty()).then_some(spaces)
 }
 
 /// A line that is commented out, without the mark.
@@ -85,7 +165,8 @@ impl Act for SetLine {
         name: "set-line",
         metavar: "GUESTPATH:KEY=VALUE",
         help: "Set the line KEY=VALUE of a file that exists: in place of a line that sets KEY, or \
-               of the first that is commented out, or at the end.",
+               of the first that is commented out, or at the end. A file with lines KEY VALUE \
+               (sshd_config, login.defs) gets such a line.",
         follows: true,
         parse: Self::parse,
     }];
@@ -120,6 +201,19 @@ mod tests {
             ("x\n#A=0\n# A=3\ny\n", "x\nA=1\n# A=3\ny\n"),
             ("#A=0\nA = 5\nAB=2\nA=6", "#A=0\nA=1\nAB=2\n"),
             ("A=5\r\nB\r\n", "A=1\r\nB\r\n"),
+            ("B=2\n# A word of prose\n#A b\n", "B=2\n# A word of prose\n#A b\nA=1\n"),
+            // As sshd_config and login.defs have it.
+            ("Port 22\n#A no\nA yes\n", "Port 22\n#A no\nA 1\n"),
+            (
+                "UMASK\t\t022\n# A is a key of great use\nA\t\t022\n",
+                "UMASK\t\t022\n# A is a key of great use\nA\t\t1\n",
+            ),
+            ("Port 22\n# A is a key\n#A no\n", "Port 22\n# A is a key\nA 1\n"),
+            ("Port 22\nB no", "Port 22\nB no\nA 1\n"),
+            ("Port 22\nMatch User x\n  A no\n", "Port 22\nA 1\nMatch User x\n  A no\n"),
+            ("#A no\n", "A 1\n"),
+            // As an earlier --set-line may have left it.
+            ("A yes\nB no\nA=1\n", "A 1\nB no\n"),
         ] {
             guest.write("/srv/t", before);
             runs(&mut guest, "set-line", "/srv/t:A=1");

@@ -14,6 +14,8 @@ use crate::craft::secret::Secret;
 
 /// Permission bits of a file whose content stands in the request itself.
 const INLINE_MODE: u16 = 0o644;
+/// The part of a content in messages.
+const CONTENT: &str = "content file";
 
 /// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Source {
             }
             Self::File(path) => path,
         };
-        let fail = |source| SourceError { path: path.clone(), source };
+        let fail = |source| SourceError::new(CONTENT, path, source);
         let file = File::open(path).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         if metadata.is_dir() {
@@ -70,7 +72,7 @@ impl Source {
             Self::Inline(..) => Ok(()),
             Self::File(path) => {
                 let metadata = std::fs::metadata(path)
-                    .map_err(|source| SourceError { path: path.clone(), source })?;
+                    .map_err(|source| SourceError::new(CONTENT, path, source))?;
                 if metadata.is_file() || metadata.is_dir() { self.open().map(drop) } else { Ok(()) }
             }
         }
@@ -83,7 +85,7 @@ impl Source {
     pub fn carry(&mut self, most: u64) -> Result<(), SourceError> {
         let Self::File(path) = self else { return Ok(()) };
         let path = path.clone();
-        let fail = |source| SourceError { path: path.clone(), source };
+        let fail = |source| SourceError::new(CONTENT, &path, source);
         let mut opened = self.open()?;
         let mut bytes = Zeroizing::new(Vec::new());
         opened.reader.by_ref().take(most + 1).read_to_end(&mut bytes).map_err(fail)?;

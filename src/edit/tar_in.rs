@@ -39,7 +39,28 @@ impl TarIn {
     }
 
     fn failed(&self, source: io::Error) -> SourceError {
-        SourceError { path: self.archive.clone(), source }
+        SourceError::new("archive", &self.archive, source)
+    }
+
+    /// Whether there is an archive, as far as its first entry.
+    fn look(&self) -> Result<(), SourceError> {
+        let fail = |error| self.failed(error);
+        let metadata = std::fs::metadata(&self.archive).map_err(fail)?;
+        if metadata.is_dir() {
+            return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        // A pipe can be read once.
+        if !metadata.is_file() {
+            return Ok(());
+        }
+        let mut archive = Archive::new(self.open().map_err(fail)?);
+        match archive.entries().map_err(fail)?.next() {
+            Some(Err(_)) => {
+                let problem = "it is not a tar archive, or is damaged at its beginning";
+                Err(fail(io::Error::new(io::ErrorKind::InvalidData, problem)))
+            }
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// The archive without its compression.
@@ -81,7 +102,12 @@ impl Act for TarIn {
         self.archive.display().to_string()
     }
 
+    fn look(&self) -> Result<(), SourceError> {
+        Self::look(self)
+    }
+
     fn run(&self, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+        Self::look(self)?;
         let root = place::find(guest, &self.directory, true)?.path;
         guest.tree.mkdir_all(&root, place::PARENTS)?;
         let mut archive = Archive::new(self.open().map_err(|error| self.failed(error))?);
@@ -310,6 +336,7 @@ mod tests {
              mkfifo t/pipe; chmod 1777 t/d; head -c 3000000 /dev/zero > t/long
              tar --owner=7 --group=8 -cf a.tar -C t .; gzip -k a.tar; xz -k a.tar; zstd -q a.tar
              tar cf empty.tar -T /dev/null; head -c 100000 a.tar > cut.tar
+             echo text > text.tar; cp /etc/services long.tar 2>/dev/null || head -c 9999 /dev/zero | tr '\\0' x > long.tar
              tar -cPf out.tar --transform 's,^t/y,../y,' t/y; bzip2 -k a.tar";
         let status = Command::new("sh").args(["-euc", script]).current_dir(dir.path()).status();
         assert!(status.unwrap().success());
@@ -330,9 +357,12 @@ mod tests {
         for (name, part) in [
             ("empty.tar", "no file in it"),
             ("cut.tar", "cut.tar"),
+            ("text.tar", "text.tar: it is not a tar archive"),
+            ("long.tar", "long.tar: it is not a tar archive"),
             ("out.tar", "out of the archive"),
             ("a.tar.bz2", "bunzip2"),
-            ("none.tar", "none.tar"),
+            ("none.tar", "cannot use archive"),
+            ("", "is a directory"),
         ] {
             let error = fails(&mut guest, "tar-in", &at(name));
             assert!(error.contains(part), "{error}");

@@ -127,7 +127,13 @@ fn enable(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Resu
         ));
         return Ok(());
     }
-    plan.links.iter().try_for_each(|link| make(&mut guest.tree, link))?;
+    let mut made = false;
+    for link in &plan.links {
+        made |= make(&mut guest.tree, link)?;
+    }
+    if !made {
+        session.warn(format!("--enable {unit} changes nothing: it is enabled already"));
+    }
     let wanted: Vec<&str> =
         plan.links.iter().filter_map(|link| link.path.strip_suffix(&format!("/{unit}"))).collect();
     let graphical = format!("{CONFIG}/graphical.target.wants");
@@ -163,6 +169,7 @@ fn disable(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Res
         }
         return Err(UnitError::Missing(unit.to_string()).into());
     }
+    let mut idle = links.is_empty();
     for link in links {
         tree.unlink(&link)?;
         // A directory of links without links says nothing.
@@ -172,6 +179,7 @@ fn disable(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Res
         }
     }
     if let Some(path) = systemd::pulled_in(tree, unit)? {
+        idle = false;
         session.warn(format!(
             "--disable {unit} has no effect: {path} starts it all the same; use --mask"
         ));
@@ -180,9 +188,13 @@ fn disable(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Res
         for kind in ["socket", "timer", "path"] {
             let trigger = unit.sibling(kind);
             if !systemd::disable(tree, &trigger)?.is_empty() {
+                idle = false;
                 session.warn(format!("--disable {unit}: {trigger} can still start it"));
             }
         }
+    }
+    if idle {
+        session.warn(format!("--disable {unit} changes nothing: it is not enabled"));
     }
     Ok(())
 }
@@ -197,7 +209,10 @@ fn mask(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Result
         Err(error) => return Err(error.into()),
     };
     match (found, in_config) {
-        (Found::Masked(at), _) if at == path.as_bytes() => return Ok(()),
+        (Found::Masked(at), _) if at == path.as_bytes() => {
+            session.warn(format!("--mask {unit} changes nothing: it is masked already"));
+            return Ok(());
+        }
         (_, Some(FileType::Symlink)) => {
             let target = display_name(&guest.tree.read_link(&path)?);
             return Err(TaskError::Request(format!(
@@ -214,7 +229,7 @@ fn mask(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Result
         }
         _ => {}
     }
-    make(&mut guest.tree, &Link { path, target: b"/dev/null".to_vec() })
+    make(&mut guest.tree, &Link { path, target: b"/dev/null".to_vec() }).map(drop)
 }
 
 fn unmask(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
@@ -237,7 +252,7 @@ fn unmask(unit: &UnitName, guest: &mut Guest, session: &mut Session<'_>) -> Resu
 fn default_target(
     unit: &UnitName,
     guest: &mut Guest,
-    _: &mut Session<'_>,
+    session: &mut Session<'_>,
 ) -> Result<(), TaskError> {
     // A target without its suffix is what people type.
     let unit = match unit.suffix() {
@@ -255,6 +270,9 @@ fn default_target(
     match guest.tree.lstat(&path) {
         Ok(stat) if stat.file_type == FileType::Symlink => {
             if guest.tree.read_link(&path)? == target {
+                session.warn(format!(
+                    "--default-target {unit} changes nothing: the guest boots into it already"
+                ));
                 return Ok(());
             }
             guest.tree.unlink(&path)?;
@@ -263,7 +281,7 @@ fn default_target(
         Ok(_) => return Err(TaskError::Request(format!("{path} is no symbolic link"))),
         Err(error) => return Err(error.into()),
     }
-    make(&mut guest.tree, &Link { path, target })
+    make(&mut guest.tree, &Link { path, target }).map(drop)
 }
 
 /// The target that the guest boots into.
@@ -284,8 +302,8 @@ fn booted_target(tree: &Tree) -> Result<Option<UnitName>, TaskError> {
     Ok(None)
 }
 
-/// Makes a link, unless it is there.
-fn make(tree: &mut Tree, link: &Link) -> Result<(), TaskError> {
+/// Makes a link, unless it is there: says whether it was made.
+fn make(tree: &mut Tree, link: &Link) -> Result<bool, TaskError> {
     let Link { path, target } = link;
     match tree.lstat(path) {
         Ok(stat) if stat.file_type == FileType::Symlink => {
@@ -300,7 +318,7 @@ fn make(tree: &mut Tree, link: &Link) -> Result<(), TaskError> {
                 tree.resolve(full).ok().map(|found| found.path)
             };
             if there == *target || (lead(&there).is_some() && lead(&there) == lead(target)) {
-                return Ok(());
+                return Ok(false);
             }
             return Err(TaskError::Request(format!(
                 "{path} is a link to {} already; --disable that first",
@@ -313,7 +331,8 @@ fn make(tree: &mut Tree, link: &Link) -> Result<(), TaskError> {
     }
     let dir = path.rsplit_once('/').map_or("/", |(dir, _)| dir);
     tree.mkdir_all(dir, PARENTS)?;
-    Ok(tree.symlink(path, target, Attributes { mode: 0o777, uid: 0, gid: 0 })?)
+    tree.symlink(path, target, Attributes { mode: 0o777, uid: 0, gid: 0 })?;
+    Ok(true)
 }
 
 fn only_systemd(verb: &str, unit: &UnitName, guest: &Guest) -> Result<(), TaskError> {
@@ -383,13 +402,22 @@ mod tests {
         runs(&mut guest, "enable", "ssh");
         assert_eq!(link(&mut guest, "multi-user.target.wants/ssh.service"), file);
         assert_eq!(link(&mut guest, "sshd.service"), file);
+        assert!(guest.warnings().is_empty(), "{:?}", guest.warnings());
         runs(&mut guest, "enable", "ssh.service");
         runs(&mut guest, "enable", "sshd");
         runs(&mut guest, "disable", "ssh");
         assert_eq!(link(&mut guest, "sshd.service"), None);
         assert!(!guest.tree().exists("/etc/systemd/system/multi-user.target.wants").unwrap());
         runs(&mut guest, "disable", "ssh");
-        assert!(guest.warnings().is_empty(), "{:?}", guest.warnings());
+        let said = [
+            "enabled already",
+            "enabled already",
+            "ssh.service changes nothing: it is not enabled",
+        ];
+        for (warning, part) in guest.warnings().iter().zip(said) {
+            assert!(warning.contains(part), "{:?}", guest.warnings());
+        }
+        assert_eq!(guest.warnings().len(), said.len(), "{:?}", guest.warnings());
         assert!(fails(&mut guest, "enable", "none").contains("no unit none.service"));
         assert!(fails(&mut guest, "disable", "none").contains("no unit none.service"));
         runs(&mut guest, "enable", "other");
@@ -443,9 +471,10 @@ mod tests {
         runs(&mut guest, "unmask", "ssh");
         assert_eq!(link(&mut guest, "ssh.service"), None);
         runs(&mut guest, "unmask", "ssh");
-        assert!(guest.warnings()[0].contains("not masked"));
+        assert!(guest.warnings()[0].contains("masked already"));
+        assert!(guest.warnings()[1].contains("not masked"));
         runs(&mut guest, "mask", "none");
-        assert!(guest.warnings()[1].contains("no such unit"));
+        assert!(guest.warnings()[2].contains("no such unit"));
         guest.write("/etc/systemd/system/own.service", "[Unit]\n");
         assert!(fails(&mut guest, "mask", "own").contains("own file"));
     }

@@ -109,6 +109,7 @@ impl Write {
                 (&text[..at], Source::File(local.into()), access)
             }
             (_, Some(at)) => {
+                Access::refuse_in_content(&text[at + 6..])?;
                 let content = Secret::new(&text.as_bytes()[at + 6..]);
                 (&text[..at], Source::Inline(content, None), Access::default())
             }
@@ -181,6 +182,9 @@ impl Act for Write {
             ));
         }
         let kept = existing.as_ref().filter(|stat| stat.file_type == FileType::Regular);
+        if !self.access.is_empty() {
+            place::warn_unowned(guest, session, &path, &self.path, "owner, group and mode have");
+        }
         let wanted = self.access.on(guest, kept, opened.mode)?;
         if existing.as_ref().is_some_and(|stat| stat.file_type == FileType::Symlink) {
             guest.tree.unlink(&path)?;

@@ -21,6 +21,18 @@ pub struct NoSuchAccount {
     name: String,
 }
 
+impl NoSuchAccount {
+    /// The name that was asked for.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is a group that was asked for.
+    pub(crate) fn is_group(&self) -> bool {
+        self.kind == "group"
+    }
+}
+
 /// Why the number of a name is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {

@@ -3,6 +3,8 @@
 use snf_fs::{Result, Tree};
 
 const DIR: &str = "/usr/lib/locale";
+/// Debian's list of all locales that its package `locales` can make.
+const SUPPORTED: &str = "/usr/share/i18n/SUPPORTED";
 /// The number at the beginning of glibc's locale archive.
 const MAGIC: u32 = 0xde02_0109;
 /// The most that the names of an archive may have: they come from the image.
@@ -65,6 +67,26 @@ fn normal(name: &str) -> String {
         }
         None => format!("{rest}{modifier}"),
     }
+}
+
+/// The list of locales that can be made in the guest, where it has one and this name is not in it.
+///
+/// # Errors
+/// Errors of the tree.
+pub fn unknown_to(tree: &Tree, name: &str) -> Result<Option<&'static str>> {
+    let Some(list) = tree.read_optional(SUPPORTED, u64::from(NAMES_MAX))? else { return Ok(None) };
+    let wanted = normal(name);
+    let known = String::from_utf8_lossy(&list)
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .any(|known| normal(known) == wanted);
+    Ok((!known).then_some(SUPPORTED))
+}
+
+/// Whether a name is `LANGUAGE[_COUNTRY][.ENCODING][@VARIANT]`.
+pub fn looks_like_one(name: &str) -> bool {
+    let language = name.split(['_', '.', '@']).next().unwrap_or_default();
+    matches!(language.len(), 2 | 3) && language.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 /// `/etc/locale.gen` with a locale switched on, for `locale-gen`; `None` where it is on.

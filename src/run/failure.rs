@@ -22,7 +22,7 @@ pub use crate::craft::sentence::sentence;
 pub enum Family {
     /// Something that was asked for cannot be done on this guest.
     Failed,
-    /// A key or password that was given is of no use.
+    /// A key, a password or a content file that was given is of no use.
     Input,
     /// A property has a value that it cannot have.
     Usage,
@@ -63,6 +63,7 @@ impl Family {
             TaskError::Registry(RegistryError::Hive { source: HiveError::Read(error), .. }) => {
                 Self::of_fs(error)
             }
+            TaskError::Source(_) => Self::Input,
             TaskError::Storage(error) => Self::of_storage(error),
             TaskError::Property(_) => Self::Usage,
             TaskError::File(error) => Self::of_task(&error.source),

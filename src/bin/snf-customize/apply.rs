@@ -394,14 +394,14 @@ fn last_line(args: &Apply, outcome: &Outcome, done: Option<String>) -> String {
         let room = room(outcome).map_or(String::new(), |room| format!("; {room}"));
         let files = match changed {
             0 => String::new(),
-            _ => format!("; {} changed", count(changed, "file")),
+            _ => format!("; {} changed", count(changed, "path")),
         };
         return format!("deployed: {done}{room}{files} in {seconds:.2} s");
     }
     if let Some(room) = room(outcome) {
         let files = match changed {
             0 => String::new(),
-            _ => format!(", {} changed", count(changed, "file")),
+            _ => format!(", {} changed", count(changed, "path")),
         };
         return match args.dry_run {
             true => format!("dry run: {disk} would change: {room}{files}; nothing was written"),
@@ -412,11 +412,11 @@ fn last_line(args: &Apply, outcome: &Outcome, done: Option<String>) -> String {
         (true, 0) => format!("dry run: nothing on {disk} would change"),
         (true, _) => format!(
             "dry run: {} of {disk} would change, nothing was written ({seconds:.2} s)",
-            count(changed, "file")
+            count(changed, "path")
         ),
         (false, 0) => format!("{disk} is as it was asked to be: nothing changed in {seconds:.2} s"),
         (false, _) => {
-            format!("customized {disk}: {} changed in {seconds:.2} s", count(changed, "file"))
+            format!("customized {disk}: {} changed in {seconds:.2} s", count(changed, "path"))
         }
     }
 }

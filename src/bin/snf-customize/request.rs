@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use snf_image::edit::{AccountName, Edit};
+use snf_image::edit::{AccountName, Edit, clash};
 use snf_image::failure::sentence;
 use snf_image::network::Nic;
 use snf_image::nic_option;
@@ -22,7 +22,7 @@ use crate::cloud::SeedFiles;
 use crate::document;
 use crate::exit::Failure;
 use crate::luks::KeySpec;
-use crate::selector::{Inputs, Selector, io_problem, read_file, user_and_file, user_and_selector};
+use crate::selector::{Inputs, Selector, read_file, user_and_file, user_and_selector};
 
 /// Key files and personalities are read up to this size.
 const TEXT_MAX: u64 = 16 << 20;
@@ -114,6 +114,9 @@ impl Parsed {
             .collect::<Result<_, _>>()?;
         let mut edits = args.planned.edits.clone();
         edits.extend(args.edits.parse()?);
+        if let Some(problem) = clash(&edits) {
+            return Err(Failure::usage(problem));
+        }
         if let Some((twice, _)) =
             edits.iter().zip(edits.iter().skip(1)).find(|(a, b)| a.is_undone_by(b))
         {
@@ -356,12 +359,14 @@ impl Parsed {
                     edit.origin
                 )));
             }
+            edit.action.look().map_err(|error| {
+                Failure::input(format!("{}: {}", edit.origin, sentence(&error)))
+            })?;
             for source in edit.action.sources() {
                 // The helper VM does not see our files.
                 let looked = if args.vm { source.carry(CARRIED_MAX) } else { source.check() };
                 looked.map_err(|error| {
-                    let problem = io_problem(&error.source);
-                    Failure::input(format!("{}: {error}: {problem}", edit.origin))
+                    Failure::input(format!("{}: {}", edit.origin, sentence(&error)))
                 })?;
             }
         }

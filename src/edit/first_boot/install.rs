@@ -46,7 +46,16 @@ pub(super) fn check(
     content: &[u8],
 ) -> Result<(), TaskError> {
     let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let Some(line) = line.strip_prefix(b"#!") else { return Ok(()) };
+    let Some(line) = line.strip_prefix(b"#!") else {
+        // A program has no such line.
+        if !content.starts_with(b"\x7fELF") {
+            session.warn(format!(
+                "the script {name} does not begin with #! and its interpreter (#!/bin/sh), so that it \
+                 is the guest's /bin/sh that reads it, if it is a script at all"
+            ));
+        }
+        return Ok(());
+    };
     if line.ends_with(b"\r") {
         return Err(TaskError::request(format!(
             "the script {name} has the line ends of Windows, so its interpreter would not be found; \

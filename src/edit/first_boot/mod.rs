@@ -10,7 +10,7 @@ mod packages;
 use serde::{Deserialize, Serialize};
 
 use super::source::PlainText;
-use super::{Act, Action, BadEdit, How, Source, Verb, flag};
+use super::{Act, Action, BadEdit, How, Source, SourceError, Verb, flag};
 use crate::ask::properties::OsFamily;
 use crate::craft::secret::Secret;
 use crate::guest::Guest;
@@ -170,7 +170,7 @@ impl Act for FirstBoot {
             Source::File(path) => path.clone(),
             Source::Inline(..) => self.name.clone().into(),
         };
-        let fail = |source| crate::craft::local_file::SourceError { path: path.clone(), source };
+        let fail = |source| SourceError::new("script", &path, source);
         std::io::Read::read_to_end(
             &mut std::io::Read::take(&mut opened.reader, SCRIPT_MAX + 1),
             &mut content,
@@ -182,6 +182,10 @@ impl Act for FirstBoot {
                 self.name,
                 SCRIPT_MAX >> 20
             )));
+        }
+        if content.trim_ascii().is_empty() {
+            let problem = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is empty");
+            return Err(fail(problem).into());
         }
         let content = Secret::new(content);
         let phase = Phase::of(self.early);
@@ -385,6 +389,11 @@ mod tests {
         let (_dir, path) = script("#!/usr/bin/python3\n");
         runs(&mut guest, "firstboot", &path);
         assert!(guest.warnings()[0].contains("/usr/bin/python3, which is not in the guest"));
+        let (_dir, path) = script("\n");
+        assert!(fails(&mut guest, "firstboot", &path).contains("it is empty"));
+        let (_dir, path) = script("echo hi\n");
+        runs(&mut guest, "firstboot", &path);
+        assert!(guest.warnings()[1].contains("does not begin with #!"), "{:?}", guest.warnings());
         let (_dir, path) = script("#!/bin/sh\r\necho\r\n");
         assert!(fails(&mut guest, "firstboot", &path).contains("line ends of Windows"));
         assert!(fails(&mut guest, "firstboot-install", "vim").contains("no package manager"));

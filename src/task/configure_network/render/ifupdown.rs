@@ -220,7 +220,7 @@ mod tests {
         let edited = file(&nics, Reader::Debian, OLD);
         assert_eq!(
             edited.text,
-            "# Written by snf-image when the instance was made.\n\
+            "# Written by snf-image.\n\
              # The loopback\nauto lo\niface lo inet loopback\n    \
              up ip addr add 10.9.9.9/32 dev lo\n\n\
              auto br-int\niface br-int inet manual\n    bridge_ports none\n\

@@ -13,7 +13,7 @@ use crate::ask::network::Nic;
 
 pub(in crate::task) use netplan::{cloud_init, netplan};
 
-pub(super) const HEADER: &str = "# Written by snf-image when the instance was made.\n";
+pub(super) const HEADER: &str = "# Written by snf-image.\n";
 
 /// An interface with what its neighbours make necessary.
 #[derive(Clone, Copy, Debug)]

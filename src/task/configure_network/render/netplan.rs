@@ -90,7 +90,7 @@ mod tests {
     fn every_part() {
         assert_eq!(
             netplan(&[fixed(32, "198.51.100.1"), dhcp()]),
-            "# Written by snf-image when the instance was made.\n\
+            "# Written by snf-image.\n\
              network:\n  version: 2\n  ethernets:\n    a-snf-nic0:\n      match:\n        \
              macaddress: \"aa:00:00:00:00:01\"\n      mtu: 1400\n      dhcp4: false\n      \
              dhcp6: false\n      accept-ra: false\n      addresses:\n        \

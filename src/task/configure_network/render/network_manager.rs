@@ -87,7 +87,7 @@ mod tests {
         let text = network_manager(interfaces[0], &uuid(&[0x11; 16]));
         assert_eq!(
             text,
-            "# Written by snf-image when the instance was made.\n\
+            "# Written by snf-image.\n\
              [connection]\nid=snf-image-nic0\nuuid=11111111-1111-1111-1111-111111111111\n\
              type=ethernet\nautoconnect-priority=999\n\n\
              [ethernet]\nmac-address=AA:00:00:00:00:01\nmtu=1400\n\n\

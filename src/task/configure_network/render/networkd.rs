@@ -73,7 +73,7 @@ mod tests {
         let text = networkd(interfaces[0], true);
         assert_eq!(
             text,
-            "# Written by snf-image when the instance was made.\n\
+            "# Written by snf-image.\n\
              [Match]\nPermanentMACAddress=aa:00:00:00:00:01\n\n[Link]\nMTUBytes=1400\n\n\
              [Network]\nDHCP=no\nAddress=192.0.2.10/32\nAddress=2001:db8::5/64\n\
              DNS=192.0.2.53\nDNS=2001:db8::53\nIPv6AcceptRA=no\n\n\

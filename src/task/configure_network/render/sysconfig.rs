@@ -168,7 +168,7 @@ mod tests {
         let all = interfaces(&nics);
         assert_eq!(
             red_hat(all[0]),
-            "# Written by snf-image when the instance was made.\n\
+            "# Written by snf-image.\n\
              DEVICE=eth0\nHWADDR=AA:00:00:00:00:01\nTYPE=Ethernet\nONBOOT=yes\nBOOTPROTO=none\n\
              IPADDR=192.0.2.10\nPREFIX=24\nGATEWAY=192.0.2.1\nMETRIC=100\nIPV4_ROUTE_METRIC=100\n\
              IPV6_ROUTE_METRIC=100\nIPV6INIT=yes\nIPV6_AUTOCONF=no\nDHCPV6C=no\n\
