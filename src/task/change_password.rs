@@ -11,6 +11,7 @@ use snf_fs::error::display_name;
 use self::cloud_user::CloudUser;
 pub use self::keys::KeysError;
 use self::reach::Granted;
+pub(crate) use self::reach::Logins;
 use super::{Guest, LINUX_AND_WINDOWS, Needs, Session, Task, TaskError, TaskId, Work, windows};
 use crate::ask::plan::{Password, Who};
 use crate::craft::crypt;
@@ -106,9 +107,31 @@ fn change(
         }
     }
     cloud.write(guest, session)?;
-    reach::warn(guest, session, &sshd, &users, &granted)?;
     cloud.warn(guest, session, &granted)?;
+    let logins = Logins { users, granted };
+    match &mut session.logins {
+        // Edits and files that come later may open the door, or shut it.
+        Some(later) => later.push(logins),
+        None => reach::warn(guest, session, &sshd, &logins)?,
+    }
     Ok(cloud)
+}
+
+/// Says of the passwords and keys that were set what keeps their users out: after the last edit.
+///
+/// # Errors
+/// Errors of the tree.
+pub(crate) fn tell_logins(guest: &Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
+    let logins = session.logins.take().unwrap_or_default();
+    if logins.is_empty() {
+        return Ok(());
+    }
+    let sshd = SshdConfig::read(&guest.tree)?;
+    for mut logins in logins {
+        logins.without_deleted_keys(guest, session)?;
+        reach::warn(guest, session, &sshd, &logins)?;
+    }
+    Ok(())
 }
 
 /// The users that a request means.

@@ -26,7 +26,7 @@ mod windows;
 
 pub use assign_hostname::HostnameError;
 pub use change_password::KeysError;
-pub(crate) use change_password::of_new_user as change_password_of;
+pub(crate) use change_password::{Logins, of_new_user as change_password_of, tell_logins};
 pub(crate) use initialize_datasource::{on_command_line, seeded as seeds_cloud_init};
 pub(crate) use selinux_autorelabel::install as label_new_files;
 pub use session::{Fingerprint, Grown, LazyDisk, Reporter, Session};

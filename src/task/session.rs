@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::LaterGrowth;
+use super::{LaterGrowth, Logins};
 use crate::ask::event::{Event, EventSink};
 use crate::ask::plan::Plan;
 use crate::craft::random::{Clock, Entropy};
@@ -54,6 +54,8 @@ pub struct Session<'a> {
     pub report: Reporter<'a>,
     /// Users whom an edit makes: their passwords and keys are set then.
     pub(crate) new_users: Vec<String>,
+    /// The passwords and keys that were set, where it is told at the end what keeps their users out.
+    pub(crate) logins: Option<Vec<Logins>>,
     /// Whether the partition table has been decided on.
     pub(crate) tabled: bool,
     /// The file system that grew.
@@ -83,6 +85,7 @@ impl<'a> Session<'a> {
             host_keys,
             report,
             new_users: Vec::new(),
+            logins: None,
             tabled: false,
             grown: None,
             growing: None,

@@ -18,6 +18,36 @@ pub(super) struct Granted {
     pub(super) keys: BTreeMap<Vec<u8>, GrantedKeys>,
 }
 
+/// What a run granted, until it is told what keeps its users out.
+pub(crate) struct Logins {
+    /// The users.
+    pub(super) users: Vec<User>,
+    /// Their passwords and keys.
+    pub(super) granted: Granted,
+}
+
+impl Logins {
+    /// Takes out the keys whose file a later edit has deleted, and says so.
+    pub(super) fn without_deleted_keys(
+        &mut self,
+        guest: &Guest,
+        session: &mut Session<'_>,
+    ) -> Result<(), TaskError> {
+        let mut gone = Vec::new();
+        for (user, keys) in &self.granted.keys {
+            if !guest.tree.exists(&keys.file)? || !guest.tree.exists(&keys.home)? {
+                gone.push((user.clone(), display_name(&keys.file)));
+            }
+        }
+        for (user, file) in gone {
+            let shown = display_name(&user);
+            session.warn(format!("the keys of {shown} are lost: a later edit deletes {file}"));
+            self.granted.keys.remove(&user);
+        }
+        Ok(())
+    }
+}
+
 /// The keys of one user.
 pub(super) struct GrantedKeys {
     /// The file, canonical.
@@ -40,8 +70,7 @@ pub(super) fn warn(
     guest: &Guest,
     session: &mut Session<'_>,
     sshd: &SshdConfig,
-    users: &[User],
-    granted: &Granted,
+    Logins { users, granted }: &Logins,
 ) -> Result<(), TaskError> {
     let mut told = BTreeSet::new();
     for user in users.iter().filter(|user| told.insert(user.name.clone())) {
