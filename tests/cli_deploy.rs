@@ -79,7 +79,7 @@ fn a_new_file_appears_when_it_is_whole() {
     assert!(fs::read(&target).unwrap() == before, "without options it is a copy");
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
     let there = deploy(text(&image), &target, &["--size", "300M", "--hostname", "vm"]);
-    assert_eq!(there.code, 3, "{}", there.stderr);
+    assert_eq!(there.code, 8, "{}", there.stderr);
     assert!(there.stderr.contains("--overwrite"), "{}", there.stderr);
     assert!(fs::read(&target).unwrap() == before);
     let options = ["--overwrite", "--size", "300M", "--hostname", "vm"];

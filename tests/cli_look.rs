@@ -180,7 +180,11 @@ fn what_is_not_copied_is_said() {
         .fails(8, "is no directory");
     look(&guest, "get", &["/none", dir]).fails(1, "/none: no such file");
     look(&guest, "cat", &["/etc"]).fails(1, "is a directory");
-    look(&guest, "ls", &["etc"]).fails(1, "not an absolute path");
+    look(&guest, "ls", &["etc"]).fails(2, "does not begin with '/'");
+    look(&guest, "tar-out", &["etc"]).fails(2, "does not begin with '/'");
+    let nowhere = look(&guest, "get", &["/etc/hostname", "/nonexistent/x"]);
+    nowhere.fails(8, "cannot write /nonexistent/x: there is no directory /nonexistent");
+    look(&guest, "tar-out", &["/etc", "/nonexistent/x"]).fails(8, "no directory /nonexistent");
     look(&guest, "tar-out", &["/etc/hostname"]).fails(1, "not a directory");
 }
 

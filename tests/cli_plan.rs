@@ -104,6 +104,11 @@ fn a_diff_can_be_applied_and_hides_secrets() {
     assert!(out.contains("SHA256:"), "{out}");
 
     // The real run shows the same as the dry one, and patch makes the same texts of the old ones.
+    // A password that is a word of many texts is masked in its own field only.
+    let (code, out, errors) = run(&words, "root\n");
+    assert_eq!(code, 0, "{errors}");
+    assert!(out.contains("+root:[secret ") && !out.contains("]:[secret"), "{out}");
+
     let words = ["apply", disk, "--diff", "--hostname=web1", "--write=/etc/new:text:a\nb"];
     let dir = tempfile::tempdir().unwrap();
     for path in ["/etc/hostname", "/etc/hosts"] {

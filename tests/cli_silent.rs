@@ -67,6 +67,9 @@ fn options_that_make_no_sense_are_refused() {
         (&["--chown=/etc/motd"], "--chown"),
         (&["--edit=/etc/motd:s/(/x/"], "--edit"),
         (&["--timezone=../x"], "--timezone"),
+        (&["--edit=/etc/motd:s/(/x/"], "the pattern is not valid: "),
+        (&["--hostname="], "--hostname: the host name \"\" is empty"),
+        (&["--hostname=a_b"], "--hostname: "),
         (&["--quiet", "--verbose", host], "cannot be used with"),
         (&["--seed=1"], "nothing to change"),
         (&["--dry-run"], "nothing to change"),
@@ -94,7 +97,11 @@ fn files_that_make_no_sense_are_refused() {
         ("--ssh-key=root:file:", "-----BEGIN OPENSSH PRIVATE KEY-----\n", "private key"),
         ("--personality=", "[{\"path\": \"x\"}]", "cannot use personality file"),
         ("--personality=", "[{\"path\": \"/x\", \"contents\": \"\", \"colour\": 1}]", "colour"),
-        ("--file=", "hostnam = 'x'\n", "there is no key hostnam"),
+        ("--file=", "hostnam = 'x'\n", "there is no key hostnam; did you mean hostname?"),
+        ("--file=", "hostname = 3\n", "line 1, column 12: hostname is a text"),
+        ("--file=", "root-password = 'hunter'\n", "line 1, column 17: root-password: a password"),
+        ("--file=", "\nmachine-id = 'foo'\n", "line 2, column 14: machine-id: 'foo' is none of"),
+        ("--file=", "[[edits]]\nchmod = {path = '/x', mode = 644}\n", "a mode is a text"),
         ("--file=", "[[edits]]\nmkdir = { path = '/a', mod = '0755' }\n", "unknown field `mod`"),
         ("--file=", "[[edits]]\nwrite = { path = '/a' }\n", "one of text, base64 and file"),
         ("--file=", "", "nothing to change"),
@@ -222,9 +229,11 @@ fn lines_of_standard_input_go_in_the_order_of_the_options() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(b"for ann\nfor root\n").unwrap();
+    child.stdin.take().unwrap().write_all(b"for ann\nfor root\nfor nobody\n").unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("warning: standard input has more lines"), "{stderr}");
     let shadow = guest.cat("/etc/shadow");
     for (user, password) in [("root", "for root"), ("ann", "for ann")] {
         let line = shadow.lines().find(|line| line.starts_with(&format!("{user}:"))).unwrap();

@@ -369,7 +369,13 @@ pub fn of_json(json: &[u8], origin: &str) -> Result<Vec<Edit>, BadList> {
     let actions: Vec<Action> = serde_json::from_slice(json).map_err(|error| {
         // The parser's own words for a wrong kind of value may show the value.
         let place = format!("line {}, column {}", error.line(), error.column());
-        let unknown = ["unknown variant", "unknown field", "missing field", "duplicate field"];
+        let unknown = [
+            "unknown variant",
+            "unknown field",
+            "missing field",
+            "duplicate field",
+            "a mode is a text",
+        ];
         let text = error.to_string();
         BadList::Json(match unknown.iter().any(|start| text.starts_with(start)) {
             true => text,

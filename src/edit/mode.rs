@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::BadEdit;
 
-/// Permission, set-id and sticky bits: 12 bits. As text they are octal (`0644`); a number in a
-/// document is taken as it is, because `0o644` of TOML is one.
+/// Permission, set-id and sticky bits: 12 bits, in octal (`0644`). In a document they are a text: a
+/// number there would be decimal, which nobody means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(u16);
 
@@ -53,11 +53,9 @@ impl schemars::JsonSchema for Mode {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
-            "description": "Permission bits: octal as text (\"0644\"), or the number itself (0o644 in TOML).",
-            "anyOf": [
-                {"type": "string", "pattern": "^(0o)?[0-7]+$"},
-                {"type": "integer", "minimum": 0, "maximum": 4095}
-            ]
+            "description": "Permission bits: octal, as text (\"0644\").",
+            "type": "string",
+            "pattern": "^(0o)?[0-7]+$"
         })
     }
 }
@@ -80,13 +78,14 @@ impl<'de> Deserialize<'de> for Mode {
                 text.parse().map_err(E::custom)
             }
             fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Mode, E> {
-                match u16::try_from(number) {
-                    Ok(mode) if mode <= 0o7777 => Ok(Mode(mode)),
-                    _ => Err(E::custom("the mode is more than 07777; write \"0644\" or 0o644")),
-                }
+                // The deserializer does not say whether `0o644` or `420` was written.
+                Err(E::custom(format!(
+                    "a mode is a text with octal digits, such as mode = \"0644\", and no number \
+                     (here {number})"
+                )))
             }
             fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Mode, E> {
-                self.visit_u64(u64::try_from(number).unwrap_or(u64::MAX))
+                self.visit_u64(number.unsigned_abs())
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -98,16 +97,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_octal_and_numbers_are_themselves() {
+    fn text_is_octal_and_numbers_are_refused() {
         for (text, bits) in [("0644", 0o644), ("755", 0o755), ("0o4755", 0o4755), ("0", 0)] {
             assert_eq!(text.parse::<Mode>().unwrap().bits(), bits, "{text}");
         }
         for bad in ["", "8", "17777", "+644", "u+x", "0o", "-1"] {
             assert!(bad.parse::<Mode>().is_err(), "{bad}");
         }
-        assert_eq!(serde_json::from_str::<Mode>("420").unwrap().to_string(), "0644");
         assert_eq!(serde_json::to_string(&Mode(0o4755)).unwrap(), "\"4755\"");
-        assert!(serde_json::from_str::<Mode>("4096").is_err());
-        assert!(serde_json::from_str::<Mode>("-1").is_err());
+        for number in ["420", "644", "4096", "-1"] {
+            let error = serde_json::from_str::<Mode>(number).unwrap_err().to_string();
+            assert!(error.contains("mode = \"0644\""), "{error}");
+        }
     }
 }

@@ -87,7 +87,7 @@ impl TryFrom<String> for Expression {
         let pattern = RegexBuilder::new(pattern)
             .case_insensitive(flags.contains('i'))
             .build()
-            .map_err(|error| BadEdit::new(format!("the pattern is none: {error}")))?;
+            .map_err(|error| BadEdit::new(format!("the pattern is not valid: {error}")))?;
         let replacement = pieces(replacement, pattern.captures_len())?;
         let every = flags.contains('g');
         Ok(Self { text, pattern, replacement, every })

@@ -126,6 +126,18 @@ fn check(name: &str) -> Result<(), HostnameError> {
     Ok(())
 }
 
+/// Whether some system takes the name: Linux the whole, or Windows its first part. The guest's own rules
+/// are looked at when it is known.
+///
+/// # Errors
+/// The problem that Linux has with it.
+pub fn check_hostname(name: &str) -> Result<(), HostnameError> {
+    check(name).or_else(|problem| match windows::computer_name::from_hostname(name) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(problem),
+    })
+}
+
 fn run(guest: &mut Guest, session: &mut Session<'_>) -> Result<(), TaskError> {
     let Some(name) = session.plan.hostname.clone() else { return Ok(()) };
     if guest.is_windows() {

@@ -85,6 +85,14 @@ fn enforce(
     if mode > 0o7777 {
         return Err(TaskError::request(format!("the mode {mode:o} (octal) is more than 7777")));
     }
+    if let Some(meant) = file.mode.and_then(meant_in_octal) {
+        session.warn(format!(
+            "{}: the mode {mode} of {} is a decimal number, and makes {mode:04o}; write \
+             \"0{mode}\" if {meant:04o} is meant",
+            file.origin,
+            display_name(path)
+        ));
+    }
 
     let canonical = guest.tree.resolve_missing(path)?;
     if let Some(dir) = hidden_at_boot(&canonical) {
@@ -104,9 +112,37 @@ fn enforce(
     Ok(())
 }
 
+/// The mode that a number is in octal digits, where that is one that people give and the number itself is
+/// not.
+fn meant_in_octal(mode: u16) -> Option<u16> {
+    let octal = u16::from_str_radix(&mode.to_string(), 8).ok()?;
+    (is_usual(octal) && !is_usual(mode)).then_some(octal)
+}
+
+/// Whether a mode is one that people give: no special bits, its owner may read, and neither the group nor
+/// the others may do what those before them may not, or do anything without reading.
+fn is_usual(mode: u16) -> bool {
+    let [owner, group, others] = [mode >> 6, mode >> 3 & 7, mode & 7];
+    let reads = |class: u16| class == 0 || class & 4 != 0;
+    owner <= 7
+        && owner & 4 != 0
+        && [(owner, group), (group, others)].iter().all(|(more, less)| more & less == *less)
+        && reads(group)
+        && reads(others)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn octal_digits_of_a_decimal_number() {
+        for octal in ["400", "440", "444", "600", "640", "644", "700", "750", "755", "777"] {
+            let meant = u16::from_str_radix(octal, 8).unwrap();
+            assert_eq!(meant_in_octal(octal.parse().unwrap()), Some(meant), "{octal}");
+            assert_eq!(meant_in_octal(meant), None, "{meant}");
+        }
+    }
     use crate::craft::secret::Secret;
     use crate::craft::sentence::sentence;
     use crate::task::testing::Guest;

@@ -24,7 +24,7 @@ mod session;
 pub(crate) mod testing;
 mod windows;
 
-pub use assign_hostname::HostnameError;
+pub use assign_hostname::{HostnameError, check_hostname};
 pub use change_password::KeysError;
 pub(crate) use change_password::{Logins, of_new_user as change_password_of, tell_logins};
 pub(crate) use initialize_datasource::{on_command_line, seeded as seeds_cloud_init};

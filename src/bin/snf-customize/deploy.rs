@@ -67,13 +67,13 @@ fn prepare(args: &mut Deploy) -> Result<Deployment, Failure> {
         }
         Ok(_) if !args.overwrite => {
             return Err(Failure::new(
-                Exit::Refused,
+                Exit::Input,
                 format!("{shown} is there already; name another file, or say --overwrite"),
             ));
         }
         Err(_) if fs::symlink_metadata(&target).is_ok() => {
             return Err(Failure::new(
-                Exit::Refused,
+                Exit::Input,
                 format!("{shown} is a symbolic link that leads nowhere; name another file"),
             ));
         }

@@ -9,7 +9,7 @@ pub(crate) enum Exit {
     Done = 0,
     /// Something that was asked for cannot be done on this guest.
     Failed = 1,
-    /// The command line makes no sense.
+    /// The command line makes no sense, in itself or for this disk.
     Usage = 2,
     /// No system was found, or the image is of a kind that is not supported.
     Refused = 3,
@@ -21,7 +21,8 @@ pub(crate) enum Exit {
     Commit = 6,
     /// Somebody else is using the disk.
     Busy = 7,
-    /// A file with a password, a key or contents cannot be read or makes no sense.
+    /// A local file cannot be used: one with a plan, a password, a key or contents cannot be read or makes no
+    /// sense, or one to be written is there already or has no directory.
     Input = 8,
     /// A signal came before anything was written.
     Interrupted = 9,
@@ -38,7 +39,7 @@ impl Exit {
     pub(crate) const TABLE: [(Self, &'static str, &'static str); 13] = [
         (Self::Done, "done", "all was done (or, with --dry-run, would have been)"),
         (Self::Failed, "failed", "something cannot be done on this guest; the disk is as it was"),
-        (Self::Usage, "usage", "the command line makes no sense; the disk was not opened"),
+        (Self::Usage, "usage", "the command line makes no sense (for this disk); disk as it was"),
         (
             Self::Refused,
             "refused",
@@ -52,7 +53,11 @@ impl Exit {
             "something was written and the run did not end well: the message says what state the disk is in",
         ),
         (Self::Busy, "busy", "the disk is in use by somebody else; it was not touched"),
-        (Self::Input, "input", "a password, key or content file cannot be used; disk as it was"),
+        (
+            Self::Input,
+            "input",
+            "a local file (plan, password, key, content, target) cannot be used; disk as it was",
+        ),
         (Self::Interrupted, "interrupted", "a signal came before the first write; disk as it was"),
         (Self::Vm, "vm", "the helper VM (--vm) could not be run to its end; disk as it was"),
         (

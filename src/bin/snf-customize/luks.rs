@@ -58,7 +58,9 @@ impl KeySpec {
 
     /// Reads the keys and asks for them.
     pub(crate) fn read_all(specs: &[Self], inputs: &mut Inputs) -> Result<Vec<LuksKey>, Failure> {
-        specs.iter().map(|spec| spec.read(inputs)).collect()
+        let keys = specs.iter().map(|spec| spec.read(inputs)).collect();
+        inputs.end();
+        keys
     }
 
     /// Reads the key, or asks for it.

@@ -81,11 +81,11 @@ fn open_output() -> io::Result<io::StdoutLock<'static>> {
 pub(crate) fn end(exit: Exit) -> Exit {
     let lost = LOST.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(error) = &lost {
-        error_line(&format!(
-            "cannot write to standard output: {error}; all else is as the exit code {} says ({})",
-            exit.code(),
-            exit.word()
-        ));
+        let rest = match exit {
+            Exit::Done => "everything else was done".to_owned(),
+            _ => format!("all else is as the exit code {} says ({})", exit.code(), exit.word()),
+        };
+        error_line(&format!("cannot write to standard output: {error}; {rest}"));
     }
     match exit {
         Exit::Done if lost.is_some() || UNSAID.load(Ordering::Relaxed) => Exit::Output,

@@ -13,8 +13,8 @@ use snf_image::properties::Properties;
 use snf_image::random::Entropy;
 use snf_image::secret::Secret;
 use snf_image::sshkey::check_line;
-use snf_image::task::TaskId;
 use snf_image::task::prepare_system::select;
+use snf_image::task::{TaskId, check_hostname};
 use zeroize::Zeroizing;
 
 use crate::args::{Apply, GrowArg, HostKeysArg};
@@ -107,6 +107,9 @@ impl Parsed {
         if let Some((user, _)) = passwords.iter().find(|(user, _)| !users.insert(user)) {
             return Err(Failure::usage(format!("the password of {user} is given twice")));
         }
+        if let Some(name) = &args.hostname {
+            hostname(name)?;
+        }
         let keys = args
             .ssh_key
             .iter()
@@ -122,12 +125,7 @@ impl Parsed {
         {
             return Err(Failure::usage(format!("{} is given twice", twice.origin)));
         }
-        let mut properties =
-            Properties::parse(args.properties.as_deref().unwrap_or_default(), "--properties")
-                .map_err(|error| Failure::usage(sentence(&error)))?;
-        if let Some(problem) = properties.misspelt_exclusions().next() {
-            return Err(Failure::usage(format!("--properties: {}", sentence(&problem))));
-        }
+        let mut properties = properties_of(args.properties.as_deref().unwrap_or_default())?;
         if let Some(volume) = &args.root_partition {
             properties.set("ROOT_PARTITION", &volume.0);
         }
@@ -150,8 +148,7 @@ impl Parsed {
         let luks_keys = KeySpec::parse_all(&args.stack.luks_key)?;
         let sysprep = match &args.sysprep {
             None => Vec::new(),
-            Some(list) => select(list)
-                .map_err(|error| Failure::usage(format!("operations of sysprep: {error}")))?,
+            Some(list) => operations(list)?,
         };
         let seed = args.cloud_init.as_deref().map(SeedFiles::parse).transpose()?;
         let nics = nics(&args.nic)?;
@@ -163,10 +160,7 @@ impl Parsed {
         }
         let cloud_user = match &args.cloud_user {
             None => None,
-            Some(name) => match AccountName::new(name) {
-                Ok(_) => Some(name.clone()),
-                Err(problem) => return Err(Failure::usage(format!("--cloud-user: {problem}"))),
-            },
+            Some(name) => Some(cloud_user(name)?),
         };
         let parsed = Self {
             sysprep,
@@ -399,8 +393,67 @@ impl Parsed {
                 }
             }
         }
+        inputs.end();
         Ok(Request { plan, made, warnings: inputs.warnings })
     }
+}
+
+/// Whether the value of an option makes sense by itself. A document asks, so that it can say where the
+/// value stands.
+///
+/// # Errors
+/// The sentence that the command line gives for it.
+pub(crate) fn check_value(option: &str, text: &str) -> Result<(), Failure> {
+    match option {
+        "cloud-init" => SeedFiles::parse(text).map(drop),
+        "cloud-user" => cloud_user(text).map(drop),
+        "hostname" => hostname(text),
+        "luks-key" => KeySpec::parse_all(&[text.to_owned()]).map(drop),
+        "machine-id" => machine_id(text).map(drop),
+        "nic" => nics(&[text.to_owned()]).map(drop),
+        "product-key" => product_key(text).map(drop),
+        "properties" => {
+            let properties = properties_of(text)?;
+            let problem = properties.problems().into_iter().next();
+            problem.map_or(Ok(()), |problem| Err(Failure::usage(sentence(&problem))))
+        }
+        "root-password" => Selector::parse(text, "--root-password").map(drop),
+        "ssh-key" => user_and_file(text, "--ssh-key").map(drop),
+        "sysprep" => operations(text).map(drop),
+        "user-password" => user_and_selector(text, "--user-password").map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is a system that takes the host name.
+fn hostname(name: &str) -> Result<(), Failure> {
+    check_hostname(name).map_err(|problem| Failure::usage(format!("--hostname: {problem}")))
+}
+
+/// The operations of `--sysprep`.
+fn operations(list: &str) -> Result<Vec<String>, Failure> {
+    select(list).map_err(|error| Failure::usage(format!("operations of sysprep: {error}")))
+}
+
+/// The user of `--cloud-user`.
+fn cloud_user(name: &str) -> Result<String, Failure> {
+    match AccountName::new(name) {
+        Ok(_) => Ok(name.to_owned()),
+        Err(problem) => Err(Failure::usage(format!("--cloud-user: {problem}"))),
+    }
+}
+
+/// The properties of `--properties`, none of which excludes what there is not.
+fn properties_of(text: &str) -> Result<Properties, Failure> {
+    let properties = Properties::parse(text, "--properties")
+        .map_err(|error| Failure::usage(sentence(&error)))?;
+    match properties.misspelt_exclusions().next() {
+        None => {}
+        Some(problem) => {
+            return Err(Failure::usage(format!("--properties: {}", sentence(&problem))));
+        }
+    }
+    Ok(properties)
 }
 
 /// The interfaces of `--nic`, in their order.
@@ -524,6 +577,9 @@ mod tests {
             (&["--hostname", "x", "--properties", "{\"a\": 1, \"A\": 2}"], "A is given twice"),
             (&["--machine-id", "00000000000000000000000000000000"], "--machine-id"),
             (&["--machine-id", "abc"], "--machine-id"),
+            (&["--hostname", ""], "--hostname: the host name \"\" is empty"),
+            (&["--hostname", "a_b"], "the character \"_\""),
+            (&["--hostname=-web.example.org"], "hyphen"),
         ] {
             let failure = parsed(options).err().unwrap();
             assert_eq!(failure.exit, crate::exit::Exit::Usage);

@@ -130,6 +130,19 @@ impl Inputs {
         Ok(Secret::new(line))
     }
 
+    /// Says that standard input has lines that nothing asked for, as far as they came along with the last
+    /// one that was read: one that stays open is not waited for.
+    pub(crate) fn end(&mut self) {
+        let rest = self.stdin.as_ref().map(|reader| reader.buffer().trim_ascii());
+        if rest.is_some_and(|rest| !rest.is_empty()) {
+            self.warnings.push(
+                "standard input has more lines than there are options that read one (stdin); the rest is \
+                 not used"
+                    .to_owned(),
+            );
+        }
+    }
+
     fn stdin_line(&mut self, user: &str) -> Result<Secret, Failure> {
         if self.stdin_taken {
             return Err(Failure::usage(format!(

@@ -1,4 +1,5 @@
-//! Secrets in texts, masked by number: the same secret has the same number in the whole diff, so that a
+//! Secrets in texts, masked by where they stand (the field of a hash, the body of a key, the value of a
+//! password) and not by their text: a mask over a common word would say what the word is. They are masked by number: the same secret has the same number in the whole diff, so that a
 //! change shows and the secret does not.
 
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ const SETTINGS: &[&str] = &[
 pub(super) struct Masks {
     /// The number of each secret that was met.
     numbers: BTreeMap<String, usize>,
-    /// Secrets that are known, wherever they stand.
+    /// Secrets that are known and stand nowhere by chance.
     known: Vec<String>,
     hash: Option<Regex>,
     pair: Option<Regex>,
@@ -49,16 +50,15 @@ pub(super) struct Masks {
 }
 
 impl Masks {
-    /// With secrets that are known: the passwords of the request. Very short ones would hide half of
-    /// every text.
+    /// With secrets that are known: the passwords of the request.
     pub(super) fn new(secrets: &[Secret]) -> Self {
         let texts = secrets.iter().filter_map(|secret| std::str::from_utf8(secret.expose()).ok());
         let mut known: Vec<String> =
-            texts.filter(|text| text.len() > 3).map(str::to_owned).collect();
+            texts.filter(|text| is_telling(text)).map(str::to_owned).collect();
         // The longer first: it may hold the shorter.
         known.sort_by_key(|text| std::cmp::Reverse(text.len()));
         let pair = format!(
-            r"(?i)([\w-]*(?:passw(?:or)?d|passphrase|psk|secret|token|private[-_]?key|api[-_]?key|wep[-_]?key)[\w-]*[\x22']?\s*[=:]\s*)({VALUE})"
+            r"(?i)([\w-]*(?:passw(?:or)?d|passphrase|psk|secret|token|product[-_]?key|private[-_]?key|api[-_]?key|wep[-_]?key)[\w-]*[\x22']?\s*[=:]\s*)({VALUE})"
         );
         Self {
             numbers: BTreeMap::new(),
@@ -77,8 +77,9 @@ impl Masks {
         format!("[secret {number}]")
     }
 
-    /// The text of a file without its secrets.
-    pub(super) fn text(&mut self, path: &[u8], text: &str) -> String {
+    /// The text of a file without its secrets. `old` is its text before the run: a known secret that
+    /// stood there already is no secret there.
+    pub(super) fn text(&mut self, path: &[u8], text: &str, old: &str) -> String {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let accounts = matches!(
             name,
@@ -114,7 +115,7 @@ impl Masks {
         }
         let numbers = &mut self.numbers;
         for secret in &self.known {
-            if out.contains(secret) {
+            if out.contains(secret) && !old.contains(secret) {
                 out = out.replace(secret, &Self::mask(numbers, secret));
             }
         }
@@ -164,9 +165,40 @@ impl Masks {
     }
 }
 
+/// Whether a secret is one that no text has by chance, so that a mask over it tells nobody what it is: a long
+/// one, with letters and digits.
+fn is_telling(secret: &str) -> bool {
+    secret.len() >= 12
+        && secret.contains(|c: char| c.is_ascii_digit())
+        && secret.contains(char::is_alphabetic)
+        && !secret.contains("secret")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A mask over a common word would say what the password is.
+    #[test]
+    fn a_common_word_is_no_secret_elsewhere() {
+        let words = ["root", "secret", "password", "1", "bin", "correct horse"];
+        let secrets = words.map(Secret::new);
+        let mut masks = Masks::new(&secrets);
+        for word in words {
+            let line = format!("{word}:$6$ab$cdefghijkl:20786:1:\n");
+            assert_eq!(
+                masks.text(b"/etc/shadow", &line, ""),
+                format!("{word}:[secret 1]:20786:1:\n")
+            );
+            let line = format!("{word} /bin/{word} 1\n");
+            assert_eq!(masks.text(b"/etc/x", &line, &line), line);
+            assert_eq!(masks.text(b"/etc/x", &line, ""), line);
+        }
+        let mut masks = Masks::new(&[Secret::new("kX7mTq2WvR9pLs4NhYbZ")]);
+        let line = "the key is kX7mTq2WvR9pLs4NhYbZ\n";
+        assert_eq!(masks.text(b"/etc/x", line, ""), "the key is [secret 1]\n");
+        assert_eq!(masks.text(b"/etc/x", line, line), line);
+    }
 
     #[test]
     fn secrets_and_settings() {
@@ -200,7 +232,7 @@ mod tests {
             ),
             ("/u.xml", "<unattend><Value>hunter2</Value>", "<unattend><Value>[secret 2]</Value>"),
         ] {
-            assert_eq!(masks.text(path.as_bytes(), text), shown, "{path}");
+            assert_eq!(masks.text(path.as_bytes(), text, ""), shown, "{path}");
         }
     }
 }

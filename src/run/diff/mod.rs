@@ -25,8 +25,8 @@ const PATHS_MAX: usize = 200_000;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The unified diff of all that changed in `new`, which has not been written yet, against `old`, the same
-/// tree as the disk has it. `patch -p1` takes it where no secret is masked. `secrets` are masked
-/// wherever they stand.
+/// tree as the disk has it. `patch -p1` takes it where no secret is masked. `secrets`
+/// are masked, too, where they can stand by no chance.
 ///
 /// # Errors
 /// When a file of either tree cannot be read.
@@ -224,7 +224,7 @@ fn contents(
         }
         return Ok(());
     }
-    let (shown_old, shown_new) = (masks.text(path, old), masks.text(path, new));
+    let (shown_old, shown_new) = (masks.text(path, old, old), masks.text(path, new, old));
     if shown_old != old || shown_new != new {
         let _ = writeln!(out, "{}: secrets are masked", display_name(path));
     }
@@ -353,8 +353,8 @@ mod tests {
         let old = tree(&[("/etc/shadow", "root:$6$ab$cdefghijkl:1:::::\nann:!:1:::::\n")]);
         let mut new = tree(&[("/etc/shadow", "root:$6$ab$cdefghijkl:1:::::\nann:!:1:::::\n")]);
         new.write("/etc/shadow", b"root:$y$zz$hashhashhash:2:::::\nann:!:1:::::\n", FILE).unwrap();
-        new.write("/etc/note", b"the password is hunter2, x\n", FILE).unwrap();
-        let text = diff(&old, &new, &[Secret::new("hunter2")]).unwrap();
+        new.write("/etc/note", b"the password is hunter2hunter2, x\n", FILE).unwrap();
+        let text = diff(&old, &new, &[Secret::new("hunter2hunter2")]).unwrap();
         assert!(
             text.contains("-root:[secret 1]:1") || text.contains("-root:[secret 2]:1"),
             "{text}"

@@ -30,6 +30,9 @@ const OF_A_RUN: &[&str] = &[
 /// How edits of the command line are made; in a document each edit says it itself (`follow`).
 const OF_EDITS: &str = "no-follow";
 
+/// Options whose value may be a number in a document. Any other number is a mistake.
+const NUMBERS: &[&str] = &["grow", "root-partition", "seed", "size"];
+
 /// A key of a document, and the option that it stands for.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
@@ -73,6 +76,11 @@ impl Key {
         let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string);
         let id = arg.get_id().to_string();
         Some(Self { name, id, help: help.unwrap_or_default(), values, kind })
+    }
+
+    /// Whether its value may be a number.
+    pub(super) fn takes_number(&self) -> bool {
+        NUMBERS.contains(&&*self.name)
     }
 
     /// Whether it may be said more than once.

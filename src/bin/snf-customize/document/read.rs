@@ -7,8 +7,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue};
 use serde::Deserialize;
-use serde::de::value::SeqAccessDeserializer;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use snf_image::edit::{Action, Edit};
 use zeroize::Zeroizing;
@@ -17,6 +18,7 @@ use super::is_stdin;
 use super::keys::{self, EDITS, Key, Kind, PROPERTIES};
 use crate::args::Cli;
 use crate::exit::Failure;
+use crate::request::check_value;
 use crate::selector::{io_problem, read_file};
 
 /// A longer document is none.
@@ -162,12 +164,31 @@ impl<'a> Visitor<'_> for Name<'a, '_> {
         if snf_image::edit::verbs().any(|verb| *verb.name == *name.to_string()) {
             return Err(E::custom(format!("{name} is an edit, and stands in the list {EDITS}")));
         }
+        if let Some(near) = near(&name.to_string(), self.keys) {
+            return Err(E::custom(format!("there is no key {name}; did you mean {near}?")));
+        }
         let known: Vec<&str> = self.keys.iter().map(|key| &*key.name).collect();
         Err(E::custom(format!(
             "there is no key {name}; the keys are {EDITS}, {}",
             known.join(", ")
         )))
     }
+}
+
+/// The key that a misspelt one is most like, as the command line finds the option.
+fn near(name: &str, keys: &[Key]) -> Option<String> {
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        return None;
+    }
+    let words = ["snf-customize".to_owned(), "apply".into(), "disk".into(), format!("--{name}=x")];
+    let error = Cli::command().try_get_matches_from(words).err()?;
+    let Some(ContextValue::String(option)) = error.get(ContextKind::SuggestedArg) else {
+        return None;
+    };
+    let option = option.trim_start_matches('-');
+    // One that is much longer or shorter is another word.
+    let near = |key: &&Key| key.name == option && key.name.len().abs_diff(name.len()) <= 2;
+    keys.iter().find(near).map(|key| key.name.clone())
 }
 
 /// The value of an option, as words of the command line.
@@ -181,13 +202,27 @@ impl Value<'_> {
         let word = OsString::from(format!("--{}={value}", self.key.name));
         let words = ["snf-customize", "apply", "disk"].map(OsString::from);
         match Cli::command().try_get_matches_from(words.into_iter().chain([word.clone()])) {
-            Ok(_) => Ok(word),
+            Ok(_) => match check_value(&self.key.name, value) {
+                Ok(()) => Ok(word),
+                // It names the option as a person types it.
+                Err(failure) => {
+                    Err(E::custom(failure.message.strip_prefix("--").unwrap_or(&failure.message)))
+                }
+            },
             Err(error) => {
                 let text = error.to_string();
                 let line = text.lines().next().unwrap_or_default();
                 Err(E::custom(line.strip_prefix("error: ").unwrap_or(line)))
             }
         }
+    }
+
+    fn number<E: Error>(self, value: impl fmt::Display) -> Result<Vec<OsString>, E> {
+        let name = &self.key.name;
+        if self.key.kind == Kind::One && name != PROPERTIES && !self.key.takes_number() {
+            return Err(E::custom(format!("{name} is a text: write {name} = \"{value}\"")));
+        }
+        self.one(&value.to_string())
     }
 
     fn one<E: Error>(self, value: &str) -> Result<Vec<OsString>, E> {
@@ -216,7 +251,8 @@ impl<'de> Visitor<'de> for Value<'_> {
         let kind = match self.key.kind {
             _ if self.key.name == PROPERTIES => "a table of properties",
             Kind::Flag => "true or false",
-            Kind::One => "a text or a number",
+            Kind::One if self.key.takes_number() => "a text or a number",
+            Kind::One => "a text",
             Kind::Many => "a list of texts",
         };
         write!(f, "{} to be {kind}", self.key.name)
@@ -227,11 +263,11 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        self.one(&value.to_string())
+        self.number(value)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        self.one(&value.to_string())
+        self.number(value)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
@@ -304,7 +340,27 @@ struct One {
 impl<'de> DeserializeSeed<'de> for One {
     type Value = Edit;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Edit, D::Error> {
-        let action = Action::deserialize(deserializer)?;
-        Edit::of_document(&self.place, action).map_err(D::Error::custom)
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for One {
+    type Value = Edit;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an edit, such as mkdir = {path = \"/srv\"}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Edit, A::Error> {
+        let action = Action::deserialize(MapAccessDeserializer::new(&mut map))?;
+        if let Some(second) = map.next_key::<String>()? {
+            return Err(A::Error::custom(format!(
+                "an edit has one key, and this one has {} and {}: begin another edit of the list {EDITS} \
+                 ([[{EDITS}]])",
+                action.name(),
+                second.escape_debug()
+            )));
+        }
+        Edit::of_document(&self.place, action).map_err(A::Error::custom)
     }
 }

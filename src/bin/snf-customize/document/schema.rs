@@ -40,7 +40,10 @@ fn of(key: &Key) -> Value {
         }),
         Kind::Flag => json!({"description": help, "type": "boolean"}),
         Kind::One if !key.values.is_empty() => json!({"description": help, "enum": key.values}),
-        Kind::One => json!({"description": help, "type": ["string", "integer"]}),
+        Kind::One if key.takes_number() => {
+            json!({"description": help, "type": ["string", "integer"]})
+        }
+        Kind::One => json!({"description": help, "type": "string"}),
         Kind::Many => {
             json!({"description": help, "type": "array", "items": {"type": "string"}})
         }

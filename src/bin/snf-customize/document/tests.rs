@@ -116,7 +116,7 @@ fn what_is_printed_says_the_same() {
 fn a_document_by_hand() {
     let found = read::parse(
         "hostname = \"web1\"\nroot-partition = 2\nno-move = false\n\
-         [[edits]]\nmkdir = { path = \"/srv\", mode = 0o750 }\n[[edits]]\ndelete.path = \"/tmp/*\"\n",
+         [[edits]]\nmkdir = { path = \"/srv\", mode = \"0750\" }\n[[edits]]\ndelete.path = \"/tmp/*\"\n",
         "x",
     )
     .unwrap();
@@ -129,7 +129,28 @@ fn a_document_by_hand() {
 #[test]
 fn what_makes_no_sense_has_its_place() {
     for (text, part) in [
-        ("hostnam = \"x\"", "line 1, column 1: there is no key hostnam"),
+        ("hostnam = \"x\"", "line 1, column 1: there is no key hostnam; did you mean hostname?"),
+        ("zzz = 1", "line 1, column 1: there is no key zzz; the keys are edits, "),
+        ("colour = 1", "there is no key colour; the keys are edits, "),
+        ("\nhostname = 3", "line 2, column 12: hostname is a text: write hostname = \"3\""),
+        ("{\"hostname\": 3}", "hostname is a text"),
+        ("hostname = ''", "line 1, column 12: hostname: the host name \"\" is empty"),
+        ("root-password = 'hunter'", "line 1, column 17: root-password: a password is given as"),
+        ("\nuser-password = ['ann']", "line 2, column "),
+        ("user-password = ['ann']", "user-password: the value is not of the form NAME:SELECTOR"),
+        ("ssh-key = ['x']", "ssh-key: the value is not of the form USER:file:PATH"),
+        ("machine-id = 'foo'", "line 1, column 14: machine-id: 'foo' is none of"),
+        ("sysprep = 'nosuch'", "line 1, column 11: "),
+        ("cloud-user = 'a:b'", "line 1, column 14: cloud-user: "),
+        ("cloud-init = 'x=y'", "line 1, column 14: cloud-init: "),
+        ("nic = ['x']", "nic: "),
+        ("luks-key = ['x']", "luks-key: "),
+        ("product-key = 'x'", "line 1, column 15: product-key: "),
+        ("properties = {OSFAMILY = 'beos'}", "OSFAMILY"),
+        ("[[edits]]\nwrite = {path='/x', text='x', mode=600}", "a mode is a text"),
+        ("[[edits]]\nchmod = {path='/x', mode=644}", "line 2, column 26: a mode is a text"),
+        ("[[edits]]\nmkdir = {path='/x', mode=0o750}", "such as mode = \"0644\""),
+        ("{\"edits\": [{\"mkdir\": {\"path\": \"/x\", \"mode\": 755}}]}", "a mode is a text"),
         ("\nmkdir = \"/x\"", "line 2, column 1: mkdir is an edit, and stands in the list edits"),
         ("dry-run = true", "there is no key dry-run"),
         ("hostname = 'a'\nhostname = 'b'", "line 2, column 1: duplicate key"),
@@ -140,11 +161,11 @@ fn what_makes_no_sense_has_its_place() {
         ("size = 'big'", "line 1, column 8: invalid value 'big' for '--size"),
         ("root-partition = 0", "invalid value '0' for '--root-partition"),
         ("properties = 'x = 1'", "properties is a table"),
-        ("{\"properties\": {\"A\": 1, \"A\": 2}, \"hostnam\": 1}", "there is no key hostnam"),
+        ("{\"properties\": {\"A\": 1, \"A\": 2}, \"hostnam\": 1}", "A is given twice"),
         ("[[edits]]\nmkdr = {path='/x'}", "line 2, column 1: unknown variant `mkdr`"),
         ("[[edits]]\nmkdir = {path='/x', mod='1'}", "line 2, column 21: unknown field `mod`"),
         ("[[edits]]\nmkdir = {path='x'}", "does not begin with '/'"),
-        ("[[edits]]\nmkdir = {path='/x'}\ndelete = {path='/x'}", "line 1"),
+        ("[[edits]]\nmkdir = {path='/x'}\ndelete = {path='/x'}", "has mkdir and delete: begin"),
         ("[[edits]]\nlock-user = {user='a:b'}", "is no name of a user"),
         ("[[edits]]\nwrite = {path='/x'}", "one of text, base64 and file is needed"),
         ("hostname = \"x", "line 1"),

@@ -43,7 +43,7 @@ pub(super) fn run(args: &TarOut) -> Result<Exit, Failure> {
         io::ErrorKind::AlreadyExists => {
             Failure::input(format!("{} exists already; --overwrite replaces it", path.display()))
         }
-        _ => Failure::new(Exit::Failed, format!("cannot write {}: {error}", path.display())),
+        _ => super::local_failure(path, &error),
     })?;
     let file = BufWriter::with_capacity(1 << 16, file);
     let result = pack(&opened, args, &names, file, |error| Trouble::local(path, &error));

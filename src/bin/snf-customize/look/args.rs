@@ -1,8 +1,10 @@
 //! The options of the reading commands.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::args::{Domain, Stack, VolumeArg, Wrapping};
@@ -39,6 +41,14 @@ pub(crate) enum Look {
     /// Compare the files of two disks: kind, content, mode, owner, links and extended attributes.
     #[command(after_help = Exit::help())]
     Diff(Diff),
+}
+
+/// Reads the path of a file in the guest, which is absolute.
+fn guest_path() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|path| match path.as_bytes().starts_with(b"/") {
+        true => Ok(path),
+        false => Err("it does not begin with '/', as a path of the guest does"),
+    })
 }
 
 /// The disk whose files are read.
@@ -103,7 +113,7 @@ pub(crate) struct Ls {
     pub(crate) source: Source,
 
     /// Directories or files of the guest. Names that begin with a dot are listed, too.
-    #[arg(value_name = "GUESTPATH", default_value = "/")]
+    #[arg(value_name = "GUESTPATH", value_parser = guest_path(), default_value = "/")]
     pub(crate) paths: Vec<OsString>,
 
     /// Show kind, mode, links, owner, group, size and time.
@@ -134,7 +144,7 @@ pub(crate) struct Cat {
     pub(crate) source: Source,
 
     /// Files of the guest.
-    #[arg(value_name = "GUESTPATH", required = true)]
+    #[arg(value_name = "GUESTPATH", value_parser = guest_path(), required = true)]
     pub(crate) paths: Vec<OsString>,
 }
 
@@ -145,7 +155,7 @@ pub(crate) struct Get {
     pub(crate) source: Source,
 
     /// Files or directories of the guest.
-    #[arg(value_name = "GUESTPATH", required = true)]
+    #[arg(value_name = "GUESTPATH", value_parser = guest_path(), required = true)]
     pub(crate) paths: Vec<OsString>,
 
     /// Their new place: a directory of this machine, or, for one file, its new name.
@@ -168,7 +178,7 @@ pub(crate) struct TarOut {
     pub(crate) source: Source,
 
     /// The directory of the guest. Names in the archive begin at it.
-    #[arg(value_name = "GUESTDIR")]
+    #[arg(value_name = "GUESTDIR", value_parser = guest_path())]
     pub(crate) directory: OsString,
 
     /// The archive; `-` is standard output.
@@ -221,7 +231,7 @@ pub(crate) struct Find {
     pub(crate) source: Source,
 
     /// The path to begin at.
-    #[arg(value_name = "GUESTPATH", default_value = "/")]
+    #[arg(value_name = "GUESTPATH", value_parser = guest_path(), default_value = "/")]
     pub(crate) paths: Vec<OsString>,
 
     /// Only names that match this pattern (`*`, `?`, `[a-z]`).
@@ -264,7 +274,7 @@ pub(crate) struct Stat {
     pub(crate) source: Source,
 
     /// Files of the guest. A symbolic link at the end of a path is shown itself.
-    #[arg(value_name = "GUESTPATH", required = true)]
+    #[arg(value_name = "GUESTPATH", value_parser = guest_path(), required = true)]
     pub(crate) paths: Vec<OsString>,
 
     /// Show what a symbolic link leads to.
@@ -300,7 +310,7 @@ pub(crate) struct Diff {
     pub(crate) place: Place,
 
     /// Compare what lies below this directory only.
-    #[arg(long, value_name = "GUESTPATH", default_value = "/")]
+    #[arg(long, value_name = "GUESTPATH", value_parser = guest_path(), default_value = "/")]
     pub(crate) path: OsString,
 
     /// Compare times of modification, too.

@@ -23,6 +23,7 @@ use std::path::Path;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::selector::io_problem;
 use crate::spinner::Spinner;
 
 /// Runs one of the reading commands.
@@ -77,7 +78,23 @@ impl Trouble {
 
     /// A failed write of a local file.
     fn local(path: &Path, error: &io::Error) -> Self {
-        let text = format!("cannot write {}: {error}", path.display());
-        Self::Ended(Failure::new(Exit::Failed, text))
+        Self::Ended(local_failure(path, error))
     }
+}
+
+/// The failure that an error of a local file is, which was to be written.
+fn local_failure(path: &Path, error: &io::Error) -> Failure {
+    use io::ErrorKind::{AlreadyExists, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    let shown = path.display();
+    let exit = match error.kind() {
+        AlreadyExists | IsADirectory | NotADirectory | NotFound | PermissionDenied => Exit::Input,
+        _ => Exit::Failed,
+    };
+    let problem = match path.parent() {
+        Some(parent) if error.kind() == NotFound && !parent.as_os_str().is_empty() => {
+            format!("there is no directory {}", parent.display())
+        }
+        _ => io_problem(error),
+    };
+    Failure::new(exit, format!("cannot write {shown}: {problem}"))
 }
