@@ -360,7 +360,7 @@ fn inspect_tells_what_is_there() {
     let inspect =
         |options: &[&str]| Run::of(snf_customize().arg("inspect").arg(&disk.image).args(options));
     inspect(&[]).works();
-    inspect(&["--root-partition", "7"]).fails(3, "ROOT_PARTITION is 7");
+    inspect(&["--root-partition", "7"]).fails(3, "no partition 7, which was asked for");
     fs::write(&disk.image, b"vhdxfile").unwrap();
     inspect(&[]).fails(3, "vhdx");
 }

@@ -105,8 +105,39 @@ fn a_new_file_appears_when_it_is_whole() {
         assert_eq!(others(dir.path(), &["image.raw", "vm.raw"]), Vec::<String>::new());
         assert!(fs::read(&target).unwrap() == whole);
     }
+    // Its own image is no target, under no name; and a text is no disk.
+    let link = dir.path().join("link.raw");
+    fs::hard_link(&image, &link).unwrap();
+    for target in [&image, &link] {
+        let run = deploy(text(&image), target, &["--overwrite", "--hostname", "vm"]);
+        assert!(run.code == 2 && run.stderr.contains("is the image itself"), "{run:?}");
+    }
+    fs::remove_file(&link).unwrap();
+    assert!(fs::read(&image).unwrap() == before);
+    let motd = dir.path().join("motd");
+    fs::write(&motd, "hello").unwrap();
+    let run = deploy(text(&motd), &dir.path().join("motd.raw"), &[]);
+    done(&run);
+    assert!(run.stderr.contains("no partition table and no file system"), "{run:?}");
+    let size = deploy(text(&image), &dir.path().join("x"), &["--size", "10M"]);
+    assert!(size.stderr.contains("image.raw has 80 MiB"), "{size:?}");
+    let scheme = deploy("ftp://x/y", &dir.path().join("x"), &[]);
+    assert!(scheme.stderr.contains("nothing here reads ftp://"), "{scheme:?}");
+    let words = deploy(&format!("{}#foo=bar", text(&image)), &dir.path().join("x"), &[]);
+    assert!(words.code == 2 && words.stderr.contains("#foo=bar is no option"), "{words:?}");
     let missing = deploy("/no/such.img", &dir.path().join("x"), &[]);
     assert!(missing.code != 0 && missing.stderr.contains("such.img"), "{}", missing.stderr);
+}
+
+#[test]
+fn a_cut_download_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path());
+    OpenOptions::new().write(true).open(&image).unwrap().set_len(30 * MIB).unwrap();
+    let run = Run::of(snf_customize().arg("apply").arg(&image).args(["--hostname", "x"]));
+    assert_eq!(run.code, 4, "{run:?}");
+    let parts = ["image.raw: ", "50 MiB or more are missing at its end"];
+    assert!(parts.iter().all(|part| run.stderr.contains(part)), "{run:?}");
 }
 
 #[test]

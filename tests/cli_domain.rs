@@ -197,7 +197,7 @@ fn all_disks_of_a_domain() {
     libvirt.run(&["apply", "-d", "web1", "--vm", "--hostname", "x"]).fails(3, "--vm takes one");
     let words = ["apply", disks.path(0), "--disk", disks.path(1), "--vm", "--hostname", "x"];
     libvirt.run(&words).fails(2, "--disk and --vm exclude each other");
-    let listed = libvirt.run(&["ls", "-d", "web1", "--partition", "vg/other", "/"]);
+    let listed = libvirt.run(&["ls", "--domain", "web1", "--partition", "vg/other", "/"]);
     assert!(listed.works().stdout.contains("lost+found"), "{listed:?}");
     let read = libvirt.run(&["cat", "-d", "web1", "--root-partition", "vg/root", "/etc/hostname"]);
     assert_eq!(read.works().stdout, "vm\n");

@@ -251,7 +251,7 @@ fn partitions_are_searched_and_named() {
     assert!(before[GPT_OFFSET as usize..end] != after[GPT_OFFSET as usize..end]);
 
     disk.apply(&["--hostname", "vm", "--root-partition", "1"]).fails(3, "partition 1");
-    disk.apply(&["--hostname", "vm", "--root-partition", "7"]).fails(3, "ROOT_PARTITION is 7");
+    disk.apply(&["--hostname", "vm", "--root-partition", "7"]).fails(3, "no partition 7");
     disk.apply(&["--hostname", "again", "--root-partition", "2"]).works();
     let run = Run::of(snf_customize().arg("inspect").arg(&disk.image).arg("--json"));
     let document: Value = serde_json::from_str(&run.works().stdout).unwrap();

@@ -186,6 +186,8 @@ fn what_is_not_copied_is_said() {
     nowhere.fails(8, "cannot write /nonexistent/x: there is no directory /nonexistent");
     look(&guest, "tar-out", &["/etc", "/nonexistent/x"]).fails(8, "no directory /nonexistent");
     look(&guest, "tar-out", &["/etc/hostname"]).fails(1, "not a directory");
+    look(&guest, "tar-out", &["/nosuch"]).fails(1, "/nosuch: no such file");
+    assert_eq!(look(&guest, "ls", &["-d", "/etc"]).works().stdout, "/etc\n");
 }
 
 /// A link of the guest never leads a copy out of its directory.

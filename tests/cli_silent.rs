@@ -153,7 +153,7 @@ fn what_this_guest_cannot_have_is_refused() {
         (1, &["--copy=/nosuch:/x"], "/nosuch"),
         (1, &["--write=/etc:text:x"], "directory"),
         (1, &["--symlink=x:/etc/motd"], "/etc/motd"),
-        (3, &["--hostname=x", "--root-partition=2"], "ROOT_PARTITION is 2"),
+        (3, &["--hostname=x", "--root-partition=2"], "no partition 2"),
         (1, &["--write=C:\\x:text:y"], "Windows"),
     ] {
         refused(&guest, code, options, part);

@@ -191,6 +191,16 @@ fn operations_of_sysprep() {
     sysprep(&["--operations", "logs"]).fails(2, "no operation 'logs'");
     sysprep(&["--operations", "fs-uuids"]).fails(2, "fs-uuids cannot be done");
     sysprep(&["--sysprep", "utmp"]).fails(2, "itself has --operations");
+    sysprep(&["--operations", "--dry-run"]).fails(2, "is missing before --dry-run");
+    sysprep(&["--host-keys", "keep"]).fails(2, "take the operation out of the list");
+    sysprep(&["--operations", "-customize", "--hostname", "x"]).fails(2, "leave out -customize");
+    assert!(list.stdout.contains("new UUIDs of the file systems (not done here)"), "{list:?}");
+    let help = |command: &str| Run::of(snf_customize().args([command, "--help"])).stdout;
+    assert!(!help("sysprep").contains("--sysprep <"));
+    let deploy = help("deploy");
+    assert!(deploy.contains("<IMAGE> <TARGET>") && !deploy.contains("--dry-run\n"), "{deploy}");
+    let ls = help("ls");
+    assert!(ls.contains("-d, --directory") && ls.contains("--domain"), "{ls}");
     let dry = sysprep(&["--dry-run"]);
     assert!(dry.works().stdout.contains("/etc/ssh/ssh_host_rsa_key"), "{dry:?}");
     assert!(guest.bytes() == before);

@@ -224,12 +224,23 @@ fn table(
         let (start, end) = (entry.starting_lba.get(), entry.ending_lba.get());
         let position = || format!("partition entry {number}");
         if start > end || end >= disk_sectors {
+            // A table that goes on after the end of the disk is that of a longer one.
+            let cut = match start <= end && end <= last_usable {
+                true => {
+                    let sectors = (last_usable - disk_sectors).saturating_add(1);
+                    let missing = sectors.div_ceil((1 << 20) / u64::from(sector_size));
+                    format!(
+                        "; {missing} MiB or more are missing at its end: was a download or copy cut?"
+                    )
+                }
+                false => String::new(),
+            };
             return Err(Error::corrupt(
                 "GPT",
                 position(),
                 format!(
                     "the partition covers sectors {start} to {end}, and the disk has \
-                     {disk_sectors} sectors"
+                     {disk_sectors} sectors{cut}"
                 ),
             ));
         }

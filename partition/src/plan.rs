@@ -163,7 +163,7 @@ impl Plan {
     /// One line for each change, for `--dry-run`.
     pub fn describe(&self) -> String {
         if self.changes.is_empty() {
-            return "the partition table stays as it is\n".to_owned();
+            return "it stays as it is\n".to_owned();
         }
         self.changes.iter().map(|change| format!("{change}\n")).collect()
     }

@@ -184,8 +184,8 @@ fn wanted(disk: &Disk, properties: &Properties) -> Result<Option<usize>, DetectE
         volumes => volumes.iter().map(super::disk::Volume::place).collect::<Vec<_>>().join(", "),
     };
     let wanted = match wanted {
-        RootVolume::Partition(number) => number.to_string(),
-        RootVolume::Named(name) => name.to_owned(),
+        RootVolume::Partition(number) => format!("partition {number}"),
+        RootVolume::Named(name) => format!("volume {name}"),
     };
     Err(DetectError::NoSuchPartition { wanted, there })
 }

@@ -10,7 +10,7 @@ use crate::guest::selinux::{self, FileContexts, State};
 
 pub(super) static TASK: Task = Task {
     id: TaskId::SELinuxAutorelabel,
-    summary: "have the guest relabel its files at boot, where new files cannot get their labels now",
+    summary: "on guests with SELinux: have new files labelled at boot, where they cannot be labelled now",
     applies: |_| true,
     work: Work::guest(Needs::Files, run),
 };

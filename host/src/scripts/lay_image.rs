@@ -18,7 +18,7 @@ use crate::disk::error::TargetError;
 use crate::disk::fresh::{FreshFile, FreshQcow2};
 use crate::disk::target::Target;
 use crate::image::copy::{CopyError, Settle, copy_image};
-use crate::image::source::id::ImageId;
+use crate::image::source::id::{ImageId, Location};
 use crate::image::source::{self, SourceError};
 use crate::node::cancel::Cancel;
 use crate::node::config::{self, Config, ConfigError};
@@ -41,7 +41,26 @@ pub enum LayError {
     Io(&'static str, #[source] io::Error),
     /// The image.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(SourceError),
+    /// The name of the image makes no sense.
+    #[error("the image {name}: {problem}")]
+    Name {
+        /// The image, as a person may see it.
+        name: String,
+        /// The problem, and what to do.
+        problem: String,
+    },
+    /// Nobody here reads images of this scheme.
+    #[error(
+        "the image {name}: nothing here reads {scheme}://; name a path, or a URL that begins with \
+         http://, https:// or file://"
+    )]
+    Scheme {
+        /// The image, as a person may see it.
+        name: String,
+        /// The beginning of its URL.
+        scheme: String,
+    },
     /// There is no image.
     #[error("null names no image; deploy needs one")]
     Null,
@@ -54,6 +73,16 @@ pub enum LayError {
     /// The copy.
     #[error(transparent)]
     Copy(#[from] CopyError),
+}
+
+impl From<SourceError> for LayError {
+    /// In the words of a person, who knows no OS parameters.
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Id { id, problem } => Self::Name { name: id, problem },
+            other => Self::Source(other),
+        }
+    }
 }
 
 struct Arguments {
@@ -115,7 +144,15 @@ fn lay(arguments: &Arguments, cancel: &Cancel) -> Result<(u64, u64), LayError> {
     let mut config = config::of_process(None).unwrap_or_else(|_| Config::default());
     config.apply(Path::new("snf-customize deploy"), FOR_A_PERSON)?;
     config.for_a_person = true;
-    let reader = source::open(&image, &config, None, cancel)?.ok_or(LayError::Null)?;
+    let reader = source::open(&image, &config, None, cancel).map_err(|error| {
+        match (&image.location, LayError::from(error)) {
+            (Location::Foreign(scheme), LayError::Name { name, .. }) => {
+                LayError::Scheme { name, scheme: scheme.clone() }
+            }
+            (_, error) => error,
+        }
+    });
+    let reader = reader?.ok_or(LayError::Null)?;
     let name = &arguments.name;
     let mut target: Box<dyn Destination> = if kind.is_block_device() {
         Box::new(Target::of_claimed(name, file)?.with_rest(config.rest))

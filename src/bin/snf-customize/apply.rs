@@ -9,9 +9,11 @@ use snf_image::customize::{CustomizeError, Instance, Mode, Report, customize_see
 use snf_image::diff::diff;
 use snf_image::failure::{Family, sentence};
 use snf_image::files;
+use snf_image::guest::probe::unwrapping;
 use snf_image::guest::storage::StorageError;
+use snf_image::inspect::inspect;
 use snf_image::passwords;
-use snf_image::plan::{Password, Plan};
+use snf_image::plan::{Password, Plan, Tasks};
 use snf_image::random::{Clock, Entropy};
 use snf_image::secret::Secret;
 
@@ -142,7 +144,7 @@ pub(crate) fn run_on(args: &Apply, origin: &mut dyn Origin) -> Exit {
         document.finish(exit, &message);
     } else if let Ok(outcome) = &outcome {
         if !output::is_quiet() {
-            output::print(&summary(outcome));
+            output::print(&summary(args, outcome));
         }
         if let Some(diff) = &outcome.diff {
             output::print_texts(diff);
@@ -256,6 +258,12 @@ fn attempt(
         let disk = args.disk.display();
         listener.warn(format!("--backing allow has no effect: {disk} is no qcow2 image"));
     }
+    if args.laid
+        && !changes_files(&request.plan)
+        && let Some(problem) = no_disk(&disks, &request.plan)
+    {
+        listener.warn(problem);
+    }
     let mut devices = disks.devices();
     let members = devices.split_off(1);
     let disk = devices.remove(0);
@@ -273,11 +281,11 @@ fn attempt(
     };
     let report =
         customize_seen(instance, &request.plan, &mut entropy, &clock, listener, mode, &mut look)
-            .map_err(|error| failure(&error, &disks, origin, progress))?;
+            .map_err(|error| failure(&error, args, &disks, origin, progress))?;
     if mode == Mode::Commit {
         // A container holds its changed tables until it is told to write them.
         disks.flush().map_err(|error| {
-            failure(&StorageError::from(error).into(), &disks, origin, progress)
+            failure(&StorageError::from(error).into(), args, &disks, origin, progress)
         })?;
     }
     drop(spinner);
@@ -286,6 +294,28 @@ fn attempt(
     // Growth alone looks at no file.
     let diff = args.diff.then(|| shown.unwrap_or_default());
     Ok(Outcome { report, format, made: request.made, sizes, took, diff })
+}
+
+/// Whether the guest's files are looked at, which tells by itself that there are none.
+fn changes_files(plan: &Plan) -> bool {
+    match &plan.tasks {
+        Tasks::All => true,
+        Tasks::Only(tasks) => tasks.keys().any(|task| task.needs_mount() && !task.resizes()),
+    }
+}
+
+/// Why what was laid is likely to be no disk. Nobody else looks at it when no file of it is changed.
+fn no_disk(disks: &Disks, plan: &Plan) -> Option<String> {
+    let found = inspect(&disks.devices(), &plan.luks_keys, &plan.properties).ok()?;
+    let [volume] = found.volumes.as_slice() else { return None };
+    if found.table.is_some() {
+        return None;
+    }
+    let what = match volume.kind.as_deref() {
+        None => "has no partition table and no file system that is known here in it".to_owned(),
+        Some(kind) => format!("is a {kind} file, taken as it is: {}", unwrapping(kind)?),
+    };
+    Some(format!("the image {what}; look whether it is the right file, and of the right format"))
 }
 
 /// The passwords of a request, which no diff shows.
@@ -324,6 +354,7 @@ fn lengthen_for_vm(
 /// The code and the sentence for an error of the library.
 fn failure(
     error: &CustomizeError,
+    args: &Apply,
     disks: &Disks,
     origin: &dyn Origin,
     progress: &Progress,
@@ -337,7 +368,13 @@ fn failure(
             ),
         );
     }
-    Failure::new(disks.judge(Exit::of(error)), sentence(error))
+    // What is wrong with the disk says with which; a new one has the name of its target only.
+    let of_the_disk = matches!(error, CustomizeError::Stack(_) | CustomizeError::Detect(_));
+    let text = match of_the_disk && !origin.is_new() {
+        true => format!("{}: {}", args.disk.display(), sentence(error)),
+        false => sentence(error),
+    };
+    Failure::new(disks.judge(Exit::of(error)), text)
 }
 
 impl Exit {
@@ -437,7 +474,7 @@ fn room(outcome: &Outcome) -> Option<String> {
 }
 
 /// The changes, for a person.
-fn summary(outcome: &Outcome) -> String {
+fn summary(args: &Apply, outcome: &Outcome) -> String {
     let report = &outcome.report;
     let mut text = String::new();
     if !report.system.is_empty() {
@@ -449,6 +486,8 @@ fn summary(outcome: &Outcome) -> String {
     }
     if let Some((before, after)) = outcome.sizes {
         text.push_str(&format!("the disk grows from {} to {}\n", size(before), size(after)));
+    } else if args.size.is_some() {
+        text.push_str("the disk has the size that was asked for already\n");
     }
     for line in &report.partition_table {
         text.push_str(&format!("partition table: {line}\n"));

@@ -62,15 +62,16 @@ pub(crate) enum Command {
     #[command(after_help = Exit::help())]
     Sysprep(Box<Sysprep>),
     /// Put an image onto a new file or a block device, make it larger and change it: what apply
-    /// does, with a source. The image is a file or a URL (http, https), raw or qcow2, also in gz, xz,
-    /// zst or bz2, with #sha256=... after it if you like.
+    /// does, with a source. The image is a file or a URL (http, https), raw, qcow2, vmdk, vhdx, vhd or
+    /// vdi, also in gz, xz, zst or bz2, with #sha256=... after it if you like.
     #[command(after_help = Exit::help())]
     Deploy(Box<Deploy>),
     /// Tell what is on the disk: partitions, volume groups, file systems, operating system, users,
     /// keys.
     #[command(after_help = Exit::help())]
     Inspect(Inspect),
-    /// Look for damage in the file systems on the disk (NTFS, ext2/3/4) and change nothing.
+    /// Look for damage in the file systems on the disk (NTFS, ext2/3/4, btrfs, XFS, FAT) and change
+    /// nothing.
     #[command(after_help = Exit::help())]
     Check(Check),
     #[command(flatten)]
@@ -84,6 +85,7 @@ pub(crate) enum Command {
 
 /// The options of `sysprep`.
 #[derive(Args, Debug)]
+#[command(mut_arg("sysprep", |arg| arg.hide(true)))]
 pub(crate) struct Sysprep {
     /// The operations: names with commas between; defaults and all stand for several, and -NAME
     /// takes one out. snf-customize --list-operations lists them.
@@ -103,8 +105,7 @@ pub(crate) struct Sysprep {
 /// The options of `apply`.
 #[derive(Args, Debug)]
 pub(crate) struct Apply {
-    /// The disk: a file or block device that holds a whole disk or a bare file system. For deploy: the
-    /// file to make, or the block device to fill.
+    /// The disk: a file or block device that holds a whole disk or a bare file system.
     pub(crate) disk: PathBuf,
 
     #[command(flatten)]
@@ -257,8 +258,8 @@ pub(crate) struct Apply {
     #[arg(long, help_heading = "How")]
     pub(crate) diff: bool,
 
-    /// Do it inside the helper VM: for images that are not to be trusted, and for xfs, which its
-    /// kernel knows. Needs QEMU, a built helper and snf-image-host, and no root.
+    /// Do it inside the helper VM: for images that are not to be trusted, and for the kinds of XFS and
+    /// btrfs that only a kernel knows. Needs QEMU, a built helper and snf-image-host, and no root.
     #[arg(long, help_heading = "How")]
     pub(crate) vm: bool,
 
@@ -277,8 +278,19 @@ pub(crate) struct Apply {
     pub(crate) seed: Option<u64>,
 }
 
-/// The options of `deploy`.
+/// The options of `deploy`. Those that it refuses are not in its help.
 #[derive(Args, Debug)]
+#[command(
+    mut_arg("disk", |arg| arg
+        .value_name("TARGET")
+        .help("The file to make, or the block device to fill")
+        .long_help(None::<&'static str>)),
+    mut_arg("format", |arg| arg.hide(true)),
+    mut_arg("backing", |arg| arg.hide(true)),
+    mut_arg("domain", |arg| arg.hide(true)),
+    mut_arg("connect", |arg| arg.hide(true)),
+    mut_arg("dry_run", |arg| arg.hide(true))
+)]
 pub(crate) struct Deploy {
     /// The image: a path or a URL.
     pub(crate) image: String,
@@ -576,10 +588,11 @@ fn apply_help() -> String {
 {}
 Examples:
   snf-customize apply disk.raw --root-password prompt --hostname web1
-  snf-customize apply disk.raw --ssh-key root:file:$HOME/.ssh/id_ed25519.pub --host-keys new \\
-      --machine-id new
+  snf-customize apply disk.raw --ssh-key root:file:id_ed25519.pub \\
+      --host-keys new --machine-id new
   snf-customize apply disk.qcow2 --size 20G --hostname web1
-  snf-customize apply disk.raw --write /etc/motd:file:motd.txt:owner=root,mode=0644 --dry-run
+  snf-customize apply disk.raw --dry-run \\
+      --write /etc/motd:file:motd.txt:owner=root,mode=0644
 ",
         Exit::help()
     )

@@ -59,7 +59,9 @@ fn verdict(args: &Check, found: &DiskCheck) -> (Exit, String) {
     let errors: u64 = found.volumes.iter().map(|volume| volume.errors).sum();
     let checked = found.volumes.iter().filter(|volume| volume.checked).count();
     if checked == 0 {
-        let text = format!("{shown} holds no file system that can be checked (NTFS, ext2/3/4)");
+        let text = format!(
+            "{shown} holds no file system that can be checked (NTFS, ext2/3/4, btrfs, XFS, FAT)"
+        );
         return (Exit::Refused, text);
     }
     let systems = count(checked, "file system");

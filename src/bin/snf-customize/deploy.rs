@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::args::{Deploy, Format};
 use crate::disk::{self, Access, OpenDisk};
 use crate::exit::{Exit, Failure};
 use crate::output;
-use crate::resize;
+use crate::resize::{self, DiskSize};
 use crate::selector::io_problem;
 use crate::signals::Progress;
 use crate::spinner;
@@ -57,6 +57,7 @@ fn prepare(args: &mut Deploy) -> Result<Deployment, Failure> {
     }
     let target = apply.disk.clone();
     let shown = target.display().to_string();
+    refuse_itself(&args.image, &target)?;
     let block = match fs::metadata(&target) {
         Ok(found) if found.file_type().is_block_device() => true,
         Ok(found) if !found.is_file() => {
@@ -115,6 +116,8 @@ fn prepare(args: &mut Deploy) -> Result<Deployment, Failure> {
     apply.wrapping.format = Some(format);
     Ok(Deployment {
         image: image_id(&args.image)?,
+        name: shown_image(&args.image),
+        wanted: apply.size,
         target,
         block,
         format,
@@ -125,8 +128,70 @@ fn prepare(args: &mut Deploy) -> Result<Deployment, Failure> {
     })
 }
 
+/// The options that may be after the `#` of an image.
+const OPTIONS: [&str; 4] = ["sha256", "sha512", "format", "compression"];
+
+/// An image's place and the words after its `#`, which are options all, as snf-image-host sees it.
+fn split(image: &str) -> (&str, Option<&str>) {
+    let known =
+        |option: &str| option.split_once('=').is_some_and(|(key, _)| OPTIONS.contains(&key));
+    match image.rsplit_once('#') {
+        Some((place, options)) if options.split('&').all(known) => (place, Some(options)),
+        _ => (image, None),
+    }
+}
+
+/// The image as messages may name it: without options, and without what a URL may hold of passwords.
+fn shown_image(image: &str) -> String {
+    let (place, _) = split(image);
+    let Some((scheme, rest)) = place.split_once("://") else { return place.to_owned() };
+    let rest = rest.split_once('?').map_or(rest, |(start, _)| start);
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+/// An image is not deployed onto itself, whichever names it has.
+fn refuse_itself(image: &str, target: &Path) -> Result<(), Failure> {
+    let (place, _) = split(image);
+    let place = match place.strip_prefix("file://") {
+        Some(path) => path.strip_prefix("localhost").unwrap_or(path),
+        None => place,
+    };
+    let (Ok(from), Ok(to)) = (fs::metadata(place), fs::metadata(target)) else { return Ok(()) };
+    let device = |found: &fs::Metadata| found.file_type().is_block_device().then(|| found.rdev());
+    let same = match (device(&from), device(&to)) {
+        (Some(from), Some(to)) => from == to,
+        (None, None) => (from.dev(), from.ino()) == (to.dev(), to.ino()),
+        _ => false,
+    };
+    if !same {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{} is the image itself; name another target, or change the image in place with apply",
+        target.display()
+    )))
+}
+
+/// Words after a `#` that are no options: they would be taken for a part of the name.
+fn unknown_options(image: &str) -> Option<&str> {
+    if split(image).1.is_some() {
+        return None;
+    }
+    let (place, words) = image.rsplit_once('#')?;
+    let is_url = image.contains("://");
+    (is_url || (fs::metadata(image).is_err() && fs::metadata(place).is_ok())).then_some(words)
+}
+
 /// A path as `create` has it, and a URL as it is.
 fn image_id(image: &str) -> Result<String, Failure> {
+    if let Some(words) = unknown_options(image) {
+        return Err(Failure::usage(format!(
+            "#{words} is no option of an image; there are sha256=, sha512=, format= and compression=, with & \
+             between them"
+        )));
+    }
     if image.contains("://") {
         return Ok(image.to_owned());
     }
@@ -145,6 +210,10 @@ fn image_id(image: &str) -> Result<String, Failure> {
 /// An image on its way to a target.
 struct Deployment {
     image: String,
+    /// The image as messages may name it.
+    name: String,
+    /// The size that the disk is to have.
+    wanted: Option<DiskSize>,
     target: PathBuf,
     block: bool,
     format: Format,
@@ -197,6 +266,9 @@ impl Origin for Deployment {
             Failure::new(Exit::Commit, message)
         })?;
         self.size = size;
+        if let Some(wanted) = self.wanted {
+            wanted.of(Path::new(&self.name), size)?;
+        }
         if !self.block {
             let length = opened.file.metadata().map(|found| found.len());
             opened.size = length.map_err(|error| self.cannot(&io_problem(&error)))?;
@@ -410,6 +482,17 @@ mod tests {
         assert_eq!(image_id("/a/b.img").unwrap(), "file:///a/b.img");
         assert!(image_id("b.img").unwrap().ends_with("/b.img"));
         assert!(image_id("").is_err());
+        for (image, part) in [
+            ("https://x/y#foo=bar", "#foo=bar is no option"),
+            ("/etc/hostname#foo=bar", "#foo=bar is no option"),
+            ("/etc/hostname#format=raw&x=1", "is no option"),
+        ] {
+            let failure = image_id(image).unwrap_err();
+            assert!(failure.message.contains(part), "{image}: {}", failure.message);
+        }
+        assert!(image_id("/no/such#1").is_ok());
+        assert_eq!(shown_image("https://u:p@h/x?token=1#sha256=0"), "https://h/x");
+        assert_eq!(shown_image("a#b"), "a#b");
         assert_eq!(directory(Path::new("x")), Path::new("."));
         assert_eq!(directory(Path::new("/x")), Path::new("/"));
     }

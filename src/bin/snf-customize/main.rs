@@ -192,7 +192,8 @@ fn list_operations() -> Exit {
     let mut text = String::new();
     for operation in snf_image::task::prepare_system::OPERATIONS {
         let mark = if operation.default { '*' } else { ' ' };
-        text.push_str(&format!("{mark} {:<24}  {}\n", operation.name, operation.summary));
+        let not = if operation.is_done() { "" } else { " (not done here)" };
+        text.push_str(&format!("{mark} {:<24}  {}{not}\n", operation.name, operation.summary));
     }
     output::print(&text);
     Exit::Done

@@ -228,7 +228,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
-        return format!("{bytes} bytes");
+        return count(usize::try_from(bytes).unwrap_or(usize::MAX), "byte");
     }
     let mut value = bytes as f64;
     let mut unit = "";
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(size(12), "12 bytes");
+        assert_eq!((&*size(1), &*size(12)), ("1 byte", "12 bytes"));
         assert_eq!(size(2 << 30), "2 GiB");
         assert_eq!(size(1536), "1.5 KiB");
     }

@@ -73,25 +73,23 @@ impl Parsed {
         if args.no_move && !grows {
             return Err(Failure::usage("--no-move has no effect without --size or --grow"));
         }
-        let nothing = !args.laid
-            && !grows
-            && args.root_password.is_none()
-            && args.user_password.is_empty()
-            && args.ssh_key.is_empty()
-            && args.hostname.is_none()
-            && args.edits.is_empty()
-            && args.planned.edits.is_empty()
-            && args.sysprep.is_none()
-            && args.personality.is_none()
-            && args.machine_id.is_none()
-            && args.host_keys.is_none()
-            && args.answer_file.is_none()
-            && args.product_key.is_none()
-            && args.time_zone.is_none()
-            && args.cloud_init.is_none()
-            && args.cloud_user.is_none()
-            && args.nic.is_empty();
-        if nothing {
+        let others = grows
+            || args.root_password.is_some()
+            || !args.user_password.is_empty()
+            || !args.ssh_key.is_empty()
+            || args.hostname.is_some()
+            || !args.edits.is_empty()
+            || !args.planned.edits.is_empty()
+            || args.personality.is_some()
+            || args.machine_id.is_some()
+            || args.host_keys.is_some()
+            || args.answer_file.is_some()
+            || args.product_key.is_some()
+            || args.time_zone.is_some()
+            || args.cloud_init.is_some()
+            || args.cloud_user.is_some()
+            || !args.nic.is_empty();
+        if !args.laid && !others && args.sysprep.is_none() {
             return Err(Failure::usage(
                 "nothing to change was asked for; see snf-customize apply --help, or use inspect to look only",
             ));
@@ -148,7 +146,11 @@ impl Parsed {
         let luks_keys = KeySpec::parse_all(&args.stack.luks_key)?;
         let sysprep = match &args.sysprep {
             None => Vec::new(),
-            Some(list) => operations(list)?,
+            Some(list) => {
+                let chosen = operations(list)?;
+                contradicted(list, args, others, &chosen)?;
+                chosen
+            }
         };
         let seed = args.cloud_init.as_deref().map(SeedFiles::parse).transpose()?;
         let nics = nics(&args.nic)?;
@@ -432,6 +434,13 @@ fn hostname(name: &str) -> Result<(), Failure> {
 
 /// The operations of `--sysprep`.
 fn operations(list: &str) -> Result<Vec<String>, Failure> {
+    if list.starts_with("--") {
+        // Lists may begin with a hyphen, and so the option after it was taken for one.
+        return Err(Failure::usage(format!(
+            "the list of sysprep's operations is missing before {list}: name operations with commas between, \
+             or say defaults"
+        )));
+    }
     select(list).map_err(|error| Failure::usage(format!("operations of sysprep: {error}")))
 }
 
@@ -454,6 +463,29 @@ fn properties_of(text: &str) -> Result<Properties, Failure> {
         }
     }
     Ok(properties)
+}
+
+/// The operations of sysprep must not contradict the other options.
+fn contradicted(list: &str, args: &Apply, others: bool, chosen: &[String]) -> Result<(), Failure> {
+    let kept = [
+        ("--host-keys", args.host_keys == Some(HostKeysArg::Keep), "ssh-hostkeys"),
+        ("--machine-id", args.machine_id.as_deref() == Some("keep"), "machine-id"),
+    ];
+    for (option, keeps, operation) in kept {
+        if keeps && chosen.iter().any(|name| name == operation) {
+            return Err(Failure::usage(format!(
+                "{option} keep and the operation {operation} of sysprep exclude each other; take the operation \
+                 out of the list with -{operation}, or leave out {option}"
+            )));
+        }
+    }
+    if others && list.split(',').any(|word| word.trim() == "-customize") {
+        return Err(Failure::usage(
+            "-customize takes the other options out of sysprep, and there are some; leave out -customize, or \
+             the other options",
+        ));
+    }
+    Ok(())
 }
 
 /// The interfaces of `--nic`, in their order.
@@ -580,6 +612,10 @@ mod tests {
             (&["--hostname", ""], "--hostname: the host name \"\" is empty"),
             (&["--hostname", "a_b"], "the character \"_\""),
             (&["--hostname=-web.example.org"], "hyphen"),
+            (&["--sysprep", "--dry-run"], "is missing before --dry-run"),
+            (&["--sysprep", "defaults", "--host-keys", "keep"], "exclude each other"),
+            (&["--sysprep", "utmp,machine-id", "--machine-id", "keep"], "exclude each other"),
+            (&["--sysprep", "-customize", "--hostname", "x"], "leave out -customize"),
         ] {
             let failure = parsed(options).err().unwrap();
             assert_eq!(failure.exit, crate::exit::Exit::Usage);

@@ -19,15 +19,15 @@ pub enum DetectError {
     #[error(transparent)]
     Property(#[from] PropertyError),
     /// The partition does not exist.
-    #[error("ROOT_PARTITION is {wanted}, but the disk has no such partition; it has {there}")]
+    #[error("the disk has no {wanted}, which was asked for; it has {there}")]
     NoSuchPartition {
-        /// The number or name asked for.
+        /// What was asked for: a partition with its number, or a volume with its name.
         wanted: String,
         /// The volumes that exist.
         there: String,
     },
     /// The partition that was named cannot be used.
-    #[error("{place}, which ROOT_PARTITION names, cannot be the root")]
+    #[error("{place}, which was asked for, cannot be used")]
     Unusable {
         /// The one that is meant.
         place: String,
@@ -37,8 +37,8 @@ pub enum DetectError {
     },
     /// The partition that was named holds files, and no system is recognised in them.
     #[error(
-        "{place}, which ROOT_PARTITION names, cannot be the root (if it is a system all the same, \
-         set OSFAMILY)"
+        "{place}, which was asked for, cannot be the root (if it is a system all the same, set the \
+         property OSFAMILY)"
     )]
     Unrecognised {
         /// The one that is meant.
@@ -48,11 +48,7 @@ pub enum DetectError {
         reason: NotRoot,
     },
     /// Nothing looks like the root of a system.
-    #[error(
-        "no operating system was found ({}); if one of these is the root, name it with \
-         ROOT_PARTITION or --root-partition",
-        tried_text(.tried)
-    )]
+    #[error("{}", none_text(.tried))]
     None {
         /// The volumes, each with the reason.
         tried: Vec<Tried>,
@@ -85,6 +81,15 @@ impl DetectError {
                     && reason.closed().is_none_or(|error| error.refusal().is_some())
                     && !matches!(reason, NotRoot::NotRaw { .. })
             }),
+            Self::Several { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether one of the volumes can be named, because it holds files.
+    pub fn names_files(&self) -> bool {
+        match self {
+            Self::None { tried } => tried.iter().any(Tried::can_be_named),
             Self::Several { .. } => true,
             _ => false,
         }
@@ -123,6 +128,13 @@ pub struct Tried {
     pub reason: NotRoot,
 }
 
+impl Tried {
+    /// Whether a person may name it as the root: it holds files.
+    fn can_be_named(&self) -> bool {
+        matches!(self.reason, NotRoot::NoEtc | NotRoot::Incomplete(_))
+    }
+}
+
 fn usr_text(distro: &Distro) -> String {
     let name = if distro.name.is_empty() { "a system" } else { &distro.name };
     match distro.id.as_str() {
@@ -131,6 +143,19 @@ fn usr_text(distro: &Distro) -> String {
              give settings as an Ignition configuration"
         ),
         _ => format!("the /usr of {name}, whose root is on another volume"),
+    }
+}
+
+fn none_text(tried: &[Tried]) -> String {
+    if let [Tried { place, reason: reason @ NotRoot::NotRaw { .. }, .. }] = tried {
+        return format!("{place} is {reason}");
+    }
+    let text = format!("no operating system was found ({})", tried_text(tried));
+    match tried.iter().any(Tried::can_be_named) {
+        true => format!(
+            "{text}; if one of these is the root, name it with ROOT_PARTITION or --root-partition"
+        ),
+        false => text,
     }
 }
 

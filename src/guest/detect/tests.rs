@@ -59,6 +59,16 @@ fn what_was_tried_is_said() {
     assert!(error.contains("partition 1 (memory): it has /etc, but none of /etc/os-release"));
     assert!(error.contains("partition 2 (swap): swap space"), "{error}");
     assert!(error.contains("--root-partition"));
+    // What holds no files is not to be named, and a packed disk is told as that.
+    let only = |kind| {
+        let mut volume = Volume::open(None, fs(&[]));
+        volume.content = Content::Foreign(kind);
+        find(vec![volume], &[], true).unwrap_err()
+    };
+    let error = only("swap");
+    assert!(error.starts_with("no operating system") && !error.contains("--root"), "{error}");
+    let error = only("gzip");
+    assert!(error.ends_with("is a gzip file and no raw disk: unpack it with gunzip"), "{error}");
     let volumes = vec![Volume::open(Some(1), debian()), Volume::open(Some(2), debian())];
     let error = find(volumes, &[], true).unwrap_err();
     assert!(error.contains("partition 1: Debian 12; partition 2: Debian 12"), "{error}");

@@ -139,7 +139,8 @@ fn operate(
             if server && !makes_new && plan_keeps_keys(session) {
                 session.warn(
                     "ssh-hostkeys: nothing in this guest makes new host keys at boot, so its SSH server \
-                     will not start; add --host-keys new, or --operations -ssh-hostkeys",
+                     will not start; add --host-keys new, or take the operation \
+                     out of the list with -ssh-hostkeys",
                 );
             }
         }

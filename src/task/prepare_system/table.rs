@@ -41,6 +41,13 @@ pub struct Operation {
     pub(super) work: Work,
 }
 
+impl Operation {
+    /// Whether it can be done here.
+    pub fn is_done(&self) -> bool {
+        !matches!(self.work, Work::Refused(_))
+    }
+}
+
 const fn on(name: &'static str, summary: &'static str, work: Work) -> Operation {
     Operation { name, default: true, summary, work }
 }

@@ -25,8 +25,8 @@ pub(super) fn run(args: &TarOut) -> Result<Exit, Failure> {
         ));
     }
     let opened = Opened::new(&args.source)?;
-    let directory = opened.tree().is_dir(bytes(&args.directory));
-    if !directory.map_err(|error| opened.failure(&error))? {
+    let stat = opened.tree().stat(bytes(&args.directory));
+    if stat.map_err(|error| opened.failure(&error))?.file_type != FileType::Directory {
         let error = snf_fs::Error::NotADirectory(display_name(bytes(&args.directory)));
         return Err(opened.failure(&error));
     }

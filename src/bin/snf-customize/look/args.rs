@@ -106,8 +106,9 @@ pub(crate) struct Place {
     pub(crate) partition: Option<VolumeArg>,
 }
 
-/// The options of `ls`.
+/// The options of `ls`. Its `-d` is what everybody knows.
 #[derive(Args, Debug)]
+#[command(mut_arg("domain", |arg| arg.short(None::<char>)))]
 pub(crate) struct Ls {
     #[command(flatten)]
     pub(crate) source: Source,
@@ -125,7 +126,7 @@ pub(crate) struct Ls {
     pub(crate) recursive: bool,
 
     /// List a directory itself and not its content.
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) directory: bool,
 
     /// Show owner and group as numbers.
@@ -158,7 +159,8 @@ pub(crate) struct Get {
     #[arg(value_name = "GUESTPATH", value_parser = guest_path(), required = true)]
     pub(crate) paths: Vec<OsString>,
 
-    /// Their new place: a directory of this machine, or, for one file, its new name.
+    /// Their new place: a directory of this machine, into which they go. Where there is none of that
+    /// name, one file or directory is copied as it.
     #[arg(value_name = "LOCAL", required = true)]
     pub(crate) target: PathBuf,
 

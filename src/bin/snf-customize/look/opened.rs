@@ -74,7 +74,7 @@ impl Opened {
 fn refusal(path: &Path, error: &CustomizeError) -> String {
     let text = sentence(error);
     match error {
-        CustomizeError::Detect(reason) if reason.is_absence() => format!(
+        CustomizeError::Detect(reason) if reason.is_absence() && reason.names_files() => format!(
             "{}: {text}; to read one of them as it is, name it with --partition",
             path.display()
         ),
