@@ -45,7 +45,27 @@ pub(super) fn options(
         };
         options.push((key.name, value));
     }
+    one_reads_stdin(&options)?;
     Ok(options)
+}
+
+/// A document keeps no order between its keys, and lines of standard input go to the selectors in their order.
+fn one_reads_stdin(options: &[(String, Value)]) -> Result<(), Failure> {
+    let reads = |value: &Value| {
+        let text = value.as_str().unwrap_or_default();
+        text == "stdin" || text.ends_with(":stdin")
+    };
+    let mut names = options.iter().filter(|(_, value)| match value {
+        Value::Array(values) => values.iter().any(reads),
+        value => reads(value),
+    });
+    match (names.next(), names.next()) {
+        (Some((first, _)), Some((second, _))) => Err(Failure::usage(format!(
+            "--print-plan: --{first} and --{second} both read standard input, and a plan keeps no order \
+             between them; use file:PATH for one"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The document: JSON, or TOML.
