@@ -97,7 +97,7 @@ fn every_kind_of_image() {
         let what = format!("{options}, compressed {compressed}");
         let before = image.bytes();
         let run = edit(&image.image, &["--dry-run"]);
-        assert!(run.works().last_line().starts_with("dry run: 4 files"), "{what}: {run:?}");
+        assert!(run.works().last_line().starts_with("dry run: 4 paths"), "{what}: {run:?}");
         assert!(image.bytes() == before, "{what}: changed by --dry-run");
         edit(&image.image, &[]).works();
         assert_clean(&image.image);
