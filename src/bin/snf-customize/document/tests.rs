@@ -176,7 +176,7 @@ fn what_makes_no_sense_has_its_place() {
         ("[[edits]]\nmkdr = {path='/x'}", "line 2, column 1: unknown variant `mkdr`"),
         ("[[edits]]\nmkdir = {path='/x', mod='1'}", "line 2, column 21: unknown field `mod`"),
         ("[[edits]]\nmkdir = {path='x'}", "does not begin with '/'"),
-        ("[[edits]]\nmkdir = {path='/x'}\ndelete = {path='/x'}", "has mkdir and delete: begin"),
+        ("[[edits]]\nmkdir = {path='/x'}\ndelete = {path='/x'}", "has delete and mkdir: begin"),
         ("[[edits]]\nlock-user = {user='a:b'}", "is no name of a user"),
         ("[[edits]]\nwrite = {path='/x'}", "one of text, base64 and file is needed"),
         ("hostname = \"x", "line 1"),
