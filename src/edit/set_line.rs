@@ -121,7 +121,7 @@ impl Style {
         }
     }
 
-    /// What parts the key from its value in a line that is commented out. With spaces it may be a
+    /// The separator of key and value in a line that is commented out. With spaces it may be a
     /// sentence that begins with the key: it counts where the mark is next to the key, or one
     /// word follows.
     fn commented<'a>(self, line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
@@ -143,7 +143,7 @@ fn opens_block(line: &[u8]) -> bool {
     word.eq_ignore_ascii_case(b"match") || word.eq_ignore_ascii_case(b"host")
 }
 
-/// What parts the key from its value in a line that sets the key: `=`, or the spaces themselves.
+/// The separator of key and value in a line that sets the key: `=`, or the spaces themselves.
 fn separator<'a>(line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     let rest = line.trim_ascii_start().strip_prefix(key)?;
     let value = rest.trim_ascii_start();

@@ -368,7 +368,7 @@ fn failure(
             ),
         );
     }
-    // What is wrong with the disk says with which; a new one has the name of its target only.
+    // An error of the disk names the disk. A new disk has no name but that of its target.
     let of_the_disk = matches!(error, CustomizeError::Stack(_) | CustomizeError::Detect(_));
     let text = match of_the_disk && !origin.is_new() {
         true => format!("{}: {}", args.disk.display(), sentence(error)),

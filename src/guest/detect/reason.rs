@@ -21,7 +21,7 @@ pub enum DetectError {
     /// The partition does not exist.
     #[error("the disk has no {wanted}, which was asked for; it has {there}")]
     NoSuchPartition {
-        /// What was asked for: a partition with its number, or a volume with its name.
+        /// The place that was asked for: a partition with its number, or a volume with its name.
         wanted: String,
         /// The volumes that exist.
         there: String,

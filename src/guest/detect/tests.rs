@@ -59,7 +59,7 @@ fn what_was_tried_is_said() {
     assert!(error.contains("partition 1 (memory): it has /etc, but none of /etc/os-release"));
     assert!(error.contains("partition 2 (swap): swap space"), "{error}");
     assert!(error.contains("--root-partition"));
-    // What holds no files is not to be named, and a packed disk is told as that.
+    // No advice names a place without files, and a packed disk is told as that.
     let only = |kind| {
         let mut volume = Volume::open(None, fs(&[]));
         volume.content = Content::Foreign(kind);

@@ -18,7 +18,7 @@ pub(super) struct Granted {
     pub(super) keys: BTreeMap<Vec<u8>, GrantedKeys>,
 }
 
-/// What a run granted, until it is told what keeps its users out.
+/// The logins that a run granted. After all edits a warning names those that cannot work.
 pub(crate) struct Logins {
     /// The users.
     pub(super) users: Vec<User>,
